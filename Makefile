@@ -1,0 +1,62 @@
+# make setup   everything into .venv (needs Python 3.11+ and a package index)
+# make demo    ingest sample_data, then a query
+# make test    the tests
+# make check   lint, format, types
+# make lock    pin today's versions in constraints.txt
+#
+# make weaviate           a Weaviate server on localhost until Ctrl-C; its data is kept
+# make weaviate-cluster   the same, three nodes
+# make test-compose       docker-compose.yml on a real engine; as root on Debian it brings its own
+# make weaviate-binary    find or build the server (with Go, about 5 minutes the first time)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := .demo
+# The installer itself; the rest is pinned in constraints.txt.
+UV_VERSION := 0.13.9
+
+.PHONY: setup demo test check lock clean weaviate weaviate-cluster weaviate-binary test-compose
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "imgsearch needs Python 3.11 or newer: make setup PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt -e '.[dev,heic]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/imgsearch ingest sample_data --store $(DEMO) --model efficientnet-lite0
+	$(BIN)/imgsearch query sample_data/images/10101.jpg --k 6 --store $(DEMO) \
+		--exclude-self --gallery $(DEMO)/gallery.html
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+weaviate:
+	@$(PYTHON) scripts/weaviate.py start
+
+weaviate-cluster:
+	@$(PYTHON) scripts/weaviate.py start --nodes 3
+
+weaviate-binary:
+	@$(PYTHON) scripts/weaviate.py path
+
+test-compose:
+	@$(PYTHON) -m scripts.test_compose
+
+lock: $(READY)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras \
+		--no-annotate --no-header --no-emit-index-url --upgrade pyproject.toml -o constraints.txt
+
+clean:
+	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache build dist

@@ -1,0 +1,45 @@
+"""What the benchmarks share."""
+
+import contextlib
+import datetime
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torchvision
+
+from imgsearch import config
+
+
+def machine() -> str:
+    """One line for a table of figures."""
+    model = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return f"{datetime.date.today()}, {model}, {config.cpu_cores()} cores{load}"
+
+
+@contextlib.contextmanager
+def bench_home(place: str | Path) -> Iterator[None]:
+    """What imgsearch keeps goes to a folder of the benchmark's own."""
+    before = os.environ.get(config.ENV_HOME)
+    os.environ[config.ENV_HOME] = str(Path(place) / "home")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[config.ENV_HOME]
+        else:
+            os.environ[config.ENV_HOME] = before
+
+
+def seeded_resnet50(path: Path) -> Path:
+    """Random weights, always the same: as fast as real ones, and at hand everywhere."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save(torchvision.models.resnet50().state_dict(), path)
+    return path

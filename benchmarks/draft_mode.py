@@ -1,0 +1,92 @@
+"""How far vectors move when large JPEGs are decoded at reduced size, and how much time it saves.
+
+    python benchmarks/draft_mode.py FOLDER [--pictures 40] [--megapixels 8 12] [--margins 1 2 4]
+
+Photographs from FOLDER are enlarged bicubically, given the mild noise that a camera's sensor has,
+and saved as JPEG of quality 90. Each is decoded whole and in draft mode with every margin (see
+`imgsearch.images.DRAFT_MARGIN`), and efficientnet-lite0's vectors of the two are compared.
+"""
+
+import argparse
+import io
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from imgsearch import images
+from imgsearch.encoders import EncoderRequest, open_encoder
+
+NOISE = 4.0  # standard deviation, of 255
+
+
+def enlarged(picture: Path, megapixels: float, seed: int) -> bytes:
+    """A JPEG of the photograph with so many megapixels."""
+    with Image.open(picture) as opened:
+        small = opened.convert("RGB")
+    scale = (megapixels * 1e6 / (small.width * small.height)) ** 0.5
+    size = (round(small.width * scale) + 1, round(small.height * scale) + 1)
+    large = np.asarray(small.resize(size, Image.Resampling.BICUBIC), dtype=np.float32)
+    random = np.random.default_rng(seed)
+    noisy = large + NOISE * random.standard_normal((*large.shape[:2], 1), dtype=np.float32)
+    buffer = io.BytesIO()
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def decoded(
+    data: bytes, preprocessing: images.Preprocessing, margin: float | None
+) -> tuple[images.Pixels, float]:
+    """The network's input, and the seconds it took; without a margin from the whole picture."""
+    started = time.perf_counter()
+    enough = None if margin is None else round(margin * preprocessing.short_side)
+    pixels = np.asarray(images.fit(images.load(data, enough), preprocessing))
+    return pixels, time.perf_counter() - started
+
+
+def pictures_in(folder: Path, count: int) -> Iterator[Path]:
+    """Spread over the folder."""
+    found = sorted(path for path in folder.rglob("*.jpg"))
+    return islice(found, 0, None, max(1, len(found) // count)) if found else iter(())
+
+
+def compare(folder: Path, count: int, megapixels: float, margins: list[float]) -> None:
+    encoder = open_encoder(EncoderRequest("efficientnet-lite0", device="cpu"))
+    inputs: dict[float | None, list[images.Pixels]] = {margin: [] for margin in [None, *margins]}
+    seconds: dict[float | None, float] = dict.fromkeys(inputs, 0.0)
+    for number, picture in enumerate(islice(pictures_in(folder, count), count)):
+        data = enlarged(picture, megapixels, seed=number)
+        for margin, taken in inputs.items():
+            pixels, time_taken = decoded(data, encoder.preprocessing, margin)
+            taken.append(pixels)
+            seconds[margin] += time_taken
+    whole = encoder.encode(np.stack(inputs[None]))
+    print(
+        f"{megapixels:g} MP, {len(whole)} pictures: whole "
+        f"{1000 * seconds[None] / len(whole):.0f} ms each"
+    )
+    for margin in margins:
+        cosines = (whole * encoder.encode(np.stack(inputs[margin]))).sum(axis=1)
+        print(
+            f"  margin {margin:g}: cosine min {cosines.min():.5f}, mean {cosines.mean():.5f}; "
+            f"{1000 * seconds[margin] / len(whole):.0f} ms each, "
+            f"{seconds[None] / seconds[margin]:.1f} times as fast"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Draft-mode decoding against whole decoding.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--pictures", type=int, default=40)
+    parser.add_argument("--megapixels", type=float, nargs="+", default=[8, 12])
+    parser.add_argument("--margins", type=float, nargs="+", default=[1, 2, 4])
+    wanted = parser.parse_args()
+    for megapixels in wanted.megapixels:
+        compare(wanted.folder, wanted.pictures, megapixels, wanted.margins)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""A CPU's ingest, end to end, against what the same CPU could do.
+
+    python -m benchmarks.ingest_cpu FOLDER [--count 1000] [--rounds 3]
+
+ResNet50 with seeded weights, in fp32, over the first pictures of FOLDER. In turn: imgsearch into a
+new store; the usual script (torch, torchvision's transforms, DataLoader with 0, 1 and as many
+workers as cores, its best counted); ONNX Runtime alone, on tensors that are ready; and the decoding
+alone. Also the peak memory of an ingest with efficientnet-lite0, of a tenth and of all pictures.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from benchmarks.common import bench_home, machine, seeded_resnet50
+from imgsearch import config, images
+from imgsearch.encoders import EncoderRequest, onnx_files, open_encoder
+from imgsearch.encoders.catalog import RESNET50
+from imgsearch.images import looks_like_a_picture
+
+_USUAL = """
+import sys, numpy, torch, torchvision
+from PIL import Image
+folder, weights, workers = sys.argv[1:]
+from pathlib import Path
+class Pictures(torch.utils.data.Dataset):
+    files = sorted(Path(folder).iterdir())
+    transform = torchvision.models.ResNet50_Weights.IMAGENET1K_V2.transforms()
+    def __len__(self): return len(self.files)
+    def __getitem__(self, n): return self.transform(Image.open(self.files[n]).convert("RGB"))
+model = torchvision.models.resnet50()
+model.load_state_dict(torch.load(weights))
+model.fc = torch.nn.Identity()
+model.eval()
+loader = torch.utils.data.DataLoader(Pictures(), batch_size=32, num_workers=int(workers))
+with torch.inference_mode():
+    vectors = torch.cat([torch.nn.functional.normalize(model(batch)) for batch in loader])
+numpy.save(Path(weights).parent / "usual.npy", vectors.numpy())
+"""
+
+
+def pictures_of(folder: Path, count: int, to: Path) -> list[Path]:
+    """Copies of the first pictures, in a folder of their own."""
+    to.mkdir()
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    found = (path for path in files if looks_like_a_picture(path.read_bytes()[:32]))
+    for path in islice(found, count):
+        shutil.copy(path, to / path.name)
+    return sorted(to.iterdir())
+
+
+def run(command: Sequence[str]) -> tuple[float, float, str]:
+    """Seconds and peak megabytes of a process of its own, and its output."""
+    started = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as out:
+        process = subprocess.Popen(command, stdout=out)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        assert status == 0, command
+        out.seek(0)
+        return seconds, usage.ru_maxrss / 1024, out.read()
+
+
+def by_imgsearch(folder: Path, place: Path, *model: str) -> tuple[float, float, dict[str, Any]]:
+    shutil.rmtree(place / "store", ignore_errors=True)
+    words = ["ingest", str(folder), "--store", str(place / "store"), "--json", "--quiet", *model]
+    seconds, megabytes, out = run([sys.executable, "-m", "imgsearch", *words])
+    return seconds, megabytes, json.loads(out)
+
+
+def bare_decode(files: Sequence[Path]) -> float:
+    def decode(path: Path) -> images.Pixels:
+        return images.decode(path.read_bytes(), RESNET50.preprocessing).pixels
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(config.cpu_cores()) as pool:
+        for _ in pool.map(decode, files):
+            pass
+    return time.perf_counter() - started
+
+
+def bare_model(path: Path, files: Sequence[Path]) -> float:
+    """ONNX Runtime as it comes, on batches of 32 that are ready."""
+    some = [images.decode(str(path), RESNET50.preprocessing).pixels for path in files[:32]]
+    batch = np.stack(some)
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    session.run(None, {name: batch})
+    started = time.perf_counter()
+    for start in range(0, len(files), 32):
+        session.run(None, {name: batch[: len(files) - start]})
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory", type=int, default=3000, help="pictures for the peak memory")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary, bench_home(temporary):
+        place = Path(temporary)
+        os.environ["IMGSEARCH_DEVICE"] = "cpu"
+        weights = seeded_resnet50(place / "resnet50.pth")
+        encoder = open_encoder(EncoderRequest("resnet50", str(weights)))
+        exported = onnx_files.find(encoder.stamp)
+        assert exported
+        files = pictures_of(options.folder, options.count, place / "pictures")
+        model = ("--model", "resnet50", "--weights", str(weights))
+        times: dict[str, list[float]] = {}
+        best: int | None = None
+        for number in range(options.rounds):
+            seconds, _, report = by_imgsearch(place / "pictures", place, *model)
+            times.setdefault("imgsearch", []).append(seconds)
+            times.setdefault("imgsearch, without its start", []).append(report["seconds"])
+            for workers in sorted({0, 1, config.cpu_cores()}) if best is None else [best]:
+                command = [sys.executable, "-c", _USUAL, str(place / "pictures"), str(weights)]
+                usual = run([*command, str(workers)])[0]
+                times.setdefault(f"usual script, {workers} workers", []).append(usual)
+            best = min(
+                (statistics.median(each), int(name.split()[2]))
+                for name, each in times.items()
+                if name.startswith("usual")
+            )[1]
+            times.setdefault("bare model", []).append(bare_model(exported.path, files))
+            times.setdefault("bare decoding", []).append(bare_decode(files))
+            print(f"round {number + 1}: {report.get('busy')}", flush=True)
+        medians = {name: statistics.median(each) for name, each in times.items()}
+        print(machine())
+        for name, seconds in medians.items():
+            print(f"{name}: {seconds:.1f} s, {len(files) / seconds:.1f} pictures a second")
+        ours, inside = medians["imgsearch"], medians["imgsearch, without its start"]
+        bound = medians["bare model"] + medians["bare decoding"]
+        print(f"against the usual script: {medians[f'usual script, {best} workers'] / ours:.2f}")
+        print(f"against the bare model: {medians['bare model'] / inside:.2f}")
+        print(f"against bare decoding + bare model: {bound / inside:.2f}")
+        if options.memory:
+            lite0 = ("--model", "efficientnet-lite0")
+            open_encoder(EncoderRequest("efficientnet-lite0"))
+            for count in (options.memory // 10, options.memory):
+                limit = ("--limit", str(count))
+                peak = by_imgsearch(options.folder, place, *lite0, *limit)[1]
+                print(f"peak memory at {count:,} pictures: {peak:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

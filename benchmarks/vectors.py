@@ -1,0 +1,41 @@
+"""Synthetic vectors and records for the benchmarks: clustered, as those of pictures are."""
+
+import numpy as np
+
+from imgsearch.encoders.base import normalised
+from imgsearch.records import ImageRecord, Stamp
+from imgsearch.stores.base import Vectors
+
+SHARES = {"all": 1, "10 %": 10, "1 %": 100}
+"""Filters: a record in so many passes, by its field `one_in_N`."""
+
+
+def stamp(dimension: int) -> Stamp:
+    return Stamp("synthetic", "0" * 64, "none", dimension)
+
+
+def clustered(count: int, dimension: int, seed: int = 0) -> Vectors:
+    """L2-normalised, float32 of shape (count, dimension), around count / 100 centres."""
+    random = np.random.default_rng(seed)
+    centres = np.random.default_rng(1).standard_normal((440, dimension), dtype=np.float32)
+    noise = random.standard_normal((count, dimension), dtype=np.float32)
+    return normalised(centres[random.integers(0, len(centres), count)] + 0.8 * noise)
+
+
+def records(count: int) -> list[ImageRecord]:
+    return [
+        ImageRecord(
+            uri=f"file:///pictures/{number:07d}.jpg",
+            sha256=f"{number:064x}",
+            size=100_000 + number,
+            mtime_ns=1_700_000_000_000_000_000 + number,
+            width=640,
+            height=480,
+            metadata={f"one_in_{n}": number % n == 0 for n in SHARES.values() if n > 1}
+            | {"year": 2000 + number % 20},
+        )
+        for number in range(count)
+    ]
+
+
+FIELDS = {"one_in_10": "bool", "one_in_100": "bool", "year": "int"}

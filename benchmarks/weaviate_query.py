@@ -1,0 +1,95 @@
+"""How fast and how well Weaviate answers: imgsearch's `search` against the bare `near_vector`.
+
+    python -m benchmarks.weaviate_query [--count 44000] [--dimension 2048] [--url weaviate://...]
+
+The two take turns on the same collection, with the same filters. Recall is against numpy, over all
+vectors that pass the filter.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.vectors import SHARES, clustered, records, stamp
+from benchmarks.weaviate_push import OURS, fresh, push_ours, server
+from imgsearch.records import Condition
+from imgsearch.search import Searcher, SearchOptions
+from imgsearch.stores.base import Vectors
+from imgsearch.stores.weaviate.client import query
+from imgsearch.stores.weaviate.schema import VECTOR
+from imgsearch.stores.weaviate.store import WeaviateCollection, WeaviateStore
+
+K = 10
+QUERIES = 200
+
+
+def timed(request: Callable[[], Any]) -> tuple[Any, float]:
+    started = time.perf_counter()
+    answer = request()
+    return answer, 1000 * (time.perf_counter() - started)
+
+
+def bare(collection: WeaviateCollection, vector: Vectors, one_in: int) -> Sequence[Any]:
+    condition = query.Filter.by_property(f"one_in_{one_in}").equal(True) if one_in > 1 else None
+    return collection._handle.query.near_vector(
+        vector.tolist(),
+        limit=K,
+        target_vector=VECTOR,
+        filters=condition,
+        return_metadata=query.MetadataQuery(distance=True),
+    ).objects
+
+
+def measure(
+    collection: WeaviateCollection, vectors: Vectors, queries: Vectors, one_in: int
+) -> tuple[float, float, float, float]:
+    """p50 in ms of the bare client, of `search` and of the whole of `Searcher`; and recall."""
+    where = [Condition(f"one_in_{one_in}", "=", True)] if one_in > 1 else []
+    searcher = Searcher(collection, encoder=None)  # type: ignore[arg-type]
+    passing = vectors[::one_in]
+    times: list[tuple[float, float, float]] = []
+    met = 0
+    for vector in queries:
+        _, theirs = timed(lambda vector=vector: bare(collection, vector, one_in))
+        found, ours = timed(lambda vector=vector: collection.search(vector, K, where))
+        _, whole = timed(
+            lambda vector=vector: searcher.search_vector(vector, SearchOptions(K, where))
+        )
+        times.append((theirs, ours, whole))
+        best = one_in * np.argsort(-(passing @ vector))[:K]
+        met += len({each.record.sha256 for each in found} & {f"{number:064x}" for number in best})
+    p50 = np.median(times, axis=0)
+    return float(p50[0]), float(p50[1]), float(p50[2]), met / (K * len(queries))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=44_000)
+    parser.add_argument("--dimension", type=int, default=2048)
+    parser.add_argument("--url")
+    given = parser.parse_args()
+    vectors = clustered(given.count, given.dimension)
+    queries = clustered(QUERIES, given.dimension, seed=2)
+    with server(given.url) as url, WeaviateStore(url, 300) as store:
+        collection = fresh(store, OURS, given.dimension)
+        push_ours(collection, records(given.count), vectors)
+        collection.optimize()
+        print(f"{given.count:,} x {given.dimension}, {stamp(given.dimension).distance}, rq8")
+        print(
+            f"{'filter':8}{'bare ms':>9}{'search':>9}{'ratio':>7}{'Searcher':>10}{'recall@10':>11}"
+        )
+        measure(collection, vectors, queries[:20], 1)  # to warm both up
+        for name, one_in in SHARES.items():
+            theirs, ours, whole, recall = measure(collection, vectors, queries, one_in)
+            print(
+                f"{name:8}{theirs:9.2f}{ours:9.2f}{ours / theirs:7.2f}{whole:10.2f}{recall:11.4f}",
+                flush=True,
+            )
+        store.drop(OURS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The command line: parse, call the core, render, exit code. Nothing imports this package.
+
+Modules here import the core inside functions, so that `--help` stays quick.
+"""
+
+import os
+import sys
+import warnings
+from typing import Annotated, NoReturn
+
+import typer
+
+from imgsearch import __version__
+from imgsearch.cli.collections import info, remove
+from imgsearch.cli.copy import copy
+from imgsearch.cli.evaluate import evaluate
+from imgsearch.cli.ingest import ingest
+from imgsearch.cli.models import models
+from imgsearch.cli.query import query
+from imgsearch.errors import ImgsearchError
+
+app = typer.Typer(
+    name="imgsearch",
+    help="Index large folders of pictures, and find the ones that look like a given picture.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
+)
+for command in (ingest, query, info, remove, copy, models):
+    app.command()(command)
+app.command("eval")(evaluate)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"imgsearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command; every error becomes one line on stderr and an exit code, here alone."""
+    # Decoders warn of odd EXIF and odd palettes; to the user only the pixels matter.
+    warnings.filterwarnings("ignore", module=r"PIL\..*")
+    try:
+        app()
+    except ImgsearchError as error:
+        _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        # Whoever read the output has had enough. Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except MemoryError:
+        _fail("out of memory; smaller --batch-size and --workers need less", 1)
+    except Exception as error:
+        if os.environ.get("IMGSEARCH_DEBUG"):
+            raise
+        _fail(
+            f"internal error, please report it: {type(error).__name__}: {error} "
+            "(IMGSEARCH_DEBUG=1 shows where)",
+            1,
+        )
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    from imgsearch.cli.console import printable, stderr
+
+    console = stderr()
+    console.print("[bold red]error:[/]", end=" ", highlight=False)
+    console.print(printable(message), markup=False, highlight=False, soft_wrap=True)
+    sys.exit(exit_code)

@@ -1,0 +1,135 @@
+"""`imgsearch info` and `imgsearch remove`."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from imgsearch import config
+from imgsearch.cli import options
+from imgsearch.cli.console import Display, print_json, printable, stderr, stdout
+from imgsearch.errors import SourceError, UsageError
+
+if TYPE_CHECKING:
+    from imgsearch.records import CollectionInfo
+    from imgsearch.stores.base import Collection
+
+
+def info(store: options.Store = None, as_json: options.Json = False) -> None:
+    """Show the collections of a store: model, number of pictures, fields, size."""
+    from imgsearch.stores import open_store
+
+    with open_store(store, config.READER_STORE_TIMEOUT) as opened:
+        collections = [opened.open(name).info() for name in opened.names()]
+        url = opened.url
+    if as_json:
+        print_json({"store": url, "collections": [each.to_dict() for each in collections]})
+        return
+    console = stdout()
+    console.print(f"store {printable(url)}", markup=False, highlight=False, soft_wrap=True)
+    if not collections:
+        console.print("no collections yet: `imgsearch ingest FOLDER` makes one", markup=False)
+    for each in collections:
+        _print_collection(each)
+
+
+def _print_collection(info: "CollectionInfo") -> None:
+    console = stdout()
+    size = f", {info.bytes / 1e6:,.1f} MB" if info.bytes is not None else ""
+    stamp = info.stamp
+    fields = ", ".join(f"{name} ({kind})" for name, kind in info.fields.items()) or "none"
+    for line in (
+        "",
+        f"{info.name}: {info.images:,} pictures{size}",
+        f"  model   {stamp.model}, {stamp.dimension} dimensions, weights {stamp.weights[:12]}",
+        f"  input   {stamp.preprocessing}",
+        f"  fields  {fields}",
+        *(f"  {line}" for line in _details(info.details)),
+    ):
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def _details(details: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in details.items():
+        label = name.removesuffix("_bytes").replace("_", " ")
+        yield f"{label}: {_readable(name, value)}"
+
+
+def _readable(name: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {each}" for key, each in value.items())
+    if name.endswith("_bytes"):
+        return f"{value / 1e6:,.1f} MB"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def remove(
+    context: typer.Context,
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PATH...", help="Files, or folders with all below them.", show_default=False
+        ),
+    ] = None,
+    collection: options.Collection = config.DEFAULT_COLLECTION,
+    store: options.Store = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Remove a whole collection without asking.")
+    ] = False,
+    store_timeout: options.StoreTimeout = config.DEFAULT_STORE_TIMEOUT,
+    as_json: options.Json = False,
+) -> None:
+    """Remove pictures from a collection, or a whole collection. The files are never touched.
+
+    With PATHs, their records are removed; they need not exist any more. Without, and with an
+    explicit --collection, the whole collection is.
+    """
+    from imgsearch.stores import open_store
+
+    display = Display()
+    with open_store(store, store_timeout, display) as opened:
+        target = opened.open(collection)
+        if paths:
+            with opened.writing(collection, display):
+                removed = _remove_paths(target, paths)
+        else:
+            # A variable that happens to be set must not cost anybody a collection.
+            source = context.get_parameter_source("collection")
+            if source is None or source.name != "COMMANDLINE":
+                raise UsageError("name the PATHs to remove, or a whole --collection NAME")
+            removed = target.count()
+            _confirm(f"Remove collection {collection} with {removed:,} pictures?", yes)
+            opened.drop(collection)
+    if as_json:
+        print_json({"collection": collection, "removed": removed})
+    else:
+        stderr().print(f"{removed:,} removed from {collection}", highlight=False)
+
+
+def _remove_paths(target: "Collection", paths: list[str]) -> int:
+    from imgsearch.records import canonical_path, path_to_uri, record_id
+
+    plans: list[list[str]] = []
+    for path in paths:
+        # A folder is known by its real path, a file by its folder's.
+        real = os.path.expanduser(path)
+        real = os.path.realpath(real) if os.path.isdir(real) else canonical_path(real)
+        uri = path_to_uri(real)
+        ids = [record_id(uri)] if target.lookup([record_id(uri)]) else []
+        for records in target.scan(uri.removesuffix("/") + "/"):
+            ids += [record.id for record in records]
+        if not ids:
+            raise SourceError(f"{path}: nothing of it is in the collection; nothing was removed")
+        plans.append(ids)
+    return sum(target.delete(ids) for ids in plans)
+
+
+def _confirm(question: str, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError("removing a whole collection needs --yes where nobody can be asked")
+    if not typer.confirm(question, err=True):
+        raise typer.Exit(1)

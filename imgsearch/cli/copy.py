@@ -1,0 +1,72 @@
+"""`imgsearch copy`."""
+
+import threading
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from imgsearch import config
+from imgsearch.cli import options
+from imgsearch.cli.console import Display, print_json, printable, stdout
+from imgsearch.cli.interrupt import INTERRUPTED, stop_on_signal
+
+if TYPE_CHECKING:
+    from imgsearch.copying import CopyReport
+
+
+def copy(
+    source: Annotated[
+        str, typer.Option("--from", metavar="STORE", help="The store to copy from, as for --store.")
+    ],
+    target: Annotated[
+        str, typer.Option("--to", metavar="STORE", help="The store to copy to, as for --store.")
+    ],
+    collection: options.Collection = config.DEFAULT_COLLECTION,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="NAME",
+            help="What to call it there. By default as it is called here.",
+            show_default=False,
+        ),
+    ] = None,
+    store_timeout: options.StoreTimeout = config.DEFAULT_STORE_TIMEOUT,
+    as_json: options.Json = False,
+) -> None:
+    """Copy a collection to another store: no picture is read, none is encoded again.
+
+    Run it again at any time: only what is new or changed is copied. Nothing is removed there.
+    """
+    from imgsearch.copying import copy as run
+    from imgsearch.stores import check_name, open_store
+
+    check_name(name or collection)
+    stop = threading.Event()
+    with (
+        Display() as display,
+        open_store(source, store_timeout, display) as origin,
+        open_store(target, store_timeout, display) as goal,
+        stop_on_signal(stop, display),
+    ):
+        report = run(origin, goal, collection, name or collection, display, stop)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        _print_summary(report)
+    if report.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if report.rejected:
+        raise typer.Exit(1)
+
+
+def _print_summary(report: "CopyReport") -> None:
+    console = stdout()
+    state = "interrupted: " if report.interrupted else ""
+    for line in (
+        f"{state}{report.found:,} found: {report.copied:,} copied, {report.skipped:,} skipped, "
+        f"{report.rejected:,} rejected" + (", verified" if report.verified else ""),
+        f"in {report.seconds:.1f} s; {report.collection} in {report.source} is {report.name} in "
+        f"{report.target}",
+    ):
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)

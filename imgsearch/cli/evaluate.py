@@ -1,0 +1,70 @@
+"""`imgsearch eval`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from imgsearch import config
+from imgsearch.cli import options
+from imgsearch.cli.console import Display, print_json, stdout
+
+if TYPE_CHECKING:
+    from imgsearch.evaluate import EvalReport
+
+
+def evaluate(
+    label: Annotated[
+        str,
+        typer.Option(
+            metavar="FIELD",
+            help="The metadata field in which pictures that are alike agree.",
+            show_default=False,
+        ),
+    ],
+    sample: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Ask about so many pictures, always the same.")
+    ] = 500,
+    everything: Annotated[bool, typer.Option("--all", help="Ask about every picture.")] = False,
+    store: options.Store = None,
+    collection: options.Collection = config.DEFAULT_COLLECTION,
+    as_json: options.Json = False,
+) -> None:
+    """Measure how good the answers are: how often the hits of a picture have its own label.
+
+    Every query is a picture of the collection, left out of its own answer. Precision is the share
+    of the hits with the query's label; recall is the share of the exact answer that the index
+    finds, without a filter and with one on the label.
+    """
+    from imgsearch.evaluate import evaluate as run
+    from imgsearch.stores import open_store
+
+    with open_store(store) as opened, Display(quiet=as_json) as display:
+        report = run(opened.open(collection), label, None if everything else sample, display)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        _print(report)
+
+
+def _print(report: "EvalReport") -> None:
+    from rich import box
+    from rich.table import Table
+
+    console = stdout()
+    console.print(
+        f"{report.queries:,} queries of {report.labelled:,} labelled pictures of "
+        f"{report.pictures:,}; collection {report.collection}, {report.model}, by {report.label}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("search")
+    for column in ("P@1", "P@10", "mAP@10", "recall@10", "with a filter"):
+        table.add_column(column, justify="right")
+    index, exact = report.index, report.exact
+    values = (index.p1, index.p10, index.map10, report.recall, report.filtered_recall)
+    table.add_row("as queries do", *(f"{value:.4f}" for value in values))
+    values = (exact.p1, exact.p10, exact.map10, 1.0, 1.0)
+    table.add_row("exact", *(f"{value:.4f}" for value in values))
+    console.print(table)

@@ -1,0 +1,231 @@
+"""`imgsearch ingest`."""
+
+import contextlib
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+from imgsearch import config
+from imgsearch.cli import options
+from imgsearch.cli.console import Display, print_json, printable, stdout
+from imgsearch.cli.interrupt import INTERRUPTED, stop_on_signal
+from imgsearch.errors import SourceError, UsageError
+from imgsearch.events import Event, Outcome
+
+if TYPE_CHECKING:
+    from imgsearch.ingest import IngestReport
+
+
+def ingest(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Folders (with all below them), files, quoted globs, or - for a list of paths "
+            "on stdin, separated by newlines or NUL.",
+            show_default=False,
+        ),
+    ],
+    store: options.Store = None,
+    collection: options.Collection = config.DEFAULT_COLLECTION,
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            envvar=config.ENV_MODEL,
+            help="The model for a new collection (see `imgsearch models`). auto takes resnet50 if "
+            "its weights are here or can be fetched, else efficientnet-lite0.",
+        ),
+    ] = config.DEFAULT_MODEL,
+    weights: options.Weights = None,
+    device: options.Device = config.DEFAULT_DEVICE,
+    batch_size: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="Pictures that the model takes at once."),
+    ] = config.DEFAULT_BATCH_SIZE,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Threads that read and decode. By default one a core, at most 16.",
+            show_default=False,
+        ),
+    ] = None,
+    metadata: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CSV",
+            help="A table whose rows belong to the pictures: by a column id (the file name "
+            "without extension), filename or path. By default the styles.csv of each folder.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Stop after N pictures found.", show_default=False),
+    ] = None,
+    max_pixels: options.MaxPixels = config.DEFAULT_MAX_PIXELS,
+    prune: Annotated[
+        bool,
+        typer.Option("--prune", help="Remove the records of files that are gone from the folders."),
+    ] = False,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="With --model: embed the pictures with this model into a new collection, which "
+            "takes the place of the old one in one step when it is complete.",
+        ),
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Exit with 1 if a picture was rejected or a folder unreadable."
+        ),
+    ] = False,
+    report: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.jsonl",
+            help="Write a line for every file that was not skipped: uri, status, reason.",
+            show_default=False,
+        ),
+    ] = None,
+    store_timeout: options.StoreTimeout = config.DEFAULT_STORE_TIMEOUT,
+    as_json: options.Json = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say nothing but errors (and --json).")
+    ] = False,
+) -> None:
+    """Bring pictures into a collection. Run it again at any time: only what is new is done.
+
+    Unchanged files are skipped without being opened; renamed and copied ones reuse their vectors.
+    Ctrl-C once finishes what is in flight, twice stops now; either way the next run goes on.
+    """
+    from imgsearch.encoders import EncoderRequest
+    from imgsearch.ingest import IngestOptions
+    from imgsearch.ingest import ingest as run
+    from imgsearch.sources import read_list
+    from imgsearch.stores import check_name, open_store
+
+    check_name(collection)
+    if replace and model == config.DEFAULT_MODEL:
+        raise UsageError("--replace needs --model: say with which model to embed anew")
+    stop = threading.Event()
+    with (
+        _report_file(report) as lines,
+        Display(quiet=quiet) as display,
+        open_store(store, store_timeout, display) as opened,
+        stop_on_signal(stop, display),
+    ):
+
+        def listen(event: Event) -> None:
+            if lines and isinstance(event, Outcome) and event.status != "skipped":
+                lines.write(_report_line(event))
+            display(event)
+
+        result = run(
+            sources,
+            opened,
+            collection,
+            EncoderRequest(model, weights, device),
+            IngestOptions(
+                batch_size=batch_size,
+                workers=workers or config.default_workers(),
+                metadata=metadata,
+                limit=limit,
+                prune=prune,
+                replace=replace,
+                max_pixels=max_pixels,
+                count_ahead=display.shows_bar,
+            ),
+            stdin=read_list(sys.stdin.buffer) if "-" in sources else (),
+            listener=listen,
+            stop=stop,
+        )
+    if as_json:
+        print_json(result.to_dict())
+    elif not quiet:
+        _print_summary(result, report)
+    if result.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if strict and (result.rejected or result.unreadable):
+        raise typer.Exit(1)
+
+
+def _report_line(outcome: Outcome) -> str:
+    line = {"uri": outcome.uri, "status": outcome.status, "reason": outcome.reason}
+    return json.dumps(line) + "\n"
+
+
+@contextlib.contextmanager
+def _report_file(name: str | None) -> Iterator[TextIO | None]:
+    if name is None:
+        yield None
+        return
+    try:
+        file = open(name, "w", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise SourceError(f"--report {name}: cannot be written: {error.strerror}") from error
+    with file:
+        yield file
+
+
+def _print_summary(result: "IngestReport", report: str | None) -> None:
+    console = stdout()
+
+    def line(text: str, style: str = "") -> None:
+        console.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
+
+    made_by = " on ".join(filter(None, [result.runtime, result.device]))
+    line(
+        f"{'interrupted: ' if result.interrupted else ''}{result.found:,} found: "
+        f"{result.indexed:,} indexed, {result.reused:,} reused, {result.skipped:,} skipped, "
+        f"{result.rejected:,} rejected"
+        + (f", {result.removed:,} removed" * bool(result.removed))
+        + (", verified" * result.verified),
+        style="bold",
+    )
+    speed = f", {result.images_per_second:,.1f} pictures a second" if result.indexed else ""
+    line(
+        f"in {result.seconds:.1f} s{speed}; collection {result.collection}, {result.model}"
+        + (f" ({made_by})" if made_by else "")
+    )
+    if result.indexed:
+        busy = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.busy.items())
+        line(f"at work: {busy}; the limit was {result.limit}")
+    line(f"store {result.store}")
+    for table in result.metadata:
+        line(
+            f"metadata {table.file}: {table.rows:,} rows, {len(table.malformed):,} malformed"
+            + _lines(table.malformed)
+            + f", {table.duplicates:,} repeated, {table.rows_without_picture:,} without a picture; "
+            f"{table.pictures_without_row:,} pictures without a row"
+        )
+    if result.left_out or result.other_files:
+        line(
+            f"left out: {result.left_out:,} hidden or system entries, "
+            f"{result.other_files:,} files that are no pictures"
+        )
+    for path, reason in result.unreadable:
+        line(f"unreadable folder {path}: {reason}", style="yellow")
+    from imgsearch.records import uri_to_path
+
+    for problem in result.problems:
+        line(f"rejected {uri_to_path(problem.uri)}: {problem.reason}", style="yellow")
+    more = result.rejected - len(result.problems)
+    if more > 0:
+        where = f"{report} has them" if report else "--report FILE lists them"
+        line(f"and {more:,} more rejected: {where}", style="yellow")
+
+
+def _lines(numbers: list[int]) -> str:
+    if not numbers:
+        return ""
+    shown = ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
+    return f" (line{'s' if len(numbers) > 1 else ''} {shown})"

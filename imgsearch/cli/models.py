@@ -1,0 +1,96 @@
+"""`imgsearch models`."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from imgsearch.cli import options
+from imgsearch.cli.console import print_json, stdout
+
+if TYPE_CHECKING:
+    from imgsearch.encoders.catalog import ModelSpec
+
+
+def models(
+    as_json: options.Json = False,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Also every other classification model of torchvision, and the devices. Slower.",
+        ),
+    ] = False,
+) -> None:
+    """List the models: which can be used here and now, and which must be downloaded first."""
+    from imgsearch.encoders.catalog import AUTO_CHOICES, SPECS
+
+    specs, devices = list(SPECS.values()), None
+    if everything:
+        from imgsearch.encoders import torch_runtime, torchvision_models
+
+        others = sorted(set(torchvision_models.names()) - set(SPECS))
+        specs += [torchvision_models.describe(name) for name in others]
+        devices = torch_runtime.available_devices()
+    rows = [_row(spec) for spec in specs]
+    if as_json:
+        print_json({"models": rows, "auto": AUTO_CHOICES, "devices": devices})
+    else:
+        _print_table(rows)
+        _print_notes(rows, devices)
+
+
+def _row(spec: "ModelSpec") -> dict[str, Any]:
+    from imgsearch.encoders.weights import find_local
+
+    file = find_local(spec)
+    if file:
+        status = "installed" if spec.package else "cached"
+    else:
+        status = "package missing" if spec.package else "to download"
+    return {
+        "name": spec.name,
+        "dimension": spec.dimension,
+        "input": spec.preprocessing.size,
+        "status": status,
+        "ready": file is not None,
+        "megabytes": spec.megabytes,
+        "weights": str(file.path) if file else spec.url,
+    }
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("model", "status"):
+        table.add_column(column)
+    for column in ("dimensions", "input", "MB"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            row["status"],
+            str(row["dimension"]),
+            f"{row['input']} px",
+            f"{row['megabytes']:.0f}",
+        )
+    stdout().print(table)
+
+
+def _print_notes(rows: list[dict[str, Any]], devices: list[str] | None) -> None:
+    from imgsearch.encoders.catalog import AUTO_CHOICES
+
+    best, fallback = AUTO_CHOICES
+    if any(row["ready"] for row in rows if row["name"] == best):
+        notes = [f"auto takes {best}."]
+    else:
+        notes = [f"auto fetches {best} if it can, else takes {fallback}."]
+    if devices is None:
+        notes.append(
+            "Any other classification model of torchvision works by its name; --all lists them."
+        )
+    else:
+        notes.append(f"Devices: {', '.join(devices)}.")
+    for note in notes:
+        stdout().print(note, highlight=False, soft_wrap=True)

@@ -1,0 +1,57 @@
+"""Options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+from imgsearch import config
+
+Store = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        envvar=config.ENV_STORE,
+        help="Where the collections are: a folder, or weaviate://HOST[:PORT]. By default a folder "
+        "in IMGSEARCH_HOME.",
+        show_default=False,
+    ),
+]
+Collection = Annotated[
+    str,
+    typer.Option(metavar="NAME", envvar=config.ENV_COLLECTION, help="Which collection."),
+]
+StoreTimeout = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS",
+        min=0,
+        help="How long to wait for a store that goes away, is overloaded, or is being written to "
+        "by another process.",
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="DEV",
+        envvar=config.ENV_DEVICE,
+        help="Where the model runs: auto, cpu, cuda, cuda:1, mps. One that is not there is an "
+        "error, never replaced.",
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|URL",
+        help="Weights to use instead of the model's own; they are kept in IMGSEARCH_HOME.",
+        show_default=False,
+    ),
+]
+MaxPixels = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Reject pictures of more pixels than this: a few kilobytes can claim gigabytes.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -1,0 +1,214 @@
+"""`imgsearch query`."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from imgsearch import config
+from imgsearch.cli import options
+from imgsearch.cli.console import Display, print_json, printable, stdout
+from imgsearch.errors import ImageError, SourceError, StoreError, UsageError
+
+if TYPE_CHECKING:
+    from imgsearch.records import Hit
+    from imgsearch.stores.base import Collection
+
+_SHOWN_FIELDS = 4
+
+
+def query(
+    image: Annotated[
+        str, typer.Argument(metavar="IMAGE", help="The picture, or - for one on stdin.")
+    ],
+    k: Annotated[int, typer.Option("--k", "-k", min=1, metavar="K", help="How many hits.")] = 10,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="'FIELD OP VALUE'",
+            help="Only pictures whose metadata fits: = != < <= > >=, for example 'year>=2012'. "
+            "Repeated, all must hold.",
+            show_default=False,
+        ),
+    ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            min=-1.0,
+            max=1.0,
+            help="Only hits with at least this cosine similarity.",
+            show_default=False,
+        ),
+    ] = None,
+    exclude_self: Annotated[
+        bool,
+        typer.Option("--exclude-self", help="Leave out the picture itself and its exact copies."),
+    ] = False,
+    copies: Annotated[
+        bool,
+        typer.Option("--copies", help="Show each of several equal pictures, not one for all."),
+    ] = False,
+    show: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD",
+            help=f"Metadata field to show in the table; repeatable. By default the first "
+            f"{_SHOWN_FIELDS}.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: options.Json = False,
+    paths: Annotated[bool, typer.Option("--paths", help="Print the paths alone.")] = False,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="With --paths: end each with NUL, for xargs -0.")
+    ] = False,
+    gallery: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.html",
+            help="Also write the hits as one HTML file with thumbnails.",
+            show_default=False,
+        ),
+    ] = None,
+    store: options.Store = None,
+    collection: options.Collection = config.DEFAULT_COLLECTION,
+    weights: options.Weights = None,
+    device: options.Device = config.DEFAULT_DEVICE,
+    max_pixels: options.MaxPixels = config.DEFAULT_MAX_PIXELS,
+) -> None:
+    """Find the pictures that look like IMAGE. The score is the cosine similarity, 1 for equal."""
+    if as_json and paths:
+        raise UsageError("--json and --paths: take one of them")
+    if null and not paths:
+        raise UsageError("--null goes with --paths")
+    started = time.monotonic()
+    source = _read_query(image)
+
+    # For one picture, the CPU is done before a GPU's libraries are loaded.
+    device = "cpu" if device == "auto" else device
+    # numpy's own threads take a while to start, and a query multiplies no matrices.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+    from imgsearch.encoders import EncoderRequest, last_used_encoder, open_encoder
+    from imgsearch.filters import parse_where
+    from imgsearch.search import Searcher, SearchOptions
+    from imgsearch.stores import open_store
+
+    with (
+        ThreadPoolExecutor(2) as meanwhile,
+        Display(quiet=as_json or paths) as display,
+        ExitStack() as cleanup,
+    ):
+        may_guess = device == "cpu" and weights is None
+        guess = meanwhile.submit(last_used_encoder) if may_guess else None
+        opened = cleanup.enter_context(open_store(store, config.READER_STORE_TIMEOUT, display))
+        target = opened.open(collection)
+        conditions = parse_where(where or (), target.fields)
+        fields = _fields_to_show(show, list(target.fields))
+        meanwhile.submit(_warm_up, target, table=not (as_json or paths))
+        encoder = guess.result() if guess else None
+        if encoder is None or encoder.stamp != target.stamp:
+            request = EncoderRequest(weights=weights, device=device)
+            encoder = open_encoder(request, target.stamp, display)
+        try:
+            hits = Searcher(target, encoder, max_pixels).search_picture(
+                source,
+                SearchOptions(k, conditions, min_score, collapse=not copies),
+                exclude_self=exclude_self,
+            )
+        except ImageError as error:
+            raise ImageError(f"{image}: {error}") from error
+        seconds = time.monotonic() - started
+        if gallery:
+            from imgsearch.gallery import write_gallery
+
+            subtitle = f"{len(hits)} of {target.count():,} pictures in {collection}, by "
+            subtitle += target.stamp.model
+            name = "standard input" if image == "-" else os.path.basename(image)
+            write_gallery(gallery, source, name, hits, subtitle, max_pixels)
+    if as_json:
+        print_json(
+            {
+                "collection": collection,
+                "model": target.stamp.model,
+                "query": image,
+                "seconds": round(seconds, 4),
+                "hits": [hit.to_dict() for hit in hits],
+            }
+        )
+    elif paths:
+        end = b"\0" if null else b"\n"
+        sys.stdout.buffer.writelines(os.fsencode(hit.record.path) + end for hit in hits)
+    else:
+        _print_table(hits, fields)
+        if gallery:
+            display.say(f"gallery: {gallery}")
+
+
+def _warm_up(collection: "Collection", *, table: bool) -> None:
+    """While the model is loaded: what the search and the table will need is read in."""
+    import numpy as np
+
+    with suppress(StoreError):  # if it lasts, the search tells it
+        dimension = collection.stamp.dimension
+        collection.search(np.full(dimension, dimension**-0.5, dtype=np.float32), 1)
+    if table:
+        import rich.table  # noqa: F401
+
+
+def _read_query(image: str) -> str | bytes:
+    if image == "-":
+        return sys.stdin.buffer.read()
+    path = os.path.expanduser(image)
+    if not os.path.exists(path):
+        raise SourceError(f"{image}: no such file")
+    if not os.path.isfile(path):
+        raise SourceError(f"{image}: is no file; query takes one picture")
+    return path
+
+
+def _fields_to_show(wanted: list[str] | None, known: list[str]) -> list[str]:
+    if wanted is None:
+        return known[:_SHOWN_FIELDS]
+    for name in wanted:
+        if name not in known:
+            has = ", ".join(known) or "none"
+            raise UsageError(f"--show {name}: there is no such field; the collection has {has}")
+    return wanted
+
+
+def _print_table(hits: Sequence["Hit"], fields: Sequence[str]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    console = stdout()
+    if not hits:
+        console.print("nothing matches")
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("#", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("path", overflow="fold")
+    for field in fields:
+        table.add_column(Text(printable(field)), overflow="fold")
+    for hit in hits:
+        path = Text(printable(_short(hit.record.path)))
+        if hit.copies > 1:
+            path.append(f"  x{hit.copies}", style="bold cyan")
+        values = (hit.record.metadata.get(field, "") for field in fields)
+        cells = [Text(printable(str(value))) for value in values]
+        table.add_row(str(hit.rank), f"{hit.score:.4f}", path, *cells)
+    console.print(table)
+
+
+def _short(path: str) -> str:
+    """Relative to here, where it is below."""
+    here = os.path.join(os.getcwd(), "")
+    return path.removeprefix(here)

@@ -1,0 +1,101 @@
+"""Settings: a flag beats an IMGSEARCH_* variable, which beats the default; one data directory."""
+
+import math
+import os
+from pathlib import Path, PurePosixPath
+
+ENV_HOME = "IMGSEARCH_HOME"
+ENV_STORE = "IMGSEARCH_STORE"
+ENV_COLLECTION = "IMGSEARCH_COLLECTION"
+ENV_MODEL = "IMGSEARCH_MODEL"
+ENV_DEVICE = "IMGSEARCH_DEVICE"
+
+DEFAULT_COLLECTION = "images"
+DEFAULT_MODEL = "auto"
+DEFAULT_DEVICE = "auto"
+DEFAULT_BATCH_SIZE = 32
+# In seconds: long enough for a server to be restarted, or a node to be replaced.
+DEFAULT_STORE_TIMEOUT = 300.0
+# Somebody waits for the answer to a query.
+READER_STORE_TIMEOUT = 10.0
+
+# Twice Pillow's own warning level, where Pillow itself refuses: 179 megapixels, 540 MB of RGB.
+DEFAULT_MAX_PIXELS = 178_956_970
+
+
+def home() -> Path:
+    """The one directory for data and caches: `IMGSEARCH_HOME`, else the platform's own place."""
+    if named := os.environ.get(ENV_HOME):
+        return Path(named).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("imgsearch", appauthor=False)
+
+
+def default_store() -> str:
+    """The embedded store's folder inside `home()`."""
+    return str(home() / "store")
+
+
+def weights_dir() -> Path:
+    """Where downloaded and given weights are kept, by digest."""
+    return home() / "weights"
+
+
+def models_dir() -> Path:
+    """Where models are kept in the form that ONNX Runtime runs."""
+    return home() / "models"
+
+
+def default_workers() -> int:
+    """Threads that read and decode: one for each core this process may use, at most 16."""
+    return min(cpu_cores(), 16)
+
+
+def cpu_cores() -> int:
+    """The cores that this process may use.
+
+    By the affinity mask and the quotas of its control groups, not the machine's core count, so
+    that the share of a container or of `taskset` is respected. Part of a core counts as one.
+    """
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows have no affinity mask
+        cores = os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, _cpu_quota())))
+
+
+def _cpu_quota(
+    groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> float:
+    """Cores' worth of time that Linux lets this process have, of versions 1 and 2 of cgroups."""
+    named = (group for name in _control_groups(own) for group in (name, *name.parents))
+    return min((_quota_of(groups / group) for group in named), default=math.inf)
+
+
+def _control_groups(own: Path) -> list[PurePosixPath]:
+    """Folders of this process's groups, relative to where they are mounted."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return []
+    folders = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # version 2
+            folders.append(PurePosixPath(path.lstrip("/")))
+        elif "cpu" in controllers.split(","):
+            folders.append(PurePosixPath("cpu", path.lstrip("/")))
+    return folders
+
+
+def _quota_of(group: Path) -> float:
+    try:
+        if (group / "cpu.max").exists():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota = (group / "cpu.cfs_quota_us").read_text()
+            period = (group / "cpu.cfs_period_us").read_text()
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    except (OSError, ValueError):  # no such group here, or "max"
+        return math.inf

@@ -1,0 +1,164 @@
+"""Copy a collection from one store to another, without encoding anything again."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from imgsearch.errors import CollectionMismatchError
+from imgsearch.events import Counted, Listener, Outcome, Status, ignore
+from imgsearch.pipeline import prefetched
+from imgsearch.records import ImageRecord
+from imgsearch.stores.base import Collection, Vectors, VectorStore
+from imgsearch.verify import Witness
+
+# Records read and written at once, with their vectors: 16 MB of 2048 dimensions, three times.
+_BATCH = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class CopyReport:
+    """What a copy did: always found = copied + skipped + rejected, in records."""
+
+    source: str
+    target: str
+    collection: str
+    name: str
+    found: int
+    copied: int
+    skipped: int
+    rejected: int
+    verified: bool
+    seconds: float
+    interrupted: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object that `copy --json` prints."""
+        fields = asdict(self)
+        return {
+            "from": fields.pop("source"),
+            "to": fields.pop("target"),
+            "collection": fields.pop("collection"),
+            "as": fields.pop("name"),
+            **fields,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Records of the source; `vectors` belong to `fresh`, those that the target lacks."""
+
+    skipped: list[ImageRecord]
+    fresh: list[ImageRecord]
+    vectors: Vectors
+    known: set[str]
+
+
+def copy(
+    source: VectorStore,
+    target: VectorStore,
+    collection: str,
+    name: str,
+    listener: Listener = ignore,
+    stop: threading.Event | None = None,
+) -> CopyReport:
+    """Bring all records of `collection` into the target's collection `name`, made if need be.
+
+    Records that are there already, equal in everything, are skipped: so a copy that was ended can
+    be run again. Others are replaced, and what the source does not have stays. Raises
+    CollectionNotFoundError, CollectionMismatchError if the target's collection has another stamp,
+    or StoreError.
+    """
+    started = time.monotonic()
+    stop = stop or threading.Event()
+    origin = source.open(collection)
+    with target.writing(name, listener):
+        goal = _goal(target, name, origin)
+        witness = Witness(goal)
+        listener(Counted(origin.count()))
+        counts = _copy_all(origin, goal, witness, listener, stop)
+        if verified := not stop.is_set():
+            goal.optimize(listener)
+            witness.check(goal, listener)
+    return CopyReport(
+        source=source.url,
+        target=target.url,
+        collection=collection,
+        name=name,
+        found=counts.total(),
+        copied=counts["indexed"],
+        skipped=counts["skipped"],
+        rejected=counts["rejected"],
+        verified=verified,
+        seconds=time.monotonic() - started,
+        interrupted=stop.is_set(),
+    )
+
+
+def _goal(target: VectorStore, name: str, origin: Collection) -> Collection:
+    if name not in target.names():
+        goal = target.create(name, origin.stamp)
+    else:
+        goal = target.open(name)
+        if differences := origin.stamp.differences(goal.stamp):
+            raise CollectionMismatchError(
+                f"{target.url}: collection {name} is there and its vectors cannot be compared "
+                f"with those to copy ({'; '.join(differences)}): choose another name with --as"
+            )
+    goal.add_fields(origin.fields)
+    return goal
+
+
+def _copy_all(
+    origin: Collection,
+    goal: Collection,
+    witness: Witness,
+    listener: Listener,
+    stop: threading.Event,
+) -> Counter[Status]:
+    counts: Counter[Status] = Counter()
+    batches = prefetched(_batches(origin, goal, stop), depth=1)
+    try:
+        for batch in batches:
+            refused = goal.upsert(batch.fresh, batch.vectors)
+            witness.wrote(batch.fresh, batch.vectors, batch.known, refused)
+            outcomes = [Outcome(record.uri, "skipped") for record in batch.skipped]
+            outcomes += [_outcome(record, refused) for record in batch.fresh]
+            for outcome in outcomes:
+                counts[outcome.status] += 1
+                listener(outcome)
+    finally:
+        batches.close()
+    return counts
+
+
+def _outcome(record: ImageRecord, refused: dict[str, str]) -> Outcome:
+    if reason := refused.get(record.id):
+        return Outcome(record.uri, "rejected", reason)
+    return Outcome(record.uri, "indexed")
+
+
+def _batches(origin: Collection, goal: Collection, stop: threading.Event) -> Iterator[_Batch]:
+    for scanned in origin.scan():
+        for start in range(0, len(scanned), _BATCH):
+            if stop.is_set():
+                return
+            records = scanned[start : start + _BATCH]
+            known = goal.lookup([record.id for record in records])
+            new = [record for record in records if known.get(record.id) != record]
+            vectors = origin.vectors([record.id for record in new])
+            # Without a vector it was removed from the source in between.
+            fresh = [record for record in new if record.id in vectors]
+            yield _Batch(
+                skipped=[record for record in records if known.get(record.id) == record],
+                fresh=fresh,
+                vectors=np.stack([vectors[record.id] for record in fresh])
+                if fresh
+                else np.empty((0, origin.stamp.dimension), np.float32),
+                known=set(known),
+            )

@@ -1,0 +1,36 @@
+"""Where a model could run, told without loading torch, which takes seconds."""
+
+import os
+import platform
+import sys
+
+# One of these is there wherever a driver of NVIDIA's (natively, under WSL) or AMD's is.
+_DRIVERS = ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg", "/dev/kfd")
+_WINDOWS_DRIVER = r"System32\nvcuda.dll"
+# With these variables a user hides GPUs from CUDA and ROCm.
+_HIDING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+
+
+def pick(name: str) -> str:
+    """`auto` becomes the best device that is there; any other name is taken at its word.
+
+    torch is asked only where there may be a GPU.
+    """
+    if name != "auto":
+        return name
+    if not may_have_gpu():
+        return "cpu"
+    from imgsearch.encoders.torch_runtime import available_devices
+
+    return available_devices()[0]
+
+
+def may_have_gpu() -> bool:
+    """Whether it is worth asking torch: False only where it could not find one."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    if any(os.environ.get(name) in ("", "-1") for name in _HIDING):
+        return False
+    if os.name == "nt":
+        return os.path.exists(os.path.join(os.environ.get("SYSTEMROOT", ""), _WINDOWS_DRIVER))
+    return any(os.path.exists(driver) for driver in _DRIVERS)

@@ -1,0 +1,154 @@
+"""Models in the form that ONNX Runtime runs, kept under `IMGSEARCH_HOME/models`.
+
+A model is exported by torch once, the first time that it is needed; from then on neither torch
+nor the file of weights is. Each lies in a folder of its own, named after all that its vectors
+depend on, which appears only whole. What could not be exported is remembered too.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from imgsearch import config
+from imgsearch.encoders.catalog import ModelSpec
+from imgsearch.encoders.locking import locked
+from imgsearch.encoders.weights import WeightsFile
+from imgsearch.errors import ExportError
+from imgsearch.events import Listener, Note, ignore
+from imgsearch.images import Preprocessing
+from imgsearch.records import Stamp
+
+# Raised by whatever changes the exported graph.
+_VERSION = 1
+_MODEL = "model.onnx"
+_SPEC = "spec.json"
+_REFUSAL = "refusal.json"
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxFile:
+    """An exported model. `path` takes uint8 (n, size, size, 3) and gives float32 (n, dimension)."""
+
+    path: Path
+    spec: ModelSpec
+    stamp: Stamp
+
+
+def find(stamp: Stamp) -> OnnxFile | None:
+    """The exported model that makes vectors of this stamp, if it is on this machine."""
+    path = _folder(stamp) / _MODEL
+    known = _read(path.with_name(_SPEC)) if path.is_file() else None
+    return OnnxFile(path, known.spec, stamp) if known else None
+
+
+def last_used() -> OnnxFile | None:
+    """The exported model that was opened last on this machine."""
+    try:
+        latest = max(config.models_dir().glob(f"*/{_SPEC}"), key=lambda path: path.stat().st_mtime)
+    except (OSError, ValueError):  # there is none
+        return None
+    return _read(latest)
+
+
+def mark_used(file: OnnxFile) -> None:
+    """For `last_used`."""
+    with contextlib.suppress(OSError):  # only a guess will be worse
+        os.utime(file.path.with_name(_SPEC))
+
+
+def get(spec: ModelSpec, weights: WeightsFile, listener: Listener = ignore) -> OnnxFile:
+    """The exported model, made now if need be.
+
+    Raises ExportError if torch cannot export it, or if its vectors are not those of torch;
+    WeightsError if the weights do not fit.
+    """
+    stamp = spec.stamp(weights.sha256)
+    if known := find(stamp):
+        return known
+    folder = _folder(stamp)
+    _raise_refusal(folder)
+    try:
+        with locked(folder.parent, f"preparing {spec.name}", listener):
+            if known := find(stamp):  # by the process that this one has waited for
+                return known
+            return _make(spec, weights, stamp, listener)
+    except OSError as error:
+        raise ExportError(f"{folder} cannot be written: {error.strerror or error}") from error
+
+
+def _make(spec: ModelSpec, weights: WeightsFile, stamp: Stamp, listener: Listener) -> OnnxFile:
+    folder = _folder(stamp)
+    listener(Note(f"preparing {spec.name} for this machine's CPU, once"))
+    started = time.monotonic()
+    from imgsearch.encoders.export import export
+
+    # Always this name, so that what a killed run left is written over.
+    part = folder.with_name("incoming.part")
+    _remove(part)
+    part.mkdir()
+    try:
+        export(spec, weights, part / _MODEL)
+        kept = {"spec": asdict(spec), "weights": weights.sha256}
+        (part / _SPEC).write_text(json.dumps(kept))
+        _remove(folder)  # damaged, or else it would have been found
+        part.rename(folder)
+    except ExportError as error:
+        _remember_refusal(folder, str(error))
+        raise
+    finally:
+        _remove(part)
+    listener(Note(f"{spec.name} is ready, after {time.monotonic() - started:.0f} s"))
+    return OnnxFile(folder / _MODEL, spec, stamp)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder(stamp: Stamp) -> Path:
+    key = hashlib.sha256(f"{_VERSION} {stamp.to_json()}".encode()).hexdigest()[:16]
+    return config.models_dir() / f"{stamp.model}-{key}"
+
+
+def _read(path: Path) -> OnnxFile | None:
+    """What lies beside a `spec.json`; its stamp is the one that this version would give it."""
+    try:
+        kept: dict[str, Any] = json.loads(path.read_text())
+        preprocessing = kept["spec"].pop("preprocessing")
+        for name in ("mean", "std"):
+            preprocessing[name] = tuple(preprocessing[name])
+        spec = ModelSpec(**kept["spec"], preprocessing=Preprocessing(**preprocessing))
+        return OnnxFile(path.with_name(_MODEL), spec, spec.stamp(kept["weights"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None  # of another version of imgsearch's
+
+
+def _torch_version() -> str:
+    return version("torch")
+
+
+def _remember_refusal(folder: Path, reason: str) -> None:
+    folder.mkdir(exist_ok=True)
+    refusal = {"torch": _torch_version(), "reason": reason}
+    (folder / _REFUSAL).write_text(json.dumps(refusal))
+
+
+def _raise_refusal(folder: Path) -> None:
+    """What this torch could not export it will not be able to the next time."""
+    path = folder / _REFUSAL
+    if not os.path.isfile(path):
+        return
+    try:
+        refusal = json.loads(path.read_text())
+        reason = str(refusal["reason"]) if refusal["torch"] == _torch_version() else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return
+    if reason is not None:
+        raise ExportError(reason)

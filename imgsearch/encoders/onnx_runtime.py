@@ -1,0 +1,169 @@
+"""Encoders run by ONNX Runtime, on the CPU. The only module that imports it.
+
+Against torch on the CPU it is about twice as fast, and it is loaded in a tenth of the time.
+"""
+
+import hashlib
+import os
+import platform
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from imgsearch import config
+from imgsearch.encoders.base import Vectors, normalised
+from imgsearch.encoders.onnx_files import OnnxFile
+from imgsearch.errors import DeviceMemoryError, EncoderError
+from imgsearch.images import Pixels, Preprocessing
+from imgsearch.records import Stamp
+
+INPUT = "pixels"
+OUTPUT = "vectors"
+
+# Pictures that one thread takes at once, few so that a layer's values stay in its core's cache. On
+# two shared cores chunks of 2 to 16 differed less than the runs did; 32 at once was slower.
+_CHUNK = 4
+
+
+class OnnxEncoder:
+    """An exported model.
+
+    A batch is dealt out in chunks to as many threads as there are cores, each running the whole
+    model by itself. Unlike with threads inside each layer, none ever waits for another, so that
+    the threads that decode can take a core at any moment. A single picture is run by all cores
+    together. The file is opened when it is first needed, once for either; an EncoderError tells
+    if it cannot be.
+    """
+
+    runtime = "onnxruntime"
+    device = "cpu"
+
+    def __init__(self, file: OnnxFile, threads: int | None = None) -> None:
+        self._file = file
+        self._threads = threads or config.cpu_cores()
+        self._pool = ThreadPoolExecutor(self._threads, "imgsearch-encode")
+        self._opening = threading.Lock()
+        self._together: ort.InferenceSession | None = None
+        self._apart: ort.InferenceSession | None = None
+
+    @property
+    def stamp(self) -> Stamp:
+        return self._file.stamp
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self._file.spec.preprocessing
+
+    def encode(self, pixels: Pixels) -> Vectors:
+        if len(pixels) == 0:
+            return np.empty((0, self.stamp.dimension), dtype=np.float32)
+        try:
+            return normalised(np.concatenate(self._run(pixels)))
+        except MemoryError as error:
+            raise self._too_large(pixels) from error
+        except EncoderError:
+            raise
+        except Exception as error:  # ONNX Runtime's errors have no base but this
+            if "allocate" in str(error).lower():
+                raise self._too_large(pixels) from error
+            raise EncoderError(
+                f"{self.stamp.model} failed on the CPU: {_first_line(error)}"
+            ) from error
+
+    def _run(self, pixels: Pixels) -> Sequence[Vectors]:
+        if len(pixels) == 1 and self._apart is None:
+            return [run_session(self._for_one(), pixels)]
+        session = self._for_many()
+        size = min(_CHUNK, -(-len(pixels) // self._threads))
+        chunks = [pixels[start : start + size] for start in range(0, len(pixels), size)]
+        return list(self._pool.map(lambda chunk: run_session(session, chunk), chunks))
+
+    def load(self) -> None:
+        """Open the file for single pictures now. Raises EncoderError if it cannot be."""
+        self._for_one()
+
+    def _for_one(self) -> ort.InferenceSession:
+        with self._opening:
+            if self._together is None:
+                self._together = open_optimised(self._file.path, self._threads)
+            return self._together
+
+    def _for_many(self) -> ort.InferenceSession:
+        with self._opening:
+            if self._apart is None:
+                self._apart = open_optimised(self._file.path, threads=1)
+            return self._apart
+
+    def _too_large(self, pixels: Pixels) -> DeviceMemoryError:
+        return DeviceMemoryError(f"a batch of {len(pixels)} does not fit into the memory")
+
+
+def run_session(session: ort.InferenceSession, pixels: Pixels) -> Vectors:
+    """The model's own output, not normalised, float32 of shape (n, dimension)."""
+    (vectors,) = session.run([OUTPUT], {INPUT: np.ascontiguousarray(pixels)})
+    return np.asarray(vectors, dtype=np.float32)
+
+
+def open_optimised(path: Path, threads: int) -> ort.InferenceSession:
+    """A session from the file that ONNX Runtime has optimised for this very kind of CPU.
+
+    That saves two fifths of the time to open resnet50. Made the first time; if it cannot be
+    kept, the model as it was exported does as well.
+    """
+    optimised = path.with_name(f"optimised-{_cpu()}.onnx")
+    if optimised.is_file():
+        try:
+            return open_session(optimised, threads, optimise=False)
+        except EncoderError:
+            pass  # damaged: made anew
+    part = optimised.with_suffix(f".{os.getpid()}.part")
+    try:
+        session = open_session(path, threads, save=part)
+        os.replace(part, optimised)
+    except (EncoderError, OSError):
+        return open_session(path, threads)
+    finally:
+        part.unlink(missing_ok=True)
+    return session
+
+
+def open_session(
+    path: Path, threads: int, *, optimise: bool = True, save: Path | None = None
+) -> ort.InferenceSession:
+    """A session on the CPU; `save` is where to write the optimised model. Raises EncoderError."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors; it warns that an optimised file suits one CPU alone
+    # A thread that spins while it waits takes the core from those that decode.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if save:
+        options.optimized_model_filepath = str(save)
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # they have no base but this
+        raise EncoderError(
+            f"{path}: ONNX Runtime cannot load it: {_first_line(error)}; delete its folder, and "
+            "it is made anew"
+        ) from error
+
+
+def _cpu() -> str:
+    """A short name for what an optimised file depends on: the runtime, and the kind of CPU."""
+    features = platform.processor()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            features = next(line for line in file if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        pass  # not Linux
+    parts = (ort.__version__, platform.machine(), features)
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

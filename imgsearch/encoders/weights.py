@@ -1,0 +1,338 @@
+"""Weights: found, downloaded, checked by digest, and kept under `IMGSEARCH_HOME/weights`.
+
+A kept file is named `SHA256.pth` after its own content and appears under that name only whole,
+so that whatever is there can be trusted.
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import queue
+import re
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from imgsearch import __version__, config
+from imgsearch.encoders.catalog import ModelSpec
+from imgsearch.encoders.locking import locked
+from imgsearch.errors import CollectionMismatchError, WeightsError
+from imgsearch.events import Listener, Transfer, ignore
+
+# Seconds until a server must have begun to answer, name look-up and redirections included.
+# Without a network the user is told within this time; socket timeouts alone do not bound that.
+CONNECT_TIMEOUT = 8.0
+# Seconds without a byte after which a download has died.
+READ_TIMEOUT = 30.0
+_CHUNK = 1 << 20
+# How torch.save's files begin: as a zip archive, or, long ago, as a pickle.
+_SIGNATURES = (b"PK\x03\x04", b"\x80")
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsFile:
+    """Weights on this machine, with the SHA-256 of the file in hexadecimal.
+
+    `source` is where they came from, as the user knows it; messages name it.
+    """
+
+    path: Path
+    sha256: str
+    source: str
+
+
+def is_url(text: str) -> bool:
+    return text.lower().startswith(("http://", "https://"))
+
+
+def find_local(spec: ModelSpec) -> WeightsFile | None:
+    """A model's own weights, if they are on this machine: in a package or a cache."""
+    if spec.package and spec.package_file:
+        return _in_package(spec.package, spec.package_file)
+    if spec.url is None:
+        return None
+    return _kept_from_url(spec.url) or _in_torch_hub(spec.weights_name)
+
+
+def get(
+    spec: ModelSpec,
+    given: str | None = None,
+    digest: str | None = None,
+    listener: Listener = ignore,
+) -> WeightsFile:
+    """The weights for a model: those `given` by file or URL, else its own.
+
+    With `digest` they must be these very ones (a collection's stamp names them), and are found
+    by it once they have been kept. Raises WeightsError, or CollectionMismatchError if others
+    are given.
+    """
+    if given is None:
+        return _own(spec, listener) if digest is None else _by_digest(spec, digest, listener)
+    found = _given(given, listener)
+    if digest and found.sha256 != digest:
+        raise CollectionMismatchError(
+            f"the collection was made with the weights {digest[:12]}, and --weights {given} is "
+            f"{found.sha256[:12]}; their vectors cannot be compared: leave --weights out, or use "
+            "another --collection"
+        )
+    return found
+
+
+def _own(spec: ModelSpec, listener: Listener) -> WeightsFile:
+    if local := find_local(spec):
+        return local
+    if spec.url is None:
+        raise WeightsError(
+            f"{spec.name}: its weights belong to the package {spec.package}, which is not "
+            "installed; install imgsearch-cli again"
+        )
+    try:
+        return download(spec.url, listener)
+    except WeightsError as error:
+        raise WeightsError(
+            f"{error}; give a file with --weights, or use --model efficientnet-lite0, which "
+            "needs no download"
+        ) from error
+
+
+def _by_digest(spec: ModelSpec, digest: str, listener: Listener) -> WeightsFile:
+    if kept := _kept(digest):
+        return kept
+    own = _digest_in_name(spec.weights_name) or ""
+    if digest.startswith(own):  # else its own are not even worth a download
+        found = _own(spec, listener)
+        if found.sha256 == digest:
+            return found
+        own = found.sha256
+    raise WeightsError(
+        f"the collection was made with other weights of {spec.name}, {digest[:12]}, than its own, "
+        f"{own[:12]}, and they are not on this machine any more; give their file with --weights"
+    )
+
+
+def _given(given: str, listener: Listener) -> WeightsFile:
+    if is_url(given):
+        return _kept_from_url(given) or download(given, listener)
+    path = Path(os.path.expanduser(given))
+    if "://" in given and not path.exists():
+        raise WeightsError(f"--weights {given}: neither a file nor an http or https address")
+    # Kept, so that queries need neither the flag nor the file where it was.
+    if kept := _kept(file_sha256(path), given):
+        return kept
+    with _writing(listener) as folder:
+        return _keep(folder, _read(path), given)
+
+
+def file_sha256(path: Path) -> str:
+    """Raises WeightsError if the file cannot be read."""
+    sha256 = hashlib.sha256()
+    for chunk in _read(path):
+        sha256.update(chunk)
+    return sha256.hexdigest()
+
+
+def _read(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _in_package(module: str, file: str) -> WeightsFile | None:
+    found = importlib.util.find_spec(module)
+    for folder in (found.submodule_search_locations if found else None) or ():
+        path = Path(folder) / file
+        if path.is_file():
+            return WeightsFile(path, file_sha256(path), str(path))
+    return None
+
+
+def _in_torch_hub(name: str) -> WeightsFile | None:
+    """Whoever has used the model with torchvision need not fetch it again."""
+    # As torch.hub.get_dir(), without importing torch.
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
+    path = Path(os.path.expanduser(home)) / "hub" / "checkpoints" / name
+    wanted = _digest_in_name(name)
+    if wanted is None or not os.path.isfile(path):
+        return None
+    try:
+        digest = file_sha256(path)
+    except WeightsError:
+        return None
+    return WeightsFile(path, digest, str(path)) if digest.startswith(wanted) else None
+
+
+def _kept(digest: str, source: str | None = None) -> WeightsFile | None:
+    path = config.weights_dir() / f"{digest}.pth"
+    # os.path: a folder that cannot be read is as good as an empty one.
+    return WeightsFile(path, digest, source or str(path)) if os.path.isfile(path) else None
+
+
+def _without_fragment(url: str) -> str:
+    return url.partition("#")[0]
+
+
+def _url_note(url: str) -> Path:
+    """The small file that remembers what a URL's content was."""
+    return config.weights_dir() / f"url-{hashlib.sha256(url.encode()).hexdigest()[:16]}.json"
+
+
+def _kept_from_url(url: str) -> WeightsFile | None:
+    url = _without_fragment(url)
+    try:
+        return _kept(json.loads(_url_note(url).read_text())["sha256"], url)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _digest_in_name(name: str) -> str | None:
+    """PyTorch's convention: `NAME-DIGITS.pth`, the first 8 or more digits of the SHA-256."""
+    match = re.search(r"-([0-9a-f]{8,64})\.\w+$", name)
+    # A date is no digest: one's own file may be called mine-20260131.pth.
+    return match[1] if match and not re.fullmatch(r"(19|20)\d{6}", match[1]) else None
+
+
+@contextlib.contextmanager
+def _writing(listener: Listener) -> Generator[Path]:
+    """The folder of kept weights, for one process at a time."""
+    folder = config.weights_dir()
+    try:
+        with locked(folder, "fetching weights", listener):
+            yield folder
+    except OSError as error:
+        raise WeightsError(
+            f"weights cannot be kept in {folder}: {error.strerror or error}"
+        ) from error
+
+
+def _keep(
+    folder: Path, chunks: Iterable[bytes], source: str, wanted: str | None = None
+) -> WeightsFile:
+    """Keep a file under its digest once it is whole and checked; nothing of any other stays."""
+    # Always this name, so that what a killed run left is written over.
+    part = folder / "incoming.part"
+    sha256 = hashlib.sha256()
+    head = b""
+    try:
+        with part.open("wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+                sha256.update(chunk)
+                head = head or chunk[:64]
+            file.flush()
+            os.fsync(file.fileno())
+        digest = sha256.hexdigest()
+        if wanted and not digest.startswith(wanted):
+            raise WeightsError(
+                f"{source}: damaged, or not the file it should be: its SHA-256 begins with "
+                f"{digest[: len(wanted)]}, not with {wanted}"
+            )
+        if not head.startswith(_SIGNATURES):
+            beginning = f"begins with {head[:24]!r}" if head else "is empty"
+            raise WeightsError(f"{source}: no file of PyTorch weights; it {beginning}")
+        target = folder / f"{digest}.pth"
+        os.replace(part, target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return WeightsFile(target, digest, source)
+
+
+def download(url: str, listener: Listener = ignore) -> WeightsFile:
+    """Fetch weights, check them, and keep them; nothing is left behind by a failure.
+
+    The content must have the length that the server told, and the digest that the name of the
+    file carries, if it carries one. Raises WeightsError, within `CONNECT_TIMEOUT` seconds if the
+    server cannot be reached.
+    """
+    url = _without_fragment(url)
+    with _writing(listener) as folder:
+        if kept := _kept_from_url(url):  # by the process that this one has waited for
+            return kept
+        name = unquote(url.partition("?")[0].rpartition("/")[2])
+        with contextlib.closing(_fetch(url, name, listener)) as chunks:
+            file = _keep(folder, chunks, url, _digest_in_name(name))
+        with contextlib.suppress(OSError):  # it would only be fetched once more
+            _url_note(url).write_text(json.dumps({"url": url, "sha256": file.sha256}))
+    return file
+
+
+def _fetch(url: str, name: str, listener: Listener) -> Generator[bytes]:
+    """The body of the answer. Raises WeightsError, also where it ends early."""
+    with _network_errors(url), _connect(url) as response:
+        length = response.headers.get("Content-Length") or ""
+        total = int(length) if length.isdigit() else None
+        done = 0
+        listener(Transfer(name, done, total))
+        while chunk := response.read1(_CHUNK):
+            yield chunk
+            done += len(chunk)
+            listener(Transfer(name, done, total))
+        if total is None:
+            listener(Transfer(name, done, done))
+        elif done != total:
+            raise OSError(f"the connection ended after {done:,} of {total:,} bytes")
+
+
+@contextlib.contextmanager
+def _network_errors(url: str) -> Generator[None]:
+    try:
+        yield
+    except (OSError, HTTPException, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        raise WeightsError(f"{url} cannot be fetched: {_why(error, url)}") from error
+
+
+def _why(error: Exception, url: str) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answers {error.code} {error.reason}".rstrip()
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
+        error = error.reason
+    if isinstance(error, socket.gaierror):
+        return f"the name {urlsplit(url).hostname} cannot be resolved (no network?)"
+    if isinstance(error, _NoAnswerError):
+        return f"no answer within {CONNECT_TIMEOUT:g} seconds"
+    if isinstance(error, TimeoutError):
+        return f"nothing came for {READ_TIMEOUT:g} seconds"
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text[0].lower() + text[1:] if text[1:2].islower() else text
+
+
+class _NoAnswerError(TimeoutError):
+    pass
+
+
+def _connect(url: str) -> HTTPResponse:
+    """The response to a GET, or _NoAnswerError after `CONNECT_TIMEOUT` seconds in all."""
+    answers: queue.SimpleQueue[HTTPResponse | Exception] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(  # noqa: S310 - http or https, see is_url
+                url, headers={"User-Agent": f"imgsearch/{__version__}"}
+            )
+            answers.put(urllib.request.urlopen(request, timeout=READ_TIMEOUT))  # noqa: S310
+        except Exception as error:
+            answers.put(error)
+
+    # In a thread of its own, because a look-up of a name cannot be interrupted.
+    threading.Thread(target=ask, name="connect", daemon=True).start()
+    try:
+        answer = answers.get(timeout=CONNECT_TIMEOUT)
+    except queue.Empty:
+        raise _NoAnswerError from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer

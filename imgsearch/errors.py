@@ -1,0 +1,94 @@
+"""Everything that can go wrong, as one tree. Each message says what failed and what to do.
+
+ImgsearchError                      exit code 1
+├── UsageError                      exit code 2: the command's words are wrong
+├── SourceError                     a folder, file or list that was named cannot be read
+│   └── NothingFoundError           the sources hold no picture at all
+├── ImageError                      one picture cannot be used; the run goes on without it
+├── MetadataError                   the CSV cannot be read, or does not fit the collection
+├── EncoderError
+│   ├── UnknownModelError           no model of this name
+│   ├── WeightsError                weights missing, not to be fetched, damaged, or not fitting
+│   ├── DeviceError                 the device that was asked for is not there
+│   ├── DeviceMemoryError           a batch does not fit; a smaller one may
+│   └── ExportError                 torch cannot export the model, or its vectors would differ
+└── StoreError
+    ├── CollectionNotFoundError     no collection of this name in the store
+    ├── CollectionMismatchError     the collection was made by another model or configuration
+    ├── StoreBusyError              another process is writing
+    └── VerificationError           the store does not hold what was written to it
+
+The core raises these and never exits; `imgsearch.cli` turns them into exit codes in one place.
+"""
+
+
+class ImgsearchError(Exception):
+    """Base of all errors that are told to the user in one line, without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(ImgsearchError):
+    """The command's words are wrong."""
+
+    exit_code = 2
+
+
+class SourceError(ImgsearchError):
+    """A source that was named cannot be read."""
+
+
+class NothingFoundError(SourceError):
+    """The sources hold no picture at all."""
+
+
+class ImageError(ImgsearchError):
+    """One picture cannot be used; the message is the reason, without the path."""
+
+
+class MetadataError(ImgsearchError):
+    """The metadata file cannot be read, or does not fit the collection."""
+
+
+class EncoderError(ImgsearchError):
+    """Base of what goes wrong with models."""
+
+
+class UnknownModelError(EncoderError):
+    """No model of this name."""
+
+
+class WeightsError(EncoderError):
+    """Weights are missing, cannot be fetched, are damaged, or do not fit the model."""
+
+
+class DeviceError(EncoderError):
+    """The device that was asked for is not there."""
+
+
+class DeviceMemoryError(EncoderError):
+    """A batch does not fit into the device's memory; a smaller one may."""
+
+
+class ExportError(EncoderError):
+    """The model cannot be exported for ONNX Runtime, or its vectors would not be torch's."""
+
+
+class StoreError(ImgsearchError):
+    """Base of what goes wrong with stores."""
+
+
+class CollectionNotFoundError(StoreError):
+    """No collection of this name in the store."""
+
+
+class CollectionMismatchError(StoreError):
+    """The collection was made by another model or configuration than the one asked for."""
+
+
+class StoreBusyError(StoreError):
+    """Another process is writing to the collection."""
+
+
+class VerificationError(StoreError):
+    """The store does not hold what was written to it."""

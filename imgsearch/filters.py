@@ -1,0 +1,71 @@
+"""`--where 'FIELD OP VALUE'`: from words to typed conditions."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+from imgsearch.errors import UsageError
+from imgsearch.records import Condition, FieldType, Operator, Value
+
+# The field is what stands before the first operator, so a value may hold any of them.
+_SHAPE = re.compile(r"\s*(?P<field>[^=!<>]+?)\s*(?P<operator><=|>=|!=|==|=|<|>)(?P<value>.*)", re.S)
+_FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_INT64 = range(-(2**63), 2**63)
+
+
+def parse_where(texts: Iterable[str], fields: Mapping[str, FieldType]) -> list[Condition]:
+    """Conditions from `--where` texts, each value read as its field's type; all must hold.
+
+    Raises UsageError for a text of another shape, a field that the collection does not have, or
+    a value that is not of the field's type.
+    """
+    return [_parse_one(text, fields) for text in texts]
+
+
+def _parse_one(text: str, fields: Mapping[str, FieldType]) -> Condition:
+    match = _SHAPE.fullmatch(text)
+    if match is None:
+        raise UsageError(
+            f"--where {text!r}: write it as FIELD OP VALUE, with one of = != < <= > >=, "
+            "for example --where 'year>=2012'"
+        )
+    name = _field_named(match["field"], fields)
+    operator = cast(Operator, "=" if match["operator"] == "==" else match["operator"])
+    value = parse_value(match["value"].strip(), fields[name])
+    if value is None:
+        raise UsageError(
+            f"--where {text!r}: {name} is of type {fields[name]}, "
+            f"and {match['value'].strip()!r} is not"
+        )
+    if isinstance(value, bool) and operator not in ("=", "!="):
+        raise UsageError(f"--where {text!r}: {name} is true or false: compare it with = or !=")
+    return Condition(name, operator, value)
+
+
+def _field_named(name: str, fields: Mapping[str, FieldType]) -> str:
+    if name in fields:
+        return name
+    alike = [known for known in fields if known.casefold() == name.casefold()]
+    if len(alike) == 1:
+        return alike[0]
+    known = ", ".join(sorted(fields)) or "none: it was ingested without metadata"
+    raise UsageError(f"there is no field {name!r} to filter on; the collection has {known}")
+
+
+def parse_value(text: str, kind: FieldType) -> Value | None:
+    """`text` as a value of type `kind`; None where it is not one."""
+    match kind:
+        case "str":
+            return text
+        case "bool":
+            return {"true": True, "false": False}.get(text.lower())
+        case "int":
+            if re.fullmatch(r"[+-]?[0-9]+", text) is None:
+                return None
+            number = int(text) if len(text) <= 20 else 2**63
+            return number if number in _INT64 else None
+        case "float":
+            # Not all that Python reads: "nan", "inf" and 1_000 are words in a table.
+            real = float(text) if _FLOAT.fullmatch(text) else math.inf
+            return real if math.isfinite(real) else None

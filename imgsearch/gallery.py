@@ -1,0 +1,120 @@
+"""The hits as one HTML file that needs nothing else: thumbnails inside, no script, no network."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader
+
+from imgsearch import images
+from imgsearch.config import DEFAULT_MAX_PIXELS
+from imgsearch.errors import ImageError, SourceError, UsageError
+from imgsearch.records import Hit
+
+_HTML = (b"<!doctype html", b"<html")
+
+# Control characters, and those that turn the direction of writing: a name with one of them can
+# look like another. Joiners stay, because some scripts and emoji need them.
+_DECEPTIVE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+# Fields of a hit that are shown at once; the others unfold.
+_SHOWN_FIELDS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Card:
+    hit: Hit
+    thumbnail: str | None
+    name: str
+    link: str | None
+    fields: list[tuple[str, str]]
+
+
+def write_gallery(
+    file: str,
+    query: str | bytes,
+    query_name: str,
+    hits: Sequence[Hit],
+    subtitle: str,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> None:
+    """Write the gallery, whole or not at all.
+
+    Raises UsageError rather than overwrite a file that is no HTML, SourceError if it cannot be
+    written.
+    """
+    # Where a link leads, so that it stays one.
+    target = Path(os.path.realpath(file))
+    _refuse_to_destroy(file, target)
+    page = _render(query, query_name, hits, subtitle, max_pixels)
+    part = target.with_name(f".{target.name[:50]}.{os.getpid()}.part")
+    try:
+        try:
+            part.write_text(page, encoding="utf-8")
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise _not_written(file, error) from error
+
+
+def _not_written(file: str, error: OSError) -> SourceError:
+    return SourceError(f"--gallery {file}: cannot be written: {error.strerror or error}")
+
+
+def _refuse_to_destroy(file: str, target: Path) -> None:
+    if target.exists() and not target.is_file():
+        raise UsageError(f"--gallery {file}: is there already and is no file")
+    try:
+        with target.open("rb") as old:
+            head = old.read(64).lower().removeprefix(b"\xef\xbb\xbf").lstrip()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _not_written(file, error) from error
+    if head and not head.startswith(_HTML):
+        raise UsageError(f"--gallery {file}: is there already and is no HTML; not overwritten")
+
+
+def _render(
+    query: str | bytes, query_name: str, hits: Sequence[Hit], subtitle: str, max_pixels: int
+) -> str:
+    environment = Environment(
+        loader=PackageLoader("imgsearch"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["plain"] = _plain
+    return environment.get_template("gallery.html").render(
+        query_name=query_name,
+        query_thumbnail=_thumbnail(query, max_pixels),
+        cards=[_card(hit, max_pixels) for hit in hits],
+        subtitle=subtitle,
+        shown=_SHOWN_FIELDS,
+    )
+
+
+def _card(hit: Hit, max_pixels: int) -> _Card:
+    path, uri = hit.record.path, hit.record.uri
+    return _Card(
+        hit,
+        _thumbnail(path, max_pixels),
+        os.path.basename(path) or path,
+        # Escaping makes no link harmless: a store could hold `javascript:`.
+        uri if uri.startswith(("file:", "http:", "https:")) else None,
+        [(name, str(value)) for name, value in hit.record.metadata.items()],
+    )
+
+
+def _plain(text: str) -> str:
+    """`text` with whatever could deceive the eye, or no file can hold, written as escapes."""
+    return _DECEPTIVE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _thumbnail(source: str | bytes, max_pixels: int) -> str | None:
+    try:
+        return images.thumbnail_data_uri(source, max_pixels=max_pixels)
+    except ImageError:
+        return None

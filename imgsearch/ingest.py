@@ -1,0 +1,710 @@
+"""Ingest: scan > skip unchanged > read > reuse known > decode > encode > write > sweep.
+
+The stages are generators, each pulling from the one before. Reading and decoding are done by a
+pool of threads, a bounded number of pictures ahead; everything up to decoding runs in one thread,
+encoding in another, writing in the caller's. So they overlap, memory is bounded by the batch
+size, and a file leaves the pipeline in the order in which it was found.
+"""
+
+import os
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+
+from imgsearch import config, images, metadata
+from imgsearch.encoders import Encoder, EncoderRequest, check_request, open_encoder
+from imgsearch.encoders.base import Vectors
+from imgsearch.errors import (
+    DeviceMemoryError,
+    ImageError,
+    MetadataError,
+    NothingFoundError,
+    StoreError,
+)
+from imgsearch.events import Counted, Listener, Note, Outcome, Status, ignore
+from imgsearch.images import Fingerprint, Picture
+from imgsearch.metadata import MetadataReport, MetadataTable
+from imgsearch.pipeline import map_ahead, prefetched
+from imgsearch.records import FieldType, ImageRecord, Metadata, Stamp, path_to_uri
+from imgsearch.sources import Candidate, ScanLog, Sources, Unusable, resolve, scan
+from imgsearch.stopwatch import Stopwatch
+from imgsearch.stores.base import Collection, VectorStore
+from imgsearch.verify import Witness
+
+T = TypeVar("T")
+
+# Files looked up in the store at once.
+_LOOKUP = 512
+# Records are written when so many wait, or after so many seconds: what a killed run can lose.
+_WRITE_ROWS = 512
+_WRITE_SECONDS = 2.0
+# What the time is told of; `index` is all that is done after the last picture is in.
+_STAGES = ("scan", "read", "decode", "encode", "write", "index")
+_POOLED = ("read", "decode")
+
+
+@dataclass(frozen=True, slots=True)
+class IngestOptions:
+    """How to ingest. `limit` counts files found; `max_pixels` are width x height of a picture."""
+
+    batch_size: int = config.DEFAULT_BATCH_SIZE
+    workers: int = field(default_factory=config.default_workers)
+    metadata: str | None = None
+    limit: int | None = None
+    prune: bool = False
+    replace: bool = False
+    """Whether to embed with another model, into a collection that takes the old one's place."""
+    max_pixels: int = config.DEFAULT_MAX_PIXELS
+    count_ahead: bool = False
+    """Whether to count the pictures in the background and report the total, for a progress bar."""
+
+
+@dataclass
+class IngestReport:
+    """What a run did: always found = indexed + reused + skipped + rejected.
+
+    `seconds` are of the whole run, `images_per_second` of the pictures that were indexed;
+    `runtime` and `device` are None if no picture needed the model.
+    """
+
+    collection: str
+    store: str
+    model: str | None = None
+    runtime: str | None = None
+    device: str | None = None
+    found: int = 0
+    indexed: int = 0
+    reused: int = 0
+    skipped: int = 0
+    rejected: int = 0
+    removed: int = 0
+    verified: bool = False
+    """Whether the store was found to hold what was written: never after an interruption."""
+    seconds: float = 0.0
+    images_per_second: float = 0.0
+    busy: dict[str, float] = field(default_factory=dict)
+    """Seconds for which each stage was at work, `read` and `decode` as the mean of their threads.
+    Stages overlap, so that the sum is more than `seconds`; where they share the cores, a stage's
+    time includes its wait for one."""
+    interrupted: bool = False
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    left_out: int = 0
+    other_files: int = 0
+    metadata: list[MetadataReport] = field(default_factory=list)
+    problems: list[Outcome] = field(default_factory=list)
+    """The first rejections, for a summary; the listener gets all of them."""
+
+    @property
+    def limit(self) -> str | None:
+        """The stage that was busy the longest: a faster one would make the run shorter."""
+        return max(self.busy, key=lambda stage: self.busy[stage], default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object that `ingest --json` prints."""
+        return {
+            "collection": self.collection,
+            "store": self.store,
+            "model": self.model,
+            "runtime": self.runtime,
+            "device": self.device,
+            "found": self.found,
+            "indexed": self.indexed,
+            "reused": self.reused,
+            "skipped": self.skipped,
+            "rejected": self.rejected,
+            "removed": self.removed,
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.images_per_second, 2),
+            "busy": {stage: round(seconds, 3) for stage, seconds in self.busy.items()},
+            "limit": self.limit,
+            "verified": self.verified,
+            "interrupted": self.interrupted,
+            "unreadable_folders": [
+                {"path": path, "reason": reason} for path, reason in self.unreadable
+            ],
+            "left_out": self.left_out,
+            "other_files": self.other_files,
+            "metadata": [table.to_dict() for table in self.metadata],
+        }
+
+
+def ingest(
+    names: Sequence[str],
+    store: VectorStore,
+    collection: str,
+    request: EncoderRequest | None = None,
+    options: IngestOptions | None = None,
+    *,
+    stdin: Iterable[str] = (),
+    listener: Listener = ignore,
+    stop: threading.Event | None = None,
+    encoder_opener: Callable[..., Encoder] = open_encoder,
+) -> IngestReport:
+    """Bring the pictures that `names` lead to into a collection, which is made if need be.
+
+    `names` are folders, files, globs, or `-` for the paths in `stdin`. Setting `stop` ends the run
+    early, after what is in flight has been written. Raises SourceError (NothingFoundError if there
+    is no picture at all), MetadataError, EncoderError or StoreError; what was written until then
+    stays, and the next run goes on from there.
+    """
+    sources = resolve(names)
+    options = options or IngestOptions()
+    with store.writing(collection, listener), ExitStack() as cleanup:
+        request = request or EncoderRequest()
+        target = _Target(store, collection, request, encoder_opener, listener, options.replace)
+        tables = _open_tables(sources, options.metadata, listener, cleanup)
+        target.add_fields(_fields_of(tables, target.fields))
+        run = _Run(target, tables, options, listener, stop or threading.Event())
+        return run.over(sources, stdin)
+
+
+class _Target:
+    """The collection and the encoder that fills it, each opened when it is first needed.
+
+    A run that finds nothing new never loads the model, and leaves no empty collection behind.
+    """
+
+    def __init__(
+        self,
+        store: VectorStore,
+        name: str,
+        request: EncoderRequest,
+        encoder_opener: Callable[..., Encoder],
+        listener: Listener,
+        replace: bool,
+    ) -> None:
+        self.store = store
+        self.name = name
+        self._request = request
+        self._open_encoder = encoder_opener
+        self._listener = listener
+        self._encoder: Encoder | None = None
+        self._fields: dict[str, FieldType] = {}
+        self.collection: Collection | None = None
+        self.previous: Collection | None = None
+        """The collection whose place is to be taken."""
+        if name in store.names():
+            self.collection = store.open(name)
+            if replace:
+                self._begin_successor(self.collection)
+            else:
+                check_request(request, self.collection.stamp)
+
+    def _begin_successor(self, current: Collection) -> None:
+        self._encoder = self._open_encoder(self._request, None, self._listener)
+        stamp = self._encoder.stamp
+        if stamp == current.stamp:
+            self._listener(Note(f"collection {self.name} is of {stamp.model} already"))
+            return
+        self.previous, self.collection = current, self.store.successor(self.name, stamp)
+        self.collection.add_fields(current.fields)
+
+    def promote(self) -> None:
+        """Let the new collection take the old one's place."""
+        assert self.collection is not None
+        self.store.promote(self.name, self.collection.stamp)
+        self.previous = None
+        self.collection = self.store.open(self.name)
+
+    @property
+    def fields(self) -> dict[str, FieldType]:
+        return dict(self.collection.fields) if self.collection else {}
+
+    def add_fields(self, fields: dict[str, FieldType]) -> None:
+        self._fields = fields
+        if self.collection:
+            self.collection.add_fields(fields)
+
+    @property
+    def stamp(self) -> Stamp | None:
+        return self.collection.stamp if self.collection else None
+
+    @property
+    def opened_encoder(self) -> Encoder | None:
+        return self._encoder
+
+    def encoder(self) -> Encoder:
+        """Opened by the feeding thread, before any other asks for it."""
+        if self._encoder is None:
+            self._encoder = self._open_encoder(self._request, self.stamp, self._listener)
+        return self._encoder
+
+    def writable(self) -> Collection:
+        if self.collection is None:
+            self.collection = self.store.create(self.name, self.encoder().stamp)
+            self.collection.add_fields(self._fields)
+        return self.collection
+
+
+def _open_tables(
+    sources: Sources, named: str | None, listener: Listener, cleanup: ExitStack
+) -> list[MetadataTable]:
+    if named is not None:
+        return [cleanup.enter_context(MetadataTable(named))]
+    tables = []
+    for folder in sources.folders:
+        if file := metadata.find_for(folder):
+            try:
+                tables.append(cleanup.enter_context(MetadataTable(file, scope=folder)))
+                listener(Note(f"metadata: {file}"))
+            except MetadataError as error:
+                # Nobody asked for this file; it may have nothing to do with the pictures.
+                listener(Note(f"metadata left out: {error}"))
+    return tables
+
+
+def _fields_of(
+    tables: Sequence[MetadataTable], existing: dict[str, FieldType]
+) -> dict[str, FieldType]:
+    """The fields of all tables; each table reads its columns as the collection has them."""
+    fields = dict(existing)
+    for table in tables:
+        table.widen(fields)
+        fields |= table.fields
+    return fields
+
+
+@dataclass(slots=True)
+class _Item:
+    """One file on its way. It ends with a reason for rejection, or with a record and a vector."""
+
+    candidate: Candidate
+    metadata: Metadata | None = None
+    fingerprint: Fingerprint | None = None
+    picture: Picture | None = None
+    vector: Vectors | None = None
+    size: tuple[int, int] = (0, 0)
+    status: Status | None = None
+    reason: str = ""
+    replaces: ImageRecord | None = None
+
+    def reject(self, reason: str) -> None:
+        self.status, self.reason = "rejected", reason
+        if self.replaces:
+            self.reason += " (the record of what the file held before is kept)"
+
+    @property
+    def ended(self) -> bool:
+        return self.status is not None
+
+
+class _Run:
+    def __init__(
+        self,
+        target: _Target,
+        tables: list[MetadataTable],
+        options: IngestOptions,
+        listener: Listener,
+        stop: threading.Event,
+    ) -> None:
+        self._target = target
+        self._tables = tables
+        self._options = options
+        self._listener = listener
+        self._stop = stop
+        self._log = ScanLog()
+        self._found = 0
+        self._counts: Counter[Status] = Counter()
+        self._witness = Witness(target.collection)
+        self._problems: list[Outcome] = []
+        self._batch_size = options.batch_size
+        self._busy = Stopwatch(_STAGES)
+        # Vectors that may not be in the store yet, so that copies within a run are encoded once:
+        # more of them than the pipeline can hold pictures.
+        self._recent: OrderedDict[str, Vectors] = OrderedDict()
+        self._recent_size = 16 * options.batch_size + _WRITE_ROWS
+
+    def over(self, sources: Sources, stdin: Iterable[str]) -> IngestReport:
+        started = time.monotonic()
+        if self._options.count_ahead and not sources.stdin:
+            self._count_ahead(sources)
+        with ThreadPoolExecutor(self._options.workers, "imgsearch-read") as pool:
+            items = prefetched(self._prepared(sources, stdin, pool), depth=1)
+            encoded = prefetched(self._encoded(items), depth=2)
+            try:
+                self._write_all(encoded)
+            finally:
+                encoded.close()
+                items.close()
+        if self._found == 0 and not self._stop.is_set():
+            raise NothingFoundError(self._nothing_found(sources))
+        removed = self._sweep(sources) if self._options.prune else 0
+        with self._busy("index"):
+            verified = self._finish() if not self._stop.is_set() else False
+        return self._report(time.monotonic() - started, removed, verified)
+
+    def _finish(self) -> bool:
+        """Bring the collection into order, and prove that it holds what was written."""
+        target = self._target
+        if target.collection is None:
+            return False
+        target.collection.optimize(self._listener)
+        self._witness.check(target.collection, self._listener)
+        if target.previous:
+            self._check_nothing_is_left_behind(target.previous, target.collection)
+            target.promote()
+            target.collection.optimize(self._listener)
+            self._listener(Note(f"collection {target.name} is of {target.collection.stamp.model}"))
+        return True
+
+    def _check_nothing_is_left_behind(self, old: Collection, new: Collection) -> None:
+        left, example = 0, ""
+        for records in old.scan():
+            there = new.lookup([record.id for record in records])
+            missing = [record.path for record in records if record.id not in there]
+            if self._options.prune:
+                missing = [path for path in missing if not _is_gone(path)]
+            left += len(missing)
+            example = example or next(iter(missing), "")
+        if left:
+            raise StoreError(
+                f"collection {self._target.name} stays as it was: {left:,} of its pictures are "
+                f"not among the new ones, for example {example}. Name all their folders, "
+                "let go of files that are gone with --prune, or take pictures out with `imgsearch "
+                "remove`; what has been done is kept for the next run"
+            )
+
+    def _count_ahead(self, sources: Sources) -> None:
+        """Count the pictures in the background, so that progress can be shown against a total."""
+
+        def count() -> None:
+            total = sum(1 for _ in scan(sources, ScanLog(), stopped=self._stop.is_set))
+            self._listener(Counted(min(total, self._options.limit or total)))
+
+        threading.Thread(target=count, name="imgsearch-count", daemon=True).start()
+
+    # Stages, in the order in which a file passes them. Ended items pass the later ones untouched.
+
+    def _prepared(
+        self, sources: Sources, stdin: Iterable[str], pool: Executor
+    ) -> Iterator[list[_Item]]:
+        """Batches of which at most `batch_size` pictures need the model."""
+        ahead = self._options.batch_size + self._options.workers
+        fresh = self._fresh(sources, stdin)
+        read = map_ahead(pool, self._read, fresh, ahead)
+        known = self._reused(read)
+        decoded = map_ahead(pool, self._decode, known, ahead)
+        batch: list[_Item] = []
+        pictures = 0
+        for item in decoded:
+            if self._stop.is_set() and item.picture:
+                self._found -= 1  # as if it had not been met: the next run takes it
+                continue
+            batch.append(item)
+            pictures += item.picture is not None
+            if pictures >= self._options.batch_size or len(batch) >= _LOOKUP:
+                yield batch
+                batch, pictures = [], 0
+        if batch:
+            yield batch
+
+    def _fresh(self, sources: Sources, stdin: Iterable[str]) -> Iterator[_Item]:
+        """Files that are new or changed, or whose metadata has changed; others are skipped."""
+        found = scan(sources, self._log, stdin, self._stop.is_set)
+        chunks = _chunks(islice(found, self._options.limit), _LOOKUP)
+        for chunk in self._busy.making("scan", chunks):
+            candidates = [entry for entry in chunk if isinstance(entry, Candidate)]
+            ids = [entry.id for entry in candidates]
+            collection, previous = self._target.collection, self._target.previous
+            with self._busy("scan"):
+                known = collection.lookup(ids) if collection else {}
+                before = previous.lookup(ids) if previous else known
+            for entry in chunk:
+                if self._stop.is_set():
+                    return
+                self._found += 1
+                if isinstance(entry, Unusable):
+                    item = _Item(Candidate(entry.path, 0, 0))
+                    item.reject(entry.reason)
+                    yield item
+                else:
+                    yield from self._if_fresh(entry, known.get(entry.id), before.get(entry.id))
+
+    def _if_fresh(
+        self, candidate: Candidate, known: ImageRecord | None, before: ImageRecord | None
+    ) -> Iterator[_Item]:
+        """`before` is the record in the collection whose place is to be taken, else the known."""
+        values = self._metadata_for(candidate.path)
+        if values is None and (has := known or before):  # no table speaks of it: what it has stays
+            values = has.metadata
+        item = _Item(candidate, metadata=values, replaces=known)
+        if known is None or (known.size, known.mtime_ns) != (candidate.size, candidate.mtime_ns):
+            yield item
+        elif values != known.metadata:
+            item.status, item.reason = "reused", "metadata changed"
+            yield item
+        else:
+            self._end(candidate.uri, "skipped")
+
+    def _metadata_for(self, path: str) -> Metadata | None:
+        found: Metadata | None = None
+        for table in self._tables:
+            if table.covers(path):
+                found = table.lookup(path) or found
+        return found
+
+    def _reused(self, items: Iterable[_Item]) -> Iterator[_Item]:
+        """Give files whose content is known (renamed, copied, touched) the stored vector."""
+        for chunk in _chunks(items, self._options.batch_size):
+            digests = {item.fingerprint.sha256 for item in chunk if item.fingerprint}
+            collection = self._target.collection
+            stored = collection.vectors_of(sorted(digests)) if collection and digests else {}
+            for item in chunk:
+                if item.fingerprint and (known := stored.get(item.fingerprint.sha256)):
+                    item.vector = known.vector
+                    item.size = (known.width, known.height)
+                    item.status, item.reason = "reused", "same content as a known picture"
+                if not item.ended:
+                    # Here, in one thread, before the pool's threads ask for it.
+                    self._target.encoder()
+                yield item
+
+    def _read(self, item: _Item) -> _Item:
+        if not item.ended:
+            with self._busy("read"):
+                try:
+                    item.fingerprint = images.fingerprint(item.candidate.path)
+                except ImageError as error:
+                    item.reject(str(error))
+        return item
+
+    def _decode(self, item: _Item) -> _Item:
+        with self._busy("decode"):
+            return self._decoded(item)
+
+    def _decoded(self, item: _Item) -> _Item:
+        if not item.ended and item.fingerprint:
+            source = item.fingerprint.data or item.candidate.path
+            try:
+                item.picture = images.decode(
+                    source, self._target.encoder().preprocessing, self._options.max_pixels
+                )
+                item.size = (item.picture.width, item.picture.height)
+                if item.fingerprint.data is None:  # a large file, which was opened again
+                    images.check_unchanged(item.candidate.path, item.fingerprint)
+            except ImageError as error:
+                item.picture = None
+                item.reject(str(error))
+            item.fingerprint = replace(item.fingerprint, data=None)
+        return item
+
+    def _encoded(self, batches: Iterable[list[_Item]]) -> Iterator[list[_Item]]:
+        for batch in batches:
+            waiting: OrderedDict[str, _Item] = OrderedDict()
+            for item in batch:
+                if item.picture and item.fingerprint:
+                    waiting.setdefault(item.fingerprint.sha256, item)
+            new = [digest for digest in waiting if digest not in self._recent]
+            if new:
+                pixels = np.stack([_pixels(waiting[digest]) for digest in new])
+                for digest, vector in zip(new, self._encode(pixels), strict=True):
+                    self._recent[digest] = vector
+            for item in batch:
+                if item.picture and item.fingerprint:
+                    self._take_vector(item, fresh=new)
+            while len(self._recent) > self._recent_size:
+                self._recent.popitem(last=False)
+            yield batch
+
+    def _take_vector(self, item: _Item, fresh: list[str]) -> None:
+        digest = item.fingerprint.sha256 if item.fingerprint else ""
+        item.vector, item.picture = self._recent[digest], None
+        if digest in fresh:
+            fresh.remove(digest)
+            item.status = "indexed"
+        else:
+            item.status, item.reason = "reused", "same content as another picture"
+
+    def _encode(self, pixels: images.Pixels) -> Vectors:
+        """In parts, where a batch does not fit into the device's memory."""
+        vectors: list[Vectors] = []
+        start = 0
+        while start < len(pixels):
+            part = pixels[start : start + self._batch_size]
+            try:
+                with self._busy("encode"):
+                    vectors.append(self._target.encoder().encode(part))
+                start += len(part)
+            except DeviceMemoryError as error:
+                if self._batch_size == 1 or len(part) == 1:
+                    raise
+                self._batch_size = max(1, len(part) // 2)
+                self._listener(Note(f"{error}: going on with batches of {self._batch_size}"))
+        return np.concatenate(vectors)
+
+    def _write_all(self, batches: Iterable[list[_Item]]) -> None:
+        waiting: list[_Item] = []
+        since = time.monotonic()
+        for batch in batches:
+            waiting += batch
+            now = time.monotonic()
+            if len(waiting) >= _WRITE_ROWS or now - since >= _WRITE_SECONDS:
+                self._write(waiting)
+                waiting, since = [], time.monotonic()
+        self._write(waiting)
+
+    def _write(self, items: Sequence[_Item]) -> None:
+        # A file named twice in one list may be here twice; the later one is the newer.
+        written = {item.candidate.id: item for item in items if item.vector is not None}
+        changed = {
+            item.candidate.id: item.metadata
+            for item in items
+            if item.vector is None and item.status == "reused" and item.metadata is not None
+        }
+        with self._busy("write"):
+            refused = self._store(written, changed)
+        for item in items:
+            if reason := refused.get(item.candidate.id):
+                item.reject(reason)
+            self._end(item.candidate.uri, item.status or "rejected", item.reason)
+
+    def _store(self, written: dict[str, _Item], changed: dict[str, Metadata]) -> dict[str, str]:
+        """Returns the ids of what the store refused, with the reason."""
+        refused: dict[str, str] = {}
+        if written:
+            records = [_record(item) for item in written.values()]
+            vectors = np.stack([_vector(item) for item in written.values()])
+            collection = self._target.writable()
+            known = collection.lookup([record.id for record in records])
+            refused = collection.upsert(records, vectors)
+            self._witness.wrote(records, vectors, known, refused)
+        if changed:
+            self._target.writable().set_metadata(changed)
+        return refused
+
+    def _end(self, uri: str, status: Status, reason: str = "") -> None:
+        """A file's end is told only after it is in the store."""
+        outcome = Outcome(uri, status, reason)
+        self._counts[status] += 1
+        if status == "rejected" and len(self._problems) < 20:
+            self._problems.append(outcome)
+        self._listener(outcome)
+
+    def _sweep(self, sources: Sources) -> int:
+        """Remove the records of files that are gone, folder by folder, where that is sure."""
+        collection = self._target.collection
+        if collection is None or self._stop.is_set():
+            return 0
+        if self._log.unreadable:
+            self._listener(Note("nothing pruned: some folders could not be read"))
+            return 0
+        if not sources.folders:
+            self._listener(Note("nothing pruned: only folders are, not single files"))
+        return sum(self._sweep_folder(collection, folder) for folder in sources.folders)
+
+    def _sweep_folder(self, collection: Collection, folder: str) -> int:
+        prefix = path_to_uri(folder).removesuffix("/") + "/"
+        there = gone = 0
+        for records in collection.scan(prefix):
+            missing = _gone(records)
+            gone += len(missing)
+            there += len(records) - len(missing)
+        # An unmounted drive leaves an empty folder behind: its records are no rubbish.
+        if gone and not there:
+            self._listener(
+                Note(
+                    f"nothing pruned under {folder}: all of its {gone:,} pictures are gone; is a "
+                    f"drive not mounted? If that is right, use `imgsearch remove {folder}`"
+                )
+            )
+            return 0
+        removed = 0
+        for records in collection.scan(prefix) if gone else ():
+            missing = _gone(records)
+            ids = [record.id for record in missing]
+            deleted = collection.delete(ids)
+            self._witness.removed(ids, deleted)
+            removed += deleted
+            for record in missing:
+                self._listener(Outcome(record.uri, "removed", "the file is gone"))
+        return removed
+
+    def _nothing_found(self, sources: Sources) -> str:
+        places = ", ".join(sources.folders + sources.files + sources.matches) or "the list"
+        others = f" ({self._log.other_files:,} other files)" if self._log.other_files else ""
+        unreadable = "".join(f"; {path}: {reason}" for path, reason in self._log.unreadable[:3])
+        return f"no picture found in {places}{others}{unreadable}"
+
+    def _report(self, seconds: float, removed: int, verified: bool) -> IngestReport:
+        counts = self._counts
+        if self._found != sum(counts.values()):
+            raise StoreError(
+                f"internal error: {self._found} files were found, but {sum(counts.values())} are "
+                "accounted for; please report this"
+            )
+        stamp, encoder = self._target.stamp, self._target.opened_encoder
+        return IngestReport(
+            collection=self._target.name,
+            store=self._target.store.url,
+            model=stamp.model if stamp else None,
+            runtime=encoder.runtime if encoder else None,
+            device=encoder.device if encoder else None,
+            found=self._found,
+            indexed=counts["indexed"],
+            reused=counts["reused"],
+            skipped=counts["skipped"],
+            rejected=counts["rejected"],
+            removed=removed,
+            verified=verified,
+            seconds=seconds,
+            images_per_second=counts["indexed"] / seconds if seconds else 0.0,
+            busy=self._busy.seconds(dict.fromkeys(_POOLED, self._options.workers)),
+            interrupted=self._stop.is_set(),
+            unreadable=self._log.unreadable,
+            left_out=self._log.left_out,
+            other_files=self._log.other_files,
+            metadata=[table.report() for table in self._tables],
+            problems=self._problems,
+        )
+
+
+def _pixels(item: _Item) -> images.Pixels:
+    assert item.picture is not None
+    return item.picture.pixels
+
+
+def _vector(item: _Item) -> Vectors:
+    assert item.vector is not None
+    return item.vector
+
+
+def _record(item: _Item) -> ImageRecord:
+    assert item.fingerprint is not None
+    return ImageRecord(
+        uri=item.candidate.uri,
+        sha256=item.fingerprint.sha256,
+        size=item.fingerprint.size,
+        mtime_ns=item.fingerprint.mtime_ns,
+        width=item.size[0],
+        height=item.size[1],
+        metadata=item.metadata or {},
+    )
+
+
+def _gone(records: Iterable[ImageRecord]) -> list[ImageRecord]:
+    return [record for record in records if _is_gone(record.path)]
+
+
+def _is_gone(path: str) -> bool:
+    """Only if the system says that there is no such file: no access, or no answer, is not gone."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

@@ -1,0 +1,197 @@
+"""The nouns that cross the seams: records, stamps, conditions, hits, outcomes. All frozen."""
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+from urllib.parse import unquote_to_bytes, urlsplit
+
+Value = str | int | float | bool
+Metadata = Mapping[str, Value]
+FieldType = Literal["int", "float", "bool", "str"]
+FIELD_TYPES: tuple[FieldType, ...] = get_args(FieldType)
+
+
+def canonical_path(path: str | os.PathLike[str]) -> str:
+    """The one absolute name for a place: the folder's real path, and the entry's own name.
+
+    So a picture reached through a linked folder is the same place, while a link to a picture is
+    a place of its own.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(folder), name)
+
+
+def path_to_uri(path: str) -> str:
+    """`file://` URI of an absolute path, ASCII only; names that are not UTF-8 survive."""
+    return Path(path).as_uri()
+
+
+def uri_to_path(uri: str) -> str:
+    """The local path of a `file://` URI; any other URI is returned as it is."""
+    parts = urlsplit(uri)
+    if parts.scheme != "file":
+        return uri
+    if os.name == "nt":
+        from urllib.request import url2pathname
+
+        return url2pathname(uri.removeprefix("file:"))
+    return os.fsdecode(unquote_to_bytes(parts.path))
+
+
+def record_id(uri: str) -> str:
+    """UUIDv5 of the URI, so that writing a record again replaces it and never doubles it."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, uri))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One image at one place.
+
+    `size` is in bytes, `mtime_ns` in nanoseconds since the epoch, `width` and `height` in pixels
+    after EXIF orientation; `sha256` is that of the file, in hexadecimal.
+    """
+
+    uri: str
+    sha256: str
+    size: int
+    mtime_ns: int
+    width: int
+    height: int
+    metadata: Metadata = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return record_id(self.uri)
+
+    @property
+    def path(self) -> str:
+        return uri_to_path(self.uri)
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What made a collection's vectors; vectors of different stamps are never compared.
+
+    `weights` is the SHA-256 of the weights file in hexadecimal, `preprocessing` the description
+    of every step from file to network input, `dimension` the length of a vector.
+    """
+
+    model: str
+    weights: str
+    preprocessing: str
+    dimension: int
+    distance: str = "cosine"
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Stamp":
+        """Raises ValueError or TypeError where the text is no stamp."""
+        return cls(**json.loads(text))
+
+    def differences(self, other: "Stamp") -> list[str]:
+        """The parts in which two stamps differ, as `name: mine, not theirs`."""
+        mine, theirs = asdict(self), asdict(other)
+        return [
+            f"{name}: {mine[name]}, not {theirs[name]}"
+            for name in mine
+            if mine[name] != theirs[name]
+        ]
+
+
+Operator = Literal["=", "!=", "<", "<=", ">", ">="]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One test on a metadata field; `value` has the field's own type.
+
+    A record without the field meets no condition but `!=`.
+    """
+
+    field: str
+    operator: Operator
+    value: Value
+
+    def holds(self, metadata: Metadata) -> bool:
+        """What the condition means; every store's own filter must agree with it."""
+        if self.field not in metadata:
+            return self.operator == "!="
+        have: Any = metadata[self.field]
+        want: Any = self.value
+        match self.operator:
+            case "=":
+                return bool(have == want)
+            case "!=":
+                return bool(have != want)
+            case "<":
+                return bool(have < want)
+            case "<=":
+                return bool(have <= want)
+            case ">":
+                return bool(have > want)
+            case ">=":
+                return bool(have >= want)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A record that a store found, with its cosine similarity to the query in [-1, 1]."""
+
+    record: ImageRecord
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One line of an answer. `copies` counts the records that hold this very content."""
+
+    rank: int
+    score: float
+    record: ImageRecord
+    copies: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form in which `query --json` prints a hit."""
+        return {
+            "rank": self.rank,
+            "score": self.score,
+            "id": self.record.id,
+            "uri": self.record.uri,
+            "path": self.record.path,
+            "sha256": self.record.sha256,
+            "copies": self.copies,
+            "metadata": dict(self.record.metadata),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """What `imgsearch info` tells of a collection; `bytes` is its size on disk, where it is known.
+
+    `details` is what else the store can tell, in its own words.
+    """
+
+    name: str
+    stamp: Stamp
+    images: int
+    fields: Mapping[str, FieldType]
+    bytes: int | None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "model": self.stamp.model,
+            "stamp": asdict(self.stamp),
+            "dimension": self.stamp.dimension,
+            "images": self.images,
+            "fields": dict(self.fields),
+            "bytes": self.bytes,
+            "details": dict(self.details),
+        }

@@ -1,0 +1,166 @@
+"""What a store is: the protocol that the embedded store and every server adapter keep.
+
+One contract suite (`tests/store_contract.py`) runs against all of them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgsearch.events import Listener, ignore
+from imgsearch.records import (
+    CollectionInfo,
+    Condition,
+    FieldType,
+    ImageRecord,
+    Metadata,
+    Scored,
+    Stamp,
+)
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVector:
+    """The vector of some content, float32 of shape (dimension,), and the picture's pixels."""
+
+    vector: Vectors
+    width: int
+    height: int
+
+
+class Collection(Protocol):
+    """The records of one stamp. Vectors are float32 of shape (n, dimension), L2-normalised.
+
+    Several threads may use one object, one of them writing. Methods raise StoreError, with what
+    to do, when the store fails.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def stamp(self) -> Stamp: ...
+
+    @property
+    def fields(self) -> Mapping[str, FieldType]:
+        """The metadata fields that records can have."""
+        ...
+
+    def add_fields(self, fields: Mapping[str, FieldType]) -> None:
+        """Add those that are new. Raises CollectionMismatchError if one has another type."""
+        ...
+
+    def lookup(self, ids: Sequence[str]) -> dict[str, ImageRecord]:
+        """The records of those of the ids that have one."""
+        ...
+
+    def vectors_of(self, digests: Sequence[str]) -> dict[str, StoredVector]:
+        """Those of the SHA-256 digests that some record has, with its vector."""
+        ...
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, Vectors]:
+        """The vectors, each of shape (dimension,), of those of the ids that have a record."""
+        ...
+
+    def upsert(self, records: Sequence[ImageRecord], vectors: Vectors) -> dict[str, str]:
+        """Write records, replacing those with the same id, whole or not at all each.
+
+        The records' metadata fields must have been added before. Returns the ids that the store
+        refused, with the reason.
+        """
+        ...
+
+    def set_metadata(self, metadata: Mapping[str, Metadata]) -> None:
+        """Replace the metadata of the records with these ids; ids without a record are ignored."""
+        ...
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Delete records; returns how many there were."""
+        ...
+
+    def scan(self, uri_prefix: str = "") -> Iterator[list[ImageRecord]]:
+        """All records whose URI begins so, in batches, as they stood when the scan began."""
+        ...
+
+    def count(self, where: Sequence[Condition] = ()) -> int:
+        """How many records meet all conditions."""
+        ...
+
+    def copies(self, digests: Sequence[str], where: Sequence[Condition] = ()) -> dict[str, int]:
+        """How many records that meet all conditions have each of the SHA-256 digests."""
+        ...
+
+    def search(
+        self, vector: Vectors, k: int, where: Sequence[Condition] = (), *, exact: bool = False
+    ) -> list[Scored]:
+        """The k records most similar to a vector of shape (dimension,), best first.
+
+        Only records that meet all conditions; equal scores in the order of their URIs. `exact`
+        compares with every vector, and uses no index that might miss one.
+        """
+        ...
+
+    def optimize(self, listener: Listener = ignore) -> None:
+        """After writing: compact, and build or extend the indexes, if it is time to."""
+        ...
+
+    def info(self) -> CollectionInfo: ...
+
+
+class VectorStore(Protocol):
+    """A place for collections. Use as a context manager, or close it."""
+
+    @property
+    def url(self) -> str: ...
+
+    def names(self) -> list[str]:
+        """The names of the collections, sorted."""
+        ...
+
+    def create(self, name: str, stamp: Stamp) -> Collection:
+        """Make an empty collection. Raises StoreError if there is one of this name."""
+        ...
+
+    def open(self, name: str) -> Collection:
+        """Raises CollectionNotFoundError, naming those there are."""
+        ...
+
+    def drop(self, name: str) -> None:
+        """Delete a collection and all its records. Raises CollectionNotFoundError."""
+        ...
+
+    def successor(self, name: str, stamp: Stamp) -> Collection:
+        """The collection of another stamp that is to take a collection's place.
+
+        It is not listed. What an earlier call began is gone on with; a successor of yet another
+        stamp is dropped. Only who holds the right to write to `name` may call this.
+        """
+        ...
+
+    def promote(self, name: str, stamp: Stamp) -> None:
+        """Let the successor take the collection's place, in one step, and drop the old one.
+
+        Whoever opens `name` gets the old one before, the new one after, and never none. A handle
+        that was opened before raises StoreError from then on, and must be opened anew.
+        """
+        ...
+
+    def writing(self, name: str, listener: Listener = ignore) -> AbstractContextManager[None]:
+        """Hold the right to write to a collection, which need not exist yet.
+
+        A second writer is told so through the listener and waits; after a time that the store
+        sets it gets StoreBusyError. Readers need no right and never wait.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> "VectorStore": ...
+
+    def __exit__(self, *_: object) -> None: ...

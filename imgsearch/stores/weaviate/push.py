@@ -1,0 +1,115 @@
+"""Write records: in parallel requests, each object until it is in, or refused for good.
+
+Weaviate tells of each object by itself, and a request as a whole may fail as well. What fails for
+the server's reasons (away, restarting, a replica missing, overloaded) is sent again for as long as
+the timeout lets it; what fails for its own, a few times, and is then given back with its reason.
+Ids are made from URIs, so to send an object again replaces it.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, repeat
+
+from imgsearch.records import ImageRecord
+from imgsearch.stores.base import Vectors
+from imgsearch.stores.weaviate import trouble
+from imgsearch.stores.weaviate.client import base_pb2, batch_pb2
+from imgsearch.stores.weaviate.connect import Server
+from imgsearch.stores.weaviate.schema import Schema
+from imgsearch.stores.weaviate.values import to_object
+
+# Larger requests are no faster, and take more memory on both sides.
+_REQUEST_BYTES = 2_000_000
+_REQUEST_OBJECTS = 500
+# How often an object is sent that the server refuses for reasons of its own.
+_TRIES = 3
+# How long a request may take, at first and when it is made again. A node that dies can leave one
+# hanging for good, so that the first must be short; a server that is only slow needs the others.
+_DEADLINES = (15.0, 30.0, 60.0, 120.0)
+
+_LEVELS = {
+    "ONE": base_pb2.CONSISTENCY_LEVEL_ONE,
+    "QUORUM": base_pb2.CONSISTENCY_LEVEL_QUORUM,
+    "ALL": base_pb2.CONSISTENCY_LEVEL_ALL,
+}
+
+
+def push(
+    server: Server,
+    class_name: str,
+    schema: Schema,
+    records: Sequence[ImageRecord],
+    vectors: Vectors,
+) -> dict[str, str]:
+    """Write records with their vectors; returns the ids that were refused, with the reason.
+
+    Raises StoreError if the server is away or overloaded for longer than its timeout, read-only,
+    or does not let us write.
+    """
+
+    def send(part: slice) -> dict[str, str]:
+        objects = [
+            to_object(class_name, record, vector, schema)
+            for record, vector in zip(records[part], vectors[part], strict=True)
+        ]
+        return _send(server, f"collection {class_name} cannot be written to", objects)
+
+    refused: dict[str, str] = {}
+    for result in _in_parallel(server, send, list(_parts(vectors))):
+        refused |= result
+    return refused
+
+
+def _parts(vectors: Vectors) -> Iterator[slice]:
+    size = max(1, min(_REQUEST_OBJECTS, _REQUEST_BYTES // max(1, 4 * vectors.shape[1])))
+    for start in range(0, len(vectors), size):
+        yield slice(start, start + size)
+
+
+def _in_parallel(
+    server: Server, send: Callable[[slice], dict[str, str]], parts: list[slice]
+) -> Iterator[dict[str, str]]:
+    if len(parts) == 1:
+        yield send(parts[0])
+        return
+    futures = [server.pushers.submit(send, part) for part in parts]
+    try:
+        for future in futures:
+            yield future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _send(server: Server, action: str, objects: list[batch_pb2.BatchObject]) -> dict[str, str]:
+    """Send until each object is in, or has been refused too often."""
+    refused: dict[str, str] = {}
+    tries: Counter[str] = Counter()
+    deadlines = chain(_DEADLINES, repeat(_DEADLINES[-1]))
+    with server.patience(action) as patience:
+        while objects:
+            failed = server.call(action, lambda: _request(server, objects, next(deadlines)))  # noqa: B023
+            problems = {objects[at].uuid: trouble.of_text(text) for at, text in failed.items()}
+            tries.update(uuid for uuid, each in problems.items() if each.kind == "refused")
+            refused |= {uuid: problems[uuid].text for uuid in problems if tries[uuid] >= _TRIES}
+            objects = [each for each in objects if each.uuid in problems.keys() - refused.keys()]
+            if server_side := [each for each in problems.values() if each.kind != "refused"]:
+                patience.bear(server_side[0])
+            elif objects:
+                patience.pause()
+    return refused
+
+
+def _request(
+    server: Server, objects: list[batch_pb2.BatchObject], seconds: float
+) -> dict[int, str]:
+    """One request; the indexes of the objects that failed, with what the server said."""
+    level = server.address.consistency
+    reply = server.stub.BatchObjects(
+        batch_pb2.BatchObjectsRequest(
+            objects=objects, consistency_level=_LEVELS[level] if level else None
+        ),
+        metadata=server.metadata,
+        timeout=seconds,
+    )
+    return {each.index: each.error for each in reply.errors}

@@ -1,0 +1,261 @@
+"""Collections as Weaviate's classes, metadata fields as properties, and back.
+
+A collection is a class and an alias that points to it. The alias is what other clients use; it
+makes the switch to a re-embedded collection one step. The class's description holds the
+collection's own name and its stamp as JSON.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from imgsearch.errors import CollectionMismatchError
+from imgsearch.records import FieldType, Stamp
+from imgsearch.stores.weaviate.address import Address
+from imgsearch.stores.weaviate.client import config
+
+VECTOR = "image"
+"""The name of the vector that an encoder made."""
+
+_PREFIX = "Imgsearch_"
+_RQ_BITS = 8
+
+
+# Names. Weaviate takes letters, digits and "_", and does not tell capitals apart: so a capital
+# is written as "_" and the small letter, "-" as "_0" and "_" as "__". "_1" can then only be ours.
+
+
+def alias_of(name: str) -> str:
+    """The alias of a collection; `name_of` gives the name back."""
+    return _PREFIX + re.sub(r"[A-Z_-]", _escaped, name)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return "_" + match[0].lower().replace("-", "0")
+
+
+def name_of(alias: str) -> str | None:
+    """The collection of an alias, or None if the alias is not one of ours."""
+    rest = alias.removeprefix(_PREFIX)
+    if rest == alias or not re.fullmatch(r"(_[a-z0_]|[a-z0-9])+", rest):
+        return None
+    return re.sub(r"_(.)", lambda match: {"0": "-", "_": "_"}.get(match[1], match[1].upper()), rest)
+
+
+def class_of(name: str, stamp: Stamp) -> str:
+    """The class of a collection's vectors of one stamp."""
+    digest = hashlib.blake2b(stamp.to_json().encode(), digest_size=4).hexdigest()
+    return f"{class_prefix(name)}{digest}"
+
+
+def class_prefix(name: str) -> str:
+    """How the names of all classes of a collection begin."""
+    return f"{alias_of(name)}_1"
+
+
+def describe(name: str, stamp: Stamp) -> str:
+    """The description of a class."""
+    return json.dumps({"imgsearch": {"collection": name, "stamp": asdict(stamp)}})
+
+
+def read_stamp(url: str, name: str, description: str | None) -> Stamp:
+    """Raises CollectionMismatchError where the description is none of ours."""
+    try:
+        return Stamp(**json.loads(description or "")["imgsearch"]["stamp"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise CollectionMismatchError(
+            f"{url}: collection {name} was not made by this version of imgsearch: its description "
+            "holds no stamp"
+        ) from error
+
+
+# Properties.
+
+_TYPES: dict[FieldType, config.DataType] = {
+    "int": config.DataType.INT,
+    "float": config.DataType.NUMBER,
+    "bool": config.DataType.BOOL,
+    "str": config.DataType.TEXT,
+}
+_FIELD_TYPES = {data_type: kind for kind, data_type in _TYPES.items()}
+
+
+def _property(name: str, kind: FieldType, description: str) -> config.Property:
+    """A property to filter on: text is matched as a whole, numbers by ranges as well."""
+    text = kind == "str"
+    return config.Property(
+        name=name,
+        data_type=_TYPES[kind],
+        description=description,
+        tokenization=config.Tokenization.FIELD if text else None,
+        index_filterable=True,
+        index_searchable=False,
+        index_range_filters=kind in ("int", "float"),
+    )
+
+
+_BASE_TYPES: dict[str, FieldType] = {
+    "uri": "str",
+    "sha256": "str",
+    "size": "int",
+    "mtime_ns": "str",
+    "width": "int",
+    "height": "int",
+}
+_BASE = [
+    _property("uri", "str", "where the picture is"),
+    _property("sha256", "str", "SHA-256 of the file, in hexadecimal"),
+    _property("size", "int", "of the file, in bytes"),
+    config.Property(
+        name="mtime_ns",
+        data_type=config.DataType.TEXT,
+        # Weaviate's integers are exact up to 2^53 only.
+        description="the file's time of change, in nanoseconds since 1970, as a text",
+        tokenization=config.Tokenization.FIELD,
+        index_filterable=False,
+        index_searchable=False,
+    ),
+    _property("width", "int", "in pixels, upright"),
+    _property("height", "int", "in pixels, upright"),
+]
+BASE_NAMES = frozenset(_BASE_TYPES)
+_RESERVED = {*_BASE_TYPES, "id", "vector", "vectors", "_additional"}
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What a collection's class has for metadata.
+
+    `properties` maps fields to properties; `exact` maps those of them that have a twin to it: a
+    text that holds a value which Weaviate would not keep or match to the letter (see `values`).
+    """
+
+    fields: Mapping[str, FieldType]
+    properties: Mapping[str, str]
+    exact: Mapping[str, str]
+
+    @property
+    def names(self) -> set[str]:
+        return {*self.properties.values(), *self.exact.values()}
+
+
+def read_schema(properties: Iterable[Any]) -> Schema:
+    """The schema from the properties of a class's configuration."""
+    fields: dict[str, FieldType] = {}
+    names: dict[str, str] = {}
+    exact: dict[str, str] = {}
+    for each in properties:
+        told = _told(each.description)
+        if isinstance(field := told.get("field"), str):
+            fields[field] = _FIELD_TYPES[each.data_type]
+            names[field] = each.name
+        elif isinstance(field := told.get("exact"), str):
+            exact[field] = each.name
+    return Schema(fields, names, exact)
+
+
+def _told(description: str | None) -> dict[str, Any]:
+    try:
+        told = json.loads(description or "")
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def field_property(field: str, kind: FieldType, taken: set[str]) -> config.Property:
+    """The property for a new field, named like it where Weaviate can and none is alike."""
+    return _property(_free_name(field, taken), kind, json.dumps({"field": field}))
+
+
+def exact_property(field: str, schema: Schema) -> config.Property:
+    """The twin that holds a field's values to the letter."""
+    name = _free_name(f"{schema.properties[field]}_exact", schema.names)
+    return _property(name, "str", json.dumps({"exact": field}))
+
+
+def _free_name(wanted: str, taken: set[str]) -> str:
+    plain = re.sub(r"[^A-Za-z0-9]+", "_", wanted).strip("_")[:60]
+    name = plain[:1].lower() + plain[1:]
+    lower = {each.lower() for each in taken | _RESERVED}
+    if name == wanted and name[0].isalpha() and name.lower() not in lower:
+        return name
+    digest = hashlib.blake2b(wanted.encode(), digest_size=4).hexdigest()
+    return f"f_{name}_{digest}" if not name[:1].isalpha() else f"{name}_{digest}"
+
+
+# Classes.
+
+
+def class_options(name: str, stamp: Stamp, address: Address) -> dict[str, Any]:
+    """How a class is created."""
+    quantizer = (
+        config.Configure.VectorIndex.Quantizer.none()
+        if address.compression == "none"
+        else config.Configure.VectorIndex.Quantizer.rq(bits=_RQ_BITS)
+    )
+    return {
+        "description": describe(name, stamp),
+        "properties": _BASE,
+        "inverted_index_config": config.Configure.inverted_index(index_null_state=True),
+        "vector_config": config.Configure.Vectors.self_provided(
+            name=VECTOR,
+            vector_index_config=config.Configure.VectorIndex.hnsw(
+                distance_metric=config.VectorDistances.COSINE, quantizer=quantizer
+            ),
+        ),
+        "replication_config": config.Configure.replication(factor=address.replication)
+        if address.replication
+        else None,
+        "sharding_config": config.Configure.sharding(desired_count=address.shards)
+        if address.shards
+        else None,
+    }
+
+
+def compression_of(configuration: Any) -> str:
+    """How a class's vectors are compressed, in the words of the URL's option where it has them."""
+    quantizer = configuration.vector_config[VECTOR].vector_index_config.quantizer
+    if quantizer is None:
+        return "none"
+    kind = type(quantizer).__name__.strip("_").removesuffix("Config").lower()
+    bits = getattr(quantizer, "bits", None)
+    return f"{kind}{bits}" if bits else kind
+
+
+def check_class(url: str, name: str, configuration: Any, address: Address) -> None:
+    """Raises CollectionMismatchError, with both sides, if the class is not as it must be."""
+    wrong = list(_base_differences(configuration)) or list(
+        _option_differences(configuration, address)
+    )
+    if wrong:
+        raise CollectionMismatchError(
+            f"{url}: collection {name} is otherwise than asked for: {'; '.join(wrong)}. Leave "
+            "the option out of the URL, or use another collection"
+        )
+
+
+def _base_differences(configuration: Any) -> Iterable[str]:
+    have = {each.name: each.data_type for each in configuration.properties}
+    for name, kind in _BASE_TYPES.items():
+        if have.get(name) != _TYPES[kind]:
+            told = have[name].value if name in have else "missing"
+            yield f"property {name} is {told}, not {_TYPES[kind].value}"
+    vector = (configuration.vector_config or {}).get(VECTOR)
+    if vector is None:
+        yield f"its vectors are {sorted(configuration.vector_config or {})}, not {VECTOR}"
+    elif (metric := vector.vector_index_config.distance_metric) != config.VectorDistances.COSINE:
+        yield f"distance is {metric.value}, not cosine"
+
+
+def _option_differences(configuration: Any, address: Address) -> Iterable[str]:
+    pairs = (
+        ("compression", compression_of(configuration), address.compression),
+        ("replication", configuration.replication_config.factor, address.replication),
+        ("shards", configuration.sharding_config.desired_count, address.shards),
+    )
+    for option, have, want in pairs:
+        if want is not None and have != want:
+            yield f"{option} is {have}, not {want}"

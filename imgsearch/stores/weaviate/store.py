@@ -1,0 +1,509 @@
+"""The store itself: collections on a Weaviate."""
+
+import contextlib
+import dataclasses
+import heapq
+import math
+import time
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from imgsearch.errors import CollectionMismatchError, CollectionNotFoundError, StoreError
+from imgsearch.events import Listener, Stage, ignore
+from imgsearch.records import (
+    CollectionInfo,
+    Condition,
+    FieldType,
+    ImageRecord,
+    Metadata,
+    Scored,
+    Stamp,
+)
+from imgsearch.stores.base import StoredVector, Vectors
+from imgsearch.stores.weaviate import schema as schemas
+from imgsearch.stores.weaviate import values
+from imgsearch.stores.weaviate.address import parse
+from imgsearch.stores.weaviate.client import aggregate, config, exceptions, query
+from imgsearch.stores.weaviate.connect import Server
+from imgsearch.stores.weaviate.push import push
+from imgsearch.stores.weaviate.schema import VECTOR, Schema
+
+T = TypeVar("T")
+
+# The most that a server gives for one search, unless it is set otherwise (QUERY_MAXIMUM_RESULTS).
+_MOST_RESULTS = 10_000
+_IDS_PER_REQUEST = 1000
+_VECTORS_PER_REQUEST = 500
+_PAGE = 1000
+# An index that is built in the background must look done so often, so many seconds apart.
+_STEADY_LOOKS = 3
+_LOOK_SECONDS = 0.3
+# For the estimate of memory: two lists of 32 links a vector, 8 bytes each; and Go's garbage
+# collector lets memory double.
+_LINK_BYTES = 2 * 32 * 8
+_HEADROOM = 2
+
+
+class WeaviateStore:
+    """Collections on one Weaviate, a cluster, or Weaviate Cloud.
+
+    There is no lock between writers, and none is needed: ids are made from URIs, so that two runs
+    over the same pictures write the same objects, and each object is written whole.
+    """
+
+    def __init__(self, url: str, timeout: float, listener: Listener = ignore) -> None:
+        """Connect. Raises UsageError for the URL, StoreError if the server is not reached.
+
+        `timeout` is how many seconds to wait for a server that goes away later on.
+        """
+        self._server = Server(parse(url), timeout, listener)
+
+    @property
+    def url(self) -> str:
+        return self._server.address.url
+
+    def __enter__(self) -> "WeaviateStore":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._server.close()
+
+    def names(self) -> list[str]:
+        return sorted(self._classes())
+
+    def _classes(self) -> dict[str, str]:
+        """The class of each collection."""
+        client = self._server.client
+        aliases = self._call("collections cannot be listed", client.alias.list_all)
+        there = self._call("collections cannot be listed", client.collections.list_all)
+        return {
+            name: each.collection
+            for each in aliases.values()
+            if (name := schemas.name_of(each.alias)) and each.collection in there
+        }
+
+    def _call(self, problem: str, request: Callable[[], T]) -> T:
+        return self._server.call(f"{self.url}: {problem}", request)
+
+    def create(self, name: str, stamp: Stamp) -> "WeaviateCollection":
+        if name in self.names():
+            raise StoreError(f"{self.url}: there is a collection {name} already")
+        self._drop_classes(name)  # what a run left behind that was ended in between
+        class_name = self._create_class(name, stamp)
+        self._point(name, class_name)
+        return self.open(name)
+
+    def _create_class(self, name: str, stamp: Stamp) -> str:
+        class_name = schemas.class_of(name, stamp)
+        options = schemas.class_options(name, stamp, self._server.address)
+        self._call(
+            f"collection {name} cannot be created",
+            lambda: self._server.client.collections.create(class_name, **options),
+        )
+        return class_name
+
+    def _point(self, name: str, class_name: str) -> None:
+        """Let the collection's name mean a class: one step, seen by all clients at once."""
+        aliases, alias = self._server.client.alias, schemas.alias_of(name)
+
+        def point() -> None:
+            if aliases.exists(alias_name=alias):
+                aliases.update(alias_name=alias, new_target_collection=class_name)
+            else:
+                aliases.create(alias_name=alias, target_collection=class_name)
+
+        self._call(f"collection {name} cannot be named", point)
+
+    def open(self, name: str) -> "WeaviateCollection":
+        classes = self._classes()
+        if name not in classes:
+            known = ", ".join(sorted(classes)) or "none"
+            raise CollectionNotFoundError(
+                f"{self.url}: no collection {name} here (there is {known}); "
+                "`imgsearch ingest` makes one"
+            )
+        return WeaviateCollection(self._server, name, classes[name])
+
+    def drop(self, name: str) -> None:
+        self.open(name)
+        # The alias last: without its class it is not listed, and the next create() takes it.
+        self._drop_classes(name)
+        alias = schemas.alias_of(name)
+        self._call(
+            f"collection {name} cannot be removed",
+            lambda: self._server.client.alias.delete(alias_name=alias),
+        )
+
+    def _drop_classes(self, name: str, keep: Container[str] = ()) -> None:
+        """Delete all classes of a collection but those to keep."""
+        client = self._server.client
+        prefix = schemas.class_prefix(name)
+        for each in self._call("collections cannot be listed", client.collections.list_all):
+            if each.startswith(prefix) and each not in keep:
+                self._call(
+                    f"collection {name} cannot be removed",
+                    lambda each=each: client.collections.delete(each),  # type: ignore[misc]
+                )
+
+    def successor(self, name: str, stamp: Stamp) -> "WeaviateCollection":
+        class_name = schemas.class_of(name, stamp)
+        self._drop_classes(name, {self._classes().get(name, ""), class_name})
+        exists = self._call(
+            "collections cannot be listed",
+            lambda: self._server.client.collections.exists(class_name),
+        )
+        if not exists:
+            self._create_class(name, stamp)
+        return WeaviateCollection(self._server, name, class_name)
+
+    def promote(self, name: str, stamp: Stamp) -> None:
+        class_name = self.successor(name, stamp).class_name
+        self._point(name, class_name)
+        self._drop_classes(name, {class_name})
+
+    @contextlib.contextmanager
+    def writing(self, name: str, listener: Listener = ignore) -> Iterator[None]:  # noqa: ARG002
+        """No lock: see the class."""
+        yield
+
+
+class WeaviateCollection:
+    """One class. A search costs one request; metadata fields are known from the last look."""
+
+    def __init__(self, server: Server, name: str, class_name: str) -> None:
+        self._server = server
+        self._name = name
+        self.class_name = class_name
+        handle = server.client.collections.use(class_name)
+        if level := server.address.consistency:
+            handle = handle.with_consistency_level(config.ConsistencyLevel(level))
+        self._handle = handle
+        found = self._configuration()
+        self._stamp = schemas.read_stamp(server.address.url, name, found.description)
+        schemas.check_class(server.address.url, name, found, server.address)
+        self._schema = schemas.read_schema(found.properties)
+        self._written = False
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def stamp(self) -> Stamp:
+        return self._stamp
+
+    @property
+    def fields(self) -> Mapping[str, FieldType]:
+        return self._schema.fields
+
+    def _read(self, request: Callable[[], T]) -> T:
+        return self._server.call(f"collection {self.name} cannot be read", request)
+
+    def _write(self, request: Callable[[], T]) -> T:
+        return self._server.call(f"collection {self.name} cannot be written to", request)
+
+    def _configuration(self) -> Any:
+        return self._read(self._handle.config.get)
+
+    def _look_again(self) -> Schema:
+        self._schema = schemas.read_schema(self._configuration().properties)
+        return self._schema
+
+    def add_fields(self, fields: Mapping[str, FieldType]) -> None:
+        new = [name for name in fields if name not in self.fields]
+        if new:
+            self._look_again()
+        for name, kind in fields.items():
+            if kind != self.fields.get(name, kind):
+                raise CollectionMismatchError(
+                    f"collection {self.name} has {name!r} as {self.fields[name]}, not as {kind}"
+                )
+            if name not in self.fields:
+                self._add_property(schemas.field_property(name, kind, self._schema.names))
+
+    def _add_twins(self, fields: set[str]) -> None:
+        if fields - set(self._schema.exact):
+            self._look_again()
+        for field in sorted(fields - set(self._schema.exact)):
+            self._add_property(schemas.exact_property(field, self._schema))
+
+    def _add_property(self, new: config.Property) -> None:
+        def add() -> None:
+            try:
+                self._handle.config.add_property(new)
+            except exceptions.UnexpectedStatusCodeError as error:
+                # Another writer, or an answer that was lost on its way to us.
+                if "already" not in str(error):
+                    raise
+
+        self._write(add)
+        self._look_again()
+
+    def lookup(self, ids: Sequence[str]) -> dict[str, ImageRecord]:
+        found: dict[str, ImageRecord] = {}
+        for part in _parts(ids, _IDS_PER_REQUEST):
+            for each in self._fetch(query.Filter.by_id().contains_any(part), len(part)):
+                record = self._record(each)
+                found[record.id] = record
+        return found
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, Vectors]:
+        found: dict[str, Vectors] = {}
+        for part in _parts(ids, _VECTORS_PER_REQUEST):
+            condition = query.Filter.by_id().contains_any(part)
+            for each in self._fetch(condition, len(part), vectors=True):
+                found[str(each.uuid)] = _vector(each)
+        return found
+
+    def vectors_of(self, digests: Sequence[str]) -> dict[str, StoredVector]:
+        found: dict[str, StoredVector] = {}
+        for part in _parts(digests, _VECTORS_PER_REQUEST):
+            missing = set(part)
+            while missing:
+                # A picture may have any number of copies: what they leave no room for comes next.
+                limit = len(missing) + 50
+                condition = query.Filter.by_property("sha256").contains_any(sorted(missing))
+                answer = self._fetch(condition, limit, vectors=True)
+                for each in answer:
+                    record = self._record(each)
+                    found[record.sha256] = StoredVector(_vector(each), record.width, record.height)
+                missing -= set(found)
+                if len(answer) < limit:
+                    break
+        return found
+
+    def _fetch(self, condition: Any, limit: int, *, vectors: bool = False) -> Sequence[Any]:
+        answer = self._read(
+            lambda: self._handle.query.fetch_objects(
+                filters=condition, limit=limit, include_vector=vectors
+            )
+        )
+        return list(answer.objects)
+
+    def _record(self, found: Any) -> ImageRecord:
+        schema = self._schema
+        if not schema.names.issuperset(found.properties.keys() - schemas.BASE_NAMES):
+            schema = self._look_again()
+        return values.to_record(found, schema)
+
+    def upsert(self, records: Sequence[ImageRecord], vectors: Vectors) -> dict[str, str]:
+        if not records:
+            return {}
+        self._add_twins({f for each in records for f in values.metadata_with_twins(each.metadata)})
+        self._written = True
+        return push(self._server, self.class_name, self._schema, records, vectors)
+
+    def set_metadata(self, metadata: Mapping[str, Metadata]) -> None:
+        for part in _parts(list(metadata), _VECTORS_PER_REQUEST):
+            condition = query.Filter.by_id().contains_any(part)
+            found = self._fetch(condition, len(part), vectors=True)
+            if not found:
+                continue
+            records = [
+                _with_metadata(self._record(each), metadata[str(each.uuid)]) for each in found
+            ]
+            refused = self.upsert(records, np.stack([_vector(each) for each in found]))
+            for reason in refused.values():
+                raise StoreError(f"collection {self.name}: metadata cannot be written: {reason}")
+
+    def delete(self, ids: Sequence[str]) -> int:
+        deleted = 0
+        for part in _parts(ids, _IDS_PER_REQUEST):
+            # The server's own count takes in what only a replica that lags behind still has.
+            there = len(self.lookup(part))
+            answer = self._write(
+                lambda part=part: self._handle.data.delete_many(  # type: ignore[misc]
+                    where=query.Filter.by_id().contains_any(part)
+                )
+            )
+            deleted += there
+            if answer.failed:
+                raise StoreError(
+                    f"collection {self.name}: {answer.failed:,} of {len(part):,} records could "
+                    "not be removed; run it again"
+                )
+        return deleted
+
+    def scan(self, uri_prefix: str = "") -> Iterator[list[ImageRecord]]:
+        for page in self._pages(vectors=False):
+            records = [self._record(each) for each in page]
+            if chosen := [each for each in records if each.uri.startswith(uri_prefix)]:
+                yield chosen
+
+    def _pages(self, *, vectors: bool) -> Iterator[Sequence[Any]]:
+        """All objects in the order of their ids, which neither writing nor deleting disturbs.
+
+        Weaviate has a cursor for everything, but none for a filter.
+        """
+        last = None
+        while True:
+            page = self._read(
+                lambda last=last: self._handle.query.fetch_objects(  # type: ignore[misc]
+                    limit=_PAGE, after=last, include_vector=vectors
+                )
+            ).objects
+            if not page:
+                return
+            yield page
+            last = page[-1].uuid
+
+    def count(self, where: Sequence[Condition] = ()) -> int:
+        condition = self._filter(where)
+        answer = self._read(
+            lambda: self._handle.aggregate.over_all(total_count=True, filters=condition)
+        )
+        return int(answer.total_count or 0)
+
+    def _filter(self, where: Sequence[Condition], *more: Any) -> Any:
+        unknown = any(each.field not in self.fields for each in where)
+        return values.to_filter(where, self._look_again() if unknown else self._schema, *more)
+
+    def copies(self, digests: Sequence[str], where: Sequence[Condition] = ()) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for part in _parts(sorted(set(digests)), _IDS_PER_REQUEST):
+            condition = self._filter(where, query.Filter.by_property("sha256").contains_any(part))
+            group = aggregate.GroupByAggregate(prop="sha256", limit=len(part))
+            answer: Any = self._read(
+                lambda condition=condition, group=group: self._handle.aggregate.over_all(  # type: ignore[misc]
+                    group_by=group, filters=condition, total_count=True
+                )
+            )
+            counts |= {
+                str(each.grouped_by.value): int(each.total_count or 0) for each in answer.groups
+            }
+        return counts
+
+    def search(
+        self, vector: Vectors, k: int, where: Sequence[Condition] = (), *, exact: bool = False
+    ) -> list[Scored]:
+        if k < 1:
+            return []
+        if exact or k > _MOST_RESULTS:
+            return self._search_all(vector, k, where)
+        condition = self._filter(where)
+        # The server takes distances anew from the whole vectors, so they are exact to 1e-6.
+        answer = self._read(
+            lambda: self._handle.query.near_vector(
+                vector.tolist(),
+                limit=k,
+                target_vector=VECTOR,
+                filters=condition,
+                return_metadata=query.MetadataQuery(distance=True),
+            )
+        )
+        return _ranked(
+            [
+                Scored(self._record(each), _clipped(1 - (each.metadata.distance or 0.0)))
+                for each in answer.objects
+            ]
+        )
+
+    def _search_all(self, vector: Vectors, k: int, where: Sequence[Condition]) -> list[Scored]:
+        """Compare with every vector, here: the server's index has no way to be left out."""
+        best: list[Scored] = []
+        for page in self._pages(vectors=True):
+            scores = np.stack([_vector(each) for each in page]) @ vector
+            found = (
+                Scored(record, _clipped(float(score)))
+                for each, score in zip(page, scores, strict=True)
+                if all(test.holds((record := self._record(each)).metadata) for test in where)
+            )
+            best = heapq.nsmallest(k, [*best, *found], key=_rank)
+        return best
+
+    def optimize(self, listener: Listener = ignore) -> None:
+        """Wait for the server's index, where it is built in the background (ASYNC_INDEXING).
+
+        Until it is, a search finds only part of what is there. Raises StoreError if the server
+        gets no further for as long as its timeout.
+        """
+        if not self._written:
+            return
+        steady = 0
+        least = math.inf
+        since = time.monotonic()
+        while steady < _STEADY_LOOKS:
+            waiting = _waiting(self._nodes())
+            steady = 0 if waiting else steady + 1
+            if waiting and least == math.inf:
+                listener(Stage(f"the server is indexing {waiting:,} vectors"))
+            if waiting < least:
+                least, since = waiting, time.monotonic()
+            elif waiting and time.monotonic() - since > self._server.timeout:
+                raise StoreError(
+                    f"{self._server.address.url}: {waiting:,} vectors of collection {self.name} "
+                    f"wait to be indexed, and for {self._server.timeout:.0f} s it got no further: "
+                    "see the server's log; everything is stored, but searches miss these"
+                )
+            time.sleep(_LOOK_SECONDS)
+        self._written = False
+
+    def _nodes(self) -> list[Any]:
+        """Each node, with its replicas of the collection's shards."""
+        return self._read(
+            lambda: self._server.client.cluster.nodes(self.class_name, output="verbose")
+        )
+
+    def info(self) -> CollectionInfo:
+        images = self.count()
+        return CollectionInfo(
+            self.name, self.stamp, images, dict(self.fields), None, self._details(images)
+        )
+
+    def _details(self, images: int) -> dict[str, Any]:
+        found, nodes = self._configuration(), self._nodes()
+        waiting = _waiting(nodes)
+        compression = schemas.compression_of(found)
+        copies = found.replication_config.factor
+        size = self.stamp.dimension * (4 if compression == "none" else 1) + _LINK_BYTES
+        return {
+            "version": self._server.version,
+            "nodes": {node.name: node.status for node in nodes},
+            "shards": len({shard.name for node in nodes for shard in node.shards or ()}),
+            "replication": copies,
+            "objects": images,
+            "vectors_indexed": images - waiting,
+            "vectors_waiting": waiting,
+            "compression": compression,
+            "memory_estimate_bytes": _HEADROOM * images * copies * size,
+        }
+
+
+def _waiting(nodes: Sequence[Any]) -> int:
+    """How many vectors wait to be indexed, in the replica of each shard that is furthest behind."""
+    waiting: dict[str, int] = {}
+    for node in nodes:
+        for shard in node.shards or ():
+            waiting[shard.name] = max(waiting.get(shard.name, 0), shard.vector_queue_length)
+    return sum(waiting.values())
+
+
+def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _vector(found: Any) -> Vectors:
+    return np.asarray(found.vector[VECTOR], dtype=np.float32)
+
+
+def _clipped(score: float) -> float:
+    return min(1.0, max(-1.0, score))
+
+
+def _rank(scored: Scored) -> tuple[float, str]:
+    return -scored.score, scored.record.uri
+
+
+def _ranked(found: list[Scored]) -> list[Scored]:
+    """Best first, equal scores in the order of their URIs."""
+    return sorted(found, key=_rank)
+
+
+def _with_metadata(record: ImageRecord, metadata: Metadata) -> ImageRecord:
+    return dataclasses.replace(record, metadata=metadata)

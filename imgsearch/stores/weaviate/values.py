@@ -1,0 +1,185 @@
+"""Records as Weaviate's objects and back, and conditions as filters.
+
+Weaviate keeps integers exactly up to 2^53, and matches text without the space around it. A value
+that is beyond that is also kept in a twin of its property, as a text whose order is the value's
+own; filters look there first. So a filter means what `Condition.holds` says, for every value.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from itertools import count
+from operator import and_
+from typing import Any
+
+from google.protobuf.struct_pb2 import Struct
+
+from imgsearch.errors import StoreError
+from imgsearch.records import Condition, FieldType, ImageRecord, Metadata, Value
+from imgsearch.stores.base import Vectors
+from imgsearch.stores.weaviate.client import base_pb2, batch_pb2, query
+from imgsearch.stores.weaviate.schema import VECTOR, Schema
+
+Filter = Any
+Object = Any
+
+_EXACT_INTEGERS = 2**53
+_METHODS = {
+    "=": "equal",
+    "!=": "not_equal",
+    "<": "less_than",
+    "<=": "less_or_equal",
+    ">": "greater_than",
+    ">=": "greater_or_equal",
+}
+
+
+# Every object has a URI.
+NOTHING: Filter = query.Filter.by_property("uri").equal("")
+EVERYTHING: Filter = query.Filter.by_property("uri").not_equal("")
+
+
+def needs_twin(value: Value) -> bool:
+    """Whether Weaviate would not keep or match a value to the letter."""
+    if isinstance(value, str):
+        return value != value.strip()
+    return isinstance(value, int) and abs(value) >= _EXACT_INTEGERS
+
+
+def _twin(value: Value) -> str:
+    """The value as a text of the same order: hexadecimal digits, or between two NULs."""
+    return f"{value + 2**63:016x}" if isinstance(value, int) else f"\0{value}\0"
+
+
+def _from_twin(text: str, kind: FieldType) -> Value:
+    return int(text, 16) - 2**63 if kind == "int" else text[1:-1]
+
+
+def _rounded(value: Value) -> Value:
+    """A large integer as a float no larger than it, which fits into 64 bits as an integer."""
+    if not isinstance(value, int) or abs(value) < _EXACT_INTEGERS:
+        return value
+    near = float(value)
+    return near if near <= value else math.nextafter(near, -math.inf)
+
+
+def to_object(
+    class_name: str, record: ImageRecord, vector: Vectors, schema: Schema
+) -> batch_pb2.BatchObject:
+    """The message that writes a record whole.
+
+    Made by ourselves: weaviate-client takes ten times as long, by way of a list of floats.
+    """
+    properties: dict[str, Any] = {
+        "uri": record.uri,
+        "sha256": record.sha256,
+        "size": record.size,
+        "mtime_ns": str(record.mtime_ns),
+        "width": record.width,
+        "height": record.height,
+    }
+    for field, value in record.metadata.items():
+        properties[schema.properties[field]] = _rounded(value)
+        if needs_twin(value):
+            properties[schema.exact[field]] = _twin(value)
+    struct = Struct()
+    struct.update(properties)
+    return batch_pb2.BatchObject(
+        uuid=record.id,
+        collection=class_name,
+        properties=batch_pb2.BatchObject.Properties(non_ref_properties=struct),
+        vectors=[
+            base_pb2.Vectors(
+                name=VECTOR,
+                vector_bytes=vector.astype("<f4", copy=False).tobytes(),
+                type=base_pb2.Vectors.VECTOR_TYPE_SINGLE_FP32,
+            )
+        ],
+    )
+
+
+def to_record(found: Object, schema: Schema) -> ImageRecord:
+    """The record of an object. Raises StoreError if another client wrote something else."""
+    have: Mapping[str, Any] = found.properties
+    metadata: dict[str, Value] = {}
+    for field, name in schema.properties.items():
+        if have.get(name) is not None:
+            metadata[field] = have[name]
+            if (twin := have.get(schema.exact.get(field, ""))) is not None:
+                metadata[field] = _from_twin(twin, schema.fields[field])
+            elif schema.fields[field] == "float":
+                metadata[field] = float(have[name])
+    try:
+        return ImageRecord(
+            uri=have["uri"],
+            sha256=have["sha256"],
+            size=int(have["size"]),
+            mtime_ns=int(have["mtime_ns"]),
+            width=int(have["width"]),
+            height=int(have["height"]),
+            metadata=metadata,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"object {found.uuid} was not written by imgsearch: it lacks a property ({error}); "
+            "remove it, or use another collection"
+        ) from error
+
+
+def to_filter(conditions: Sequence[Condition], schema: Schema, *more: Filter) -> Filter | None:
+    """All conditions as one filter; None where there are none."""
+    filters = [*more]
+    for condition in conditions:
+        if condition.field in schema.fields:
+            filters.append(_test(condition, schema))
+        elif condition.operator != "!=":  # no record has the field
+            filters.append(NOTHING)
+    return reduce(and_, filters) if filters else None
+
+
+def _test(condition: Condition, schema: Schema) -> Filter:
+    plain = _plain_test(condition, query.Filter.by_property(schema.properties[condition.field]))
+    name = schema.exact.get(condition.field)
+    if name is None:
+        return plain
+    # Where there is a twin, it alone counts.
+    twin = query.Filter.by_property(name)
+    exact = getattr(twin, _METHODS[condition.operator])(_twin(condition.value))
+    has_twin = twin.is_none(False)
+    # Not is_none(True): objects that are older than the property do not meet that.
+    return (query.Filter.not_(has_twin) & plain) | (has_twin & exact)
+
+
+def _plain_test(condition: Condition, named: Filter) -> Filter:
+    """The test on values that have no twin."""
+    value = condition.value
+    if isinstance(value, str) and needs_twin(value):
+        return _test_between(condition, named, value)
+    rounded = _rounded(value)
+    return getattr(named, _METHODS[condition.operator])(
+        int(rounded) if isinstance(value, int) and not isinstance(value, bool) else rounded
+    )
+
+
+def _test_between(condition: Condition, named: Filter, text: str) -> Filter:
+    """The test of texts that are all without space around them against one that has it.
+
+    None is equal; `bound` is the first text after it that Weaviate does not trim.
+    """
+    bound = text + "\0"
+    if text[:1].isspace():
+        bound = next(chr(code) for code in count(ord(text[0])) if not chr(code).isspace())
+    match condition.operator:
+        case "=":
+            return NOTHING
+        case "!=":
+            return EVERYTHING
+        case "<" | "<=":
+            return named.less_than(bound)
+        case ">" | ">=":
+            return named.greater_or_equal(bound)
+
+
+def metadata_with_twins(metadata: Metadata) -> list[str]:
+    """The fields whose values need a twin."""
+    return [field for field, value in metadata.items() if needs_twin(value)]

@@ -1,0 +1,1 @@
+"""Helpers for developers and continuous integration; not part of the package."""

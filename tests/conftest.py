@@ -1,0 +1,146 @@
+"""What every test gets: a home of its own, no settings from outside, and no hidden skips."""
+
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imgsearch.cli import main
+from imgsearch.encoders import EncoderRequest
+from imgsearch.ingest import ingest
+from imgsearch.stores import open_store
+from scripts import weaviate as servers
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = ROOT / "sample_data"
+
+
+@pytest.fixture(scope="session")
+def exported_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models as exported for ONNX Runtime: every test may use those that another had made."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(autouse=True)
+def _own_home(
+    tmp_path_factory: pytest.TempPathFactory,
+    exported_models: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No test reads or writes what the user has: data, settings, caches of weights."""
+    for name in list(os.environ):
+        if name.startswith("IMGSEARCH_") and name != "IMGSEARCH_NO_SKIPS":
+            monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    (home / "models").symlink_to(exported_models)
+    monkeypatch.setenv("IMGSEARCH_HOME", str(home))
+    monkeypatch.setenv("TORCH_HOME", str(home / "torch"))
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With IMGSEARCH_NO_SKIPS set, as in continuous integration, a skip is a failure."""
+    report = yield
+    if report.skipped and os.environ.get("IMGSEARCH_NO_SKIPS") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which is not allowed here: {report.longrepr}"
+    return report
+
+
+Painter = Callable[..., Path]
+
+
+@pytest.fixture
+def paint(tmp_path: Path) -> Painter:
+    """Paints a picture of its own for each seed: `paint("shop/red.jpg", 1)` gives its path."""
+
+    def paint_one(name: str, seed: int, size: tuple[int, int] = (64, 48)) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        blocks = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST).save(path, quality=95)
+        return path
+
+    return paint_one
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Runs the command in this process: `cli("query", path, stdin=b"...")`."""
+
+    def run(*words: object, stdin: bytes = b"") -> Result:
+        monkeypatch.setattr(sys, "argv", ["imgsearch", *map(str, words)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        printed = capsys.readouterr()
+        code = stopped.value.code
+        return Result(code if isinstance(code, int) else int(bool(code)), printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def sample_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URL of a store with sample_data in it, by the real efficientnet-lite0."""
+    url = str(tmp_path_factory.mktemp("samples") / "store")
+    with open_store(url) as store:
+        ingest([str(SAMPLES)], store, "images", EncoderRequest("efficientnet-lite0"))
+    return url
+
+
+def _available() -> None:
+    if reason := servers.available():
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def one_node() -> Iterator[str]:
+    """The URL of a Weaviate server, which tests neither stop nor configure."""
+    _available()
+    with servers.serving() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def three_nodes() -> Iterator[str]:
+    """The URL of a Weaviate cluster, with every record on all of its nodes.
+
+    Every node is asked each time: a quorum lets one lag behind what was just written or deleted.
+    """
+    _available()
+    with servers.running(nodes=3) as cluster:
+        yield f"{cluster.url}&replication=3&consistency=ALL"
+
+
+@pytest.fixture
+def own_server() -> Callable[..., AbstractContextManager[servers.Cluster]]:
+    """`own_server(nodes=1, environment={...})` runs servers that the test may kill."""
+    _available()
+    return servers.running

@@ -1,0 +1,98 @@
+"""What every encoder must do. An encoder's test file subclasses `EncoderContract` and gives one."""
+
+import re
+
+import numpy as np
+import pytest
+
+from imgsearch.encoders.base import Encoder, Vectors
+from imgsearch.images import Pixels
+
+
+def pictures(encoder: Encoder, count: int, seed: int = 0) -> Pixels:
+    """Pictures of coarse coloured blocks at the encoder's size, each its own."""
+    size = encoder.preprocessing.size
+    blocks = np.random.default_rng(seed).integers(0, 256, (count, 7, 7, 3), dtype=np.uint8)
+    places = np.arange(size) * 7 // size
+    return np.ascontiguousarray(blocks[:, places][:, :, places])
+
+
+def cosines(one: Vectors, other: Vectors) -> Vectors:
+    return np.asarray((one * other).sum(axis=1), dtype=np.float32)
+
+
+class EncoderContract:
+    """Subclasses override `encoder`; its scope there may be as wide as loading it is slow."""
+
+    @pytest.fixture
+    def encoder(self) -> Encoder:
+        raise NotImplementedError
+
+    def test_vectors_are_float32_of_the_stamped_dimension_and_of_length_one(
+        self, encoder: Encoder
+    ) -> None:
+        vectors = encoder.encode(pictures(encoder, 3))
+        assert vectors.dtype == np.float32
+        assert vectors.shape == (3, encoder.stamp.dimension)
+        assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-5)
+
+    def test_equal_pictures_have_equal_vectors(self, encoder: Encoder) -> None:
+        batch = pictures(encoder, 2)
+        np.testing.assert_array_equal(encoder.encode(batch), encoder.encode(batch.copy()))
+
+    def test_different_pictures_have_different_vectors(self, encoder: Encoder) -> None:
+        one, other = encoder.encode(pictures(encoder, 2))
+        assert one @ other < 0.9999
+
+    def test_a_vector_does_not_depend_on_the_batch(self, encoder: Encoder) -> None:
+        batch = pictures(encoder, 3)
+        alone = np.concatenate([encoder.encode(batch[i : i + 1]) for i in range(3)])
+        assert cosines(encoder.encode(batch), alone).min() > 0.99999
+        backwards = encoder.encode(np.ascontiguousarray(batch[::-1]))[::-1]
+        assert cosines(backwards, alone).min() > 0.99999
+
+    def test_an_empty_batch_gives_no_vectors(self, encoder: Encoder) -> None:
+        vectors = encoder.encode(pictures(encoder, 0))
+        assert vectors.dtype == np.float32
+        assert vectors.shape == (0, encoder.stamp.dimension)
+
+    def test_read_only_pictures_are_taken_and_left_alone(self, encoder: Encoder) -> None:
+        batch = pictures(encoder, 1)
+        expected, before = encoder.encode(batch), batch.copy()
+        batch.flags.writeable = False
+        np.testing.assert_array_equal(encoder.encode(batch), expected)
+        np.testing.assert_array_equal(batch, before)
+
+    def test_pictures_may_lie_anyhow_in_memory(self, encoder: Encoder) -> None:
+        batch = pictures(encoder, 1)
+        mirrored = batch[:, :, ::-1]
+        assert not mirrored.flags.c_contiguous
+        expected = encoder.encode(np.ascontiguousarray(mirrored))
+        np.testing.assert_array_equal(encoder.encode(mirrored), expected)
+
+    def test_vectors_are_the_callers_own(self, encoder: Encoder) -> None:
+        batch = pictures(encoder, 1)
+        first = encoder.encode(batch)
+        kept = first.copy()
+        encoder.encode(pictures(encoder, 1, seed=1))
+        np.testing.assert_array_equal(first, kept)
+        first[:] = 0  # writeable
+
+    def test_black_and_white_have_finite_vectors(self, encoder: Encoder) -> None:
+        size = encoder.preprocessing.size
+        batch = np.zeros((2, size, size, 3), dtype=np.uint8)
+        batch[1] = 255
+        assert np.isfinite(encoder.encode(batch)).all()
+
+    def test_the_stamp_is_complete(self, encoder: Encoder) -> None:
+        stamp = encoder.stamp
+        assert stamp.model
+        assert re.fullmatch("[0-9a-f]{64}", stamp.weights)
+        assert stamp.preprocessing == encoder.preprocessing.describe()
+        assert stamp.dimension > 0
+        assert stamp.distance == "cosine"
+        assert encoder.stamp == stamp
+
+    def test_it_tells_what_runs_it_and_where(self, encoder: Encoder) -> None:
+        assert re.fullmatch("[a-z]+", encoder.runtime)
+        assert re.fullmatch(r"cpu|mps|cuda:\d+", encoder.device)

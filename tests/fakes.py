@@ -1,0 +1,56 @@
+"""A small, meaningful encoder for tests that are not about the model: colours by place."""
+
+import threading
+
+import numpy as np
+
+from imgsearch.encoders import EncoderRequest
+from imgsearch.encoders.base import Vectors, normalised
+from imgsearch.errors import DeviceMemoryError
+from imgsearch.events import Listener, ignore
+from imgsearch.images import Pixels, Preprocessing
+from imgsearch.records import Stamp
+
+SIZE = 32
+GRID = 4
+PREPROCESSING = Preprocessing(
+    size=SIZE, resize=SIZE, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1)
+)
+
+
+class ColourEncoder:
+    """The mean colour of each of 4 x 4 parts of the picture: 48 dimensions, in microseconds.
+
+    `fits` bounds the batch that its pretended device holds. `batches` tells the sizes it was
+    given. With `gate`, it waits there before each batch.
+    """
+
+    runtime = "fake"
+    device = "none"
+    preprocessing = PREPROCESSING
+
+    def __init__(self, weights: str = "0" * 64, fits: int = 10**9) -> None:
+        self.stamp = Stamp("colours", weights, PREPROCESSING.describe(), 3 * GRID * GRID)
+        self.fits = fits
+        self.batches: list[int] = []
+        self.gate: threading.Event | None = None
+
+    @property
+    def encoded(self) -> int:
+        return sum(self.batches)
+
+    def encode(self, pixels: Pixels) -> Vectors:
+        if self.gate:
+            self.gate.wait(30)
+        if len(pixels) > self.fits:
+            raise DeviceMemoryError(f"a batch of {len(pixels)} does not fit")
+        self.batches.append(len(pixels))
+        part = SIZE // GRID
+        parts = pixels.reshape(-1, GRID, part, GRID, part, 3).mean((2, 4), dtype=np.float32)
+        return normalised(parts.reshape(len(pixels), -1) - np.float32(127.5))
+
+    def open(
+        self, request: EncoderRequest, stamp: Stamp | None = None, listener: Listener = ignore
+    ) -> "ColourEncoder":
+        """In the place of `open_encoder`."""
+        return self

@@ -1,0 +1,406 @@
+"""What every store must do. A store's test file subclasses `StoreContract` and gives a store."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from imgsearch.encoders.base import normalised
+from imgsearch.errors import CollectionMismatchError, CollectionNotFoundError, StoreError
+from imgsearch.records import Condition, FieldType, ImageRecord, Metadata, Operator, Stamp, Value
+from imgsearch.stores.base import Collection, Vectors, VectorStore
+
+DIMENSION = 8
+STAMP = Stamp("colours", "a" * 64, "none", DIMENSION)
+OTHER_STAMP = replace(STAMP, model="shapes")
+
+
+def record(number: int, /, *, content: int | None = None, **metadata: Value) -> ImageRecord:
+    return ImageRecord(
+        uri=f"file:///pictures/{number:06d}.jpg",
+        sha256=f"{number if content is None else content:064x}",
+        size=1000 + number,
+        mtime_ns=1_700_000_000_123_456_789 + number,
+        width=640,
+        height=480,
+        metadata=metadata,
+    )
+
+
+def vectors(count: int, seed: int = 0) -> Vectors:
+    drawn = np.random.default_rng(seed).standard_normal((count, DIMENSION)).astype(np.float32)
+    return normalised(drawn)
+
+
+def write(collection: Collection, records: Sequence[ImageRecord], seed: int = 0) -> Vectors:
+    written = vectors(len(records), seed)
+    assert collection.upsert(records, written) == {}
+    return written
+
+
+def everything(collection: Collection, prefix: str = "") -> dict[str, ImageRecord]:
+    found = [each for batch in collection.scan(prefix) for each in batch]
+    assert len(found) == len({each.id for each in found}), "a record came twice"
+    return {each.id: each for each in found}
+
+
+class StoreContract:
+    """Subclasses override `store`; each test gets collection names of its own from `name`."""
+
+    @pytest.fixture
+    def store(self) -> Iterator[VectorStore]:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def name(self) -> str:
+        return "pictures"
+
+    @pytest.fixture
+    def collection(self, store: VectorStore, name: str) -> Collection:
+        return store.create(name, STAMP)
+
+    def test_a_new_collection_is_empty_and_stamped(
+        self, store: VectorStore, collection: Collection, name: str
+    ) -> None:
+        assert collection.name == name
+        assert collection.stamp == STAMP
+        assert dict(collection.fields) == {}
+        assert collection.count() == 0
+        assert everything(collection) == {}
+        assert collection.search(vectors(1)[0], 5) == []
+        assert name in store.names()
+        assert store.open(name).stamp == STAMP
+
+    def test_a_missing_collection_is_named_in_the_error(self, store: VectorStore) -> None:
+        with pytest.raises(CollectionNotFoundError, match="nowhere"):
+            store.open("nowhere")
+        with pytest.raises(CollectionNotFoundError, match="nowhere"):
+            store.drop("nowhere")
+
+    def test_a_collection_is_not_made_twice(
+        self, store: VectorStore, collection: Collection, name: str
+    ) -> None:
+        with pytest.raises(StoreError, match=name):
+            store.create(name, STAMP)
+
+    def test_a_dropped_collection_is_gone_and_can_be_made_anew(
+        self, store: VectorStore, collection: Collection, name: str
+    ) -> None:
+        write(collection, [record(1)])
+        store.drop(name)
+        assert name not in store.names()
+        assert store.create(name, STAMP).count() == 0
+
+    def test_names_that_every_store_must_tell_apart(self, store: VectorStore) -> None:
+        names = ["shoes", "Shoes", "shoes_1", "shoes-1"]
+        for each in names:
+            store.create(each, STAMP)
+        write(store.open("Shoes"), [record(1)])
+        assert set(names) <= set(store.names())
+        assert [store.open(each).count() for each in names] == [0, 1, 0, 0]
+        for each in names:
+            store.drop(each)
+
+    def test_records_come_back_whole(self, store: VectorStore, collection: Collection) -> None:
+        collection.add_fields({"kind": "str", "year": "int", "price": "float", "new": "bool"})
+        full = record(1, kind="Casual Shoes", year=2**53, price=0.1, new=False)
+        bare = record(2)
+        write(collection, [full, bare])
+        assert collection.lookup([full.id, bare.id]) == {full.id: full, bare.id: bare}
+        assert everything(collection) == {full.id: full, bare.id: bare}
+        assert everything(store.open(collection.name)) == {full.id: full, bare.id: bare}
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            " ",
+            "it's",
+            '"quoted"',
+            "back\\slash",
+            "a\nb\tc",
+            "ümlaut 鞋 👟",
+            "%_*?",
+            "null",
+            "0",
+        ],
+    )
+    def test_text_is_kept_and_matched_to_the_letter(
+        self, collection: Collection, text: str
+    ) -> None:
+        collection.add_fields({"text": "str"})
+        write(collection, [record(1, text=text), record(2, text=text + "x"), record(3)])
+        stored = everything(collection)
+        assert stored[record(1).id].metadata["text"] == text
+        assert collection.count([Condition("text", "=", text)]) == 1
+
+    def test_matching_minds_case_and_words(self, collection: Collection) -> None:
+        collection.add_fields({"kind": "str"})
+        write(
+            collection,
+            [
+                record(1, kind="Casual Shoes"),
+                record(2, kind="casual shoes"),
+                record(3, kind="Shoes"),
+            ],
+        )
+        assert collection.count([Condition("kind", "=", "Casual Shoes")]) == 1
+        assert collection.count([Condition("kind", "=", "Shoes")]) == 1
+
+    def test_writing_again_replaces(self, collection: Collection) -> None:
+        collection.add_fields({"kind": "str"})
+        write(collection, [record(1, kind="a"), record(2, kind="b")])
+        newer = record(1, content=77, kind="c")
+        written = write(collection, [newer, record(3)], seed=5)
+        assert collection.count() == 3
+        assert collection.lookup([newer.id])[newer.id] == newer
+        best = collection.search(written[0], 1)[0]
+        assert (best.record, round(best.score, 4)) == (newer, 1.0)
+
+    def test_unknown_ids_and_digests_are_left_out(self, collection: Collection) -> None:
+        write(collection, [record(1)])
+        assert set(collection.lookup([record(1).id, record(2).id])) == {record(1).id}
+        assert collection.lookup([]) == {}
+        assert set(collection.vectors_of([record(1).sha256, "f" * 64])) == {record(1).sha256}
+        assert collection.vectors_of([]) == {}
+        assert collection.upsert([], vectors(0)) == {}
+
+    def test_vectors_are_found_by_content(self, collection: Collection) -> None:
+        written = write(collection, [record(1), record(2)])
+        found = collection.vectors_of([record(2).sha256])[record(2).sha256]
+        np.testing.assert_allclose(found.vector, written[1], atol=2e-3)
+        assert (found.width, found.height) == (640, 480)
+
+    def test_search_ranks_by_cosine(self, collection: Collection) -> None:
+        records = [record(number) for number in range(200)]
+        written = write(collection, records)
+        query = vectors(1, seed=9)[0]
+        cosines = written @ query
+        expected = np.argsort(-cosines)[:10]
+        found = collection.search(query, 10)
+        assert [each.record for each in found] == [records[index] for index in expected]
+        np.testing.assert_allclose([each.score for each in found], cosines[expected], atol=1e-4)
+
+    def test_opposite_and_equal_vectors_score_from_minus_one_to_one(
+        self, collection: Collection
+    ) -> None:
+        one = vectors(1)
+        collection.upsert([record(1), record(2)], np.concatenate([one, -one]))
+        scores = [each.score for each in collection.search(one[0], 2)]
+        assert scores == pytest.approx([1.0, -1.0], abs=1e-4)
+        assert all(-1.0 <= score <= 1.0 for score in scores)
+
+    def test_equal_scores_come_in_the_order_of_their_uris(self, collection: Collection) -> None:
+        records = [record(number) for number in (3, 1, 2)]
+        collection.upsert(records, np.repeat(vectors(1), 3, axis=0))
+        found = collection.search(vectors(1)[0], 3)
+        assert [each.record for each in found] == [record(1), record(2), record(3)]
+
+    def test_k_beyond_the_collection_gives_all_of_it(self, collection: Collection) -> None:
+        write(collection, [record(1), record(2)])
+        assert len(collection.search(vectors(1)[0], 1000)) == 2
+
+    OPERATORS: tuple[Operator, ...] = ("=", "!=", "<", "<=", ">", ">=")
+
+    @pytest.mark.parametrize(
+        ("kind", "values", "probe"),
+        [
+            ("int", [-5, 0, 1999, 2012, 2013], 2012),
+            ("float", [-1.5, 0.0, 0.1, 0.25, 1e12], 0.25),
+            ("str", ["", "Boots", "Casual Shoes", "shoes", "Ärmel"], "Casual Shoes"),
+        ],
+    )
+    def test_filters_mean_what_a_condition_says(
+        self, collection: Collection, kind: FieldType, values: list[Value], probe: Value
+    ) -> None:
+        collection.add_fields({"field": kind})
+        records = [record(number, field=value) for number, value in enumerate(values)]
+        records.append(record(99))
+        write(collection, records)
+        for operator in self.OPERATORS:
+            if kind == "str" and operator not in ("=", "!="):
+                continue
+            condition = Condition("field", operator, probe)
+            expected = {each.id for each in records if condition.holds(each.metadata)}
+            found = collection.search(vectors(1)[0], 100, [condition])
+            assert {each.record.id for each in found} == expected, operator
+            assert collection.count([condition]) == len(expected)
+
+    def test_truth_values_can_be_filtered_on(self, collection: Collection) -> None:
+        collection.add_fields({"new": "bool"})
+        write(collection, [record(1, new=True), record(2, new=False), record(3)])
+        assert collection.count([Condition("new", "=", True)]) == 1
+        assert collection.count([Condition("new", "!=", True)]) == 2
+
+    def test_all_conditions_must_hold(self, collection: Collection) -> None:
+        collection.add_fields({"kind": "str", "year": "int"})
+        write(
+            collection,
+            [record(1, kind="a", year=1), record(2, kind="a", year=2), record(3, kind="b", year=2)],
+        )
+        both = [Condition("kind", "=", "a"), Condition("year", ">=", 2)]
+        assert [each.record.uri for each in collection.search(vectors(1)[0], 9, both)] == [
+            record(2).uri
+        ]
+
+    def test_odd_field_names_work(self, collection: Collection) -> None:
+        names = ["article type", "articleType", "articletype", "prix (€)", "id", "9", "a.b", "uri"]
+        collection.add_fields(dict.fromkeys(names, "int"))
+        values: Metadata = {name: number for number, name in enumerate(names)}
+        write(collection, [replace(record(1), metadata=values), record(2)])
+        assert dict(collection.lookup([record(1).id])[record(1).id].metadata) == values
+        for name, value in values.items():
+            assert collection.count([Condition(name, "=", value)]) == 1
+
+    def test_fields_can_be_added_later_but_not_changed(
+        self, store: VectorStore, collection: Collection
+    ) -> None:
+        collection.add_fields({"year": "int"})
+        write(collection, [record(1, year=2012)])
+        collection.add_fields({"year": "int", "kind": "str"})
+        write(collection, [record(2, year=2013, kind="a")])
+        assert dict(store.open(collection.name).fields) == {"year": "int", "kind": "str"}
+        assert collection.count([Condition("kind", "=", "a")]) == 1
+        with pytest.raises(CollectionMismatchError, match="year"):
+            collection.add_fields({"year": "str"})
+
+    def test_metadata_is_replaced_and_the_vector_kept(self, collection: Collection) -> None:
+        collection.add_fields({"kind": "str", "year": "int"})
+        written = write(collection, [record(1, kind="a", year=1), record(2, kind="b")])
+        collection.set_metadata({record(1).id: {"kind": "z"}, record(9).id: {"kind": "y"}})
+        assert everything(collection) == {
+            record(1).id: record(1, kind="z"),
+            record(2).id: record(2, kind="b"),
+        }
+        assert collection.search(written[0], 1)[0].score == pytest.approx(1.0, abs=1e-4)
+
+    def test_deleting_counts_only_what_was_there(self, collection: Collection) -> None:
+        write(collection, [record(number) for number in range(5)])
+        assert collection.delete([record(1).id, record(3).id, record(77).id]) == 2
+        assert collection.delete([record(1).id]) == 0
+        assert collection.delete([]) == 0
+        assert set(everything(collection)) == {record(number).id for number in (0, 2, 4)}
+
+    def test_scanning_takes_a_folder_and_not_its_namesakes(self, collection: Collection) -> None:
+        uris = [f"file:///a/{name}" for name in ("b/1.jpg", "b/c/2.jpg", "bc/3.jpg", "b%20/4.jpg")]
+        records = [
+            ImageRecord(uri, f"{number:064x}", 1, 1, 1, 1) for number, uri in enumerate(uris)
+        ]
+        write(collection, records)
+        assert {each.uri for each in everything(collection, "file:///a/b/").values()} == set(
+            uris[:2]
+        )
+        assert len(everything(collection)) == 4
+
+    def test_copies_are_counted(self, collection: Collection) -> None:
+        collection.add_fields({"year": "int"})
+        write(
+            collection,
+            [record(1, content=7, year=1), record(2, content=7, year=2), record(3, content=8)],
+        )
+        digests = [record(0, content=7).sha256, record(0, content=8).sha256, "f" * 64]
+        assert collection.copies(digests) == {digests[0]: 2, digests[1]: 1}
+        assert collection.copies(digests, [Condition("year", "=", 2)]) == {digests[0]: 1}
+
+    def test_many_records_go_in_and_out(self, collection: Collection) -> None:
+        collection.add_fields({"number": "int"})
+        for start in range(0, 3000, 500):
+            write(
+                collection, [record(number, number=number) for number in range(start, start + 500)]
+            )
+        ids = [record(number).id for number in range(3000)]
+        assert collection.count() == 3000
+        assert len(collection.lookup(ids)) == 3000
+        assert set(everything(collection)) == set(ids)
+        assert collection.delete(ids[:2500]) == 2500
+        assert collection.count() == 500
+
+    def test_another_handle_sees_what_was_written(
+        self, store: VectorStore, collection: Collection
+    ) -> None:
+        reader = store.open(collection.name)
+        assert reader.count() == 0
+        collection.add_fields({"year": "int"})
+        write(collection, [record(1, year=2012)])
+        assert reader.count([Condition("year", "=", 2012)]) == 1
+        assert reader.search(vectors(1)[0], 1)[0].record == record(1, year=2012)
+
+    def test_one_thread_reads_while_another_writes(self, collection: Collection) -> None:
+        write(collection, [record(0)])
+        failures: list[BaseException] = []
+        done = threading.Event()
+
+        def read() -> None:
+            try:
+                while not done.is_set():
+                    assert record(0).id in collection.lookup([record(0).id])
+                    assert collection.vectors_of([record(0).sha256])
+            except BaseException as error:
+                failures.append(error)
+
+        readers = [threading.Thread(target=read) for _ in range(2)]
+        for reader in readers:
+            reader.start()
+        for start in range(1, 200, 20):
+            write(collection, [record(number) for number in range(start, start + 20)], seed=start)
+        done.set()
+        for reader in readers:
+            reader.join()
+        assert failures == []
+        assert collection.count() == 201
+
+    def test_writing_is_a_right_that_can_be_taken_again(
+        self, store: VectorStore, name: str
+    ) -> None:
+        for _ in range(2):
+            with store.writing(name):
+                pass
+
+    def test_optimizing_keeps_everything(self, collection: Collection) -> None:
+        for number in range(12):
+            write(collection, [record(number)], seed=number)
+        collection.optimize()
+        assert len(everything(collection)) == 12
+        assert len(collection.search(vectors(1)[0], 50)) == 12
+
+    def test_info_tells_what_is_there(self, collection: Collection) -> None:
+        collection.add_fields({"year": "int"})
+        write(collection, [record(1), record(2)])
+        info = collection.info()
+        assert (info.name, info.stamp, info.images) == (collection.name, STAMP, 2)
+        assert dict(info.fields) == {"year": "int"}
+        assert info.bytes is None or info.bytes > 0
+        assert info.to_dict()["model"] == STAMP.model
+
+    def test_vectors_are_found_by_id(self, collection: Collection) -> None:
+        written = write(collection, [record(number) for number in range(3)])
+        found = collection.vectors([record(2).id, record(0).id, record(9).id])
+        assert set(found) == {record(0).id, record(2).id}
+        np.testing.assert_allclose(found[record(2).id], written[2], atol=1e-4)
+        assert collection.vectors([]) == {}
+
+    def test_a_successor_is_not_seen_before_it_takes_the_place(
+        self, store: VectorStore, collection: Collection, name: str
+    ) -> None:
+        write(collection, [record(1), record(2)])
+        new = store.successor(name, OTHER_STAMP)
+        write(new, [record(3)])
+        assert [each for each in store.names() if name in each] == [name]
+        assert (store.open(name).stamp, store.open(name).count()) == (STAMP, 2)
+        store.promote(name, OTHER_STAMP)
+        assert [each for each in store.names() if name in each] == [name]
+        assert everything(store.open(name)) == {record(3).id: record(3)}
+        assert store.open(name).stamp == OTHER_STAMP
+        with pytest.raises(StoreError, match="again"):
+            collection.count()
+
+    def test_a_successor_goes_on_where_it_was(
+        self, store: VectorStore, collection: Collection, name: str
+    ) -> None:
+        write(store.successor(name, OTHER_STAMP), [record(3)])
+        assert store.successor(name, OTHER_STAMP).count() == 1
+        assert store.successor(name, replace(OTHER_STAMP, model="third")).count() == 0
+        assert store.open(name).stamp == STAMP
+        assert store.successor(name, OTHER_STAMP).count() == 0

@@ -1,0 +1,467 @@
+"""The commands are a contract: options, output, exit codes."""
+
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imgsearch import __version__
+from imgsearch.cli import app
+from tests.conftest import SAMPLES, Cli, Painter, Result
+
+LITE0 = "efficientnet-lite0"
+COMMANDS = ["ingest", "query", "info", "remove", "copy", "models", "eval"]
+TSHIRT = SAMPLES / "images" / "10101.jpg"
+
+
+@pytest.fixture
+def filled(cli: Cli, paint: Painter, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of four pictures and a table, in the default collection of the default store."""
+    monkeypatch.setenv("IMGSEARCH_MODEL", LITE0)
+    folder = [paint(f"shop/{number}.png", number) for number in range(4)][-1].parent
+    (folder / "styles.csv").write_text("id,kind,year\n0,Casual Shoes,2010\n1,Hats,2012\n")
+    assert cli("ingest", folder, "--quiet") == Result(0, "", "")
+    return folder
+
+
+class TestHelp:
+    @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], *([c, "--help"] for c in COMMANDS)])
+    def test_help_goes_to_stdout(self, cli: Cli, words: list[str]) -> None:
+        result = cli(*words)
+        assert "Usage" in result.out + result.err
+        assert result.code == (0 if words else 2)
+
+    def test_every_command_and_option_is_explained(self) -> None:
+        from typer.main import get_command
+
+        top: Any = get_command(app)
+        assert sorted(top.commands) == sorted(COMMANDS)
+        for command in top.commands.values():
+            assert command.help
+            for parameter in command.params:
+                assert getattr(parameter, "help", None), f"{command.name} {parameter.name}"
+
+    def test_the_version_is_told(self, cli: Cli) -> None:
+        assert cli("--version") == Result(0, f"imgsearch {__version__}\n", "")
+
+    def test_completion_can_be_installed(self, cli: Cli) -> None:
+        assert "--install-completion" in cli("--help").out
+
+
+class TestIngest:
+    KEYS = (
+        *("collection", "store", "model", "runtime", "device"),
+        *("found", "indexed", "reused", "skipped", "rejected", "removed"),
+        *("seconds", "images_per_second", "busy", "limit"),
+    )
+
+    def test_json_is_one_object_with_the_accounts(self, cli: Cli, filled: Path) -> None:
+        (filled / "bad.jpg").write_text("no picture")
+        shutil.copy(filled / "1.png", filled / "copy.png")
+        (filled / "3.png").unlink()
+        result = cli("ingest", filled, "--json", "--prune")
+        told = result.json
+        assert tuple(told)[: len(self.KEYS)] == self.KEYS
+        assert told["found"] == 5
+        assert (told["indexed"], told["reused"], told["skipped"]) == (0, 1, 3)
+        assert (told["rejected"], told["removed"]) == (1, 1)
+        assert (told["collection"], told["model"]) == ("images", LITE0)
+        assert result.code == 0
+
+    def test_the_time_of_each_stage_and_the_limit_are_told(self, cli: Cli, paint: Painter) -> None:
+        words = ("ingest", paint("one/1.png", 1).parent, "--model", LITE0)
+        told = cli(*words, "--json").json
+        assert list(told["busy"]) == ["scan", "read", "decode", "encode", "write", "index"]
+        assert min(told["busy"].values()) >= 0
+        assert told["limit"] == max(told["busy"], key=told["busy"].get)
+        paint("one/2.png", 2)
+        out = cli(*words).out
+        assert "at work: scan " in out
+        assert "; the limit was " in out
+
+    def test_the_summary_names_what_was_rejected(self, cli: Cli, filled: Path) -> None:
+        (filled / "bad.jpg").write_text("no picture")
+        out = cli("ingest", filled).out
+        assert "5 found: 0 indexed, 0 reused, 4 skipped, 1 rejected" in out
+        assert f"rejected {filled / 'bad.jpg'}: not a picture" in out
+
+    def test_the_report_has_a_line_for_each_file_that_was_not_skipped(
+        self, cli: Cli, filled: Path, tmp_path: Path
+    ) -> None:
+        (filled / "bad.jpg").write_text("no picture")
+        shutil.copy(filled / "1.png", filled / "copy\n2.png")
+        report = tmp_path / "report.jsonl"
+        cli("ingest", filled, "--report", report)
+        lines = [json.loads(line) for line in report.read_text().splitlines()]
+        assert [set(line) for line in lines] == [{"uri", "status", "reason"}] * 2
+        assert {line["status"] for line in lines} == {"rejected", "reused"}
+
+    def test_strict_turns_rejections_into_a_failure(self, cli: Cli, filled: Path) -> None:
+        assert cli("ingest", filled, "--strict").code == 0
+        (filled / "bad.jpg").write_text("no picture")
+        assert cli("ingest", filled).code == 0
+        assert cli("ingest", filled, "--strict").code == 1
+
+    def test_paths_come_from_stdin_by_line_or_by_nul(self, cli: Cli, filled: Path) -> None:
+        names = [os.fsencode(filled / f"{number}.png") for number in range(3)]
+        for separator in (b"\n", b"\0"):
+            told = cli("ingest", "-", "--json", stdin=separator.join(names)).json
+            assert (told["found"], told["skipped"]) == (3, 3)
+
+    @pytest.mark.parametrize(
+        ("words", "code", "message"),
+        [
+            (["/no/such/folder"], 1, "no such file or folder"),
+            (["{empty}"], 1, "no picture found"),
+            (["{filled}", "--metadata", "/no/such.csv"], 1, "no/such.csv"),
+            (["{filled}", "--model", "resnet50"], 1, "made with efficientnet-lite0"),
+            (["{filled}", "--model", "nonsense", "--collection", "other"], 1, "nonsense"),
+            (["{filled}", "--device", "cuda:7", "--collection", "other"], 1, "cuda:7"),
+            (["{filled}", "--weights", "/no/such.pth", "--collection", "o"], 1, "such.pth"),
+            (["{filled}", "--report", "/no/such/report.jsonl"], 1, "cannot be written"),
+            (["{filled}", "--store", "gopher://x"], 2, "not known"),
+            (["{filled}", "--collection", "a/b"], 2, "cannot name a collection"),
+            (["{filled}", "--batch-size", "0"], 2, "batch-size"),
+            (["{filled}", "--limit", "many"], 2, "limit"),
+            (["{filled}", "--no-such-flag"], 2, "no-such-flag"),
+            ([], 2, "SOURCE"),
+        ],
+    )
+    def test_errors_are_one_line_and_a_code(
+        self, cli: Cli, filled: Path, tmp_path: Path, words: list[str], code: int, message: str
+    ) -> None:
+        (tmp_path / "empty").mkdir()
+        filled_in = [w.format(filled=filled, empty=tmp_path / "empty") for w in words]
+        result = cli("ingest", *filled_in)
+        assert (result.code, result.out) == (code, "")
+        assert message in result.err
+        assert "Traceback" not in result.err
+
+
+class TestQuery:
+    def test_json_has_the_promised_shape(self, cli: Cli, filled: Path) -> None:
+        result = cli("query", filled / "1.png", "--json", "--k", "2")
+        told = result.json
+        assert list(told) == ["collection", "model", "query", "seconds", "hits"]
+        assert told["query"] == str(filled / "1.png")
+        first = told["hits"][0]
+        assert list(first) == ["rank", "score", "id", "uri", "path", "sha256", "copies", "metadata"]
+        assert first["path"] == str(filled / "1.png")
+        assert first["score"] == pytest.approx(1.0, abs=1e-5)
+        assert first["metadata"] == {"kind": "Hats", "year": 2012}
+        assert len(told["hits"]) == 2
+
+    def test_the_table_has_rank_score_path_and_fields(self, cli: Cli, filled: Path) -> None:
+        out = cli("query", filled / "1.png").out
+        assert re.search(r"1 +1\.0000 +\S+1\.png +Hats +2012", out)
+        assert "year" not in cli("query", filled / "1.png", "--show", "kind").out
+
+    def test_paths_alone_can_be_piped_on(self, cli: Cli, filled: Path) -> None:
+        first = str(filled / "1.png")
+        assert cli("query", first, "--paths").out.splitlines()[0] == first
+        assert cli("query", first, "--paths", "-0").out.split("\0")[0] == first
+
+    def test_conditions_filter_the_hits(self, cli: Cli, filled: Path) -> None:
+        where = ["--where", "kind=Casual Shoes", "--where", "year < 2012"]
+        hits = cli("query", filled / "1.png", "--json", *where).json["hits"]
+        assert [Path(hit["path"]).name for hit in hits] == ["0.png"]
+
+    def test_the_picture_may_come_from_stdin(self, cli: Cli, filled: Path) -> None:
+        told = cli("query", "-", "--json", stdin=(filled / "2.png").read_bytes()).json
+        assert Path(told["hits"][0]["path"]).name == "2.png"
+
+    def test_nothing_similar_enough_is_said_and_no_failure(self, cli: Cli, filled: Path) -> None:
+        result = cli("query", TSHIRT, "--min-score", "0.9999")
+        assert (result.code, result.out) == (0, "nothing matches\n")
+
+    def test_the_gallery_is_one_file(self, cli: Cli, filled: Path, tmp_path: Path) -> None:
+        page = tmp_path / "hits.html"
+        assert cli("query", filled / "1.png", "--gallery", page).code == 0
+        html = page.read_text(encoding="utf-8")
+        assert html.count("data:image/webp") == 5
+        assert "Hats" in html
+
+    @pytest.mark.parametrize(
+        ("words", "code", "message"),
+        [
+            (["/no/such.jpg"], 1, "no such file"),
+            (["{folder}"], 1, "one picture"),
+            (["{folder}/styles.csv"], 1, "not a picture"),
+            (["{picture}", "--collection", "nowhere"], 1, "no collection nowhere"),
+            (["{picture}", "--where", "colour=red"], 2, "kind, year"),
+            (["{picture}", "--where", "year=soon"], 2, "int"),
+            (["{picture}", "--where", "year"], 2, "FIELD OP VALUE"),
+            (["{picture}", "--show", "colour"], 2, "no such field"),
+            (["{picture}", "--json", "--paths"], 2, "one of them"),
+            (["{picture}", "--k", "0"], 2, "--k"),
+            (["{picture}", "--min-score", "7"], 2, "min-score"),
+            (["{picture}", "--gallery", "{picture}"], 2, "not overwritten"),
+            (["{picture}", "--device", "abacus"], 1, "abacus"),
+        ],
+    )
+    def test_errors_are_one_line_and_a_code(
+        self, cli: Cli, filled: Path, words: list[str], code: int, message: str
+    ) -> None:
+        named = [word.format(folder=filled, picture=filled / "1.png") for word in words]
+        result = cli("query", *named)
+        assert (result.code, result.out) == (code, "")
+        assert message in result.err
+        assert "Traceback" not in result.err
+
+
+class TestInfoAndRemove:
+    def test_info_has_the_promised_shape(self, cli: Cli, filled: Path) -> None:
+        told = cli("info", "--json").json
+        assert list(told) == ["store", "collections"]
+        (one,) = told["collections"]
+        keys = ["name", "model", "stamp", "dimension", "images", "fields", "bytes", "details"]
+        assert list(one) == keys
+        assert (one["name"], one["model"], one["images"]) == ("images", LITE0, 4)
+        assert one["fields"] == {"kind": "str", "year": "int"}
+        assert one["stamp"]["weights"].startswith("57934424")
+
+    def test_info_of_nothing_says_what_to_do(self, cli: Cli) -> None:
+        assert "imgsearch ingest" in cli("info").out
+        assert cli("info", "--json").json["collections"] == []
+
+    def test_files_and_folders_are_removed_and_left_on_disk(self, cli: Cli, filled: Path) -> None:
+        assert cli("remove", filled / "1.png", "--json").json["removed"] == 1
+        assert cli("info", "--json").json["collections"][0]["images"] == 3
+        assert cli("remove", filled, "--json").json["removed"] == 3
+        assert (filled / "1.png").exists()
+
+    def test_what_is_gone_from_disk_can_be_removed(self, cli: Cli, filled: Path) -> None:
+        shutil.rmtree(filled)
+        assert cli("remove", filled, "--json").json["removed"] == 4
+
+    def test_one_unknown_path_stops_the_whole_removal(self, cli: Cli, filled: Path) -> None:
+        result = cli("remove", filled / "1.png", filled / "none.png")
+        assert result.code == 1
+        assert "nothing was removed" in result.err
+        assert cli("info", "--json").json["collections"][0]["images"] == 4
+
+    def test_a_collection_goes_only_by_an_explicit_name_and_a_yes(
+        self, cli: Cli, filled: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("IMGSEARCH_COLLECTION", "images")
+        assert cli("remove", "--yes").code == 2
+        assert cli("remove", "--collection", "images").code == 2
+        assert cli("remove", "--collection", "images", "--yes").code == 0
+        assert cli("info", "--json").json["collections"] == []
+        assert cli("remove", "--collection", "images", "--yes").code == 1
+
+
+class TestSettings:
+    def test_a_flag_beats_a_variable_beats_the_default(
+        self, cli: Cli, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        default = cli("info", "--json").json["store"]
+        assert default == str(Path(os.environ["IMGSEARCH_HOME"]) / "store")
+        monkeypatch.setenv("IMGSEARCH_STORE", str(tmp_path / "variable"))
+        assert cli("info", "--json").json["store"] == str(tmp_path / "variable")
+        told = cli("info", "--json", "--store", tmp_path / "flag").json
+        assert told["store"] == str(tmp_path / "flag")
+        monkeypatch.setenv("IMGSEARCH_STORE", "")
+        assert cli("info", "--json").json["store"] == default
+
+    def test_every_variable_is_obeyed(
+        self, cli: Cli, filled: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("IMGSEARCH_COLLECTION", "other")
+        monkeypatch.setenv("IMGSEARCH_MODEL", "nonsense")
+        assert "nonsense" in cli("ingest", filled).err
+        monkeypatch.setenv("IMGSEARCH_MODEL", LITE0)
+        assert cli("ingest", filled, "--json").json["collection"] == "other"
+        monkeypatch.setenv("IMGSEARCH_DEVICE", "abacus")
+        assert "abacus" in cli("query", filled / "1.png").err
+
+
+def python(code: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "allowed"),
+    [(["--help"], []), (["query", "--help"], []), (["info"], ["lance", "pyarrow"])],
+)
+def test_help_and_info_load_nothing_heavy(words: list[str], allowed: list[str]) -> None:
+    heavy = ["torch", "torchvision", "lance", "pyarrow", "numpy", "PIL", "jinja2", "pandas"]
+    banned = set(heavy) - set(allowed) - ({"numpy"} if allowed else set())
+    done = python(
+        "import sys\n"
+        "from imgsearch.cli import main\n"
+        f"sys.argv = ['imgsearch', *{words!r}]\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as stop:\n"
+        "    assert not stop.code\n"
+        f"print('LOADED', sorted({banned!r} & set(sys.modules)))\n"
+    )
+    assert "LOADED []" in done.stdout, done.stdout[-300:] + done.stderr
+
+
+def test_the_embedded_store_leaves_pandas_unloaded(tmp_path: Path) -> None:
+    """pyarrow would load it, where it is installed; here something stands in for it."""
+    (tmp_path / "pandas.py").write_text("raise SystemExit('pandas was loaded')\n")
+    done = python(
+        "import sys\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "import imgsearch.stores.lance_store, pyarrow\n"
+        "pyarrow.array([1.5])\n"
+        "assert 'pandas' not in sys.modules\n",
+        str(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_module_loads_torch_but_its_adapters() -> None:
+    modules = [
+        path.relative_to(SAMPLES.parent).with_suffix("").as_posix().replace("/", ".")
+        for path in sorted((SAMPLES.parent / "imgsearch").rglob("*.py"))
+        if path.stem not in ("export", "torch_runtime", "torchvision_models", "__main__")
+    ]
+    done = python(f"import sys, {', '.join(modules)}\nprint('torch' in sys.modules)\n")
+    assert done.stdout == "False\n", done.stderr
+
+
+def test_an_unexpected_error_is_told_without_a_traceback(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("by a bug")
+
+    monkeypatch.setattr("imgsearch.stores.open_store", broken)
+    result = cli("info")
+    assert result.code == 1
+    assert "ZeroDivisionError: by a bug" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_a_file_name_cannot_send_commands_to_the_terminal(
+    cli: Cli, filled: Path, paint: Painter
+) -> None:
+    paint("shop/evil\x1b[2J[red]name\n.png", 9)
+    cli("ingest", filled, "--quiet")
+    out = cli("query", filled / "1.png").out
+    assert "\x1b" not in out
+    assert "evil\\x1b[2J[red]name\\n.png" in out
+
+
+posix = pytest.mark.skipif(os.name == "nt", reason="signals and terminals of POSIX")
+_SLOW_INGEST = """
+import sys, time
+import imgsearch.encoders, imgsearch.ingest as module
+from imgsearch.cli import main
+from tests.fakes import ColourEncoder
+class Slow(ColourEncoder):
+    def encode(self, pixels):
+        time.sleep(0.2)
+        return super().encode(pixels)
+real = module.ingest
+def ingest(*args, **options):
+    return real(*args, encoder_opener=Slow().open, **options)
+module.ingest = ingest
+main()
+"""
+
+
+@posix
+class TestSignals:
+    def start(self, folder: Path, *words: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", _SLOW_INGEST, "ingest", str(folder), "--json"]
+        return subprocess.Popen(
+            [*command, "--batch-size", "2", "--report", str(folder / "report"), *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait_until_under_way(self, folder: Path) -> None:
+        # The store appears with the first batch that is written.
+        store = Path(os.environ["IMGSEARCH_HOME"]) / "store" / "images.lance"
+        deadline = time.monotonic() + 60
+        while not store.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    @pytest.fixture
+    def folder(self, paint: Painter) -> Path:
+        return [paint(f"shop/{number:03}.png", number) for number in range(120)][-1].parent
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_once_writes_what_is_in_flight_and_prints_the_summary(
+        self, cli: Cli, folder: Path, number: signal.Signals
+    ) -> None:
+        process = self.start(folder)
+        self.wait_until_under_way(folder)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 130, err
+        assert "once more stops now" in err
+        told = json.loads(out)
+        assert told["interrupted"]
+        assert 0 < told["indexed"] < 120
+        assert cli("info", "--json").json["collections"][0]["images"] == told["indexed"]
+
+    def test_twice_stops_now_and_the_store_opens(self, cli: Cli, folder: Path) -> None:
+        process = self.start(folder, "--quiet")
+        self.wait_until_under_way(folder)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=10)
+        assert process.returncode == 130
+        there = cli("info", "--json").json["collections"][0]["images"]
+        assert 0 <= there < 120
+
+
+@posix
+def test_on_a_terminal_there_is_a_bar_and_elsewhere_neither_bar_nor_colour(
+    cli: Cli, filled: Path
+) -> None:
+    (filled / "new.png").write_bytes((filled / "1.png").read_bytes())
+    assert "\x1b" not in cli("ingest", filled).err
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "imgsearch", "ingest", str(filled), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        env=os.environ | {"TERM": "xterm-256color"},
+    )
+    os.close(slave)
+    seen = b""
+    while process.poll() is None or select.select([master], [], [], 0)[0]:
+        if select.select([master], [], [], 0.1)[0]:
+            try:
+                seen += os.read(master, 4096)
+            except OSError:
+                break
+    out = process.communicate()[0]
+    os.close(master)
+    assert json.loads(out)["found"] == 5
+    assert b"pictures" in seen
+    assert b"\x1b[" in seen
+
+
+def test_a_reader_that_has_had_enough_is_no_error(filled: Path) -> None:
+    script = f"{sys.executable} -m imgsearch query {filled / '1.png'} --json | head -c 1"
+    done = subprocess.run(script, shell=True, capture_output=True, text=True, check=False)
+    assert done.stdout == "{"
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr

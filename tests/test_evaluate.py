@@ -1,0 +1,107 @@
+"""`evaluate` counts as its words say, and `imgsearch eval` shows it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from imgsearch.encoders.base import normalised
+from imgsearch.errors import MetadataError
+from imgsearch.evaluate import evaluate
+from imgsearch.records import Condition, ImageRecord, Scored, Stamp
+from imgsearch.stores import open_store
+from imgsearch.stores.base import Collection
+from tests.conftest import Cli
+
+STAMP = Stamp("colours", "0" * 64, "none", 2)
+
+
+def filled(folder: Path, pictures: Sequence[tuple[float, str | None, int]]) -> Collection:
+    """Pictures by direction in degrees, kind, and content."""
+    collection = open_store(str(folder)).create("images", STAMP)
+    collection.add_fields({"kind": "str"})
+    records = [
+        ImageRecord(f"file:///{n:03}.jpg", f"{content:064x}", 1, 1, 1, 1, {"kind": k} if k else {})
+        for n, (_, k, content) in enumerate(pictures)
+    ]
+    angles = np.radians([angle for angle, _, _ in pictures])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    collection.upsert(records, normalised(vectors))
+    return collection
+
+
+def test_precision_is_the_share_of_hits_with_the_querys_label(tmp_path: Path) -> None:
+    pictures = [(0, "hat", 0), (1, "hat", 1), (90, "shoe", 2), (92, "shoe", 3), (50, None, 4)]
+    report = evaluate(filled(tmp_path, pictures), "kind")
+    assert (report.pictures, report.labelled, report.queries) == (5, 4, 4)
+    assert report.index == report.exact
+    assert report.index.p1 == 1.0
+    assert report.index.p10 == pytest.approx(0.1)  # one of ten
+    assert report.index.map10 == 1.0  # there is only that one
+    assert report.recall == report.filtered_recall == 1.0
+
+
+def test_a_wrong_first_hit_costs(tmp_path: Path) -> None:
+    report = evaluate(filled(tmp_path, [(0, "hat", 0), (1, "shoe", 1), (3, "hat", 2)]), "kind")
+    # Both hats meet the shoe first and a hat second; the shoe has no like.
+    assert report.index.p1 == 0.0
+    assert report.index.map10 == pytest.approx((0.5 + 0.5 + 0.0) / 3)
+
+
+def test_copies_of_the_query_prove_nothing(tmp_path: Path) -> None:
+    pictures = [(0, "hat", 7), (0, "hat", 7), (5, "shoe", 1), (9, "shoe", 2)]
+    report = evaluate(filled(tmp_path, pictures), "kind")
+    assert report.index.p1 == pytest.approx(0.5)  # that of the shoes alone
+
+
+def test_a_sample_is_always_the_same(tmp_path: Path) -> None:
+    pictures = [(n * 7.3 % 90, "hat" if n % 3 else "shoe", n) for n in range(60)]
+    collection = filled(tmp_path, pictures)
+    report = evaluate(collection, "kind", sample=20)
+    assert report.queries == 20
+    assert evaluate(collection, "kind", sample=20) == report
+    assert evaluate(collection, "kind", sample=None).queries == 60
+
+
+class Forgetful:
+    """A collection whose index misses the best of each answer."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._collection, name)
+
+    def search(
+        self, vector: Any, k: int, where: Sequence[Condition] = (), *, exact: bool = False
+    ) -> list[Scored]:
+        answer = self._collection.search(vector, k + 2, where, exact=True)
+        return answer[:k] if exact or where else [answer[0], *answer[2:]][:k]
+
+
+def test_recall_tells_what_the_index_misses(tmp_path: Path) -> None:
+    collection: Any = Forgetful(filled(tmp_path, [(n * 2.1, "hat", n) for n in range(40)]))
+    report = evaluate(collection, "kind")
+    assert report.recall == pytest.approx(0.9)
+    assert report.filtered_recall == 1.0
+
+
+def test_a_field_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    collection = filled(tmp_path, [(0, "hat", 0), (1, None, 1)])
+    with pytest.raises(MetadataError, match="no such field; the collection has kind"):
+        evaluate(collection, "colour")
+    with pytest.raises(MetadataError, match="fewer than two"):
+        evaluate(collection, "kind")
+
+
+def test_the_real_model_on_real_samples(cli: Cli, sample_store: str) -> None:
+    words = ("eval", "--label", "articleType", "--store", sample_store)
+    told = cli(*words, "--all", "--json").json
+    assert told["queries"] == told["labelled"] > 50
+    assert told["index"]["p1"] == 1.0
+    assert told["recall"] == told["filtered_recall"] == 1.0
+    shown = cli(*words, "--sample", "5").out
+    assert "5 queries of" in shown
+    assert "mAP@10" in shown

@@ -1,0 +1,220 @@
+"""The gallery: one file, complete, safe, and never written over something else."""
+
+import os
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from imgsearch.errors import SourceError, UsageError
+from imgsearch.gallery import write_gallery
+from imgsearch.records import Hit, ImageRecord, Metadata, path_to_uri
+from tests.conftest import SAMPLES
+
+SHIRT = str(SAMPLES / "images" / "10101.jpg")
+ATTACK = "<script>alert(1)</script>\"' onerror=alert(2) x='"
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags with their attributes, and the text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.html = html
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def hit(
+    path: str = SHIRT, rank: int = 1, metadata: Metadata | None = None, copies: int = 1
+) -> Hit:  # fmt: skip
+    record = ImageRecord(path_to_uri(path), "0" * 64, 1, 1, 1, 1, metadata or {})
+    return Hit(rank, 0.98765, record, copies)
+
+
+def gallery(
+    folder: Path, *hits: Hit, query: str | bytes = SHIRT, name: str = "10101.jpg"
+) -> Page:  # fmt: skip
+    file = folder / "gallery.html"
+    write_gallery(str(file), query, name, hits, "3 of 60 pictures")
+    return Page(file.read_text(encoding="utf-8"))
+
+
+def test_it_shows_the_query_and_every_hit(tmp_path: Path) -> None:
+    page = gallery(
+        tmp_path,
+        hit(metadata={"articleType": "Tshirts", "year": 2011}),
+        hit(str(SAMPLES / "images" / "10102.jpg"), rank=2, copies=3),
+    )
+    pictures = page.all("img")
+    assert len(pictures) == 3
+    assert all((picture["src"] or "").startswith("data:image/webp;base64,") for picture in pictures)
+    assert [link["href"] for link in page.all("a")] == [
+        path_to_uri(SHIRT),
+        path_to_uri(str(SAMPLES / "images" / "10102.jpg")),
+    ]
+    for shown in ("Like 10101.jpg", "3 of 60 pictures", "0.9877", "Tshirts", "2011", "x3"):
+        assert shown in page.text
+
+
+def test_it_needs_nothing_from_elsewhere_and_runs_nothing(tmp_path: Path) -> None:
+    page = gallery(tmp_path, hit(metadata={"page": "https://example.com/x.png"}))
+    assert not page.all("script") + page.all("link") + page.all("iframe") + page.all("form")
+    assert not re.search(r"url\(|@import|\son\w+=", page.html)
+    sources = [value for _, attributes in page.tags for name, value in attributes.items()
+               if name in ("src", "href", "srcset", "poster", "action")]  # fmt: skip
+    assert all((value or "").startswith(("data:", "file:")) for value in sources)
+    (policy,) = [
+        meta["content"] or ""
+        for meta in page.all("meta")
+        if meta.get("http-equiv") == "Content-Security-Policy"
+    ]
+    assert "default-src 'none'" in policy
+    assert "script" not in policy
+
+
+def test_it_fits_a_phone_and_the_dark(tmp_path: Path) -> None:
+    page = gallery(tmp_path, hit())
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all(
+        "meta"
+    )
+    assert {"name": "color-scheme", "content": "light dark"} in page.all("meta")
+    assert "prefers-color-scheme: dark" in page.html
+
+
+def test_hostile_names_and_metadata_stay_text(tmp_path: Path) -> None:
+    attack = ATTACK.replace("/", "|")  # no file name has a slash
+    page = gallery(
+        tmp_path,
+        hit(f"/pictures/{attack}.jpg", metadata={ATTACK: ATTACK, "b": "{{ 7 * 7 }}"}),
+        name=attack,
+    )
+    assert not page.all("script")
+    assert all(not name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert page.text.count(attack) == 3  # title, heading, name
+    assert page.text.count(ATTACK) == 2  # field, value
+    assert "{{ 7 * 7 }}" in page.text
+
+
+def test_names_that_deceive_the_eye_are_written_out(tmp_path: Path) -> None:
+    page = gallery(
+        tmp_path,
+        hit("/pictures/safe\u202egpj.exe", metadata={"n": "a\x1b[31m\u2066b"}),
+        hit("/pictures/two\nlines.jpg", rank=2),
+        hit("/pictures/" + os.fsdecode(b"caf\xe9.jpg"), rank=3),
+        hit("/pictures/👨‍👩‍👧 família می‌خواهم.jpg", rank=4),
+    )
+    for shown in (
+        "safe\\u202egpj.exe",
+        "a\\x1b[31m\\u2066b",
+        "\\udce9.jpg",
+        "👨‍👩‍👧 família می‌خواهم.jpg",
+    ):
+        assert shown in page.text
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\x1b]", page.html)
+
+
+def test_a_link_that_is_no_place_is_no_link(tmp_path: Path) -> None:
+    record = ImageRecord("javascript:alert(1)", "0" * 64, 1, 1, 1, 1)
+    page = gallery(tmp_path, Hit(1, 0.5, record))
+    assert not page.all("a")
+    assert "javascript:alert(1)" in page.text
+
+
+def test_fields_beyond_the_first_few_unfold(tmp_path: Path) -> None:
+    fields: Metadata = {f"field{number}": number for number in range(9)}
+    page = gallery(tmp_path, hit(metadata=fields))
+    assert "5 more" in page.text
+    assert all(name in page.text for name in fields)
+
+
+def test_a_hit_whose_file_is_gone_is_still_told(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    page = gallery(tmp_path, hit(str(tmp_path / "gone.jpg")), hit(str(tmp_path / "broken.jpg"), 2))
+    assert len(page.all("img")) == 1  # the query
+    assert page.text.count("gone or cannot be read") == 2
+    assert "gone.jpg" in page.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no named pipes in folders there")
+def test_a_hit_that_became_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    assert "gone or cannot be read" in gallery(tmp_path, hit(str(tmp_path / "a.jpg"))).text
+
+
+def test_no_hits_are_told_so(tmp_path: Path) -> None:
+    page = gallery(tmp_path)
+    assert "Nothing matches." in page.text
+    assert not page.all("li")
+
+
+def test_the_query_may_be_bytes(tmp_path: Path) -> None:
+    page = gallery(tmp_path, query=Path(SHIRT).read_bytes())
+    assert len(page.all("img")) == 1
+
+
+# The file
+
+
+def test_a_gallery_is_replaced_and_anything_else_is_not(tmp_path: Path) -> None:
+    gallery(tmp_path, hit())
+    assert "Nothing matches." in gallery(tmp_path).text
+    file = tmp_path / "gallery.html"
+    for old in (b"", b"\xef\xbb\xbf\n<!DOCTYPE HTML PUBLIC>", b"<html lang=en>"):
+        file.write_bytes(old)
+        gallery(tmp_path)
+    for precious in (b"\xff\xd8\xff a picture", b"id,name\n1,x\n", b" "):
+        file.write_bytes(precious)
+        if precious.strip():
+            with pytest.raises(UsageError, match="no HTML; not overwritten"):
+                gallery(tmp_path)
+            assert file.read_bytes() == precious
+
+
+def test_what_is_no_file_is_not_written_to(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is no file"):
+        write_gallery(str(tmp_path), SHIRT, "x", [], "")
+    with pytest.raises(SourceError, match="cannot be written: No such file or directory"):
+        write_gallery(str(tmp_path / "nowhere" / "g.html"), SHIRT, "x", [], "")
+
+
+def test_a_failure_leaves_the_old_gallery_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery(tmp_path, hit())
+    before = (tmp_path / "gallery.html").read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(SourceError, match="No space left on device"):
+        gallery(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["gallery.html"]
+    assert (tmp_path / "gallery.html").read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such modes and links there")
+def test_it_has_the_usual_mode_and_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "gallery.html").symlink_to(tmp_path / "real" / "page.html")
+    before = os.umask(0o027)
+    try:
+        gallery(tmp_path, hit())
+    finally:
+        os.umask(before)
+    assert (tmp_path / "gallery.html").is_symlink()
+    assert (tmp_path / "real" / "page.html").stat().st_mode & 0o777 == 0o640

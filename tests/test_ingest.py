@@ -1,0 +1,678 @@
+"""The pipeline: what becomes of each file, run after run, and after faults."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from PIL import Image
+
+from imgsearch import images
+from imgsearch import ingest as ingest_module
+from imgsearch.encoders import EncoderRequest
+from imgsearch.errors import (
+    CollectionMismatchError,
+    DeviceMemoryError,
+    MetadataError,
+    NothingFoundError,
+    SourceError,
+    StoreError,
+)
+from imgsearch.events import Counted, Event, Note, Outcome
+from imgsearch.ingest import IngestOptions, IngestReport, ingest
+from imgsearch.records import ImageRecord, path_to_uri
+from imgsearch.stores import VectorStore, open_store
+from imgsearch.stores.base import Vectors
+from imgsearch.stores.lance_store import LanceCollection
+from tests.conftest import Painter
+from tests.fakes import ColourEncoder
+
+Run = Callable[..., IngestReport]
+Shop = Callable[[int], Path]
+
+
+@pytest.fixture
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VectorStore]:
+    with open_store(str(tmp_path_factory.mktemp("store"))) as opened:
+        yield opened
+
+
+@pytest.fixture
+def encoder() -> ColourEncoder:
+    return ColourEncoder()
+
+
+@pytest.fixture
+def events() -> list[Event]:
+    return []
+
+
+@pytest.fixture
+def run(store: VectorStore, encoder: ColourEncoder, events: list[Event]) -> Run:
+    """Ingest into "images" with the small encoder; options by keyword. Checks the accounts."""
+
+    def run_once(*sources: Path | str, **options: Any) -> IngestReport:
+        events.clear()
+        extra = {name: options.pop(name) for name in ("stdin", "stop") if name in options}
+        report = ingest(
+            [str(source) for source in sources],
+            store,
+            "images",
+            EncoderRequest(),
+            IngestOptions(**{"batch_size": 4, "workers": 2} | options),
+            listener=events.append,
+            encoder_opener=encoder.open,
+            **extra,
+        )
+        told = Counter(event.status for event in events if isinstance(event, Outcome))
+        assert report.found == report.indexed + report.reused + report.skipped + report.rejected
+        for status in ("indexed", "reused", "skipped", "rejected", "removed"):
+            assert told[status] == getattr(report, status), status
+        return report
+
+    return run_once
+
+
+@pytest.fixture
+def shop(paint: Painter) -> Shop:
+    """A folder of so many pictures, 000.png and on."""
+
+    def painted(count: int) -> Path:
+        return [paint(f"shop/{number:03}.png", number) for number in range(count)][-1].parent
+
+    return painted
+
+
+def counts(report: IngestReport) -> tuple[int, int, int, int]:
+    return report.indexed, report.reused, report.skipped, report.rejected
+
+
+def paths(store: VectorStore) -> dict[str, ImageRecord]:
+    return {record.path: record for batch in store.open("images").scan() for record in batch}
+
+
+def reasons(events: list[Event]) -> dict[str, str]:
+    return {
+        event.uri.rpartition("/")[2]: event.reason
+        for event in events
+        if isinstance(event, Outcome) and event.status != "skipped"
+    }
+
+
+def test_every_picture_becomes_a_record(run: Run, store: VectorStore, paint: Painter) -> None:
+    made = [paint(f"shop/{number}.png", number, size=(60 + number, 40)) for number in range(11)]
+    report = run(made[0].parent)
+    assert counts(report) == (11, 0, 0, 0)
+    records = paths(store)
+    assert set(records) == {str(path) for path in made}
+    one = records[str(made[3])]
+    assert (one.width, one.height) == (63, 40)
+    assert one.size == made[3].stat().st_size
+    assert one.mtime_ns == made[3].stat().st_mtime_ns
+
+
+def test_unchanged_files_are_skipped_without_being_opened(
+    run: Run, encoder: ColourEncoder, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shop(5)
+    run(folder)
+
+    def never(path: str) -> None:
+        raise AssertionError(f"{path} was opened")
+
+    monkeypatch.setattr("imgsearch.images.fingerprint", never)
+    report = run(folder)
+    assert counts(report) == (0, 0, 5, 0)
+    assert encoder.encoded == 5
+    assert (report.runtime, report.device, report.model) == (None, None, "colours")
+
+
+def test_a_changed_file_is_replaced(run: Run, store: VectorStore, paint: Painter) -> None:
+    path = paint("shop/a.png", 1)
+    paint("shop/b.png", 2)
+    run(path.parent)
+    before = paths(store)[str(path)]
+    paint("shop/a.png", 3, size=(99, 99))
+    assert counts(run(path.parent)) == (1, 0, 1, 0)
+    after = paths(store)[str(path)]
+    assert len(paths(store)) == 2
+    assert after.sha256 != before.sha256
+    assert after.width == 99
+
+
+def test_a_touched_file_keeps_its_vector(run: Run, encoder: ColourEncoder, paint: Painter) -> None:
+    path = paint("shop/a.png", 1)
+    run(path.parent)
+    os.utime(path, ns=(1, 1))
+    assert counts(run(path.parent)) == (0, 1, 0, 0)
+    assert counts(run(path.parent)) == (0, 0, 1, 0)
+    assert encoder.encoded == 1
+
+
+def test_renamed_and_copied_files_reuse_their_vector_undecoded(
+    run: Run,
+    store: VectorStore,
+    encoder: ColourEncoder,
+    paint: Painter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = paint("shop/a.png", 1, size=(70, 50))
+    run(path.parent)
+    path.rename(path.with_name("renamed.png"))
+    shutil.copy(path.with_name("renamed.png"), path.with_name("copy.png"))
+
+    def never(*_: object) -> None:
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr("imgsearch.images.decode", never)
+    assert counts(run(path.parent, prune=True)) == (0, 2, 0, 0)
+    assert encoder.encoded == 1
+    records = paths(store)
+    assert sorted(Path(name).name for name in records) == ["copy.png", "renamed.png"]
+    assert {(each.width, each.height) for each in records.values()} == {(70, 50)}
+
+
+def test_copies_in_one_run_are_encoded_once(
+    run: Run, store: VectorStore, encoder: ColourEncoder, paint: Painter
+) -> None:
+    folder = paint("shop/a.png", 1).parent
+    for number in range(30):
+        shutil.copy(folder / "a.png", folder / f"copy{number:02}.png")
+        paint(f"shop/other{number:02}.png", 100 + number)
+    assert counts(run(folder)) == (31, 30, 0, 0)
+    assert encoder.encoded == 31
+    assert len(paths(store)) == 61
+
+
+def test_bad_files_are_rejected_with_a_reason_and_never_end_the_run(
+    run: Run, events: list[Event], paint: Painter
+) -> None:
+    folder = paint("shop/good.png", 1).parent
+    (folder / "empty.jpg").touch()
+    (folder / "text.jpg").write_text("not a picture")
+    whole = paint("whole.png", 2).read_bytes()
+    (folder / "half.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "gone.png").symlink_to("nowhere.png")
+    report = run(folder)
+    assert counts(report) == (1, 0, 0, 4)
+    told = reasons(events)
+    assert set(told) == {"good.png", "empty.jpg", "text.jpg", "half.png", "gone.png"}
+    assert all(reason for name, reason in told.items() if name != "good.png")
+    assert [problem.uri.rpartition("/")[2] for problem in report.problems] == [
+        "empty.jpg",
+        "gone.png",
+        "half.png",
+        "text.jpg",
+    ]
+
+
+def test_a_file_that_went_bad_keeps_its_old_record_and_says_so(
+    run: Run, store: VectorStore, events: list[Event], paint: Painter
+) -> None:
+    path = paint("shop/a.png", 1)
+    run(path.parent)
+    path.write_text("rubbish")
+    assert counts(run(path.parent)) == (0, 0, 0, 1)
+    assert "record of what the file held before is kept" in reasons(events)["a.png"]
+    assert len(paths(store)) == 1
+
+
+def test_a_rejected_file_is_tried_again_once_it_is_good(run: Run, paint: Painter) -> None:
+    path = paint("shop/a.png", 1)
+    good = path.read_bytes()
+    path.write_bytes(good[:100])
+    assert counts(run(path.parent)) == (0, 0, 0, 1)
+    path.write_bytes(good)
+    assert counts(run(path.parent)) == (1, 0, 0, 0)
+
+
+def test_a_large_file_that_changes_between_its_readings_is_left_for_the_next_run(
+    run: Run, events: list[Event], shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shop(3)
+    monkeypatch.setattr(images, "KEEP_BYTES", 0)
+    real = images.decode
+
+    def slow(source: str | bytes, *more: Any) -> Any:
+        if str(source).endswith("001.png"):
+            os.utime(source, ns=(7, 7))
+        return real(source, *more)
+
+    monkeypatch.setattr(images, "decode", slow)
+    assert counts(run(folder)) == (2, 0, 0, 1)
+    assert "changed while it was read" in reasons(events)["001.png"]
+    assert counts(run(folder)) == (1, 0, 2, 0)
+
+
+def test_an_empty_folder_is_an_error_that_counts_what_is_there(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(NothingFoundError, match="1 other file"):
+        run(tmp_path)
+
+
+def test_a_missing_source_stops_the_run_before_anything_is_done(
+    run: Run, store: VectorStore, paint: Painter
+) -> None:
+    folder = paint("shop/a.png", 1).parent
+    with pytest.raises(SourceError, match="nothing was done"):
+        run(folder, folder / "missing")
+    assert store.names() == []
+
+
+def test_a_run_of_rejections_alone_makes_no_collection(
+    run: Run, store: VectorStore, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jpg").touch()
+    assert counts(run(tmp_path)) == (0, 0, 0, 1)
+    assert store.names() == []
+
+
+def test_a_list_of_paths_is_taken_and_files_named_twice_count_once(
+    run: Run, paint: Painter
+) -> None:
+    made = [paint(f"shop/{number}.png", number) for number in range(3)]
+    names = [str(path) for path in made]
+    assert counts(run("-", stdin=iter([*names, names[0], "/no/such.jpg"]))) == (3, 0, 0, 1)
+
+
+def test_a_limit_counts_files_found(run: Run, shop: Shop) -> None:
+    folder = shop(9)
+    assert counts(run(folder, limit=5)) == (5, 0, 0, 0)
+    assert counts(run(folder, limit=7)) == (2, 0, 5, 0)
+
+
+def test_a_batch_that_does_not_fit_is_halved_with_a_message(
+    run: Run, encoder: ColourEncoder, events: list[Event], shop: Shop
+) -> None:
+    folder = shop(20)
+    encoder.fits = 3
+    assert counts(run(folder, batch_size=16)) == (20, 0, 0, 0)
+    assert max(encoder.batches) <= 3
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert [note.rpartition("of ")[2] for note in notes] == ["8", "4", "2"]
+
+
+def test_a_single_picture_that_does_not_fit_ends_the_run_with_that_error(
+    run: Run, encoder: ColourEncoder, paint: Painter
+) -> None:
+    encoder.fits = 0
+    with pytest.raises(DeviceMemoryError):
+        run(paint("shop/a.png", 1).parent)
+
+
+def test_another_model_than_the_collections_is_refused_before_it_is_loaded(
+    run: Run, store: VectorStore, encoder: ColourEncoder, paint: Painter
+) -> None:
+    folder = paint("shop/a.png", 1).parent
+    run(folder)
+    with pytest.raises(CollectionMismatchError, match=r"colours.*not with resnet50"):
+        ingest([str(folder)], store, "images", EncoderRequest("resnet50"))
+
+
+def test_what_an_encoder_raises_reaches_the_caller(store: VectorStore, paint: Painter) -> None:
+    def fail(*_: object) -> ColourEncoder:
+        raise StoreError("no encoder today")
+
+    with pytest.raises(StoreError, match="no encoder today"):
+        ingest([str(paint("shop/a.png", 1).parent)], store, "images", encoder_opener=fail)
+
+
+def test_the_total_is_told_for_a_progress_bar(run: Run, events: list[Event], shop: Shop) -> None:
+    folder = shop(3)
+    run(folder, count_ahead=True)
+    for thread in threading.enumerate():
+        if thread.name == "imgsearch-count":
+            thread.join()
+    assert Counted(3) in events
+
+
+class TestPrune:
+    def test_records_of_missing_files_stay_unless_it_is_asked_for(
+        self, run: Run, store: VectorStore, shop: Shop
+    ) -> None:
+        folder = shop(4)
+        run(folder)
+        (folder / "000.png").unlink()
+        assert run(folder).removed == 0
+        assert len(paths(store)) == 4
+        assert run(folder, prune=True).removed == 1
+        assert len(paths(store)) == 3
+
+    def test_other_folders_are_left_alone(
+        self, run: Run, store: VectorStore, paint: Painter
+    ) -> None:
+        one, two = paint("one/a.png", 1), paint("two/b.png", 2)
+        paint("one/c.png", 3)
+        paint("one two/d.png", 4)
+        run(one.parent, two.parent, one.parent.parent / "one two")
+        for path in (one, two, one.parent.parent / "one two/d.png"):
+            path.unlink()
+        assert run(one.parent, prune=True).removed == 1
+        assert len(paths(store)) == 3
+
+    def test_a_drive_that_is_not_mounted_costs_no_record(
+        self, run: Run, store: VectorStore, events: list[Event], paint: Painter
+    ) -> None:
+        drive, other = paint("drive/a.png", 1), paint("other/b.png", 2)
+        run(drive.parent, other.parent)
+        drive.unlink()
+        assert run(drive.parent, other.parent, prune=True).removed == 0
+        assert any(isinstance(event, Note) and "not mounted" in event.text for event in events)
+        assert len(paths(store)) == 2
+
+    def test_an_unreadable_folder_forbids_it(
+        self,
+        run: Run,
+        store: VectorStore,
+        events: list[Event],
+        paint: Painter,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        kept = paint("shop/a.png", 1)
+        locked = paint("shop/locked/b.png", 2)
+        run(kept.parent)
+        locked.unlink()
+        real = os.scandir
+
+        def guarded(path: str) -> Any:
+            if str(path).endswith("locked"):
+                raise PermissionError(13, "Permission denied", path)
+            return real(path)
+
+        monkeypatch.setattr("imgsearch.sources.os.scandir", guarded)
+        report = run(kept.parent, prune=True)
+        assert report.unreadable == [(str(locked.parent), "Permission denied")]
+        assert report.removed == 0
+        assert len(paths(store)) == 2
+        assert any(isinstance(event, Note) and "nothing pruned" in event.text for event in events)
+
+
+class TestMetadata:
+    def test_a_styles_csv_is_found_and_joined(
+        self, run: Run, store: VectorStore, paint: Painter
+    ) -> None:
+        folder = paint("set/images/10.png", 1).parent.parent
+        paint("set/images/11.png", 2)
+        (folder / "styles.csv").write_text("id,kind,year\n10,Shoes,2012\n12,Hats,2013\n13,a,b,c\n")
+        report = run(folder)
+        records = paths(store)
+        assert dict(records[str(folder / "images/10.png")].metadata) == {
+            "kind": "Shoes",
+            "year": 2012,
+        }
+        (table,) = report.metadata
+        assert (table.rows, table.malformed) == (3, [4])
+        assert (table.rows_without_picture, table.pictures_without_row) == (1, 1)
+
+    def test_changed_metadata_updates_records_without_encoding(
+        self, run: Run, store: VectorStore, encoder: ColourEncoder, paint: Painter
+    ) -> None:
+        folder = paint("set/1.png", 1).parent
+        paint("set/2.png", 2)
+        table = folder / "styles.csv"
+        table.write_text("id,kind\n1,Shoes\n2,Hats\n")
+        run(folder)
+        table.write_text("id,kind,colour\n1,Boots,red\n2,Hats,\n")
+        assert counts(run(folder)) == (0, 1, 1, 0)
+        assert encoder.encoded == 2
+        metadata = paths(store)[str(folder / "1.png")].metadata
+        assert dict(metadata) == {"kind": "Boots", "colour": "red"}
+        assert counts(run(folder)) == (0, 0, 2, 0)
+
+    def test_metadata_stays_where_no_table_speaks_of_it(
+        self, run: Run, store: VectorStore, paint: Painter
+    ) -> None:
+        path = paint("set/1.png", 1)
+        table = path.parent / "styles.csv"
+        table.write_text("id,kind\n1,Shoes\n")
+        run(path.parent)
+        table.unlink()
+        os.utime(path, ns=(5, 5))
+        assert counts(run(path.parent)) == (0, 1, 0, 0)
+        assert dict(paths(store)[str(path)].metadata) == {"kind": "Shoes"}
+
+    def test_each_folder_has_its_own_table(
+        self, run: Run, store: VectorStore, paint: Painter
+    ) -> None:
+        one, two = paint("one/1.png", 1), paint("two/1.png", 2)
+        (one.parent / "styles.csv").write_text("id,kind\n1,a\n")
+        (two.parent / "styles.csv").write_text("id,kind\n1,b\n")
+        run(one.parent, two.parent)
+        assert [each.metadata["kind"] for _, each in sorted(paths(store).items())] == ["a", "b"]
+
+    def test_a_named_table_that_cannot_be_read_ends_the_run(
+        self, run: Run, paint: Painter, tmp_path: Path
+    ) -> None:
+        with pytest.raises(MetadataError, match="no_such"):
+            run(paint("set/1.png", 1), metadata=str(tmp_path / "no_such.csv"))
+
+    def test_a_found_table_that_cannot_be_used_is_left_out_with_a_note(
+        self, run: Run, events: list[Event], paint: Painter
+    ) -> None:
+        folder = paint("set/1.png", 1).parent
+        (folder / "styles.csv").write_text("font,size\nbold,12\n")
+        assert counts(run(folder)) == (1, 0, 0, 0)
+        assert any(isinstance(event, Note) and "left out" in event.text for event in events)
+
+    def test_a_column_that_changed_its_type_is_refused_before_anything_is_written(
+        self, run: Run, store: VectorStore, paint: Painter
+    ) -> None:
+        folder = paint("set/1.png", 1).parent
+        (folder / "styles.csv").write_text("id,year\n1,2012\n")
+        run(folder)
+        paint("set/2.png", 2)
+        (folder / "t.csv").write_text("id,year\n1,unknown\n")
+        with pytest.raises(MetadataError, match=r"'year' as int.*str"):
+            run(folder, metadata=str(folder / "t.csv"))
+        assert len(paths(store)) == 1
+
+
+class TestInterruption:
+    def test_stopping_writes_what_is_in_flight_and_the_next_run_goes_on(
+        self, run: Run, store: VectorStore, encoder: ColourEncoder, shop: Shop
+    ) -> None:
+        folder = shop(100)
+        stop, encoder.gate = threading.Event(), threading.Event()
+
+        def stop_soon() -> None:
+            stop.set()
+            assert encoder.gate
+            encoder.gate.set()
+
+        threading.Timer(0.3, stop_soon).start()
+        report = run(folder, stop=stop)
+        assert report.interrupted
+        assert 0 < report.found < 100
+        assert len(paths(store)) == report.indexed == report.found
+        rest = run(folder)
+        assert counts(rest) == (100 - report.indexed, 0, report.indexed, 0)
+
+    def test_a_store_that_fails_half_way_loses_nothing_that_was_written(
+        self,
+        run: Run,
+        store: VectorStore,
+        shop: Shop,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        folder = shop(40)
+        monkeypatch.setattr(ingest_module, "_WRITE_ROWS", 4)
+        real = LanceCollection.upsert
+
+        def failing(
+            self: LanceCollection, records: list[ImageRecord], vectors: Vectors
+        ) -> dict[str, str]:
+            if self.count() >= 12:
+                raise StoreError("the disk is full")
+            return real(self, records, vectors)
+
+        monkeypatch.setattr(LanceCollection, "upsert", failing)
+        with pytest.raises(StoreError, match="disk is full"):
+            run(folder)
+        monkeypatch.setattr(LanceCollection, "upsert", real)
+        assert len(paths(store)) == 12
+        assert counts(run(folder)) == (28, 0, 12, 0)
+
+    def test_records_that_the_store_refuses_are_rejected_with_its_reason(
+        self, run: Run, events: list[Event], shop: Shop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = shop(3)
+        real = LanceCollection.upsert
+
+        def choosy(
+            self: LanceCollection, records: list[ImageRecord], vectors: Vectors
+        ) -> dict[str, str]:
+            real(self, records[1:], vectors[1:])
+            return {records[0].id: "too ugly"}
+
+        monkeypatch.setattr(LanceCollection, "upsert", choosy)
+        assert counts(run(folder)) == (2, 0, 0, 1)
+        assert reasons(events)["000.png"] == "too ugly"
+
+    def test_killed_at_any_moment_the_next_run_goes_on(
+        self, run: Run, store: VectorStore, shop: Shop
+    ) -> None:
+        folder = shop(60)
+        script = (
+            "import sys, time\n"
+            "from imgsearch import ingest\n"
+            "from imgsearch.stores import open_store\n"
+            "from tests.fakes import ColourEncoder\n"
+            "ingest._WRITE_ROWS = 4\n"
+            "class Slow(ColourEncoder):\n"
+            "    def encode(self, pixels):\n"
+            "        time.sleep(0.05)\n"
+            "        return super().encode(pixels)\n"
+            "def tell(event):\n"
+            "    print(event.status, flush=True)\n"
+            "ingest.ingest([sys.argv[1]], open_store(sys.argv[2]), 'images',\n"
+            "    options=ingest.IngestOptions(batch_size=4, workers=2), listener=tell,\n"
+            "    encoder_opener=Slow().open)\n"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(folder), store.url],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout
+        told = [process.stdout.readline() for _ in range(20)]
+        process.kill()
+        process.communicate()
+        assert told == ["indexed\n"] * 20
+        written = len(paths(store))
+        assert 20 <= written < 60
+        assert counts(run(folder)) == (60 - written, 0, written, 0)
+        assert len(paths(store)) == 60
+
+
+def test_at_most_a_few_batches_are_read_before_they_are_encoded(
+    run: Run, encoder: ColourEncoder, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shop(200)
+    read: list[str] = []
+    real = images.fingerprint
+
+    def counting(path: str) -> Any:
+        read.append(path)
+        return real(path)
+
+    monkeypatch.setattr("imgsearch.images.fingerprint", counting)
+    encoder.gate = threading.Event()
+    seen: list[int] = []
+
+    def look() -> None:
+        seen.append(len(read))
+        assert encoder.gate
+        encoder.gate.set()
+
+    threading.Timer(1.0, look).start()
+    run(folder, batch_size=4)
+    assert len(read) == 200
+    assert 4 <= seen[0] <= 40
+
+
+@pytest.mark.parametrize(
+    "name", ["ünï çode 鞋 👟.png", "new\nline.png", "per%20cent.png", "quo'te.png"]
+)
+def test_any_file_name_is_indexed_and_found_again(
+    run: Run, store: VectorStore, paint: Painter, name: str
+) -> None:
+    path = paint(f"shop/{name}", 1)
+    assert counts(run(path.parent)) == (1, 0, 0, 0)
+    assert list(paths(store)) == [str(path)]
+    assert paths(store)[str(path)].uri == path_to_uri(str(path))
+    assert counts(run(path.parent)) == (0, 0, 1, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names that are not UTF-8")
+def test_a_name_that_is_not_utf8_is_indexed(run: Run, store: VectorStore, tmp_path: Path) -> None:
+    name = os.path.join(os.fsencode(tmp_path), b"caf\xe9.png")
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(os.fsdecode(name))
+    assert counts(run(tmp_path)) == (1, 0, 0, 0)
+    assert [os.fsencode(path) for path in paths(store)] == [name]
+
+
+Action = tuple[str, int, int]
+_ACTIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["write", "spoil", "delete", "copy", "rename", "touch"]),
+        st.integers(0, 5),
+        st.integers(0, 5),
+    ),
+    max_size=8,
+)
+
+
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    derandomize=True,
+)
+@given(rounds=st.lists(_ACTIONS, min_size=1, max_size=3))
+def test_after_any_changes_the_store_mirrors_the_folder(
+    rounds: list[list[Action]], run: Run, store: VectorStore, tmp_path: Path
+) -> None:
+    folder = tmp_path / "shop"
+    shutil.rmtree(folder, ignore_errors=True)
+    if "images" in store.names():
+        store.drop("images")
+    folder.mkdir()
+    _act(folder, "write", 9, 9)
+    for actions in rounds:
+        for action, one, other in actions:
+            _act(folder, action, one, other)
+        report = run(folder, prune=True)
+        good = {str(path) for path in folder.iterdir() if path.read_bytes()[:4] == b"\x89PNG"}
+        spoiled = {str(path) for path in folder.iterdir()} - good
+        assert report.found == len(good) + len(spoiled)
+        assert report.rejected == len(spoiled)
+        assert good <= set(paths(store)) <= good | spoiled
+        for path in good:
+            assert paths(store)[path].size == os.path.getsize(path)
+
+
+def _act(folder: Path, action: str, one: int, other: int) -> None:
+    path, target = folder / f"{one}.png", folder / f"{other}.png"
+    if action == "write":
+        blocks = np.random.default_rng(one * 7 + other).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(blocks).resize((16 + one, 16 + other)).save(path)
+    elif action == "spoil":
+        path.write_text("spoiled")
+    elif path.exists():
+        if action == "delete":
+            path.unlink()
+        elif action == "copy" and path != target:
+            shutil.copy(path, target)
+        elif action == "rename":
+            path.rename(target)
+        elif action == "touch":
+            os.utime(path, ns=(one * 10**9, other * 10**9))

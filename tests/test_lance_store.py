@@ -1,0 +1,280 @@
+"""The embedded store keeps the contract, and what only an embedded store can promise."""
+
+import multiprocessing
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imgsearch.errors import CollectionMismatchError, StoreBusyError, StoreError, UsageError
+from imgsearch.events import Event, Note, Stage
+from imgsearch.records import Condition
+from imgsearch.stores import check_name, lance_store, open_store
+from imgsearch.stores.base import VectorStore
+from imgsearch.stores.lance_store import LanceStore
+from tests.store_contract import STAMP, StoreContract, everything, record, vectors, write
+
+
+class TestLanceStore(StoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[VectorStore]:
+        with open_store(str(tmp_path / "store")) as opened:
+            yield opened
+
+
+def test_looking_into_a_store_that_is_not_there_makes_nothing(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "nowhere"))
+    assert store.names() == []
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_store_is_named_by_folder_or_url(tmp_path: Path) -> None:
+    for url in (str(tmp_path), f"lance:{tmp_path}", f"lance://{tmp_path}"):
+        assert open_store(url).url == str(tmp_path)
+
+
+def test_an_unknown_kind_of_store_is_refused() -> None:
+    with pytest.raises(UsageError, match="not known"):
+        open_store("ftp://somewhere/store")
+
+
+@pytest.mark.parametrize("name", ["", "9lives", "a/b", "../x", "a b", "ä", "x" * 101, "a.b"])
+def test_a_collection_name_that_some_store_cannot_hold_is_refused(name: str) -> None:
+    with pytest.raises(UsageError):
+        check_name(name)
+
+
+def test_a_foreign_dataset_is_no_collection(tmp_path: Path) -> None:
+    import lance
+    import pyarrow as pa
+
+    lance.write_dataset(pa.table({"a": [1]}), str(tmp_path / "theirs.lance"))
+    with pytest.raises(CollectionMismatchError, match="no collection"):
+        LanceStore(tmp_path).open("theirs")
+
+
+def test_a_store_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    store = LanceStore(tmp_path / "file" / "store")
+    with pytest.raises(StoreError, match="cannot be written") as failure, store.writing("images"):
+        pass
+    assert "\n" not in str(failure.value)
+
+
+def test_a_second_writer_is_told_and_waits_until_the_first_is_done(tmp_path: Path) -> None:
+    first, second = LanceStore(tmp_path), LanceStore(tmp_path)
+    told: list[Event] = []
+    order: list[str] = []
+    waiting = threading.Event()
+
+    def listen(event: Event) -> None:
+        told.append(event)
+        waiting.set()
+
+    def write_second() -> None:
+        with second.writing("images", listen):
+            order.append("second")
+
+    with first.writing("images"):
+        thread = threading.Thread(target=write_second)
+        thread.start()
+        assert waiting.wait(10)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+    assert any(isinstance(event, Note) and "waiting" in event.text for event in told)
+
+
+def test_a_second_writer_gives_up_in_the_end(tmp_path: Path) -> None:
+    second = LanceStore(tmp_path, lock_timeout=0.1)
+    with (
+        LanceStore(tmp_path).writing("images"),
+        pytest.raises(StoreBusyError, match="images"),
+        second.writing("images"),
+    ):
+        pass
+
+
+def test_writers_of_different_collections_do_not_wait(tmp_path: Path) -> None:
+    second = LanceStore(tmp_path, lock_timeout=0.1)
+    with LanceStore(tmp_path).writing("one"), second.writing("two"):
+        pass
+
+
+_ENDLESS_WRITER = """
+import sys
+from tests.store_contract import STAMP, record, write
+from imgsearch.stores import open_store
+store = open_store(sys.argv[1])
+with store.writing("images"):
+    collection = store.create("images", STAMP)
+    for start in range(0, 10**6, 10):
+        write(collection, [record(n) for n in range(start, start + 10)], seed=start)
+        print(start + 10, flush=True)
+"""
+
+
+def test_a_killed_writer_leaves_a_store_that_opens_with_all_that_was_written(
+    tmp_path: Path,
+) -> None:
+    writer = subprocess.Popen(
+        [sys.executable, "-c", _ENDLESS_WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None
+    written = 0
+    while written < 100:
+        written = int(writer.stdout.readline())
+    writer.kill()
+    writer.wait()
+    rest = writer.stdout.read().split()
+    writer.stdout.close()
+    written = int(rest[-1]) if rest else written
+    store = LanceStore(tmp_path, lock_timeout=5)
+    with store.writing("images"):  # the lock ended with the process
+        collection = store.open("images")
+        assert collection.count() in (written, written + 10)
+        write(collection, [record(10**7)])
+    assert len(everything(collection)) == collection.count()
+
+
+def test_readers_in_other_processes_see_every_version_whole(tmp_path: Path) -> None:
+    store = LanceStore(tmp_path)
+    collection = store.create("images", STAMP)
+    write(collection, [record(number) for number in range(10)])
+    context = multiprocessing.get_context("spawn")
+    done, results = context.Event(), context.Queue()
+    readers = [context.Process(target=_read_on, args=(tmp_path, done, results)) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    assert [results.get(timeout=60) for _ in readers] == ["ready", "ready"]
+    for start in range(10, 200, 10):
+        write(collection, [record(number) for number in range(start, start + 10)], seed=start)
+    collection.optimize()
+    time.sleep(0.1)
+    done.set()
+    assert [results.get(timeout=60) for _ in readers] == ["good", "good"]
+    for reader in readers:
+        reader.join()
+
+
+def _read_on(folder: Path, done: threading.Event, results: "multiprocessing.Queue[str]") -> None:
+    collection = LanceStore(folder).open("images")
+    results.put("ready")
+    seen = 0
+    try:
+        while not done.is_set():
+            count = collection.count()
+            assert count % 10 == 0
+            assert count >= seen
+            assert len(collection.search(vectors(1)[0], 5)) == 5
+            seen = count
+    except BaseException as error:
+        results.put(repr(error))
+    else:
+        results.put("good")
+
+
+def test_small_writes_are_compacted_on_the_way(tmp_path: Path) -> None:
+    collection = LanceStore(tmp_path).create("images", STAMP)
+    for number in range(150):
+        write(collection, [record(number)], seed=number)
+    assert len(collection._dataset.get_fragments()) < 80
+    collection.optimize()
+    assert len(collection._dataset.get_fragments()) == 1
+    assert len(everything(collection)) == 150
+
+
+def test_a_commit_that_was_overtaken_is_tried_again(tmp_path: Path) -> None:
+    collection = LanceStore(tmp_path).create("images", STAMP)
+    attempts: list[int] = []
+
+    def conflicting() -> None:
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise OSError("Retryable commit conflict for version 7")
+
+    collection._retried("cannot be written to", conflicting)
+    assert len(attempts) == 3
+
+
+def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path: Path) -> None:
+    collection = LanceStore(tmp_path).create("images", STAMP)
+    write(collection, [record(1)])
+
+    def full() -> None:
+        raise OSError("LanceError(IO): No space left on device (os error 28), /x/y.rs:1:2")
+
+    with pytest.raises(StoreError, match="disk is full"):
+        collection._retried("cannot be written to", full)
+    assert collection.count() == 1
+
+
+class TestIndex:
+    """With the thresholds lowered, so that small collections get the indexes of large ones."""
+
+    ROWS = 4000
+
+    @pytest.fixture(autouse=True)
+    def _low_thresholds(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(lance_store, "SCALAR_INDEX_ROWS", 1000)
+        monkeypatch.setattr(lance_store, "VECTOR_INDEX_ROWS", 1000)
+
+    @pytest.fixture
+    def collection(self, tmp_path: Path) -> lance_store.LanceCollection:
+        collection = LanceStore(tmp_path).create("images", STAMP)
+        collection.add_fields({"number": "int"})
+        write(collection, [record(number, number=number) for number in range(self.ROWS)])
+        return collection
+
+    def test_it_is_built_and_extended_with_a_line_of_progress(
+        self, collection: lance_store.LanceCollection
+    ) -> None:
+        told: list[Event] = []
+        collection.optimize(told.append)
+        stages = [event.text for event in told if isinstance(event, Stage)]
+        assert any("building the index of vector" in text for text in stages)
+        more = [record(number, number=number) for number in range(self.ROWS, self.ROWS + 1000)]
+        write(collection, more, seed=1)
+        told.clear()
+        collection.optimize(told.append)
+        stages = [event.text for event in told if isinstance(event, Stage)]
+        assert any("adding 1,000 records" in text for text in stages)
+        assert collection._indexed_rows()["vector"] == self.ROWS + 1000
+        told.clear()
+        collection.optimize(told.append)
+        assert told == []
+
+    def test_recall_is_kept_with_and_without_filters(
+        self, collection: lance_store.LanceCollection
+    ) -> None:
+        collection.optimize()
+        for where in ([], [Condition("number", "<", 400)], [Condition("number", "<", 40)]):
+            hits = 0
+            for query in vectors(20, seed=3):
+                exact = {each.record.id for each in collection.search(query, 10, where, exact=True)}
+                found = {each.record.id for each in collection.search(query, 10, where)}
+                hits += len(exact & found)
+            assert hits / 200 >= 0.98, where
+
+    def test_records_written_after_it_are_found_at_once(
+        self, collection: lance_store.LanceCollection
+    ) -> None:
+        collection.optimize()
+        new = vectors(1, seed=77)
+        collection.upsert([record(10**6)], new)
+        assert collection.search(new[0], 1)[0].record == record(10**6)
+
+
+def test_a_search_is_exact_below_the_index(tmp_path: Path) -> None:
+    collection = LanceStore(tmp_path).create("images", STAMP)
+    written = write(collection, [record(number) for number in range(500)])
+    query = vectors(1, seed=4)[0]
+    expected = np.sort(written @ query)[::-1][:20]
+    np.testing.assert_allclose(
+        [each.score for each in collection.search(query, 20)], expected, rtol=1e-5
+    )

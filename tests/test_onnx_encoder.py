@@ -1,0 +1,215 @@
+"""ONNX Runtime keeps the encoders' contract, gives torch's vectors, and needs no torch."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+
+from imgsearch import images
+from imgsearch.encoders import EncoderRequest, export, onnx_files, open_encoder, weights
+from imgsearch.encoders.base import Encoder
+from imgsearch.encoders.catalog import EFFICIENTNET_LITE0, RESNET50
+from imgsearch.encoders.onnx_files import OnnxFile
+from imgsearch.encoders.onnx_runtime import OnnxEncoder
+from imgsearch.encoders.torch_runtime import TorchEncoder
+from imgsearch.encoders.torchvision_models import describe
+from imgsearch.encoders.weights import WeightsFile
+from imgsearch.errors import EncoderError, ExportError, WeightsError
+from imgsearch.events import Event, Note
+from tests.conftest import SAMPLES
+from tests.encoder_contract import EncoderContract, cosines, pictures
+from tests.test_torch_encoder import Seeded, lite0_encoder, seeded
+
+__all__ = ["seeded"]
+CPU = EncoderRequest("efficientnet-lite0", device="cpu")
+
+
+def lite0_weights() -> WeightsFile:
+    found = weights.find_local(EFFICIENTNET_LITE0)
+    assert found, "its package is a dependency"
+    return found
+
+
+@pytest.fixture
+def lite0() -> OnnxFile:
+    return onnx_files.get(EFFICIENTNET_LITE0, lite0_weights())
+
+
+@pytest.fixture
+def own_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No model is exported yet."""
+    monkeypatch.setenv("IMGSEARCH_HOME", str(tmp_path))
+    return tmp_path / "models"
+
+
+class TestEfficientNetLite0(EncoderContract):
+    @pytest.fixture
+    def encoder(self, lite0: OnnxFile) -> Encoder:
+        return OnnxEncoder(lite0)
+
+
+class TestManyThreads(EncoderContract):
+    """More of them than pictures."""
+
+    @pytest.fixture
+    def encoder(self, lite0: OnnxFile) -> Encoder:
+        return OnnxEncoder(lite0, threads=5)
+
+
+class TestAnyTorchvisionModel(EncoderContract):
+    @pytest.fixture
+    def encoder(self, seeded: Seeded) -> Encoder:
+        spec = describe("squeezenet1_1")
+        return OnnxEncoder(onnx_files.get(spec, seeded(spec.name)))
+
+
+def test_pictures_have_the_vectors_that_torch_gives_and_the_same_stamp(lite0: OnnxFile) -> None:
+    ours, torchs = OnnxEncoder(lite0), lite0_encoder()
+    files = sorted((SAMPLES / "images").iterdir())[:8]
+    pixels = np.stack([images.decode(str(file), ours.preprocessing).pixels for file in files])
+    assert cosines(ours.encode(pixels), torchs.encode(pixels)).min() > 0.99999
+    assert ours.stamp == torchs.stamp
+
+
+def test_resnet50_has_the_vectors_that_torch_gives(seeded: Seeded) -> None:
+    file = seeded("resnet50")
+    ours, torchs = OnnxEncoder(onnx_files.get(RESNET50, file)), TorchEncoder(RESNET50, file, "cpu")
+    batch = pictures(ours, 2)
+    assert cosines(ours.encode(batch), torchs.encode(batch)).min() > 0.99999
+
+
+def test_the_cpu_has_onnx_runtime(lite0: OnnxFile) -> None:
+    encoder = open_encoder(CPU)
+    assert (encoder.runtime, encoder.device) == ("onnxruntime", "cpu")
+    assert open_encoder(CPU, encoder.stamp).stamp == encoder.stamp
+
+
+def test_with_an_exported_model_torch_is_never_loaded(lite0: OnnxFile, tmp_path: Path) -> None:
+    shutil.copytree(SAMPLES / "images", tmp_path / "images")
+    picture = str(tmp_path / "images" / "10101.jpg")
+    script = f"""
+import sys
+sys.modules["torch"] = None  # an import of it fails
+from imgsearch.cli import main
+for words in (
+    ["ingest", {str(tmp_path)!r}, "--model", "efficientnet-lite0"], ["query", {picture!r}]
+):
+    sys.argv = ["imgsearch", *words, "--device", "cpu", "--store", {str(tmp_path / "store")!r}]
+    try:
+        main()
+    except SystemExit as stop:
+        assert not stop.code, words
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120, capture_output=True)
+
+
+def test_a_stamp_finds_its_exported_model_without_the_weights(
+    seeded: Seeded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = describe("squeezenet1_1")
+    file = onnx_files.get(spec, seeded(spec.name))
+
+    def never(*_: object) -> None:
+        raise AssertionError("torch or the weights were asked for")
+
+    monkeypatch.setattr(weights, "get", never)
+    monkeypatch.setattr("imgsearch.encoders.torchvision_models.describe", never)
+    encoder = open_encoder(EncoderRequest(device="cpu"), file.stamp)
+    assert encoder.preprocessing == spec.preprocessing
+    assert onnx_files.find(file.stamp) == file
+
+
+def test_other_weights_or_preprocessing_are_another_file(lite0: OnnxFile) -> None:
+    assert onnx_files.find(lite0.stamp) == lite0
+    assert onnx_files.find(replace(lite0.stamp, weights="0" * 64)) is None
+    assert onnx_files.find(replace(lite0.stamp, preprocessing="other")) is None
+
+
+def test_the_export_is_told_and_nothing_but_the_model_stays(own_models: Path) -> None:
+    events: list[Event] = []
+    file = onnx_files.get(EFFICIENTNET_LITE0, lite0_weights(), events.append)
+    told = [event.text for event in events if isinstance(event, Note)]
+    assert len(told) == 2
+    assert "preparing efficientnet-lite0" in told[0]
+    assert [entry.name for entry in own_models.iterdir() if entry.is_dir()] == [
+        file.path.parent.name
+    ]
+    assert sorted(entry.name for entry in file.path.parent.iterdir()) == ["model.onnx", "spec.json"]
+
+
+def test_a_model_that_cannot_be_exported_is_run_by_torch_and_not_tried_again(
+    own_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def fail(*_: Any) -> None:
+        tries.append(1)
+        raise ValueError("no translation for aten::odd\nand a long trace")
+
+    monkeypatch.setattr(export, "_write", fail)
+    for _ in range(2):
+        events: list[Event] = []
+        encoder = open_encoder(CPU, listener=events.append)
+        assert (encoder.runtime, encoder.device) == ("torch", "cpu")
+        assert (
+            Note(
+                "using torch, which is slower on the CPU: efficientnet-lite0 cannot be exported: "
+                "no translation for aten::odd"
+            )
+            in events
+        )
+    assert len(tries) == 1
+
+
+def test_an_export_whose_vectors_drift_is_refused(
+    own_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = export._write
+
+    def drift(model: nn.Module, pixels: images.Pixels, path: Path) -> None:
+        before = model.get_buffer("mean").clone()
+        model.get_buffer("mean").add_(10)
+        write(model, pixels, path)
+        model.get_buffer("mean").copy_(before)
+
+    monkeypatch.setattr(export, "_write", drift)
+    with pytest.raises(ExportError, match=r"not those of torch \(cosine 0\.\d+, less than 0.9999"):
+        onnx_files.get(EFFICIENTNET_LITE0, lite0_weights())
+    assert onnx_files.find(EFFICIENTNET_LITE0.stamp(lite0_weights().sha256)) is None
+
+
+def test_weights_that_do_not_fit_are_told_as_by_torch(own_models: Path, seeded: Seeded) -> None:
+    with pytest.raises(WeightsError, match="not weights of resnet50"):
+        onnx_files.get(RESNET50, seeded("squeezenet1_1"))
+    assert not any(entry.is_dir() for entry in own_models.iterdir())
+
+
+def test_where_nothing_can_be_kept_torch_is_used(
+    own_models: Path,
+) -> None:
+    own_models.touch()  # in the place of the folder
+    assert open_encoder(CPU).runtime == "torch"
+
+
+def test_a_damaged_optimised_file_is_made_anew(lite0: OnnxFile, tmp_path: Path) -> None:
+    copy = replace(lite0, path=Path(shutil.copy(lite0.path, tmp_path / "model.onnx")))
+    batch = pictures(OnnxEncoder(copy), 1)
+    expected = OnnxEncoder(copy).encode(batch)
+    (optimised,) = tmp_path.glob("optimised-*.onnx")
+    optimised.write_bytes(b"damaged")
+    np.testing.assert_array_equal(OnnxEncoder(copy).encode(batch), expected)
+    assert [entry.name for entry in tmp_path.glob("optimised-*")] == [optimised.name]
+    assert optimised.stat().st_size > 1_000_000
+
+
+def test_a_damaged_model_is_named(lite0: OnnxFile, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"damaged")
+    encoder = OnnxEncoder(replace(lite0, path=tmp_path / "model.onnx"))
+    with pytest.raises(EncoderError, match=r"model.onnx: ONNX Runtime cannot load it: "):
+        encoder.encode(pictures(encoder, 1))

@@ -1,0 +1,89 @@
+"""The two tools that the pipeline is made of."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from imgsearch.pipeline import map_ahead, prefetched
+
+
+def test_mapping_ahead_keeps_the_order_whatever_takes_longest() -> None:
+    def slow_first(number: int) -> int:
+        time.sleep(0.02 if number % 3 == 0 else 0)
+        return number
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(map_ahead(pool, slow_first, range(30), 5)) == list(range(30))
+
+
+def test_mapping_takes_no_more_than_so_many_items_ahead() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    with ThreadPoolExecutor(2) as pool:
+        results = map_ahead(pool, lambda number: number, items(), 7)
+        next(results)
+        assert len(taken) <= 8
+
+
+def test_mapping_raises_what_the_function_raised() -> None:
+    with ThreadPoolExecutor(2) as pool, pytest.raises(ZeroDivisionError):
+        list(map_ahead(pool, lambda number: 1 // number, [1, 0, 1], 2))
+
+
+def test_prefetching_gives_the_same_items() -> None:
+    assert list(prefetched(iter(range(1000)), 3)) == list(range(1000))
+    assert list(prefetched((), 3)) == []
+
+
+def test_prefetching_works_ahead_but_not_beyond_its_depth() -> None:
+    made: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    ahead = prefetched(items(), 3)
+    assert next(ahead) == 0
+    deadline = time.monotonic() + 5
+    while len(made) < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert len(made) == 5  # one taken, three ready, one waiting for a place
+    ahead.close()
+
+
+def test_prefetching_raises_what_the_maker_raised_after_what_it_made() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise KeyError("broken")
+
+    ahead = prefetched(items(), 3)
+    assert next(ahead) == 1
+    with pytest.raises(KeyError, match="broken"):
+        next(ahead)
+
+
+def test_a_reader_that_stops_ends_the_maker_too() -> None:
+    closed = threading.Event()
+
+    def items() -> Iterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.set()
+
+    ahead = prefetched(items(), 2)
+    next(ahead)
+    ahead.close()
+    assert closed.wait(5)
+    assert not any(thread.name == "imgsearch-stage" for thread in threading.enumerate())

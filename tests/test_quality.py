@@ -1,0 +1,36 @@
+"""The real model, with its real weights, finds what is plainly alike."""
+
+from pathlib import Path
+
+import pytest
+
+from imgsearch.encoders import EncoderRequest, open_encoder
+from imgsearch.search import Searcher, SearchOptions
+from imgsearch.stores import open_store
+from tests.conftest import SAMPLES
+
+
+@pytest.fixture
+def searcher(sample_store: str) -> Searcher:
+    collection = open_store(sample_store).open("images")
+    return Searcher(collection, open_encoder(EncoderRequest(), collection.stamp))
+
+
+def test_every_sample_finds_its_own_kind_first(searcher: Searcher) -> None:
+    same = 0
+    for picture in sorted((SAMPLES / "images").iterdir()):
+        itself = searcher.search_picture(str(picture), SearchOptions(k=1))[0]
+        assert itself.record.path == str(picture)
+        assert itself.score == pytest.approx(1.0, abs=1e-5)
+        kind = itself.record.metadata["articleType"]
+        others = searcher.search_picture(str(picture), SearchOptions(k=5), exclude_self=True)
+        assert others[0].record.metadata["articleType"] == kind, picture.name
+        same += sum(hit.record.metadata.get("articleType") == kind for hit in others)
+    assert same / (60 * 5) >= 0.95
+
+
+@pytest.mark.parametrize("name", ["exif-orientation-6.jpg", "cmyk.jpg", "still.avif", "lab.tif"])
+def test_a_picture_is_found_whatever_its_format(searcher: Searcher, name: str) -> None:
+    hits = searcher.search_picture(str(SAMPLES / "awkward" / name), SearchOptions(k=8))
+    names = [Path(hit.record.path).parent.name for hit in hits]
+    assert names == ["awkward"] * 8

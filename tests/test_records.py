@@ -1,0 +1,74 @@
+"""Identity: one place, one URI, one id."""
+
+import os
+import sys
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgsearch.records import (
+    Condition,
+    Stamp,
+    canonical_path,
+    path_to_uri,
+    record_id,
+    uri_to_path,
+)
+
+_NAMES = st.binary(min_size=1, max_size=40).filter(
+    lambda name: b"/" not in name and b"\0" not in name and name not in (b".", b"..")
+)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no file names of any bytes")
+@given(names=st.lists(_NAMES, min_size=1, max_size=4))
+def test_any_posix_path_survives_the_way_to_a_uri_and_back(names: list[bytes]) -> None:
+    path = os.fsdecode(b"/" + b"/".join(names))
+    uri = path_to_uri(path)
+    assert uri.isascii()
+    assert uri.isprintable()
+    assert uri_to_path(uri) == path
+
+
+@given(one=st.text(min_size=1), other=st.text(min_size=1))
+def test_ids_are_equal_only_for_equal_uris(one: str, other: str) -> None:
+    assert (record_id(one) == record_id(other)) == (one == other)
+    assert str(uuid.UUID(record_id(one))) == record_id(one)
+
+
+def test_an_id_never_changes() -> None:
+    assert record_id("file:///pictures/a.jpg") == "f677e71a-e44b-50c6-a1b0-907f3a4fc3db"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need a right there")
+def test_a_place_has_one_path_however_it_is_reached(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    real.mkdir()
+    (real / "a.jpg").touch()
+    (tmp_path / "link").symlink_to(real)
+    (real / "b.jpg").symlink_to("a.jpg")
+    here = canonical_path(real / "a.jpg")
+    assert canonical_path(tmp_path / "link" / "a.jpg") == here
+    assert canonical_path(real / ".." / "real" / "." / "a.jpg") == here
+    assert canonical_path(real / "b.jpg") == str(real / "b.jpg")
+
+
+def test_a_uri_that_is_no_file_is_its_own_path() -> None:
+    assert uri_to_path("https://shop.example/a.jpg") == "https://shop.example/a.jpg"
+
+
+def test_a_stamp_survives_being_written_down_and_tells_its_differences() -> None:
+    stamp = Stamp("resnet50", "ab" * 32, "resize 232", 2048)
+    assert Stamp.from_json(stamp.to_json()) == stamp
+    assert stamp.differences(stamp) == []
+    assert stamp.differences(replace(stamp, model="other")) == ["model: resnet50, not other"]
+
+
+@pytest.mark.parametrize("operator", ["=", "<", "<=", ">", ">="])
+def test_a_record_without_the_field_meets_no_condition_but_unequal(operator: str) -> None:
+    assert not Condition("year", operator, 1).holds({})  # type: ignore[arg-type]
+    assert Condition("year", "!=", 1).holds({})

@@ -1,0 +1,115 @@
+"""`ingest --model NEW --replace`: readers see the old collection until the new one is complete."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from imgsearch.encoders import EncoderRequest
+from imgsearch.errors import StoreError
+from imgsearch.events import Event, Outcome
+from imgsearch.ingest import IngestOptions, IngestReport, ingest
+from imgsearch.stores import open_store
+from imgsearch.stores.base import VectorStore
+from tests.conftest import Cli, Painter
+from tests.fakes import ColourEncoder
+from tests.test_weaviate_store import unique_name
+
+REPLACE = IngestOptions(batch_size=2, workers=1, replace=True)
+OLD, NEW = "1" * 64, "2" * 64
+
+
+@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.weaviate)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
+    server = request.param == "server"
+    url = request.getfixturevalue("one_node") if server else str(tmp_path / "store")
+    with open_store(url, 30) as opened:
+        yield opened
+
+
+@pytest.fixture
+def name() -> str:
+    return unique_name()
+
+
+@pytest.fixture
+def folder(paint: Painter) -> Path:
+    for number in range(6):
+        paint(f"shop/{number}.jpg", number)
+    return paint("shop/6.jpg", 6).parent
+
+
+def run(
+    store: VectorStore, name: str, folder: Path, weights: str, options: IngestOptions = REPLACE
+) -> IngestReport:
+    encoder = ColourEncoder(weights)
+    request = EncoderRequest("colours")
+    return ingest([str(folder)], store, name, request, options, encoder_opener=encoder.open)
+
+
+def test_the_new_collection_takes_the_place_of_the_old_one(
+    store: VectorStore, name: str, folder: Path
+) -> None:
+    run(store, name, folder, OLD)
+    store.open(name).add_fields({"year": "int"})
+    some = next(iter(store.open(name).scan()))[0]
+    store.open(name).set_metadata({some.id: {"year": 2012}})
+    report = run(store, name, folder, NEW)
+    assert (report.indexed, report.verified) == (7, True)
+    collection = store.open(name)
+    assert (collection.stamp.weights, collection.count()) == (NEW, 7)
+    # What a table said of the pictures once is not forgotten.
+    assert dict(collection.lookup([some.id])[some.id].metadata) == {"year": 2012}
+    assert run(store, name, folder, NEW).skipped == 7
+
+
+def test_readers_see_the_old_one_until_then_and_a_stopped_run_goes_on(
+    store: VectorStore, name: str, folder: Path
+) -> None:
+    run(store, name, folder, OLD)
+    stop, seen = threading.Event(), set()
+
+    def look(event: Event) -> None:
+        if isinstance(event, Outcome):
+            seen.add((store.open(name).stamp.weights, store.open(name).count()))
+            stop.set()
+
+    encoder = ColourEncoder(NEW)
+    stopped = ingest(
+        [str(folder)],
+        store,
+        name,
+        EncoderRequest("colours"),
+        REPLACE,
+        listener=look,
+        stop=stop,
+        encoder_opener=encoder.open,
+    )
+    assert stopped.interrupted
+    assert seen == {(OLD, 7)}
+    assert store.open(name).stamp.weights == OLD
+    again = run(store, name, folder, NEW)
+    assert (again.skipped, again.indexed) == (stopped.indexed, 7 - stopped.indexed)
+    assert store.open(name).stamp.weights == NEW
+
+
+def test_pictures_that_would_be_lost_forbid_the_switch(
+    store: VectorStore, name: str, folder: Path, paint: Painter
+) -> None:
+    other = paint("elsewhere/9.jpg", 9)
+    run(store, name, folder.parent, OLD)
+    with pytest.raises(StoreError, match=r"1 of its pictures are not among the new.*9\.jpg"):
+        run(store, name, folder, NEW)
+    assert (store.open(name).stamp.weights, store.open(name).count()) == (OLD, 8)
+    other.unlink()
+    with pytest.raises(StoreError, match="--prune"):
+        run(store, name, folder, NEW)
+    pruning = IngestOptions(batch_size=2, workers=1, replace=True, prune=True)
+    assert run(store, name, folder, NEW, pruning).skipped == 7
+    assert (store.open(name).stamp.weights, store.open(name).count()) == (NEW, 7)
+
+
+def test_the_command_wants_the_model_named(tmp_path: Path, folder: Path, cli: Cli) -> None:
+    done = cli("ingest", folder, "--replace", "--store", tmp_path / "store")
+    assert (done.code, "--replace needs --model" in done.err) == (2, True)

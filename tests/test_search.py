@@ -1,0 +1,99 @@
+"""From a picture to hits."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from imgsearch.errors import ImageError
+from imgsearch.ingest import IngestOptions, ingest
+from imgsearch.records import Condition
+from imgsearch.search import Searcher, SearchOptions
+from imgsearch.stores import open_store
+from tests.conftest import Painter
+from tests.fakes import ColourEncoder
+
+
+@pytest.fixture
+def folder(paint: Painter) -> Path:
+    """a.png twice more as copies, and five others; a styles.csv that numbers them."""
+    first = paint("shop/a.png", 0)
+    for name in ("a-copy.png", "z-copy.png"):
+        shutil.copy(first, first.with_name(name))
+    for number in range(1, 6):
+        paint(f"shop/{number}.png", number)
+    rows = "".join(f"{number},{number}\n" for number in range(1, 6))
+    (first.parent / "styles.csv").write_text("id,number\n" + rows + "a,0\na-copy,0\n")
+    return first.parent
+
+
+@pytest.fixture
+def searcher(folder: Path, tmp_path: Path) -> Searcher:
+    encoder = ColourEncoder()
+    store = open_store(str(tmp_path / "store"))
+    options = IngestOptions(batch_size=4, workers=2)
+    ingest([str(folder)], store, "images", options=options, encoder_opener=encoder.open)
+    return Searcher(store.open("images"), encoder)
+
+
+def test_a_picture_finds_itself_first_and_its_copies_count(
+    searcher: Searcher, folder: Path
+) -> None:
+    hits = searcher.search_picture(str(folder / "a.png"), SearchOptions(k=3))
+    assert [hit.rank for hit in hits] == [1, 2, 3]
+    assert hits[0].score == pytest.approx(1.0, abs=1e-6)
+    assert Path(hits[0].record.path).name == "a-copy.png"  # of equals, the first by name
+    assert [hit.copies for hit in hits] == [3, 1, 1]
+    assert len({hit.record.sha256 for hit in hits}) == 3
+
+
+def test_copies_are_shown_on_request(searcher: Searcher, folder: Path) -> None:
+    hits = searcher.search_picture(str(folder / "a.png"), SearchOptions(k=3, collapse=False))
+    assert [Path(hit.record.path).name for hit in hits] == ["a-copy.png", "a.png", "z-copy.png"]
+    assert [hit.copies for hit in hits] == [1, 1, 1]
+
+
+def test_the_picture_itself_is_left_out_with_its_copies(searcher: Searcher, folder: Path) -> None:
+    path = str(folder / "a.png")
+    for collapse in (True, False):
+        options = SearchOptions(k=5, collapse=collapse)
+        hits = searcher.search_picture(path, options, exclude_self=True)
+        assert sorted(Path(hit.record.path).name for hit in hits) == [f"{n}.png" for n in "12345"]
+
+
+@pytest.mark.parametrize("k", [1, 2, 6, 50])
+def test_k_counts_distinct_pictures(searcher: Searcher, folder: Path, k: int) -> None:
+    hits = searcher.search_picture(str(folder / "1.png"), SearchOptions(k=k))
+    assert len(hits) == min(k, 6)
+
+
+def test_hits_below_the_minimum_score_are_left_out(searcher: Searcher, folder: Path) -> None:
+    everything = searcher.search_picture(str(folder / "1.png"), SearchOptions(k=9))
+    bound = everything[2].score
+    some = searcher.search_picture(str(folder / "1.png"), SearchOptions(k=9, min_score=bound))
+    assert some == everything[:3]
+
+
+def test_conditions_bound_hits_and_copies(searcher: Searcher, folder: Path) -> None:
+    options = SearchOptions(where=[Condition("number", "=", 0)])
+    (hit,) = searcher.search_picture(str(folder / "3.png"), options)
+    assert hit.copies == 2  # z-copy.png has no number
+
+
+def test_bytes_are_as_good_as_a_file(searcher: Searcher, folder: Path) -> None:
+    path = folder / "2.png"
+    by_path = searcher.search_picture(str(path), SearchOptions(), exclude_self=True)
+    by_bytes = searcher.search_picture(path.read_bytes(), SearchOptions(), exclude_self=True)
+    assert by_path == by_bytes
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda path: path.write_bytes(b""), lambda path: path.write_text("no picture")]
+)
+def test_what_is_no_picture_is_refused(
+    searcher: Searcher, folder: Path, spoil: Callable[[Path], object]
+) -> None:
+    spoil(folder / "1.png")
+    with pytest.raises(ImageError):
+        searcher.search_picture(str(folder / "1.png"), SearchOptions())

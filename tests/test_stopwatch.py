@@ -1,0 +1,63 @@
+"""A stopwatch adds up what each stage does, in whatever thread."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from imgsearch.stopwatch import Stopwatch
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """One's own time: the number in it."""
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    return now
+
+
+def test_work_is_added_up_by_stage(clock: list[float]) -> None:
+    watch = Stopwatch(["read", "write"])
+    for seconds in (1, 2):
+        with watch("read"):
+            clock[0] += seconds
+        clock[0] += 10  # nobody's
+    assert watch.seconds({}) == {"read": 3.0, "write": 0.0}
+    assert watch.seconds({"read": 2}) == {"read": 1.5, "write": 0.0}
+
+
+def test_failed_work_counts_too(clock: list[float]) -> None:
+    watch = Stopwatch(["read"])
+
+    def fail() -> None:
+        with watch("read"):
+            clock[0] += 4
+            raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        fail()
+    assert watch.seconds({}) == {"read": 4.0}
+
+
+def test_making_counts_and_what_is_done_with_the_items_does_not(clock: list[float]) -> None:
+    def slow() -> Iterator[int]:
+        for number in range(3):
+            clock[0] += 1
+            yield number
+
+    watch = Stopwatch(["scan"])
+    for _ in watch.making("scan", slow()):
+        clock[0] += 10
+    assert watch.seconds({}) == {"scan": 3.0}
+
+
+def test_threads_are_added_up() -> None:
+    watch = Stopwatch(["decode"])
+
+    def work(_: int) -> None:
+        with watch("decode"):
+            pass
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(100)))
+    assert watch.seconds({})["decode"] > 0

@@ -1,0 +1,106 @@
+"""Each object is sent until it is in or refused for good; a scripted server, for what is rare."""
+
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from imgsearch.errors import StoreError
+from imgsearch.events import Event, Note
+from imgsearch.stores import open_store
+from imgsearch.stores.weaviate import trouble
+from imgsearch.stores.weaviate.address import parse
+from imgsearch.stores.weaviate.client import batch_pb2
+from imgsearch.stores.weaviate.connect import Server, _Outage
+from imgsearch.stores.weaviate.push import push
+from imgsearch.stores.weaviate.schema import read_schema
+from tests.store_contract import STAMP, record, vectors, write
+from tests.test_weaviate_store import unique_name
+
+RECORDS = [record(number) for number in range(3)]
+
+
+class ScriptedServer:
+    """Answers each request with the next errors, by number of the record; then takes all."""
+
+    def __init__(self, *answers: dict[int, str]) -> None:
+        self._answers: Iterator[dict[int, str]] = iter(answers)
+        self.requests: list[list[str]] = []
+        self.heard: list[Event] = []
+
+    def answer(self, request: Any, **_: object) -> Any:
+        sent = [each.uuid for each in request.objects]
+        self.requests.append(sent)
+        errors = {RECORDS[number].id: text for number, text in next(self._answers, {}).items()}
+        return batch_pb2.BatchObjectsReply(
+            errors=[
+                batch_pb2.BatchObjectsReply.BatchError(index=index, error=errors[uuid])
+                for index, uuid in enumerate(sent)
+                if uuid in errors
+            ]
+        )
+
+    def push(self) -> dict[str, str]:
+        server = object.__new__(Server)
+        server.address = parse("weaviate://scripted")
+        server.stub = SimpleNamespace(BatchObjects=self.answer)  # type: ignore[assignment]
+        server._outage = _Outage("weaviate://scripted", 5.0, self.heard.append)
+        return push(server, "Class", read_schema([]), RECORDS, vectors(3))
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+
+
+def test_an_object_that_failed_for_the_servers_reasons_is_sent_again() -> None:
+    server = ScriptedServer({1: "context canceled"}, {1: "cannot reach enough replicas"})
+    assert server.push() == {}
+    assert server.requests == [[each.id for each in RECORDS], [RECORDS[1].id], [RECORDS[1].id]]
+    assert [type(each) for each in server.heard] == [Note, Note]
+
+
+def test_an_object_that_is_refused_is_tried_again_and_given_back_with_the_reason() -> None:
+    server = ScriptedServer(*[{0: "vector lengths don't match"}] * 9)
+    assert server.push() == {RECORDS[0].id: "vector lengths don't match"}
+    assert [len(sent) for sent in server.requests] == [3, 1, 1]
+
+
+def test_a_full_queue_and_rate_limits_are_waited_for_and_called_so() -> None:
+    server = ScriptedServer({2: "429 too many requests"}, {2: "the queue is full"})
+    assert server.push() == {}
+    (first, _) = server.heard
+    assert isinstance(first, Note)
+    assert "overloaded" in first.text
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("store is read-only: disk usage too high", "read-only.*make room"),
+        ("could not find class Class in schema", "removed or replaced"),
+        ("rbac: authorization, forbidden action", "does not allow.*WEAVIATE_API_KEY"),
+    ],
+)
+def test_what_waiting_does_not_help_ends_the_run(text: str, told: str) -> None:
+    with pytest.raises(StoreError, match=told):
+        ScriptedServer({0: text}).push()
+
+
+def test_a_read_only_shard_behind_an_internal_error_is_told() -> None:
+    assert trouble.of_text("put object: shard is READONLY").kind == "read-only"
+    assert trouble.of_error(RuntimeError("rpc error: connection refused")).worth_waiting
+
+
+@pytest.mark.weaviate
+def test_a_real_server_refuses_a_vector_of_another_length(one_node: str) -> None:
+    with open_store(one_node, 30) as store:
+        collection = store.create(unique_name(), STAMP)
+        write(collection, RECORDS[:1])
+        refused = collection.upsert([RECORDS[1]], vectors(2).reshape(1, -1))
+        assert set(refused) == {RECORDS[1].id}
+        assert "length" in refused[RECORDS[1].id]
+        assert collection.count() == 1
+        store.drop(collection.name)

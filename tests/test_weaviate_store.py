@@ -1,0 +1,191 @@
+"""The Weaviate store keeps the contract, over real connections to real servers."""
+
+import operator
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgsearch.errors import CollectionMismatchError
+from imgsearch.records import Condition, Operator, Value
+from imgsearch.stores import open_store
+from imgsearch.stores.base import VectorStore
+from imgsearch.stores.weaviate import schema
+from tests.conftest import Cli
+from tests.store_contract import STAMP, StoreContract, everything, record, vectors, write
+
+
+class WeaviateContract(StoreContract):
+    @pytest.fixture
+    def name(self) -> str:
+        return unique_name()
+
+
+def unique_name() -> str:
+    """The server outlives the test, and may be the developer's own."""
+    return f"pictures-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.mark.weaviate
+class TestOneNode(WeaviateContract):
+    @pytest.fixture
+    def store(self, one_node: str) -> Iterator[VectorStore]:
+        with open_store(one_node, 30) as opened:
+            yield opened
+
+
+@pytest.mark.weaviate
+class TestThreeNodes(WeaviateContract):
+    @pytest.fixture
+    def store(self, three_nodes: str) -> Iterator[VectorStore]:
+        with open_store(three_nodes, 30) as opened:
+            yield opened
+
+
+@pytest.fixture
+def store(one_node: str) -> Iterator[VectorStore]:
+    with open_store(one_node, 30) as opened:
+        yield opened
+
+
+OPERATORS: dict[Operator, object] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+TEXTS = ["a", "A", " a", "a ", "a\t", "\ta", "", " ", "the", "ab", "a b", "\U0001f600", "a\0"]
+NUMBERS = [0, -1, 2**53 - 1, 2**53, 2**53 + 1, -(2**53) - 1, 2**62 + 1, 2**63 - 1, -(2**63)]
+REALS = [0.0, -0.0, 0.1, 1.5, -1e308, 5e-324]
+
+
+@pytest.mark.weaviate
+@pytest.mark.parametrize(("kind", "values"), [("str", TEXTS), ("int", NUMBERS), ("float", REALS)])
+def test_values_that_weaviate_rounds_or_trims_are_kept_and_matched_all_the_same(
+    store: VectorStore, kind: str, values: list[Value]
+) -> None:
+    collection = store.create(unique_name(), STAMP)
+    collection.add_fields({"field": kind})  # type: ignore[dict-item]
+    records = [record(number, field=value) for number, value in enumerate(values)]
+    # First those that need nothing special: conditions on the others must be right even then.
+    plain = [each for each in records if each.metadata["field"] in ("a", "ab", 0, -1, 1.5)]
+    for stored in (plain, [*records, record(99)]):
+        write(collection, stored)
+        for value in values:
+            for sign in OPERATORS:
+                condition = Condition("field", sign, value)
+                expected = {each.uri for each in stored if condition.holds(each.metadata)}
+                found = collection.search(vectors(1)[0], 100, [condition])
+                assert {each.record.uri for each in found} == expected, condition
+    assert everything(collection) == {each.id: each for each in [*records, record(99)]}
+    store.drop(collection.name)
+
+
+@pytest.mark.weaviate
+def test_an_exact_search_agrees_with_the_index(store: VectorStore) -> None:
+    collection = store.create(unique_name(), STAMP)
+    collection.add_fields({"even": "bool"})
+    write(collection, [record(number, even=number % 2 == 0) for number in range(1500)])
+    where = [Condition("even", "=", True)]
+    query = vectors(1, seed=5)[0]
+    exact, indexed = (collection.search(query, 10, where, exact=exact) for exact in (True, False))
+    assert [each.record for each in exact] == [each.record for each in indexed]
+    np.testing.assert_allclose([e.score for e in exact], [e.score for e in indexed], atol=1e-5)
+    store.drop(collection.name)
+
+
+@pytest.mark.weaviate
+def test_more_copies_of_a_picture_than_one_request_gives(store: VectorStore) -> None:
+    collection = store.create(unique_name(), STAMP)
+    write(collection, [record(number, content=7) for number in range(300)])
+    write(collection, [record(1000, content=8)])
+    digests = [record(0, content=number).sha256 for number in (7, 8)]
+    assert set(collection.vectors_of(digests)) == set(digests)
+    assert collection.copies(digests) == {digests[0]: 300, digests[1]: 1}
+    store.drop(collection.name)
+
+
+@pytest.mark.weaviate
+def test_other_clients_can_read_the_stamp_and_use_the_name(
+    store: VectorStore, one_node: str
+) -> None:
+    from imgsearch.stores.weaviate.store import WeaviateStore
+
+    assert isinstance(store, WeaviateStore)
+    name = unique_name()
+    write(store.create(name, STAMP), [record(1)])
+    theirs = store._server.client.collections.use(schema.alias_of(name))
+    assert f'"model": "{STAMP.model}"' in (theirs.config.get().description or "")
+    assert theirs.query.fetch_objects().objects[0].properties["uri"] == record(1).uri
+    store.drop(name)
+
+
+@pytest.mark.weaviate
+def test_options_make_collections_and_a_mismatch_is_refused(one_node: str) -> None:
+    name = unique_name()
+    with open_store(f"{one_node}&compression=none&shards=2&consistency=quorum") as store:
+        write(store.create(name, STAMP), [record(1)])
+        details = store.open(name).info().details
+        assert (details["compression"], details["shards"]) == ("none", 2)
+    with (
+        open_store(f"{one_node}&compression=rq8") as store,
+        pytest.raises(CollectionMismatchError, match="compression is none, not rq8"),
+    ):
+        store.open(name)
+    with open_store(one_node) as store:
+        store.drop(name)
+
+
+@pytest.mark.weaviate
+def test_info_tells_what_the_server_holds(one_node: str, cli: Cli) -> None:
+    name = unique_name()
+    with open_store(one_node) as store:
+        write(store.create(name, STAMP), [record(1), record(2)])
+    shown = cli("info", "--store", one_node, "--json").json["collections"]
+    (mine,) = (each for each in shown if each["name"] == name)
+    details = mine["details"]
+    assert (details["vectors_indexed"], details["compression"], details["shards"]) == (2, "rq8", 1)
+    assert details["memory_estimate_bytes"] > 0
+    assert set(details["nodes"].values()) == {"HEALTHY"}
+    assert details["version"] in cli("info", "--store", one_node).out
+    with open_store(one_node) as store:
+        store.drop(name)
+
+
+@pytest.mark.weaviate
+def test_more_than_ten_thousand_pictures_are_removed_at_once(one_node: str, cli: Cli) -> None:
+    name = unique_name()
+    with open_store(one_node) as store:
+        collection = store.create(name, STAMP)
+        write(collection, [record(number) for number in range(10_500)])
+        write(collection, [replace(record(1), uri="file:///elsewhere/1.jpg")])
+    done = cli("remove", "/pictures", "--store", one_node, "--collection", name, "--json")
+    assert done.json["removed"] == 10_500
+    with open_store(one_node) as store:
+        assert store.open(name).count() == 1
+        store.drop(name)
+
+
+NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,99}", fullmatch=True)
+
+
+@given(NAMES)
+def test_a_collection_name_comes_back_from_its_alias(name: str) -> None:
+    alias = schema.alias_of(name)
+    assert schema.name_of(alias) == name
+    assert schema.name_of(schema.class_of(name, STAMP)) is None
+    assert alias.isascii()
+    assert len(schema.class_of(name, STAMP)) < 256
+
+
+@given(NAMES, NAMES)
+def test_two_collections_differ_in_more_than_capitals(one: str, other: str) -> None:
+    if one != other:
+        assert schema.alias_of(one).lower() != schema.alias_of(other).lower()
+        assert not schema.class_of(one, STAMP).startswith(schema.class_prefix(other))
