@@ -408,7 +408,10 @@ class LanceCollection:
         """How widely to look in the index, wider where a filter passes only a `share` of rows."""
         partitions = _partitions(self._dataset.count_rows())
         probes = math.ceil(max(32, partitions // 8) / share)
-        return {"nprobes": min(partitions, probes), "refine_factor": 20 if k <= 100 else 5}
+        # The error of one bit a dimension falls with the root of the dimension (RaBitQ, Gao and
+        # Long 2024): short vectors need more candidates to be looked at again in full.
+        refine = (20 if k <= 100 else 5) * (1 if self.stamp.dimension >= 512 else 4)
+        return {"nprobes": min(partitions, probes), "refine_factor": refine}
 
     def optimize(self, listener: Listener = ignore) -> None:
         rows = self.count()
