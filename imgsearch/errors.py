@@ -22,6 +22,11 @@ The core raises these and never exits; `imgsearch.cli` turns them into exit code
 """
 
 
+def first_line(error: BaseException) -> str:
+    """What another library's error says, without the pages that some add."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 class ImgsearchError(Exception):
     """Base of all errors that are told to the user in one line, without a traceback."""
 

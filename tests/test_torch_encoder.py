@@ -20,7 +20,8 @@ from imgsearch import images
 from imgsearch.encoders import weights
 from imgsearch.encoders.base import Encoder, Vectors, normalised
 from imgsearch.encoders.catalog import EFFICIENTNET_LITE0, RESNET50, ModelSpec
-from imgsearch.encoders.torch_runtime import TorchEncoder, available_devices, load_model
+from imgsearch.encoders.networks import load_model
+from imgsearch.encoders.torch_runtime import TorchEncoder, available_devices
 from imgsearch.encoders.torchvision_models import build, describe
 from imgsearch.encoders.weights import WeightsFile
 from imgsearch.errors import (
@@ -479,7 +480,7 @@ import sys
 import imgsearch.encoders.weights
 from imgsearch.encoders.catalog import EFFICIENTNET_LITE0
 assert not {"torch", "torchvision"} & sys.modules.keys()
-from imgsearch.encoders.torch_runtime import load_model
+from imgsearch.encoders.networks import load_model
 load_model(EFFICIENTNET_LITE0, imgsearch.encoders.weights.find_local(EFFICIENTNET_LITE0))
 assert "torch" in sys.modules and "torchvision" not in sys.modules
 """

@@ -14,10 +14,10 @@ from torch import nn
 
 from imgsearch.encoders.base import normalised
 from imgsearch.encoders.catalog import ModelSpec
+from imgsearch.encoders.networks import load_model
 from imgsearch.encoders.onnx_runtime import INPUT, OUTPUT, open_session, run_session
-from imgsearch.encoders.torch_runtime import load_model
 from imgsearch.encoders.weights import WeightsFile
-from imgsearch.errors import EncoderError, ExportError
+from imgsearch.errors import EncoderError, ExportError, first_line
 from imgsearch.images import Pixels, Preprocessing
 
 # Rounding alone leaves 0.999999 and more.
@@ -41,8 +41,7 @@ def export(spec: ModelSpec, weights: WeightsFile, path: Path) -> None:
     except EncoderError:
         raise
     except Exception as error:  # whatever the tracer, the translator and the runtime stumble over
-        first = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ExportError(f"{spec.name} cannot be exported: {first[:200]}") from error
+        raise ExportError(f"{spec.name} cannot be exported: {first_line(error)[:200]}") from error
     check(spec.name, float((made * expected).sum(axis=1).min()))
 
 

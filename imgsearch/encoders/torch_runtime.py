@@ -1,30 +1,15 @@
-"""Encoders run by torch, on CUDA, MPS or the CPU. The only module that imports torch by itself."""
-
-import pickle
-import re
-from collections.abc import Mapping
-from typing import Any, cast
+"""Encoders run by torch, on CUDA, MPS or the CPU."""
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from imgsearch.encoders.base import Vectors, normalised
 from imgsearch.encoders.catalog import ModelSpec
+from imgsearch.encoders.networks import load_model
 from imgsearch.encoders.weights import WeightsFile
-from imgsearch.errors import DeviceError, DeviceMemoryError, EncoderError, WeightsError
+from imgsearch.errors import DeviceError, DeviceMemoryError, EncoderError, first_line
 from imgsearch.images import Pixels, Preprocessing
 from imgsearch.records import Stamp
-
-# Heads of GoogLeNet and Inception that only training uses.
-_AUXILIARY = ("aux", "AuxLogits")
-# Under these, training scripts save the weights beside other things.
-_WRAPPERS = ("state_dict", "model")
-# Put before each name by data parallel training and by torch.compile.
-_PREFIXES = ("module.", "_orig_mod.")
-# torchvision's file for DenseNet is older than its code: norm.1 there is norm1 here.
-_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 # On the CPU a batch goes through in parts of this size: with efficientnet-lite0 on two cores, 32 at
 # once took half as much memory again and a quarter more time, most of it in the kernel for pages.
@@ -53,7 +38,7 @@ class TorchEncoder:
         except RuntimeError as error:
             if _is_out_of_memory(error):
                 raise DeviceMemoryError(f"{spec.name} does not fit on {self._device}") from error
-            raise DeviceError(f"{self._device} does not work: {_first_line(error)}") from error
+            raise DeviceError(f"{self._device} does not work: {first_line(error)}") from error
 
     def _constant(self, values: tuple[float, float, float]) -> torch.Tensor:
         scaled = torch.tensor(values, dtype=torch.float64) * 255.0
@@ -85,7 +70,7 @@ class TorchEncoder:
             if _is_out_of_memory(error):
                 raise self._too_large(pixels) from error
             raise EncoderError(
-                f"{self._stamp.model} failed on {self.device}: {_first_line(error)}"
+                f"{self._stamp.model} failed on {self.device}: {first_line(error)}"
             ) from error
         return normalised(np.concatenate(parts))
 
@@ -112,10 +97,6 @@ def _is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
 def available_devices() -> list[str]:
     """The devices that `--device` can name here."""
     # is_available: a driver too old for this torch still counts its devices.
@@ -135,119 +116,3 @@ def pick_device(name: str) -> torch.device:
     if wanted not in available:
         raise DeviceError(f"--device {name} is not available here; there is {', '.join(available)}")
     return torch.device(wanted)
-
-
-def load_model(spec: ModelSpec, weights: WeightsFile) -> nn.Module:
-    """The network up to the vector, (n, 3, size, size) to (n, dimension), with real weights.
-
-    Raises WeightsError if they do not fit.
-    """
-    network = _build(spec)
-    classifier = classifier_of(network)
-    network.set_submodule(classifier, nn.Identity())
-    if problems := _fill(network, _read_state(weights), classifier):
-        more = f" (and {len(problems) - 1:,} more misfits)" if len(problems) > 1 else ""
-        raise WeightsError(
-            f"{weights.source}: these are not weights of {spec.name}: {problems[0]}{more}"
-        )
-    return (_EfficientNetLite(network) if spec.family == "efficientnet-lite" else network).eval()
-
-
-def _build(spec: ModelSpec) -> nn.Module:
-    if spec.family == "efficientnet-lite":
-        from efficientnet_lite_pytorch import EfficientNet
-
-        return cast(nn.Module, EfficientNet.from_name(spec.name))
-    from imgsearch.encoders.torchvision_models import build
-
-    return build(spec.name)
-
-
-class _EfficientNetLite(nn.Module):
-    """The features of the PyTorch port, averaged over the picture."""
-
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self._network = network
-
-    def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        features: torch.Tensor = self._network.extract_features(batch)
-        return features.mean((2, 3))
-
-
-def _read_state(weights: WeightsFile) -> dict[str, torch.Tensor]:
-    """The table of weights in a file, with today's names. Raises WeightsError."""
-    try:
-        # weights_only: a pickle could run any code.
-        loaded = torch.load(weights.path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise WeightsError(f"{weights.source}: cannot be read: {error.strerror}") from error
-    except Exception as error:  # unpickling raises nearly anything on damaged input
-        if isinstance(error, pickle.UnpicklingError) and "unsupported global" in str(error).lower():
-            raise WeightsError(
-                f"{weights.source}: holds more than weights, which could run any code, and is not "
-                "loaded; save only model.state_dict() into it"
-            ) from error
-        raise WeightsError(
-            f"{weights.source}: no file of PyTorch weights, or a damaged one: {_first_line(error)}"
-        ) from error
-    for wrapper in _WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
-    if not isinstance(loaded, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in loaded.items()
-    ):
-        raise WeightsError(f"{weights.source}: holds no table of weights")
-    # Changed in place: the versions of the layers travel with the table, as an attribute.
-    for prefix in _PREFIXES:
-        consume_prefix_in_state_dict_if_present(loaded, prefix)
-    for name in [name for name in loaded if _OLD_DENSENET.search(name)]:
-        loaded[_OLD_DENSENET.sub(r"\1\2", name)] = loaded.pop(name)
-    return loaded
-
-
-def _fill(network: nn.Module, state: dict[str, torch.Tensor], classifier: str) -> list[str]:
-    """Load weights into a network without its classifier; returns what does not fit.
-
-    The classifier and what only training uses are left out, so that weights that were trained on
-    other classes fit too.
-    """
-    unused = (f"{classifier}.", *_AUXILIARY)
-    for name in [name for name in state if name.startswith(unused)]:
-        del state[name]
-    problems = [
-        f"{name} is {_shape(state[name])}, not {_shape(own)}"
-        for name, own in network.state_dict().items()
-        if name in state and state[name].shape != own.shape
-    ]
-    if problems:
-        return problems
-    try:
-        # By the network's own means, as some know names of older files, and have all of them.
-        missing, unknown = network.load_state_dict(state, strict=False)
-    except (RuntimeError, ValueError) as error:
-        return [_first_line(error)]
-    # Files older than this counter of training steps lack it, and only training uses it.
-    lacking = [
-        name
-        for name in missing
-        if not (name.startswith(_AUXILIARY) or name.endswith("num_batches_tracked"))
-    ]
-    return [
-        *(f"{name} is missing" for name in lacking),
-        *(f"{name} has no place in it" for name in unknown),
-    ]
-
-
-def _shape(tensor: torch.Tensor) -> str:
-    return " x ".join(str(length) for length in tensor.shape) or "a single number"
-
-
-def classifier_of(model: nn.Module) -> str:
-    """The name of the layer that turns the vector into classes: the last one with weights."""
-    layers = [
-        name
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear | nn.Conv2d) and not name.startswith(_AUXILIARY)
-    ]
-    return str(layers[-1])

@@ -13,7 +13,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
 from imgsearch.encoders.catalog import ModelSpec
-from imgsearch.encoders.torch_runtime import classifier_of
+from imgsearch.encoders.torch_weights import classifier_of
 from imgsearch.errors import UnknownModelError
 from imgsearch.images import Preprocessing
 
