@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import os
-import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,16 +10,13 @@ import torch
 import torchvision
 
 from imgsearch import config
+from imgsearch.bench_report import cpu_name
 
 
 def machine() -> str:
     """One line for a table of figures."""
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return f"{datetime.date.today()}, {model}, {config.cpu_cores()} cores{load}"
+    return f"{datetime.date.today()}, {cpu_name()}, {config.cpu_cores()} cores{load}"
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from imgsearch.cli import app
 from tests.conftest import SAMPLES, Cli, Painter, Result
 
 LITE0 = "efficientnet-lite0"
-COMMANDS = ["ingest", "query", "info", "remove", "copy", "models", "eval"]
+COMMANDS = ["ingest", "query", "info", "remove", "copy", "models", "eval", "bench"]
 TSHIRT = SAMPLES / "images" / "10101.jpg"
 
 

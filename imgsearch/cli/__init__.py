@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from imgsearch import __version__
+from imgsearch.cli.bench import bench
 from imgsearch.cli.collections import info, remove
 from imgsearch.cli.copy import copy
 from imgsearch.cli.evaluate import evaluate
@@ -27,7 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
 )
-for command in (ingest, query, info, remove, copy, models):
+for command in (ingest, query, info, remove, copy, models, bench):
     app.command()(command)
 app.command("eval")(evaluate)
 

@@ -6,9 +6,9 @@ from imgsearch import config
 from imgsearch.errors import UsageError
 from imgsearch.events import Listener, ignore
 from imgsearch.stores.base import Collection, StoredVector, VectorStore
-from imgsearch.stores.weaviate.address import is_address
+from imgsearch.stores.weaviate.address import is_address as is_server
 
-__all__ = ["Collection", "StoredVector", "VectorStore", "check_name", "open_store"]
+__all__ = ["Collection", "StoredVector", "VectorStore", "check_name", "is_server", "open_store"]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
 
@@ -26,7 +26,7 @@ def open_store(
     of an unknown kind, StoreError if a server is not reached.
     """
     url = url or config.default_store()
-    if is_address(url):
+    if is_server(url):
         from imgsearch.stores.weaviate.store import WeaviateStore
 
         return WeaviateStore(url, timeout, listener)

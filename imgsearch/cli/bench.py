@@ -1,0 +1,184 @@
+"""`imgsearch bench`."""
+
+import sys
+import threading
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from imgsearch import config
+from imgsearch.cli import options
+from imgsearch.cli.console import Display, print_json, printable, stdout
+from imgsearch.cli.interrupt import INTERRUPTED, stop_on_signal
+
+if TYPE_CHECKING:
+    from imgsearch.bench_report import BenchReport
+
+
+def bench(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="The pictures to try with: folders, files, quoted globs, or - for a list of paths "
+            "on stdin.",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Measure this model, and fetch its weights if need be; may be repeated. By "
+            "default all whose weights are on this machine.",
+            show_default=False,
+        ),
+    ] = None,
+    weights: options.Weights = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="DEV",
+            envvar=config.ENV_DEVICE,
+            help="Where the models run: cpu, cuda, cuda:1, mps, or auto for each kind there is.",
+        ),
+    ] = config.DEFAULT_DEVICE,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Measure writing there: on the disk of this folder, or on this server too, into a "
+            "collection of its own that is removed again. By default on the default store's disk.",
+            show_default=False,
+        ),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(metavar="N", min=0.01, help="How long each measurement may take.")
+    ] = 2.0,
+    limit: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Read so many pictures at most, spread over all there are."
+        ),
+    ] = 500,
+    batch_size: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="Pictures that the model takes at once."),
+    ] = config.DEFAULT_BATCH_SIZE,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Threads that read and decode. By default one a core, at most 16.",
+            show_default=False,
+        ),
+    ] = None,
+    max_pixels: options.MaxPixels = config.DEFAULT_MAX_PIXELS,
+    store_timeout: options.StoreTimeout = config.READER_STORE_TIMEOUT,
+    as_json: options.Json = False,
+) -> None:
+    """Measure how fast this machine is with these pictures, stage by stage, and what to choose.
+
+    Scanning, reading, decoding, each model on each device, and writing are run one by one, for a
+    few seconds each. Nothing is downloaded unless --model asks for it, and nothing is left behind
+    but models made ready for this CPU, which an ingest would make too.
+    """
+    from imgsearch.bench import BenchOptions
+    from imgsearch.bench import bench as run
+    from imgsearch.sources import read_list
+
+    stop = threading.Event()
+    with Display(quiet=as_json) as display, stop_on_signal(stop, display):
+        report = run(
+            sources,
+            BenchOptions(
+                models=model or (),
+                weights=weights,
+                device=device,
+                store=store,
+                seconds=seconds,
+                limit=limit,
+                batch_size=batch_size,
+                workers=workers or config.default_workers(),
+                max_pixels=max_pixels,
+                store_timeout=store_timeout,
+            ),
+            stdin=read_list(sys.stdin.buffer) if "-" in sources else (),
+            listener=display,
+            stop=stop,
+        )
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        _print(report)
+    if report.interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _print(report: "BenchReport") -> None:
+    _line(
+        f"{'interrupted: ' if report.interrupted else ''}{_found(report)}, {report.sample:,} "
+        f"read; {report.cpu}, {report.cores} cores"
+    )
+    _print_stages(report)
+    if report.choices:
+        _print_choices(report)
+    for sentence in report.advice():
+        _line(sentence)
+    for name, reason in report.not_measured.items():
+        _line(f"not measured: {name}: {reason}", style="yellow")
+    for path, reason in list(report.unusable.items())[:_SHOWN]:
+        _line(f"unusable {path}: {reason}", style="yellow")
+    if (more := len(report.unusable) - _SHOWN) > 0:
+        _line(f"and {more:,} more unusable: --json lists them", style="yellow")
+
+
+_SHOWN = 5
+
+
+def _line(text: str, style: str = "") -> None:
+    stdout().print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def _found(report: "BenchReport") -> str:
+    return f"{'' if report.complete else 'at least '}{report.found:,} pictures"
+
+
+def _print_stages(report: "BenchReport") -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("stage alone")
+    table.add_column("by")
+    table.add_column("pictures/s", justify="right")
+    table.add_column("ms each", justify="right")
+    for rate in report.rates:
+        table.add_row(rate.stage, rate.how, f"{rate.per_second:,.0f}", f"{1000 * rate.cost:,.2f}")
+    stdout().print(table)
+
+
+def _print_choices(report: "BenchReport") -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("an ingest with")
+    table.add_column("limit")
+    columns = ("pictures/s", f"{report.found:,} pictures", "1,000,000 pictures")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for choice in report.choices:
+        times = (_duration(number * choice.cost) for number in (report.found, 1_000_000))
+        table.add_row(choice.name, choice.limit, f"{1 / choice.cost:,.0f}", *times)
+    stdout().print(table)
+
+
+def _duration(seconds: float) -> str:
+    """Two figures are as many as a forecast is worth."""
+    for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            number = seconds / length
+            return f"{number:.0f} {unit}" if number >= 10 else f"{number:.1f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

@@ -1,0 +1,46 @@
+"""A collection to try things in, which leaves nothing behind."""
+
+import contextlib
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from imgsearch import config
+from imgsearch.events import Listener, ignore
+from imgsearch.records import Stamp
+from imgsearch.stores import Collection, is_server, open_store
+
+
+@contextlib.contextmanager
+def scratch_collection(
+    stamp: Stamp,
+    url: str | None = None,
+    timeout: float = config.DEFAULT_STORE_TIMEOUT,
+    listener: Listener = ignore,
+) -> Iterator[Collection]:
+    """An empty collection that is gone afterwards, together with all that was written to it.
+
+    In a server it has a name that nobody else has. The embedded store's is in a folder of its own,
+    on the disk on which the store at `url` is, or would be. Raises StoreError.
+    """
+    with contextlib.ExitStack() as cleanup:
+        if url is None or not is_server(url):
+            url = cleanup.enter_context(_scratch_folder(url))
+        store = cleanup.enter_context(open_store(url, timeout, listener))
+        name = f"scratch-{secrets.token_hex(6)}"
+        try:
+            yield store.create(name, stamp)
+        finally:
+            if name in store.names():
+                store.drop(name)
+
+
+def _scratch_folder(url: str | None) -> tempfile.TemporaryDirectory[str]:
+    with open_store(url) as store:
+        folder = Path(store.url)
+    near = next(place for place in (folder, *folder.parents) if place.is_dir())
+    # Where nothing may be written, the system's own place has to do.
+    where = near if os.access(near, os.W_OK) else None
+    return tempfile.TemporaryDirectory(prefix=".imgsearch-", dir=where, ignore_cleanup_errors=True)

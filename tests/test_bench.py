@@ -1,0 +1,285 @@
+"""`bench` measures every stage, tells what is the limit, and leaves nothing behind."""
+
+import itertools
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from imgsearch import bench as bench_module
+from imgsearch.bench import BenchOptions, bench
+from imgsearch.bench_report import BenchReport, Choice, Rate
+from imgsearch.encoders import EncoderRequest, weights
+from imgsearch.errors import (
+    DeviceMemoryError,
+    ExportError,
+    NothingFoundError,
+    StoreError,
+    UnknownModelError,
+    UsageError,
+)
+from imgsearch.events import Event, Stage
+from imgsearch.records import Stamp
+from imgsearch.sources import scan
+from imgsearch.stores import open_store
+from imgsearch.stores.scratch import scratch_collection
+from tests.conftest import Cli, Painter
+from tests.fakes import ColourEncoder
+
+STAGES = ["scan", "read", "decode", "decode", "encode", "write"]
+
+
+@pytest.fixture(autouse=True)
+def _a_second_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock goes on by a second whenever it is looked at: so `seconds` are steps."""
+    ticks = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))
+    monkeypatch.setattr(bench_module, "time", clock)
+
+
+def options(**others: Any) -> BenchOptions:
+    settings: dict[str, Any] = {"models": ("colours",), "seconds": 12, "workers": 2, **others}
+    return BenchOptions(**settings)
+
+
+def measured(folder: Path, **others: Any) -> BenchReport:
+    return bench([str(folder)], options(**others), encoder_opener=ColourEncoder().open)
+
+
+@pytest.fixture
+def shop(paint: Painter) -> Path:
+    """A folder of six pictures."""
+    return [paint(f"shop/{number}.png", number) for number in range(6)][-1].parent
+
+
+def everything_below(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+class TestStages:
+    def test_each_is_measured(self, shop: Path) -> None:
+        report = measured(shop)
+        assert [rate.stage for rate in report.rates] == STAGES
+        assert [rate.pictures for rate in report.rates] == [6, 6, 12, 12, 12 * 32, 12 * 512]
+        assert (report.found, report.complete, report.sample) == (6, True, 6)
+        assert [choice.name for choice in report.choices] == ["colours on none"]
+        assert set(report.choices[0].costs) == set(STAGES)
+        assert report.not_measured == report.unusable == {}
+        assert not report.interrupted
+
+    def test_what_models_share_is_measured_once(self, shop: Path) -> None:
+        report = measured(shop, models=("colours", "the same"))
+        assert [rate.stage for rate in report.rates] == [*STAGES[:4], "encode", "write", "encode"]
+        assert len(report.choices) == 2
+
+    def test_a_scan_that_takes_too_long_is_cut_short(self, shop: Path) -> None:
+        report = measured(shop, seconds=4)
+        assert (report.found, report.complete, report.sample) == (4, False, 4)
+
+    def test_the_sample_is_spread_over_all(self, shop: Path) -> None:
+        for bad in (1, 2, 4, 5):
+            (shop / f"{bad}.png").write_text("no picture")
+        report = measured(shop, limit=2)
+        assert report.sample == 2
+        assert report.unusable == {}
+
+    def test_unusable_pictures_are_told_and_left_out(self, shop: Path) -> None:
+        (shop / "2.png").write_text("no picture")
+        (shop / "4.png").write_bytes(b"")
+        report = measured(shop)
+        assert {Path(path).name for path in report.unusable} == {"2.png", "4.png"}
+        assert report.unusable[str(shop / "4.png")] == "the file is empty"
+        assert report.choices
+
+    def test_no_usable_picture_is_an_error(self, tmp_path: Path, shop: Path) -> None:
+        for picture in shop.iterdir():
+            picture.write_text("no picture")
+        with pytest.raises(NothingFoundError, match=r"none of the 6 pictures .* not a picture"):
+            measured(shop)
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(NothingFoundError, match="no picture found"):
+            measured(tmp_path / "empty")
+
+    def test_a_batch_is_as_large_as_asked_however_few_the_pictures(self, shop: Path) -> None:
+        encoder = ColourEncoder()
+        bench([str(shop)], options(batch_size=20), encoder_opener=encoder.open)
+        assert set(encoder.batches) == {20}
+
+
+class TestModels:
+    def test_only_those_here_are_measured_unless_named(
+        self, shop: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(weights, "download", lambda *_: pytest.fail("a download"))
+        asked: list[EncoderRequest] = []
+
+        def opening(request: EncoderRequest, *_: Any) -> ColourEncoder:
+            asked.append(request)
+            return ColourEncoder()
+
+        report = bench([str(shop)], options(models=(), device="cpu"), encoder_opener=opening)
+        assert asked == [EncoderRequest("efficientnet-lite0", None, "cpu")]
+        assert "not on this machine; --model resnet50 fetches" in report.not_measured["resnet50"]
+
+    def test_one_that_fails_is_told_with_the_reason(
+        self, shop: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def failing(*_: Any) -> ColourEncoder:
+            raise ExportError("no way")
+
+        monkeypatch.setattr(bench_module, "_devices", lambda _: ["cpu"])
+        report = bench([str(shop)], options(models=()), encoder_opener=failing)
+        assert report.not_measured["efficientnet-lite0 on cpu"] == "no way"
+        assert not report.choices
+        assert not report.advice()
+
+    def test_one_that_was_named_must_work(self, shop: Path) -> None:
+        def unknown(*_: Any) -> ColourEncoder:
+            raise UnknownModelError("nonsense")
+
+        with pytest.raises(UnknownModelError):
+            bench([str(shop)], options(models=("nonsense",)), encoder_opener=unknown)
+        small = ColourEncoder(fits=4)
+        with pytest.raises(DeviceMemoryError):
+            bench([str(shop)], options(), encoder_opener=small.open)
+
+    def test_weights_are_of_one_model(self, shop: Path) -> None:
+        with pytest.raises(UsageError, match="--weights needs one --model"):
+            measured(shop, models=(), weights="mine.pth")
+
+    def test_each_kind_of_device_is_measured_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from imgsearch.encoders import devices, torch_runtime
+
+        monkeypatch.setattr(devices, "may_have_gpu", lambda: True)
+        there = ["cuda:0", "cuda:1", "cpu"]
+        monkeypatch.setattr(torch_runtime, "available_devices", lambda: there)
+        asked = bench_module._requests(options(), BenchReport("a CPU", 2))
+        assert {request.device for request in asked} == {"cuda:0", "cpu"}
+
+
+class TestLeftBehind:
+    def test_nothing_in_an_embedded_store(self, shop: Path, tmp_path: Path) -> None:
+        (tmp_path / "store").mkdir()
+        before = everything_below(tmp_path)
+        report = measured(shop, store=str(tmp_path / "store"))
+        measured(shop, store=str(tmp_path / "not" / "there"))
+        assert everything_below(tmp_path) == before
+        assert report.rates[-1].how == "embedded store, vectors of 48"
+
+    def test_nothing_in_the_home(self, shop: Path) -> None:
+        home = Path(os.environ["IMGSEARCH_HOME"])
+        before = everything_below(home)
+        measured(shop)
+        assert everything_below(home) == before
+
+    def test_nothing_after_a_failure(self, tmp_path: Path) -> None:
+        stamp = Stamp("colours", "0" * 64, "none", 2)
+
+        def failing() -> None:
+            with scratch_collection(stamp, str(tmp_path)) as collection:
+                assert list(tmp_path.iterdir())
+                assert collection.count() == 0
+                raise StoreError("full")
+
+        with pytest.raises(StoreError, match="full"):
+            failing()
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.weaviate
+    def test_nothing_on_a_server(self, shop: Path, one_node: str) -> None:
+        report = measured(shop, store=one_node)
+        assert [rate.how for rate in report.rates[-2:]] == [
+            "embedded store, vectors of 48",
+            f"{one_node}, vectors of 48",
+        ]
+        assert report.choices[0].costs["write"] == report.rates[-1].cost
+        with open_store(one_node) as store:
+            assert not [name for name in store.names() if name.startswith("scratch-")]
+
+
+class TestInterruption:
+    @pytest.mark.parametrize("stage", ["scan", "decode", "encode", "write"])
+    def test_what_was_measured_until_then_is_told(self, shop: Path, stage: str) -> None:
+        stop = threading.Event()
+
+        def listen(event: Event) -> None:
+            if isinstance(event, Stage) and event.text.startswith(stage):
+                stop.set()
+
+        opener = ColourEncoder().open
+        report = bench([str(shop)], options(), listener=listen, stop=stop, encoder_opener=opener)
+        assert report.interrupted
+        assert [rate.stage for rate in report.rates][:-1] == STAGES[: STAGES.index(stage)]
+        assert report.choices == []
+
+    def test_ctrl_c_ends_with_its_exit_code(
+        self, cli: Cli, shop: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(*arguments: Any) -> Iterator[Any]:
+            os.kill(os.getpid(), signal.SIGINT)
+            yield from scan(*arguments)
+
+        monkeypatch.setattr("imgsearch.bench.scan", interrupted)
+        result = cli("bench", shop)
+        assert result.code == 130
+        assert result.out.startswith("interrupted: ")
+
+
+def choice(device: str = "cpu", **costs: float) -> Choice:
+    stages: Any = {"scan": 0.0, "read": 0.001, "decode": 0.004, "encode": 0.02, "write": 0.0}
+    return Choice("resnet50", device, "a runtime", stages | costs)
+
+
+class TestForecast:
+    def test_on_the_cpu_the_times_add_up(self) -> None:
+        assert choice().cost == pytest.approx(0.025)
+        assert choice().limit == "encode"
+
+    def test_a_gpu_works_beside_the_cpu(self) -> None:
+        assert choice("cuda:0").cost == pytest.approx(0.02)
+        fast = choice("cuda:0", encode=0.0005)
+        assert fast.cost == pytest.approx(0.005)
+        assert fast.limit == "decode"
+
+    def test_the_advice_names_the_limit_and_what_would_help(self) -> None:
+        gpu = choice("cuda:0", encode=0.0005)
+        report = BenchReport("a CPU", 2, choices=[choice(), gpu])
+        assert report.advice() == [
+            "resnet50 on cpu: the model is the limit, 80% of the work: a faster device or a "
+            "lighter model would help; resnet50 on cuda:0 would be 5.0 times as fast.",
+            "resnet50 on cuda:0: decode is the limit, 73% of the work: more cores would help, or "
+            "smaller pictures.",
+        ]
+
+    def test_a_rate_is_told_both_ways(self) -> None:
+        rate = Rate("decode", "one thread", 50, 2.0)
+        assert (rate.per_second, rate.cost) == (25.0, 0.04)
+
+
+class TestCommand:
+    def test_the_real_model(self, cli: Cli, shop: Path) -> None:
+        words = ("bench", shop, "--seconds", "2", "--device", "cpu")
+        told = cli(*words, "--json").json
+        assert [stage["stage"] for stage in told["stages"]] == STAGES
+        assert (told["found"], told["complete"], told["sample"]) == (2, False, 2)
+        assert told["choices"][0]["model"] == "efficientnet-lite0"
+        assert told["choices"][0]["images_per_second"] > 0
+        assert set(told["choices"][0]["milliseconds"]) == set(STAGES)
+        assert list(told["not_measured"]) == ["resnet50"]
+        (shop / "0.png").write_text("no picture")
+        shown = cli(*words, "--workers", "2")
+        assert shown.code == 0
+        assert shown.out.startswith("at least 2 pictures, 2 read; ")
+        assert "unusable" in shown.out
+        assert "efficientnet-lite0 on cpu" in shown.out
+        assert "not measured: resnet50" in shown.out
+        assert "decode, 2 threads" in shown.err
+
+    def test_it_needs_pictures(self, cli: Cli, tmp_path: Path) -> None:
+        assert cli("bench").code == 2
+        assert cli("bench", tmp_path / "nowhere").code == 1
