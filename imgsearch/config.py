@@ -9,6 +9,7 @@ ENV_STORE = "IMGSEARCH_STORE"
 ENV_COLLECTION = "IMGSEARCH_COLLECTION"
 ENV_MODEL = "IMGSEARCH_MODEL"
 ENV_DEVICE = "IMGSEARCH_DEVICE"
+ENV_API_KEY = "IMGSEARCH_API_KEY"
 
 DEFAULT_COLLECTION = "images"
 DEFAULT_MODEL = "auto"
@@ -18,6 +19,15 @@ DEFAULT_BATCH_SIZE = 32
 DEFAULT_STORE_TIMEOUT = 300.0
 # Somebody waits for the answer to a query.
 READER_STORE_TIMEOUT = 10.0
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8888
+DEFAULT_UI_PORT = 7860
+# Of one request to the service, in MiB, and how many requests it has under way at once.
+DEFAULT_MAX_BODY = 64
+DEFAULT_MAX_REQUESTS = 64
+# A service decodes what strangers send, several at once: 64 megapixels are 200 MB of RGB.
+SERVE_MAX_PIXELS = 64_000_000
 
 # Twice Pillow's own warning level, where Pillow itself refuses: 179 megapixels, 540 MB of RGB.
 DEFAULT_MAX_PIXELS = 178_956_970

@@ -12,6 +12,7 @@ ImgsearchError                      exit code 1
 │   ├── DeviceError                 the device that was asked for is not there
 │   ├── DeviceMemoryError           a batch does not fit; a smaller one may
 │   └── ExportError                 torch cannot export the model, or its vectors would differ
+├── ServeError                      the service cannot listen where it should
 └── StoreError
     ├── CollectionNotFoundError     no collection of this name in the store
     ├── CollectionMismatchError     the collection was made by another model or configuration
@@ -77,6 +78,10 @@ class DeviceMemoryError(EncoderError):
 
 class ExportError(EncoderError):
     """The model cannot be exported for ONNX Runtime, or its vectors would not be torch's."""
+
+
+class ServeError(ImgsearchError):
+    """The service cannot listen where it should."""
 
 
 class StoreError(ImgsearchError):

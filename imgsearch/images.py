@@ -81,7 +81,7 @@ _CHANGED = "the file changed while it was read; the next run will take it"
 def fingerprint(path: str) -> Fingerprint:
     """Read a file once. Raises ImageError if it cannot be read, is empty, or changes meanwhile."""
     try:
-        with _open_file(path) as file:
+        with open_file(path) as file:
             before = os.fstat(file.fileno())
             # One byte more than there should be, so that a file that grows cannot fill the memory.
             data = file.read(before.st_size + 1) if before.st_size <= KEEP_BYTES else None
@@ -99,7 +99,7 @@ def fingerprint(path: str) -> Fingerprint:
     return Fingerprint(digest, before.st_size, before.st_mtime_ns, data)
 
 
-def _open_file(path: str) -> io.BufferedReader:
+def open_file(path: str) -> io.BufferedReader:
     """Open a file, and nothing else: a pipe would wait for a writer. Raises OSError, ImageError."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ImageError("not a regular file")
@@ -304,7 +304,7 @@ def load(
     A JPEG may come back smaller, but with no side under `enough` pixels.
     """
     try:
-        with io.BytesIO(source) if isinstance(source, bytes) else _open_file(source) as file:
+        with io.BytesIO(source) if isinstance(source, bytes) else open_file(source) as file:
             image = _open(file)
             _check_pixels(image, max_pixels)
             return _decoded(image, enough)
@@ -312,6 +312,26 @@ def load(
         raise ImageError(error.strerror or str(error)) from error
     except MemoryError as error:
         raise ImageError("not enough memory to decode it") from error
+
+
+def media_type(file: IO[bytes]) -> str:
+    """What a picture's file is, told by its content, as `image/jpeg`.
+
+    Only its header is read; the file is at its beginning again. Raises ImageError for a file that
+    is no picture, OSError for one that cannot be read.
+    """
+    name = _open(file).format or ""
+    file.seek(0)
+    return Image.MIME.get(name, "application/octet-stream")
+
+
+def thumbnail(source: str | bytes, side: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
+    """A WebP thumbnail of at most `side` pixels. Raises ImageError."""
+    image = load(source, side, max_pixels).image
+    image.thumbnail((side, side))
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=80)
+    return buffer.getvalue()
 
 
 def _check_pixels(image: Image.Image, max_pixels: int) -> None:
@@ -519,8 +539,5 @@ def thumbnail_data_uri(
     source: str | bytes, side: int = 320, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> str:
     """A WebP thumbnail of at most `side` pixels as a `data:` URI. Raises ImageError."""
-    image = load(source, side, max_pixels).image
-    image.thumbnail((side, side))
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=80)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    encoded = base64.b64encode(thumbnail(source, side, max_pixels)).decode()
+    return f"data:image/webp;base64,{encoded}"

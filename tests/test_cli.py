@@ -20,7 +20,7 @@ from imgsearch.cli import app
 from tests.conftest import SAMPLES, Cli, Painter, Result
 
 LITE0 = "efficientnet-lite0"
-COMMANDS = ["ingest", "query", "info", "remove", "copy", "models", "eval", "bench"]
+COMMANDS = ["ingest", "query", "serve", "info", "remove", "copy", "models", "eval", "bench"]
 TSHIRT = SAMPLES / "images" / "10101.jpg"
 
 
@@ -298,10 +298,16 @@ def python(code: str, *words: str, **environment: str) -> subprocess.CompletedPr
 
 @pytest.mark.parametrize(
     ("words", "allowed"),
-    [(["--help"], []), (["query", "--help"], []), (["info"], ["lance", "pyarrow"])],
+    [
+        (["--help"], []),
+        (["query", "--help"], []),
+        (["serve", "--help"], []),
+        (["info"], ["lance", "pyarrow"]),
+    ],
 )
 def test_help_and_info_load_nothing_heavy(words: list[str], allowed: list[str]) -> None:
     heavy = ["torch", "torchvision", "lance", "pyarrow", "numpy", "PIL", "jinja2", "pandas"]
+    heavy += ["fastapi", "starlette", "uvicorn", "prometheus_client"]
     banned = set(heavy) - set(allowed) - ({"numpy"} if allowed else set())
     done = python(
         "import sys\n"

@@ -18,6 +18,7 @@ from imgsearch.cli.evaluate import evaluate
 from imgsearch.cli.ingest import ingest
 from imgsearch.cli.models import models
 from imgsearch.cli.query import query
+from imgsearch.cli.serve import serve
 from imgsearch.errors import ImgsearchError
 
 app = typer.Typer(
@@ -28,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
 )
-for command in (ingest, query, info, remove, copy, models, bench):
+for command in (ingest, query, serve, info, remove, copy, models, bench):
     app.command()(command)
 app.command("eval")(evaluate)
 

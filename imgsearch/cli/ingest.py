@@ -32,15 +32,7 @@ def ingest(
     ],
     store: options.Store = None,
     collection: options.Collection = config.DEFAULT_COLLECTION,
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            envvar=config.ENV_MODEL,
-            help="The model for a new collection (see `imgsearch models`). auto takes resnet50 if "
-            "its weights are here or can be fetched, else efficientnet-lite0.",
-        ),
-    ] = config.DEFAULT_MODEL,
+    model: options.Model = config.DEFAULT_MODEL,
     weights: options.Weights = None,
     device: options.Device = config.DEFAULT_DEVICE,
     batch_size: Annotated[

@@ -29,6 +29,15 @@ StoreTimeout = Annotated[
         "by another process.",
     ),
 ]
+Model = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        envvar=config.ENV_MODEL,
+        help="The model for a new collection (see `imgsearch models`). auto takes resnet50 if "
+        "its weights are here or can be fetched, else efficientnet-lite0.",
+    ),
+]
 Device = Annotated[
     str,
     typer.Option(

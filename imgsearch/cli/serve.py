@@ -1,0 +1,127 @@
+"""`imgsearch serve`."""
+
+import os
+from contextlib import nullcontext
+from typing import Annotated
+
+import typer
+
+from imgsearch import config
+from imgsearch.cli import options
+from imgsearch.cli.console import Display
+from imgsearch.errors import UsageError
+
+
+def serve(
+    host: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Where to listen. Any other address than this computer's own needs an API key, "
+            "or --insecure.",
+        ),
+    ] = config.DEFAULT_HOST,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=1, max=65535, help="Of the API.")
+    ] = config.DEFAULT_PORT,
+    ui_port: Annotated[
+        int, typer.Option(metavar="PORT", min=1, max=65535, help="Of the page.")
+    ] = config.DEFAULT_UI_PORT,
+    no_ui: Annotated[
+        bool, typer.Option("--no-ui", help="The API alone, without the page.")
+    ] = False,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            envvar=config.ENV_API_KEY,
+            help="What clients must send, as X-API-Key or Authorization: Bearer. Rather set the "
+            "variable: other users of this computer can see options.",
+            show_default=False,
+            show_envvar=True,
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            help="Listen beyond this computer without a key: anyone may search, upload and delete.",
+        ),
+    ] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Another name by which clients call this service, such as a proxy's; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="An origin whose pages may call the API, such as https://shop.example; "
+            "repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    show_paths: Annotated[
+        bool, typer.Option("--show-paths", help="Let answers name files of this computer.")
+    ] = False,
+    max_body: Annotated[
+        int, typer.Option(metavar="MB", min=1, help="The most that one request may send.")
+    ] = config.DEFAULT_MAX_BODY,
+    max_requests: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, help="Requests under way at once; others are told to come again."
+        ),
+    ] = config.DEFAULT_MAX_REQUESTS,
+    store: options.Store = None,
+    collection: options.Collection = config.DEFAULT_COLLECTION,
+    model: options.Model = config.DEFAULT_MODEL,
+    weights: options.Weights = None,
+    device: options.Device = config.DEFAULT_DEVICE,
+    store_timeout: options.StoreTimeout = config.READER_STORE_TIMEOUT,
+    max_pixels: options.MaxPixels = config.SERVE_MAX_PIXELS,
+) -> None:
+    """Serve the API on port 8888 (its documentation at /docs), and the page on port 7860.
+
+    SIGTERM, or Ctrl-C, finishes what is in flight.
+    """
+    # Before numpy is loaded, whose own threads take a while to start.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+    from imgsearch.server.address import is_loopback, listen, names_of
+    from imgsearch.stores import check_name
+
+    check_name(collection)
+    if not (is_loopback(host) or api_key or insecure):
+        raise UsageError(
+            f"--host {host}: others could reach the service there: set {config.ENV_API_KEY}, or "
+            "say --insecure"
+        )
+    with (
+        Display() as display,
+        listen(host, port, "--port") as api,
+        nullcontext() if no_ui else listen(host, ui_port, "--ui-port") as page,
+    ):
+        # Meanwhile clients can connect already, and wait.
+        from imgsearch.server.running import Running
+        from imgsearch.server.service import Service
+        from imgsearch.server.settings import Limits, Settings
+
+        settings = Settings(
+            store=store,
+            collection=collection,
+            model=model,
+            weights=weights,
+            device=device,
+            store_timeout=store_timeout,
+            api_key=api_key,
+            hosts=names_of(host, allow_host or ()),
+            cors_origins=tuple(cors_origin or ()),
+            show_paths=show_paths,
+            limits=Limits(max_body << 20, requests=max_requests, pixels=max_pixels),
+        )
+        Running(Service(settings, display), display).serve(api, page)

@@ -1,0 +1,48 @@
+"""The app: endpoints and guards over a service."""
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from imgsearch import __version__
+from imgsearch.server import compat, health
+from imgsearch.server.guards.admission import Admission
+from imgsearch.server.guards.answers import Answers
+from imgsearch.server.guards.bodies import Bodies
+from imgsearch.server.guards.origins import Origins
+from imgsearch.server.problems import handle_problems
+from imgsearch.server.service import Service
+from imgsearch.server.v1 import pictures, search
+
+_ROUTERS = (compat.router, search.router, pictures.router, health.router)
+
+
+def create_app(service: Service) -> FastAPI:
+    """The ASGI app of a service; who runs it starts the service, and closes it."""
+    app = FastAPI(
+        title="imgsearch",
+        description="Find pictures that look like a picture.",
+        version=__version__,
+        redoc_url=None,
+    )
+    app.state.service = service
+    for router in _ROUTERS:
+        app.include_router(router)
+    handle_problems(app)
+    _guard(app, service)
+    return app
+
+
+def _guard(app: FastAPI, service: Service) -> None:
+    """The last one added is the first one asked."""
+    settings = service.settings
+    app.add_middleware(Bodies, limits=settings.limits)
+    app.add_middleware(Admission, service=service)
+    app.add_middleware(Origins, settings=settings)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+        )
+    app.add_middleware(Answers, metrics=service.metrics)

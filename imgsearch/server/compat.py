@@ -1,0 +1,108 @@
+"""The endpoints of TochKa21U/image-search, so that its clients work unchanged.
+
+Where the original had a field, it is here with the same name and meaning; what ours adds are more
+fields. Unlike there, a query is never written to the database.
+"""
+
+import base64
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Form, Request, Response, UploadFile
+from pydantic import BaseModel, ConfigDict, Field
+
+from imgsearch import __version__
+from imgsearch.records import Hit
+from imgsearch.server.dependencies import TheService
+from imgsearch.server.problems import RefusedError
+from imgsearch.server.service import Question, Service
+from imgsearch.server.v1.models import SearchHit
+from imgsearch.server.v1.pictures import picture_response
+
+router = APIRouter(tags=["compatible with image-search"])
+
+DESCRIPTION_FIELD = "description"
+
+
+class EntryPoint(BaseModel):
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    version: str = Field(alias="Version", examples=[__version__])
+    status: str = Field(examples=["ready"])
+    docs: str = Field(alias="docs/swagger", examples=["/docs"])
+
+
+@router.get("/")
+async def entry_point(service: TheService) -> EntryPoint:
+    """What this is, and where its documentation is."""
+    return EntryPoint.model_validate(
+        {"Version": __version__, "status": service.state, "docs/swagger": "/docs"}
+    )
+
+
+class Additional(BaseModel):
+    id: str
+    distance: float = Field(description="The cosine distance, 0 for equal.", examples=[0.07])
+
+
+class SearchResult(BaseModel):
+    """The best hit, in the form of Weaviate's answers."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    text: str = Field(description="Its description.", examples=["a red dress"])
+    image: str | None = Field(description="The picture's file in Base64; null if it is gone.")
+    additional: Additional = Field(alias="_additional")
+
+
+class SimilarPicture(BaseModel):
+    filename: str | None = Field(description="As the client named it.", examples=["shoe.jpg"])
+    similar_category: str = Field(description="The best hit's description.")
+    image: str = Field(description="Where the best hit is.", examples=["/get-image/0b4f6a2e"])
+    search_results: SearchResult | None = Field(
+        None, description="The best hit itself; left out without `fullresult`."
+    )
+    hits: list[SearchHit] = Field(description="All of them, the best one first.")
+
+
+@router.post("/search/", response_model_exclude_unset=True)
+async def search_file(
+    service: TheService,
+    file: Annotated[UploadFile, File(description="The picture to look for.")],
+    description: Annotated[  # noqa: ARG001
+        str, Form(description="Accepted as in the original, where it had no effect either.")
+    ] = "",
+    fullresult: Annotated[bool, Form(description="Whether to give `search_results`.")] = True,
+) -> SimilarPicture:
+    """Find the picture that is most alike. Nothing of the question is kept."""
+    answer = await service.search(Question(await file.read()))
+    if not answer.hits:
+        raise RefusedError(404, "nothing-found", f"collection {answer.collection} is empty")
+    best = answer.hits[0]
+    found: dict[str, Any] = {"search_results": await _result(service, best)} if fullresult else {}
+    show_path = service.settings.show_paths
+    return SimilarPicture(
+        filename=file.filename,
+        similar_category=_description(best),
+        image=f"/get-image/{best.record.id}",
+        hits=[SearchHit.of_hit(hit, show_path=show_path) for hit in answer.hits],
+        **found,
+    )
+
+
+@router.get("/get-image/{image_id}", response_class=Response)
+async def get_image(request: Request, service: TheService, image_id: str) -> Response:
+    """The picture of a record of the default collection, with its own media type."""
+    return await picture_response(request, service, image_id)
+
+
+def _description(hit: Hit) -> str:
+    return str(hit.record.metadata.get(DESCRIPTION_FIELD, ""))
+
+
+async def _result(service: Service, hit: Hit) -> SearchResult:
+    try:
+        image = base64.b64encode(await service.read_picture(hit.record)).decode()
+    except RefusedError:
+        image = None
+    additional = Additional(id=hit.record.id, distance=max(0.0, 1.0 - hit.score))
+    return SearchResult(text=_description(hit), image=image, _additional=additional)

@@ -1,0 +1,57 @@
+"""Every answer: its security headers, its place in the metrics, and none without an end."""
+
+import time
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from imgsearch.server.metrics import Metrics
+from imgsearch.server.problems import unexpected
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-site",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+
+class Answers:
+    """The outermost middleware. A client that goes away in the middle is no error."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 0
+
+        async def send_on(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_on)
+        except Exception as error:
+            answer = unexpected(error)
+            if status:  # it has begun: all that is left is to break off
+                raise
+            await answer(scope, receive, send_on)
+        finally:
+            self._metrics.answered(_route(scope), status, time.perf_counter() - started)
+
+
+def _route(scope: Scope) -> str:
+    """The route's pattern: paths themselves would make a metric for every record."""
+    route = scope.get("route")
+    return getattr(route, "path", "none")

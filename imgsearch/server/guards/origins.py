@@ -1,0 +1,82 @@
+"""Who may call: by the key, by the name they call us, and by the page that their browser shows."""
+
+import base64
+import binascii
+import hmac
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from imgsearch.server.problems import problem
+from imgsearch.server.settings import Settings
+
+# What tells nothing of the pictures. Orchestrators ask for health without a key.
+_OPEN = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Origins:
+    """Refuses calls without the key, calls by a foreign name, and calls from foreign pages.
+
+    A page of another origin can send forms to any address that its reader's browser reaches,
+    127.0.0.1 too (cross-site request forgery), and can give us a name of its own (DNS rebinding).
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._key = settings.api_key.encode() if settings.api_key else None
+        self._hosts = settings.hosts
+        self._cors = frozenset(settings.cors_origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        await (refusal or self._app)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if self._hosts is not None and _name_in(host) not in self._hosts:
+            return problem(421, "unknown-host", f"this service is not called {host!r}")
+        if scope["method"] not in _SAFE and self._is_foreign(headers.get("origin"), host):
+            return problem(
+                403, "foreign-origin", "pages of other origins may not call this; see --cors-origin"
+            )
+        if self._key and scope["path"] not in _OPEN and not self._has_key(headers):
+            return problem(
+                401,
+                "unauthorized",
+                "an API key is needed, as X-API-Key or as Authorization: Bearer",
+                {"WWW-Authenticate": 'Bearer realm="imgsearch", Basic realm="imgsearch"'},
+            )
+        return None
+
+    def _is_foreign(self, origin: str | None, host: str) -> bool:
+        if origin is None or origin in self._cors or "*" in self._cors:
+            return False
+        return urlsplit(origin).netloc != host
+
+    def _has_key(self, headers: Headers) -> bool:
+        assert self._key is not None
+        given = headers.get("x-api-key") or _key_in(headers.get("authorization", ""))
+        # In constant time: how long it takes must not tell how much of a guess was right.
+        return hmac.compare_digest(given.encode(), self._key)
+
+
+def _name_in(host: str) -> str:
+    """A Host header without its port."""
+    return (urlsplit(f"//{host}").hostname or "") if "@" not in host else ""
+
+
+def _key_in(authorization: str) -> str:
+    """A Bearer token, or the password of Basic, which browsers ask their users for."""
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return base64.b64decode(value).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""

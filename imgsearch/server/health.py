@@ -1,0 +1,35 @@
+"""Health, readiness and metrics."""
+
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
+
+from imgsearch.server.dependencies import TheService
+from imgsearch.server.problems import RefusedError
+
+router = APIRouter(tags=["health"])
+
+
+class Health(BaseModel):
+    status: Literal["ok"] = "ok"
+
+
+@router.get("/healthz")
+async def health() -> Health:
+    """Whether the process answers at all."""
+    return Health()
+
+
+@router.get("/readyz")
+async def ready(service: TheService) -> Health:
+    """Whether the model and the store are loaded, and the service is not shutting down."""
+    if service.state != "ready":
+        raise RefusedError(503, "not-ready", f"the service is {service.state}")
+    return Health()
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(service: TheService) -> Response:
+    """For Prometheus: latency by stage, queue depth, batch sizes, errors by kind."""
+    return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")

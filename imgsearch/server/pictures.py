@@ -1,0 +1,51 @@
+"""The files of records as they are given out: by record alone, and only if they are pictures."""
+
+import os
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from imgsearch import images
+from imgsearch.errors import ImageError
+from imgsearch.records import ImageRecord
+from imgsearch.server.problems import RefusedError
+
+CHUNK = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFile:
+    """An open file that holds a picture; whoever gets it closes it. `size` in bytes."""
+
+    file: BinaryIO
+    media_type: str
+    size: int
+    mtime_ns: int
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.mtime_ns:x}-{self.size:x}"'
+
+
+def open_picture(record: ImageRecord) -> PictureFile:
+    """The file of a record.
+
+    What is checked is what is read: the file is opened once, so that none can be put in its place
+    in between. Raises RefusedError if it is gone, or has become something else than a picture.
+    """
+    if not record.uri.startswith("file:"):
+        raise _gone(record, "is not on this machine")
+    try:
+        file = images.open_file(record.path)
+    except (OSError, ImageError) as error:
+        raise _gone(record, "is gone, or cannot be read") from error
+    try:
+        media_type = images.media_type(file)
+        status = os.fstat(file.fileno())
+    except (OSError, ImageError) as error:
+        file.close()
+        raise _gone(record, "is no longer a picture") from error
+    return PictureFile(file, media_type, status.st_size, status.st_mtime_ns)
+
+
+def _gone(record: ImageRecord, what: str) -> RefusedError:
+    return RefusedError(404, "picture-gone", f"the picture of record {record.id} {what}")

@@ -1,0 +1,130 @@
+"""Run the service: sockets first, then the API, then the page, until a signal ends it."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from imgsearch.errors import ImgsearchError
+from imgsearch.events import Listener, Note, ignore
+from imgsearch.server.app import create_app
+from imgsearch.server.service import Service
+
+# For requests under way, after the signal.
+DRAIN_SECONDS = 30
+# For which an idle connection is kept.
+_KEEP_ALIVE_SECONDS = 15
+
+
+class _Server(uvicorn.Server):
+    """One of several of this process, which handles the signals itself."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(app: ASGIApp) -> _Server:
+    settings = uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    return _Server(settings)
+
+
+class Running:
+    """The API and the page in one event loop, until a signal or `stop` ends both."""
+
+    def __init__(self, service: Service, listener: Listener = ignore) -> None:
+        self._service = service
+        self._listener = listener
+        self._servers: list[_Server] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+
+    def serve(self, api: socket.socket, page: socket.socket | None = None) -> None:
+        """Serve on these sockets, which are closed at the end, until a signal or `stop`.
+
+        Requests under way are finished then. Raises what `Service.start` raises.
+        """
+        with asyncio.Runner() as runner, _signals(self.stop):
+            self._loop = runner.get_loop()
+            try:
+                runner.run(self._run(api, page))
+            except* ImgsearchError as failed:
+                raise failed.exceptions[0] from None
+
+    def stop(self) -> None:
+        """End it, from any thread: the first call lets requests finish, the second does not."""
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._stop_now)
+
+    def _stop_now(self) -> None:
+        if self._stop.is_set():
+            for server in self._servers:
+                server.force_exit = True
+        else:
+            self._listener(Note("finishing what is in flight; once more stops now"))
+            self._stop.set()
+
+    async def _run(self, api: socket.socket, page: socket.socket | None) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._serve(create_app(self._service), api))
+                starting = tasks.create_task(self._start(tasks, api, page))
+                await self._stop.wait()
+                starting.cancel()
+                self._service.drain()
+                for server in self._servers:
+                    server.should_exit = True
+        finally:
+            await self._service.close()
+
+    async def _start(
+        self, tasks: asyncio.TaskGroup, api: socket.socket, page: socket.socket | None
+    ) -> None:
+        """The page comes last, so that what it loads does not hold up the API."""
+        await self._service.start()
+        self._listener(Note(f"ready at http://{_name(api)}, documentation at /docs"))
+        if page:
+            from imgsearch.server.page import build_page
+
+            app = await asyncio.to_thread(build_page, self._service)
+            self._listener(Note(f"the page is at http://{_name(page)}"))
+            tasks.create_task(self._serve(app, page))
+
+    async def _serve(self, app: ASGIApp, listening: socket.socket) -> None:
+        server = _server(app)
+        self._servers.append(server)
+        await server.serve([listening])
+
+
+def _name(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@contextlib.contextmanager
+def _signals(handle: Callable[[], None]) -> Iterator[None]:
+    """Call `handle` on SIGINT and SIGTERM, which the main thread alone can ask for."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: handle()) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,46 @@
+"""How the service is set up; frozen, made by the command line from its options."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from imgsearch import config
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client can use up. Sizes in bytes, times in seconds."""
+
+    body: int = config.DEFAULT_MAX_BODY << 20
+    """Of one request; uploads are kept on the disk while they arrive."""
+    body_seconds: float = 60.0
+    """For a request's body to arrive, from its first byte to its last."""
+    requests: int = config.DEFAULT_MAX_REQUESTS
+    """Under way at once; whoever comes on top is told to come again."""
+    pixels: int = config.SERVE_MAX_PIXELS
+    """Of one picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `imgsearch serve` was told. `store` None is the default one."""
+
+    store: str | None = None
+    collection: str = config.DEFAULT_COLLECTION
+    model: str = config.DEFAULT_MODEL
+    weights: str | None = None
+    device: str = config.DEFAULT_DEVICE
+    store_timeout: float = config.READER_STORE_TIMEOUT
+    batch_size: int = 16
+    """Pictures that are encoded together at most."""
+    api_key: str | None = None
+    hosts: tuple[str, ...] | None = None
+    """The names under which clients may call; None lets any through."""
+    cors_origins: tuple[str, ...] = ()
+    show_paths: bool = False
+    """Whether answers may name files and folders of this machine."""
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def uploads(self) -> Path:
+        """Where uploaded pictures are kept."""
+        return config.home() / "uploads"

@@ -1,0 +1,139 @@
+"""Clients of TochKa21U/image-search work unchanged: field by field, as it answered them."""
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from imgsearch.ingest import ingest
+from imgsearch.records import canonical_path, path_to_uri, record_id
+from imgsearch.server.settings import Settings
+from imgsearch.stores import open_store
+from tests.conftest import Painter
+from tests.fakes import ColourEncoder
+from tests.serving import Served, serving
+
+
+@pytest.fixture
+def shop(paint: Painter) -> Path:
+    for number in range(6):
+        paint(f"shop/{number}.png", number)
+    folder = paint("shop/photo.jpg", 7).parent
+    (folder / "styles.csv").write_text("id,description\n0,a red dress\nphoto,a blue shoe\n")
+    return folder
+
+
+@pytest.fixture
+def served(shop: Path, tmp_path: Path) -> Iterator[Served]:
+    encoder = ColourEncoder()
+    with open_store(str(tmp_path / "store")) as store:
+        ingest([str(shop)], store, "images", encoder_opener=encoder.open)
+    with serving(Settings(store=str(tmp_path / "store")), encoder) as served:
+        yield served
+
+
+def id_of(path: Path) -> str:
+    return record_id(path_to_uri(canonical_path(path)))
+
+
+def search(served: Served, path: Path, **fields: str) -> dict[str, object]:
+    answer = served.client.post(
+        "/search/", files={"file": (path.name, path.read_bytes())}, data=fields
+    )
+    assert answer.status_code == 200, answer.text
+    found: dict[str, object] = answer.json()
+    return found
+
+
+class TestEntryPoint:
+    def test_it_has_the_original_fields(self, served: Served) -> None:
+        answer = served.client.get("/")
+        assert answer.json().keys() == {"Version", "status", "docs/swagger"}
+        assert answer.json()["docs/swagger"] == "/docs"
+
+
+class TestSearch:
+    def test_the_best_hit_has_the_original_fields(self, served: Served, shop: Path) -> None:
+        found = search(served, shop / "0.png")
+        hits = found.pop("hits")
+        assert found == {
+            "filename": "0.png",
+            "similar_category": "a red dress",
+            "image": f"/get-image/{id_of(shop / '0.png')}",
+            "search_results": {
+                "text": "a red dress",
+                "image": base64.b64encode((shop / "0.png").read_bytes()).decode(),
+                "_additional": {
+                    "id": id_of(shop / "0.png"),
+                    "distance": pytest.approx(0, abs=1e-6),
+                },
+            },
+        }
+        assert isinstance(hits, list)
+        assert [hit["rank"] for hit in hits] == list(range(1, 8))
+
+    def test_without_fullresult_there_are_no_search_results(
+        self, served: Served, shop: Path
+    ) -> None:
+        for no in ("false", "0", "False"):
+            found = search(served, shop / "0.png", fullresult=no)
+            assert found.keys() == {"filename", "similar_category", "image", "hits"}
+
+    def test_a_hit_without_a_description_has_an_empty_one(self, served: Served, shop: Path) -> None:
+        assert search(served, shop / "3.png")["similar_category"] == ""
+
+    def test_a_query_is_never_written(self, served: Served, shop: Path, paint: Painter) -> None:
+        with open_store(str(served.service.settings.store)) as store:
+            before = store.open("images").count()
+            search(served, paint("query.png", 99), description="a query")
+            assert store.open("images").count() == before
+
+    def test_a_query_without_a_file_is_a_422(self, served: Served) -> None:
+        answer = served.client.post("/search/", data={"description": "no file"})
+        assert answer.status_code == 422
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert "file" in answer.json()["detail"]
+
+
+class TestGetImage:
+    @pytest.mark.parametrize(
+        ("name", "media_type"), [("0.png", "image/png"), ("photo.jpg", "image/jpeg")]
+    )
+    def test_it_is_the_picture_itself_with_its_own_type(
+        self, served: Served, shop: Path, name: str, media_type: str
+    ) -> None:
+        answer = served.client.get(f"/get-image/{id_of(shop / name)}")
+        assert answer.status_code == 200
+        assert answer.content == (shop / name).read_bytes()
+        assert answer.headers["content-type"] == media_type
+
+    def test_a_client_that_has_it_is_not_sent_it_again(self, served: Served, shop: Path) -> None:
+        url = f"/get-image/{id_of(shop / '0.png')}"
+        first = served.client.get(url)
+        for header, value in (
+            ("If-None-Match", first.headers["etag"]),
+            ("If-Modified-Since", first.headers["last-modified"]),
+        ):
+            again = served.client.get(url, headers={header: value})
+            assert (again.status_code, again.content) == (304, b"")
+        changed = served.client.get(url, headers={"If-None-Match": '"another"'})
+        assert changed.status_code == 200
+
+    def test_what_is_gone_or_no_picture_any_more_is_not_given_out(
+        self, served: Served, shop: Path
+    ) -> None:
+        (shop / "1.png").unlink()
+        (shop / "2.png").write_text("secrets")
+        (shop / "3.png").unlink()
+        (shop / "3.png").symlink_to("/etc/passwd")
+        for number in (1, 2, 3):
+            answer = served.client.get(f"/get-image/{id_of(shop / f'{number}.png')}")
+            assert answer.status_code == 404
+            assert answer.json()["type"] == "urn:imgsearch:problem:picture-gone"
+
+    @pytest.mark.parametrize("name", ["nonsense", "..%2f..%2fetc%2fpasswd", "' OR '1'='1"])
+    def test_an_unknown_id_is_a_404(self, served: Served, name: str) -> None:
+        answer = served.client.get(f"/get-image/{name}")
+        assert answer.status_code == 404
+        assert answer.headers["content-type"] == "application/problem+json"
