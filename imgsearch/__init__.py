@@ -1,3 +1,57 @@
-"""Index large folders of pictures and find the ones that look like a given picture."""
+"""Index large folders of pictures and find the ones that look like a given picture.
+
+    from imgsearch import ImageIndex
+
+    with ImageIndex("fashion") as index:
+        index.add("./photos")
+        hits = index.search("shoe.jpg", k=10)
+
+What stands in `__all__`, and the errors in `imgsearch.errors`, are the Python API.
+"""
+
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from imgsearch.errors import ImgsearchError
+    from imgsearch.image_index import ImageIndex
+    from imgsearch.images import Region
+    from imgsearch.ingest import IngestReport
+    from imgsearch.records import CollectionInfo, Condition, Hit, ImageRecord
+
+__all__ = [
+    "CollectionInfo",
+    "Condition",
+    "Hit",
+    "ImageIndex",
+    "ImageRecord",
+    "ImgsearchError",
+    "IngestReport",
+    "Region",
+]
+
+_MODULES = {
+    "CollectionInfo": "records",
+    "Condition": "records",
+    "Hit": "records",
+    "ImageIndex": "image_index",
+    "ImageRecord": "records",
+    "ImgsearchError": "errors",
+    "IngestReport": "ingest",
+    "Region": "images",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Each name is loaded when it is first asked for, so that the import itself costs nothing."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -33,6 +33,11 @@ SERVE_MAX_PIXELS = 64_000_000
 DEFAULT_MAX_PIXELS = 178_956_970
 
 
+def setting(given: str | None, variable: str, default: str) -> str:
+    """What was given, else the environment variable, else the default."""
+    return given or os.environ.get(variable) or default
+
+
 def home() -> Path:
     """The one directory for data and caches: `IMGSEARCH_HOME`, else the platform's own place."""
     if named := os.environ.get(ENV_HOME):

@@ -16,10 +16,13 @@ ImgsearchError                      exit code 1
 └── StoreError
     ├── CollectionNotFoundError     no collection of this name in the store
     ├── CollectionMismatchError     the collection was made by another model or configuration
+    ├── StaleCollectionError        it was replaced or removed since it was opened
+    ├── RecordNotFoundError         no record of this id
     ├── StoreBusyError              another process is writing
     └── VerificationError           the store does not hold what was written to it
 
 The core raises these and never exits; `imgsearch.cli` turns them into exit codes in one place.
+They are part of the Python API.
 """
 
 
@@ -94,6 +97,14 @@ class CollectionNotFoundError(StoreError):
 
 class CollectionMismatchError(StoreError):
     """The collection was made by another model or configuration than the one asked for."""
+
+
+class StaleCollectionError(StoreError):
+    """The collection was replaced or removed since it was opened; opened anew, it may be there."""
+
+
+class RecordNotFoundError(StoreError):
+    """The collection has no record of this id."""
 
 
 class StoreBusyError(StoreError):

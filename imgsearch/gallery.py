@@ -36,7 +36,7 @@ class _Card:
 
 def write_gallery(
     file: str,
-    query: str | bytes,
+    query: images.Source,
     query_name: str,
     hits: Sequence[Hit],
     subtitle: str,
@@ -81,7 +81,7 @@ def _refuse_to_destroy(file: str, target: Path) -> None:
 
 
 def _render(
-    query: str | bytes, query_name: str, hits: Sequence[Hit], subtitle: str, max_pixels: int
+    query: images.Source, query_name: str, hits: Sequence[Hit], subtitle: str, max_pixels: int
 ) -> str:
     environment = Environment(
         loader=PackageLoader("imgsearch"), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -113,7 +113,7 @@ def _plain(text: str) -> str:
     return _DECEPTIVE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def _thumbnail(source: str | bytes, max_pixels: int) -> str | None:
+def _thumbnail(source: images.Source, max_pixels: int) -> str | None:
     try:
         return images.thumbnail_data_uri(source, max_pixels=max_pixels)
     except ImageError:

@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from imgsearch.config import DEFAULT_MAX_PIXELS
-from imgsearch.errors import ImageError
+from imgsearch.errors import ImageError, UsageError
 
 Pixels = NDArray[np.uint8]
+Source = str | bytes | Image.Image
+"""A picture: the path of its file, the file's bytes, or as Pillow has it."""
 
 # Files up to this size are kept in memory between fingerprint and decoding; larger ones are
 # opened again, so that a queue of large pictures cannot fill the memory.
@@ -205,16 +207,54 @@ class Picture:
     height: int
 
 
-def decode(
-    source: str | bytes, preprocessing: Preprocessing, max_pixels: int = DEFAULT_MAX_PIXELS
-) -> Picture:
-    """Decode a file (path) or its bytes for a network.
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A rectangle in a picture as it is seen, upright, from its upper left corner on.
 
-    Large JPEGs are decoded at reduced size (see `DRAFT_MARGIN`). Raises ImageError.
+    In pixels, or in fractions of the picture's width and height. What is beyond the picture is
+    left out.
     """
-    loaded = load(source, DRAFT_MARGIN * preprocessing.short_side, max_pixels)
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    unit: Literal["pixels", "fractions"] = "pixels"
+
+    def box(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """In whole pixels of a picture. Raises UsageError if no pixel is inside."""
+        across, down = (width, height) if self.unit == "fractions" else (1, 1)
+        edges = (self.left * across, self.top * down, self.right * across, self.bottom * down)
+        if all(map(math.isfinite, edges)):
+            left, top = max(0, math.floor(edges[0])), max(0, math.floor(edges[1]))
+            right, bottom = min(width, math.ceil(edges[2])), min(height, math.ceil(edges[3]))
+            if left < right and top < bottom:
+                return left, top, right, bottom
+        raise UsageError(
+            f"the region from ({self.left:g}, {self.top:g}) to ({self.right:g}, {self.bottom:g}) "
+            f"in {self.unit} holds nothing of a picture of {width} x {height} pixels"
+        )
+
+
+def decode(
+    source: Source,
+    preprocessing: Preprocessing,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    region: Region | None = None,
+) -> Picture:
+    """Decode a picture, or a region of it as if it were the whole, for a network.
+
+    Large JPEGs are decoded at reduced size (see `DRAFT_MARGIN`). Raises ImageError, and
+    UsageError for a region that holds nothing.
+    """
+    enough = None if region else DRAFT_MARGIN * preprocessing.short_side
+    loaded = load(source, enough, max_pixels)
+    shown = loaded
+    if region:
+        part = loaded.image.crop(region.box(loaded.width, loaded.height))
+        shown = Loaded(part, part.width, part.height)
     try:
-        square = fit(loaded, preprocessing)
+        square = fit(shown, preprocessing)
     except (MemoryError, ValueError, OSError) as error:
         raise ImageError(f"cannot be resized: {_reason(error)}") from error
     return Picture(np.asarray(square, dtype=np.uint8), loaded.width, loaded.height)
@@ -296,14 +336,15 @@ def _cut_and_resize(
     return image.crop((left, top, right, bottom)).resize(size, filter_, box=inner)
 
 
-def load(
-    source: str | bytes, enough: int | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
-) -> Loaded:
-    """Decode a picture, by path or bytes. Raises ImageError.
+def load(source: Source, enough: int | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Loaded:
+    """Decode a picture. Raises ImageError.
 
     A JPEG may come back smaller, but with no side under `enough` pixels.
     """
     try:
+        if isinstance(source, Image.Image):
+            _check_pixels(source, max_pixels)
+            return _decoded(source, None)
         with io.BytesIO(source) if isinstance(source, bytes) else open_file(source) as file:
             image = _open(file)
             _check_pixels(image, max_pixels)
@@ -411,7 +452,7 @@ def _know_all_formats() -> None:
         _formats_known = True
 
 
-def _decoded(image: ImageFile.ImageFile, enough: int | None) -> Loaded:
+def _decoded(image: Image.Image, enough: int | None) -> Loaded:
     """Raises ImageError or MemoryError."""
     scale = 1.0
     try:
@@ -441,7 +482,7 @@ def _decoded(image: ImageFile.ImageFile, enough: int | None) -> Loaded:
     return Loaded(rgb, width, height, scale, left, top)
 
 
-def _make_room(image: ImageFile.ImageFile) -> None:
+def _make_room(image: Image.Image) -> None:
     """Give a TIFF its memory before Pillow does, which would ask the process's own pixel limit."""
     if image.format == "TIFF" and image._im is None:
         core: Any = getattr(Image, "core")  # noqa: B009
@@ -536,7 +577,7 @@ def _through_profiles(image: Image.Image, profile: Any) -> Image.Image:
 
 
 def thumbnail_data_uri(
-    source: str | bytes, side: int = 320, max_pixels: int = DEFAULT_MAX_PIXELS
+    source: Source, side: int = 320, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> str:
     """A WebP thumbnail of at most `side` pixels as a `data:` URI. Raises ImageError."""
     encoded = base64.b64encode(thumbnail(source, side, max_pixels)).decode()

@@ -322,6 +322,25 @@ def test_help_and_info_load_nothing_heavy(words: list[str], allowed: list[str]) 
     assert "LOADED []" in done.stdout, done.stdout[-300:] + done.stderr
 
 
+def test_importing_the_package_loads_nothing_but_itself() -> None:
+    done = python(
+        "import sys\n"
+        "before = set(sys.modules) | {'typing'}\n"
+        "import imgsearch\n"
+        "assert 'ImageIndex' in dir(imgsearch)\n"
+        "print({name.partition('.')[0] for name in set(sys.modules) - before})\n"
+        "from imgsearch import *\n"
+        "from imgsearch import ImageIndex\n"
+        "assert ImageIndex.__module__ == 'imgsearch.image_index'\n"
+        "print(not {'torch', 'pyarrow', 'lance', 'onnxruntime'} & set(sys.modules))\n"
+        "imgsearch.nothing\n"
+    )
+    heavy, light = done.stdout.splitlines()
+    assert light == "True"
+    assert not {"numpy", "PIL", "typer", "imgsearch.records"} & set(eval(heavy))
+    assert "has no attribute 'nothing'" in done.stderr
+
+
 def test_the_embedded_store_leaves_pandas_unloaded(tmp_path: Path) -> None:
     """pyarrow would load it, where it is installed; here something stands in for it."""
     (tmp_path / "pandas.py").write_text("raise SystemExit('pandas was loaded')\n")

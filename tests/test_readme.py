@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,6 +57,17 @@ def test_every_command_shown_works(cli: Cli) -> None:
         else:
             result = cli(*shlex.split(line)[1:])
             assert result.code == 0, f"{line}\n{result.err}"
+
+
+@pytest.mark.usefixtures("_in_a_shop")
+def test_the_python_shown_works(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["report"].indexed == 60
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10
+    assert all("'season': 'Summer'" in line for line in lines)
 
 
 @pytest.mark.weaviate

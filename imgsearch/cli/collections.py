@@ -1,6 +1,5 @@
 """`imgsearch info` and `imgsearch remove`."""
 
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,11 +9,10 @@ import typer
 from imgsearch import config
 from imgsearch.cli import options
 from imgsearch.cli.console import Display, print_json, printable, stderr, stdout
-from imgsearch.errors import SourceError, UsageError
+from imgsearch.errors import UsageError
 
 if TYPE_CHECKING:
     from imgsearch.records import CollectionInfo
-    from imgsearch.stores.base import Collection
 
 
 def info(store: options.Store = None, as_json: options.Json = False) -> None:
@@ -86,44 +84,23 @@ def remove(
     With PATHs, their records are removed; they need not exist any more. Without, and with an
     explicit --collection, the whole collection is.
     """
-    from imgsearch.stores import open_store
+    from imgsearch.image_index import ImageIndex
 
     display = Display()
-    with open_store(store, store_timeout, display) as opened:
-        target = opened.open(collection)
+    with ImageIndex(collection, store=store, timeout=store_timeout, listener=display) as index:
         if paths:
-            with opened.writing(collection, display):
-                removed = _remove_paths(target, paths)
+            removed = index.remove_paths(paths)
         else:
             # A variable that happens to be set must not cost anybody a collection.
             source = context.get_parameter_source("collection")
             if source is None or source.name != "COMMANDLINE":
                 raise UsageError("name the PATHs to remove, or a whole --collection NAME")
-            removed = target.count()
-            _confirm(f"Remove collection {collection} with {removed:,} pictures?", yes)
-            opened.drop(collection)
+            _confirm(f"Remove collection {collection} with {index.count():,} pictures?", yes)
+            removed = index.drop()
     if as_json:
         print_json({"collection": collection, "removed": removed})
     else:
         stderr().print(f"{removed:,} removed from {collection}", highlight=False)
-
-
-def _remove_paths(target: "Collection", paths: list[str]) -> int:
-    from imgsearch.records import canonical_path, path_to_uri, record_id
-
-    plans: list[list[str]] = []
-    for path in paths:
-        # A folder is known by its real path, a file by its folder's.
-        real = os.path.expanduser(path)
-        real = os.path.realpath(real) if os.path.isdir(real) else canonical_path(real)
-        uri = path_to_uri(real)
-        ids = [record_id(uri)] if target.lookup([record_id(uri)]) else []
-        for records in target.scan(uri.removesuffix("/") + "/"):
-            ids += [record.id for record in records]
-        if not ids:
-            raise SourceError(f"{path}: nothing of it is in the collection; nothing was removed")
-        plans.append(ids)
-    return sum(target.delete(ids) for ids in plans)
 
 
 def _confirm(question: str, yes: bool) -> None:

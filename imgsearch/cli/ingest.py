@@ -99,20 +99,25 @@ def ingest(
     Unchanged files are skipped without being opened; renamed and copied ones reuse their vectors.
     Ctrl-C once finishes what is in flight, twice stops now; either way the next run goes on.
     """
-    from imgsearch.encoders import EncoderRequest
-    from imgsearch.ingest import IngestOptions
-    from imgsearch.ingest import ingest as run
+    from imgsearch.image_index import ImageIndex
     from imgsearch.sources import read_list
-    from imgsearch.stores import check_name, open_store
 
-    check_name(collection)
     if replace and model == config.DEFAULT_MODEL:
         raise UsageError("--replace needs --model: say with which model to embed anew")
     stop = threading.Event()
     with (
         _report_file(report) as lines,
         Display(quiet=quiet) as display,
-        open_store(store, store_timeout, display) as opened,
+        ImageIndex(
+            collection,
+            store=store,
+            model=model,
+            weights=weights,
+            device=device,
+            max_pixels=max_pixels,
+            timeout=store_timeout,
+            listener=display,
+        ) as index,
         stop_on_signal(stop, display),
     ):
 
@@ -121,21 +126,15 @@ def ingest(
                 lines.write(_report_line(event))
             display(event)
 
-        result = run(
-            sources,
-            opened,
-            collection,
-            EncoderRequest(model, weights, device),
-            IngestOptions(
-                batch_size=batch_size,
-                workers=workers or config.default_workers(),
-                metadata=metadata,
-                limit=limit,
-                prune=prune,
-                replace=replace,
-                max_pixels=max_pixels,
-                count_ahead=display.shows_bar,
-            ),
+        result = index.add(
+            *sources,
+            metadata=metadata,
+            batch_size=batch_size,
+            workers=workers,
+            limit=limit,
+            prune=prune,
+            replace=replace,
+            count_ahead=display.shows_bar,
             stdin=read_list(sys.stdin.buffer) if "-" in sources else (),
             listener=listen,
             stop=stop,

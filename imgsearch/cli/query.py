@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,11 +12,10 @@ import typer
 from imgsearch import config
 from imgsearch.cli import options
 from imgsearch.cli.console import Display, print_json, printable, stdout
-from imgsearch.errors import ImageError, SourceError, StoreError, UsageError
+from imgsearch.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
     from imgsearch.records import Hit
-    from imgsearch.stores.base import Collection
 
 _SHOWN_FIELDS = 4
 
@@ -90,53 +88,50 @@ def query(
     started = time.monotonic()
     source = _read_query(image)
 
-    # For one picture, the CPU is done before a GPU's libraries are loaded.
-    device = "cpu" if device == "auto" else device
     # numpy's own threads take a while to start, and a query multiplies no matrices.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-    from imgsearch.encoders import EncoderRequest, last_used_encoder, open_encoder
-    from imgsearch.filters import parse_where
-    from imgsearch.search import Searcher, SearchOptions
-    from imgsearch.stores import open_store
+    from imgsearch.image_index import ImageIndex
 
     with (
-        ThreadPoolExecutor(2) as meanwhile,
         Display(quiet=as_json or paths) as display,
-        ExitStack() as cleanup,
+        ImageIndex(
+            collection,
+            store=store,
+            weights=weights,
+            device=device,
+            max_pixels=max_pixels,
+            timeout=config.READER_STORE_TIMEOUT,
+            listener=display,
+        ) as index,
+        ThreadPoolExecutor(1) as meanwhile,
     ):
-        may_guess = device == "cpu" and weights is None
-        guess = meanwhile.submit(last_used_encoder) if may_guess else None
-        opened = cleanup.enter_context(open_store(store, config.READER_STORE_TIMEOUT, display))
-        target = opened.open(collection)
-        conditions = parse_where(where or (), target.fields)
-        fields = _fields_to_show(show, list(target.fields))
-        meanwhile.submit(_warm_up, target, table=not (as_json or paths))
-        encoder = guess.result() if guess else None
-        if encoder is None or encoder.stamp != target.stamp:
-            request = EncoderRequest(weights=weights, device=device)
-            encoder = open_encoder(request, target.stamp, display)
-        try:
-            hits = Searcher(target, encoder, max_pixels).search_picture(
-                source,
-                SearchOptions(k, conditions, min_score, collapse=not copies),
-                exclude_self=exclude_self,
-            )
-        except ImageError as error:
-            raise ImageError(f"{image}: {error}") from error
+        index.warm_up()
+        stamp = index.collection.stamp
+        if not (as_json or paths):
+            meanwhile.submit(_load_table)
+        fields = _fields_to_show(show, list(index.fields))
+        hits = index.search(
+            source,
+            k=k,
+            where=where or (),
+            min_score=min_score,
+            exclude_self=exclude_self,
+            collapse=not copies,
+        )
         seconds = time.monotonic() - started
         if gallery:
             from imgsearch.gallery import write_gallery
 
-            subtitle = f"{len(hits)} of {target.count():,} pictures in {collection}, by "
-            subtitle += target.stamp.model
+            subtitle = f"{len(hits)} of {index.count():,} pictures in {collection}, by "
+            subtitle += stamp.model
             name = "standard input" if image == "-" else os.path.basename(image)
             write_gallery(gallery, source, name, hits, subtitle, max_pixels)
     if as_json:
         print_json(
             {
                 "collection": collection,
-                "model": target.stamp.model,
+                "model": stamp.model,
                 "query": image,
                 "seconds": round(seconds, 4),
                 "hits": [hit.to_dict() for hit in hits],
@@ -151,15 +146,9 @@ def query(
             display.say(f"gallery: {gallery}")
 
 
-def _warm_up(collection: "Collection", *, table: bool) -> None:
-    """While the model is loaded: what the search and the table will need is read in."""
-    import numpy as np
-
-    with suppress(StoreError):  # if it lasts, the search tells it
-        dimension = collection.stamp.dimension
-        collection.search(np.full(dimension, dimension**-0.5, dtype=np.float32), 1)
-    if table:
-        import rich.table  # noqa: F401
+def _load_table() -> None:
+    """While the model is loaded."""
+    import rich.table  # noqa: F401
 
 
 def _read_query(image: str) -> str | bytes:

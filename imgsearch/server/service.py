@@ -17,13 +17,14 @@ from imgsearch.errors import (
     CollectionMismatchError,
     CollectionNotFoundError,
     ImgsearchError,
+    StaleCollectionError,
     StoreError,
     UsageError,
 )
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.filters import parse_where
 from imgsearch.records import CollectionInfo, Hit, ImageRecord, Stamp
-from imgsearch.search import Searcher, SearchOptions
+from imgsearch.search import SearchOptions, search_vector
 from imgsearch.server.batching import Batcher
 from imgsearch.server.metrics import Metrics
 from imgsearch.server.opened import Opened
@@ -185,7 +186,7 @@ class Service:
         self, target: Collection, stamp: Stamp, vector: Vectors, question: Question
     ) -> list[Hit]:
         if target.stamp != stamp:  # between the two steps of this very search
-            raise StoreError(f"collection {target.name} has just been replaced: ask again")
+            raise StaleCollectionError(f"collection {target.name} has just been replaced: ask again")
         options = SearchOptions(
             k=question.offset + question.k,
             where=parse_where(question.where, target.fields),
@@ -193,9 +194,8 @@ class Service:
             collapse=not question.copies,
         )
         itself = hashlib.sha256(question.picture).hexdigest() if question.exclude_self else None
-        encoder = self._opened.encoder(target.stamp)
         with self.metrics.stage("search"):
-            return Searcher(target, encoder).search_vector(vector, options, itself)
+            return search_vector(target, vector, options, [itself] if itself else ())
 
     # Records and collections.
 

@@ -147,7 +147,7 @@ class VectorStore(Protocol):
         """Let the successor take the collection's place, in one step, and drop the old one.
 
         Whoever opens `name` gets the old one before, the new one after, and never none. A handle
-        that was opened before raises StoreError from then on, and must be opened anew.
+        that was opened before raises StaleCollectionError from then on, and must be opened anew.
         """
         ...
 

@@ -32,6 +32,7 @@ from imgsearch import config
 from imgsearch.errors import (
     CollectionMismatchError,
     CollectionNotFoundError,
+    StaleCollectionError,
     StoreBusyError,
     StoreError,
 )
@@ -231,7 +232,7 @@ class LanceCollection:
         if newest != dataset.version:
             dataset = dataset.checkout_version(newest)
             if _read_stamp(self.path, dataset.schema) != self.stamp:
-                raise StoreError(
+                raise StaleCollectionError(
                     f"{self.path}: the collection has been replaced by one of another model: "
                     "open it again"
                 )
@@ -584,7 +585,10 @@ def _translated(problem: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError, pa.ArrowException) as error:
-        raise StoreError(f"{problem}: {_readable(str(error))}") from error
+        text = str(error)
+        # A dataset that was deleted, or files of a version that has been cleaned up.
+        kind = StaleCollectionError if text.startswith("Not found") else StoreError
+        raise kind(f"{problem}: {_readable(text)}") from error
 
 
 def _readable(text: str) -> str:
