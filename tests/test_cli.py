@@ -401,7 +401,7 @@ class Slow(ColourEncoder):
         return super().encode(pixels)
 real = module.ingest
 def ingest(*args, **options):
-    return real(*args, encoder_opener=Slow().open, **options)
+    return real(*args, **options | {"encoder_opener": Slow().open})
 module.ingest = ingest
 main()
 """
