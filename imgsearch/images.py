@@ -366,7 +366,7 @@ def media_type(file: IO[bytes]) -> str:
     return Image.MIME.get(name, "application/octet-stream")
 
 
-def thumbnail(source: str | bytes, side: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
+def thumbnail(source: Source, side: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
     """A WebP thumbnail of at most `side` pixels. Raises ImageError."""
     image = load(source, side, max_pixels).image
     image.thumbnail((side, side))

@@ -186,7 +186,9 @@ class Service:
         self, target: Collection, stamp: Stamp, vector: Vectors, question: Question
     ) -> list[Hit]:
         if target.stamp != stamp:  # between the two steps of this very search
-            raise StaleCollectionError(f"collection {target.name} has just been replaced: ask again")
+            raise StaleCollectionError(
+                f"collection {target.name} has just been replaced: ask again"
+            )
         options = SearchOptions(
             k=question.offset + question.k,
             where=parse_where(question.where, target.fields),
