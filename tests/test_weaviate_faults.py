@@ -104,7 +104,7 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_goes_on(server: Clus
         ):
             push(collection)
     server.nodes[0].start()
-    with open_store(server.url, 30) as store:
+    with open_store(server.url, 30) as store, store.writing("away"):
         push(store.open("away"))
         check_all_there(store.open("away"))
 

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
 from imgsearch.errors import StoreError
 from imgsearch.events import Event, Note
 from imgsearch.stores import open_store
-from imgsearch.stores.weaviate import trouble
+from imgsearch.stores.weaviate import doubts, trouble
 from imgsearch.stores.weaviate.address import parse
 from imgsearch.stores.weaviate.client import batch_pb2
 from imgsearch.stores.weaviate.connect import Server, _Outage
@@ -20,20 +21,28 @@ from tests.store_contract import STAMP, record, vectors, write
 from tests.test_weaviate_store import unique_name
 
 RECORDS = [record(number) for number in range(3)]
+GONE_AWAY = httpx.ConnectError("connection refused")
 
 
 class ScriptedServer:
-    """Answers each request with the next errors, by number of the record; then takes all."""
+    """Answers each request with the next errors, by number of the record; then takes all.
 
-    def __init__(self, *answers: dict[int, str]) -> None:
-        self._answers: Iterator[dict[int, str]] = iter(answers)
+    An answer that is an exception is raised.
+    """
+
+    def __init__(self, *answers: dict[int, str] | Exception) -> None:
+        self._answers: Iterator[dict[int, str] | Exception] = iter(answers)
         self.requests: list[list[str]] = []
+        self.deleted: list[str] = []
         self.heard: list[Event] = []
 
     def answer(self, request: Any, **_: object) -> Any:
         sent = [each.uuid for each in request.objects]
         self.requests.append(sent)
-        errors = {RECORDS[number].id: text for number, text in next(self._answers, {}).items()}
+        answer = next(self._answers, {})
+        if isinstance(answer, Exception):
+            raise answer
+        errors = {RECORDS[number].id: text for number, text in answer.items()}
         return batch_pb2.BatchObjectsReply(
             errors=[
                 batch_pb2.BatchObjectsReply.BatchError(index=index, error=errors[uuid])
@@ -42,12 +51,19 @@ class ScriptedServer:
             ]
         )
 
-    def push(self) -> dict[str, str]:
+    def server(self) -> Server:
         server = object.__new__(Server)
         server.address = parse("weaviate://scripted")
         server.stub = SimpleNamespace(BatchObjects=self.answer)  # type: ignore[assignment]
+        data = SimpleNamespace(delete_by_id=self.deleted.append)
+        handle = SimpleNamespace(exists=lambda: True, data=data)
+        collections = SimpleNamespace(use=lambda _: handle)
+        server.client = SimpleNamespace(collections=collections)  # type: ignore[assignment]
         server._outage = _Outage("weaviate://scripted", 5.0, self.heard.append)
-        return push(server, "Class", read_schema([]), RECORDS, vectors(3))
+        return server
+
+    def push(self) -> dict[str, str]:
+        return push(self.server(), "Class", read_schema([]), RECORDS, vectors(3))
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +76,38 @@ def test_an_object_that_failed_for_the_servers_reasons_is_sent_again() -> None:
     assert server.push() == {}
     assert server.requests == [[each.id for each in RECORDS], [RECORDS[1].id], [RECORDS[1].id]]
     assert [type(each) for each in server.heard] == [Note, Note]
+
+
+def test_what_a_dying_server_may_hold_in_part_is_deleted_before_it_is_sent_again() -> None:
+    server = ScriptedServer(GONE_AWAY, {1: "context canceled"})
+    assert server.push() == {}
+    assert server.deleted == [*(each.id for each in RECORDS), RECORDS[1].id]
+    assert [len(sent) for sent in server.requests] == [3, 3, 1]
+
+
+@pytest.mark.parametrize("fault", [GONE_AWAY, {0: "context canceled", 2: "context canceled"}])
+def test_what_is_in_doubt_when_a_run_gives_up_is_deleted_by_the_next(
+    fault: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = ScriptedServer(fault)
+    monkeypatch.setattr("imgsearch.stores.weaviate.connect._Outage.goes_on", lambda *_: 99.0)
+    with pytest.raises(StoreError, match="--store-timeout"):
+        server.push()
+    assert server.deleted == []
+    doubts.settle(server.server(), "Other")
+    assert server.deleted == []
+    doubts.settle(server.server(), "Cla")
+    expected = RECORDS if fault is GONE_AWAY else RECORDS[::2]
+    assert server.deleted == [each.id for each in expected]
+    server.deleted.clear()
+    doubts.settle(server.server(), "Cla")
+    assert server.deleted == []
+
+
+def test_an_overloaded_server_holds_nothing_in_part() -> None:
+    server = ScriptedServer({2: "429 too many requests"})
+    assert server.push() == {}
+    assert server.deleted == []
 
 
 def test_an_object_that_is_refused_is_tried_again_and_given_back_with_the_reason() -> None:

@@ -12,10 +12,11 @@ from itertools import chain, repeat
 
 from imgsearch.records import ImageRecord
 from imgsearch.stores.base import Vectors
-from imgsearch.stores.weaviate import trouble
+from imgsearch.stores.weaviate import doubts, trouble
 from imgsearch.stores.weaviate.client import base_pb2, batch_pb2
 from imgsearch.stores.weaviate.connect import Server
 from imgsearch.stores.weaviate.schema import Schema
+from imgsearch.stores.weaviate.trouble import Trouble
 from imgsearch.stores.weaviate.values import to_object
 
 # Larger requests are no faster, and take more memory on both sides.
@@ -52,7 +53,7 @@ def push(
             to_object(class_name, record, vector, schema)
             for record, vector in zip(records[part], vectors[part], strict=True)
         ]
-        return _send(server, f"collection {class_name} cannot be written to", objects)
+        return _send(server, class_name, objects)
 
     refused: dict[str, str] = {}
     for result in _in_parallel(server, send, list(_parts(vectors))):
@@ -81,15 +82,13 @@ def _in_parallel(
             future.cancel()
 
 
-def _send(server: Server, action: str, objects: list[batch_pb2.BatchObject]) -> dict[str, str]:
+def _send(server: Server, class_name: str, objects: list[batch_pb2.BatchObject]) -> dict[str, str]:
     """Send until each object is in, or has been refused too often."""
     refused: dict[str, str] = {}
     tries: Counter[str] = Counter()
-    deadlines = chain(_DEADLINES, repeat(_DEADLINES[-1]))
-    with server.patience(action) as patience:
+    with _Repeated(server, class_name) as request, server.patience(request.action) as patience:
         while objects:
-            failed = server.call(action, lambda: _request(server, objects, next(deadlines)))  # noqa: B023
-            problems = {objects[at].uuid: trouble.of_text(text) for at, text in failed.items()}
+            problems = request.send(objects)
             tries.update(uuid for uuid, each in problems.items() if each.kind == "refused")
             refused |= {uuid: problems[uuid].text for uuid in problems if tries[uuid] >= _TRIES}
             objects = [each for each in objects if each.uuid in problems.keys() - refused.keys()]
@@ -98,6 +97,45 @@ def _send(server: Server, action: str, objects: list[batch_pb2.BatchObject]) -> 
             elif objects:
                 patience.pause()
     return refused
+
+
+class _Repeated:
+    """A request that is made again until it is answered.
+
+    What it was about when the server went away is in doubt (see `doubts`): it is deleted before
+    it is sent again, or noted if it is given up.
+    """
+
+    def __init__(self, server: Server, class_name: str) -> None:
+        self.action = f"collection {class_name} cannot be written to"
+        self._server = server
+        self._class_name = class_name
+        self._deadlines = chain(_DEADLINES, repeat(_DEADLINES[-1]))
+        self._in_doubt: list[str] = []
+
+    def __enter__(self) -> "_Repeated":
+        return self
+
+    def __exit__(self, failure: object, *_: object) -> None:
+        if failure and self._in_doubt:
+            doubts.note(self._server, self._class_name, self._in_doubt)
+
+    def send(self, objects: list[batch_pb2.BatchObject]) -> dict[str, Trouble]:
+        """What the server said of the objects that it did not take, by id."""
+        failed = self._server.call(self.action, lambda: self._once(objects))
+        problems = {objects[at].uuid: trouble.of_text(text) for at, text in failed.items()}
+        self._in_doubt = [uuid for uuid, each in problems.items() if each.kind == "away"]
+        return problems
+
+    def _once(self, objects: list[batch_pb2.BatchObject]) -> dict[int, str]:
+        if self._in_doubt:
+            doubts.forget(self._server, self._class_name, self._in_doubt)
+        try:
+            return _request(self._server, objects, next(self._deadlines))
+        except Exception as error:
+            if trouble.of_error(error).kind == "away":
+                self._in_doubt = [each.uuid for each in objects]
+            raise
 
 
 def _request(

@@ -22,8 +22,8 @@ from imgsearch.records import (
     Stamp,
 )
 from imgsearch.stores.base import StoredVector, Vectors
+from imgsearch.stores.weaviate import doubts, values
 from imgsearch.stores.weaviate import schema as schemas
-from imgsearch.stores.weaviate import values
 from imgsearch.stores.weaviate.address import parse
 from imgsearch.stores.weaviate.client import aggregate, config, exceptions, query
 from imgsearch.stores.weaviate.connect import Server
@@ -169,6 +169,7 @@ class WeaviateStore:
     @contextlib.contextmanager
     def writing(self, name: str, listener: Listener = ignore) -> Iterator[None]:  # noqa: ARG002
         """No lock: see the class."""
+        doubts.settle(self._server, schemas.class_prefix(name))
         yield
 
 
