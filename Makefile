@@ -26,7 +26,9 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "imgsearch needs Python 3.11 or newer: make setup PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet -c constraints.txt -e '.[dev,heic]'
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode \
+		-c constraints.txt -e '.[dev,heic]'
+	$(BIN)/python -m compileall -q imgsearch
 	@touch $@
 
 demo: $(READY)

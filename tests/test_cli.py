@@ -296,19 +296,26 @@ def python(code: str, *words: str, **environment: str) -> subprocess.CompletedPr
     )
 
 
+HEAVY = {
+    *("torch", "torchvision", "onnxruntime", "lance", "pyarrow", "numpy", "PIL", "pandas"),
+    *("rich", "pydantic", "jinja2", "weaviate", "urllib.request"),
+    *("fastapi", "starlette", "uvicorn", "prometheus_client"),
+}
+STORE = {"lance", "pyarrow", "numpy"}
+
+
 @pytest.mark.parametrize(
-    ("words", "allowed"),
+    ("words", "needed"),
     [
-        (["--help"], []),
-        (["query", "--help"], []),
-        (["serve", "--help"], []),
-        (["info"], ["lance", "pyarrow"]),
+        (["--help"], set()),
+        (["query", "--help"], set()),
+        (["serve", "--help"], set()),
+        (["info", "--json"], STORE),
+        (["info"], STORE | {"rich"}),
+        (["query", str(TSHIRT), "--json"], STORE | {"onnxruntime", "PIL"}),
     ],
 )
-def test_help_and_info_load_nothing_heavy(words: list[str], allowed: list[str]) -> None:
-    heavy = ["torch", "torchvision", "lance", "pyarrow", "numpy", "PIL", "jinja2", "pandas"]
-    heavy += ["fastapi", "starlette", "uvicorn", "prometheus_client"]
-    banned = set(heavy) - set(allowed) - ({"numpy"} if allowed else set())
+def test_each_command_loads_what_it_needs(filled: Path, words: list[str], needed: set[str]) -> None:
     done = python(
         "import sys\n"
         "from imgsearch.cli import main\n"
@@ -317,7 +324,7 @@ def test_help_and_info_load_nothing_heavy(words: list[str], allowed: list[str]) 
         "    main()\n"
         "except SystemExit as stop:\n"
         "    assert not stop.code\n"
-        f"print('LOADED', sorted({banned!r} & set(sys.modules)))\n"
+        f"print('LOADED', sorted({HEAVY - needed!r} & set(sys.modules)))\n"
     )
     assert "LOADED []" in done.stdout, done.stdout[-300:] + done.stderr
 
@@ -491,3 +498,11 @@ def test_a_reader_that_has_had_enough_is_no_error(filled: Path) -> None:
     assert done.stdout == "{"
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's full device")
+def test_output_that_cannot_be_written_is_an_error(filled: Path) -> None:
+    script = f"{sys.executable} -m imgsearch info --json > /dev/full"
+    done = subprocess.run(script, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr

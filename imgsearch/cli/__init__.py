@@ -26,6 +26,8 @@ app = typer.Typer(
     help="Index large folders of pictures, and find the ones that look like a given picture.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # Plain help, as Rich alone takes as long to load as all the rest.
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
 )

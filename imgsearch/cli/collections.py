@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def info(store: options.Store = None, as_json: options.Json = False) -> None:
-    """Show the collections of a store: model, number of pictures, fields, size."""
+    """Show the collections of a store: models, pictures, fields, sizes."""
     from imgsearch.stores import open_store
 
     with open_store(store, config.READER_STORE_TIMEOUT) as opened:

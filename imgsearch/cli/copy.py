@@ -34,7 +34,7 @@ def copy(
     store_timeout: options.StoreTimeout = config.DEFAULT_STORE_TIMEOUT,
     as_json: options.Json = False,
 ) -> None:
-    """Copy a collection to another store: no picture is read, none is encoded again.
+    """Copy a collection to another store. No picture is read, none is encoded again.
 
     Run it again at any time: only what is new or changed is copied. Nothing is removed there.
     """

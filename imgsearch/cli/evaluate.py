@@ -29,7 +29,7 @@ def evaluate(
     collection: options.Collection = config.DEFAULT_COLLECTION,
     as_json: options.Json = False,
 ) -> None:
-    """Measure how good the answers are: how often the hits of a picture have its own label.
+    """Measure how good the answers are. Do the hits of a picture have its own label?
 
     Every query is a picture of the collection, left out of its own answer. Precision is the share
     of the hits with the query's label; recall is the share of the exact answer that the index

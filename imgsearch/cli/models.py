@@ -21,7 +21,7 @@ def models(
         ),
     ] = False,
 ) -> None:
-    """List the models: which can be used here and now, and which must be downloaded first."""
+    """List the models. It tells which can be used here and now, and which must be fetched first."""
     from imgsearch.encoders.catalog import AUTO_CHOICES, SPECS
 
     specs, devices = list(SPECS.values()), None

@@ -1,9 +1,10 @@
 """Encoders by name: `open_encoder` is the one door."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from imgsearch import config
-from imgsearch.encoders import devices, onnx_files, weights
+from imgsearch.encoders import devices, onnx_files
 from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.catalog import AUTO, AUTO_CHOICES, SPECS, ModelSpec
 from imgsearch.errors import (
@@ -15,6 +16,9 @@ from imgsearch.errors import (
 )
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.records import Stamp
+
+if TYPE_CHECKING:
+    from imgsearch.encoders.weights import WeightsFile
 
 __all__ = ["Encoder", "EncoderRequest", "check_request", "last_used_encoder", "open_encoder"]
 
@@ -56,6 +60,8 @@ def open_encoder(
         if device == "cpu" and request.weights is None and (known := onnx_files.find(stamp)):
             _check_stamp(SPECS.get(stamp.model, known.spec), stamp)
             return _by_onnx_runtime(known)
+        from imgsearch.encoders import weights
+
         spec = _spec(stamp.model)
         _check_stamp(spec, stamp)
         file = weights.get(spec, request.weights, stamp.weights, listener)
@@ -115,8 +121,10 @@ def _check_stamp(spec: ModelSpec, stamp: Stamp) -> None:
         )
 
 
-def _choose(request: EncoderRequest, listener: Listener) -> tuple[ModelSpec, weights.WeightsFile]:
+def _choose(request: EncoderRequest, listener: Listener) -> tuple[ModelSpec, "WeightsFile"]:
     """The spec and weights for a new collection."""
+    from imgsearch.encoders import weights
+
     if request.model != AUTO:
         spec = _spec(request.model)
         return spec, weights.get(spec, request.weights, listener=listener)

@@ -12,18 +12,19 @@ import os
 import shutil
 import time
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imgsearch import config
 from imgsearch.encoders.catalog import ModelSpec
 from imgsearch.encoders.locking import locked
-from imgsearch.encoders.weights import WeightsFile
 from imgsearch.errors import ExportError
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.images import Preprocessing
 from imgsearch.records import Stamp
+
+if TYPE_CHECKING:  # an exported model needs no weights, nor what downloads them
+    from imgsearch.encoders.weights import WeightsFile
 
 # Raised by whatever changes the exported graph.
 _VERSION = 1
@@ -63,7 +64,7 @@ def mark_used(file: OnnxFile) -> None:
         os.utime(file.path.with_name(_SPEC))
 
 
-def get(spec: ModelSpec, weights: WeightsFile, listener: Listener = ignore) -> OnnxFile:
+def get(spec: ModelSpec, weights: "WeightsFile", listener: Listener = ignore) -> OnnxFile:
     """The exported model, made now if need be.
 
     Raises ExportError if torch cannot export it, or if its vectors are not those of torch;
@@ -83,7 +84,7 @@ def get(spec: ModelSpec, weights: WeightsFile, listener: Listener = ignore) -> O
         raise ExportError(f"{folder} cannot be written: {error.strerror or error}") from error
 
 
-def _make(spec: ModelSpec, weights: WeightsFile, stamp: Stamp, listener: Listener) -> OnnxFile:
+def _make(spec: ModelSpec, weights: "WeightsFile", stamp: Stamp, listener: Listener) -> OnnxFile:
     folder = _folder(stamp)
     listener(Note(f"preparing {spec.name} for this machine's CPU, once"))
     started = time.monotonic()
@@ -131,6 +132,8 @@ def _read(path: Path) -> OnnxFile | None:
 
 
 def _torch_version() -> str:
+    from importlib.metadata import version
+
     return version("torch")
 
 
