@@ -349,7 +349,7 @@ class ImageIndex:
         self,
         *sources: str | os.PathLike[str],
         metadata: str | None = None,
-        batch_size: int = config.DEFAULT_BATCH_SIZE,
+        batch_size: int | None = None,
         workers: int | None = None,
         limit: int | None = None,
         prune: bool = False,
@@ -362,7 +362,8 @@ class ImageIndex:
         """Bring pictures into the collection, which is made if need be; what is known is skipped.
 
         `sources` are folders with all below them, files, globs, or "-" for the paths in `stdin`;
-        `metadata` is a CSV, by default the styles.csv of each folder. `limit` counts files found,
+        `metadata` is a CSV, by default the styles.csv of each folder; `batch_size` is by default
+        what suits the device. `limit` counts files found,
         `prune` removes the records of files that are gone, `replace` embeds anew with the index's
         `model`. With `count_ahead` the listener is told the total. Setting `stop` ends the run
         early, with what is in flight written. Raises SourceError if a source cannot be read,

@@ -2,16 +2,18 @@
 
 The stages are generators, each pulling from the one before. Reading and decoding are done by a
 pool of threads, a bounded number of pictures ahead; everything up to decoding runs in one thread,
-encoding in another, writing in the caller's. So they overlap, memory is bounded by the batch
-size, and a file leaves the pipeline in the order in which it was found.
+encoding in another (in more, where the encoder has several devices or overlaps its transfers),
+writing in the caller's. So they overlap, memory is bounded by the batch size, and a file leaves the
+pipeline in the order in which it was found.
 """
 
 import os
+import sys
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -49,13 +51,16 @@ _WRITE_SECONDS = 2.0
 # What the time is told of; `index` is all that is done after the last picture is in.
 _STAGES = ("scan", "read", "decode", "encode", "write", "index")
 _POOLED = ("read", "decode")
+# Threads are made as they are needed; more batches than these are never in flight.
+_MOST_IN_FLIGHT = 64
 
 
 @dataclass(frozen=True, slots=True)
 class IngestOptions:
     """How to ingest. `limit` counts files found; `max_pixels` are width x height of a picture."""
 
-    batch_size: int = config.DEFAULT_BATCH_SIZE
+    batch_size: int | None = None
+    """Pictures that the model takes at once; None is what suits the device."""
     workers: int = field(default_factory=config.default_workers)
     metadata: str | None = None
     limit: int | None = None
@@ -72,7 +77,7 @@ class IngestReport:
     """What a run did: always found = indexed + reused + skipped + rejected.
 
     `seconds` are of the whole run, `images_per_second` of the pictures that were indexed;
-    `runtime` and `device` are None if no picture needed the model.
+    `runtime`, `device` and `compute_type` are None if no picture needed the model.
     """
 
     collection: str
@@ -80,6 +85,8 @@ class IngestReport:
     model: str | None = None
     runtime: str | None = None
     device: str | None = None
+    compute_type: str | None = None
+    """The numeric format that the device computed in: fp32, fp16, bf16."""
     found: int = 0
     indexed: int = 0
     reused: int = 0
@@ -91,7 +98,7 @@ class IngestReport:
     seconds: float = 0.0
     images_per_second: float = 0.0
     busy: dict[str, float] = field(default_factory=dict)
-    """Seconds for which each stage was at work, `read` and `decode` as the mean of their threads.
+    """Seconds for which each stage was at work, as the mean of its threads where it has several.
     Stages overlap, so that the sum is more than `seconds`; where they share the cores, a stage's
     time includes its wait for one."""
     interrupted: bool = False
@@ -115,6 +122,7 @@ class IngestReport:
             "model": self.model,
             "runtime": self.runtime,
             "device": self.device,
+            "compute_type": self.compute_type,
             "found": self.found,
             "indexed": self.indexed,
             "reused": self.reused,
@@ -296,6 +304,15 @@ class _Item:
         return self.status is not None
 
 
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A batch, the digests of its new pictures, and their vectors to be; None if there is none."""
+
+    batch: list[_Item]
+    new: list[str]
+    vectors: Future[Vectors] | None
+
+
 class _Run:
     def __init__(
         self,
@@ -315,12 +332,30 @@ class _Run:
         self._counts: Counter[Status] = Counter()
         self._witness = Witness(target.collection)
         self._problems: list[Outcome] = []
-        self._batch_size = options.batch_size
+        # What the device was found to hold.
+        self._fits = sys.maxsize
+        self._fitting = threading.Lock()
         self._busy = Stopwatch(_STAGES)
-        # Vectors that may not be in the store yet, so that copies within a run are encoded once:
-        # more of them than the pipeline can hold pictures.
+        # Vectors that may not be in the store yet, so that copies within a run are encoded once.
         self._recent: OrderedDict[str, Vectors] = OrderedDict()
-        self._recent_size = 16 * options.batch_size + _WRITE_ROWS
+
+    @property
+    def _batch_size(self) -> int:
+        """As the user said, else as it suits the device, once that is known."""
+        encoder = self._target.opened_encoder
+        suits = encoder.batch_size if encoder else config.DEFAULT_BATCH_SIZE
+        return self._options.batch_size or suits
+
+    @property
+    def _concurrency(self) -> int:
+        """Batches in flight at once."""
+        encoder = self._target.opened_encoder
+        return min(encoder.concurrency, _MOST_IN_FLIGHT) if encoder else 1
+
+    @property
+    def _recent_size(self) -> int:
+        """More than the pipeline can hold pictures."""
+        return (16 + 2 * self._concurrency) * self._batch_size + _WRITE_ROWS
 
     def over(self, sources: Sources, stdin: Iterable[str]) -> IngestReport:
         started = time.monotonic()
@@ -387,7 +422,7 @@ class _Run:
         self, sources: Sources, stdin: Iterable[str], pool: Executor
     ) -> Iterator[list[_Item]]:
         """Batches of which at most `batch_size` pictures need the model."""
-        ahead = self._options.batch_size + self._options.workers
+        ahead = self._batch_size + self._options.workers
         fresh = self._fresh(sources, stdin)
         read = map_ahead(pool, self._read, fresh, ahead)
         known = self._reused(read)
@@ -400,7 +435,7 @@ class _Run:
                 continue
             batch.append(item)
             pictures += item.picture is not None
-            if pictures >= self._options.batch_size or len(batch) >= _LOOKUP:
+            if pictures >= self._batch_size or len(batch) >= _LOOKUP:
                 yield batch
                 batch, pictures = [], 0
         if batch:
@@ -453,7 +488,7 @@ class _Run:
 
     def _reused(self, items: Iterable[_Item]) -> Iterator[_Item]:
         """Give files whose content is known (renamed, copied, touched) the stored vector."""
-        for chunk in _chunks(items, self._options.batch_size):
+        for chunk in _chunks(items, self._batch_size):
             digests = {item.fingerprint.sha256 for item in chunk if item.fingerprint}
             collection = self._target.collection
             stored = collection.vectors_of(sorted(digests)) if collection and digests else {}
@@ -497,22 +532,44 @@ class _Run:
         return item
 
     def _encoded(self, batches: Iterable[list[_Item]]) -> Iterator[list[_Item]]:
-        for batch in batches:
-            waiting: OrderedDict[str, _Item] = OrderedDict()
-            for item in batch:
-                if item.picture and item.fingerprint:
-                    waiting.setdefault(item.fingerprint.sha256, item)
-            new = [digest for digest in waiting if digest not in self._recent]
-            if new:
-                pixels = np.stack([_pixels(waiting[digest]) for digest in new])
-                for digest, vector in zip(new, self._encode(pixels), strict=True):
-                    self._recent[digest] = vector
-            for item in batch:
-                if item.picture and item.fingerprint:
-                    self._take_vector(item, fresh=new)
-            while len(self._recent) > self._recent_size:
-                self._recent.popitem(last=False)
-            yield batch
+        """The same batches, in order, with vectors; so many at once as keep the encoder busy."""
+        flying: deque[_Flight] = deque()
+        with ThreadPoolExecutor(_MOST_IN_FLIGHT, "imgsearch-encode") as pool:
+            for batch in batches:
+                flying.append(self._take_off(batch, flying, pool))
+                if len(flying) >= self._concurrency:
+                    yield self._land(flying.popleft())
+            while flying:
+                yield self._land(flying.popleft())
+
+    def _take_off(self, batch: list[_Item], flying: Iterable[_Flight], pool: Executor) -> _Flight:
+        """Encode what is neither known nor about to be."""
+        waiting: dict[str, _Item] = {}
+        for item in batch:
+            if item.picture and item.fingerprint:
+                waiting.setdefault(item.fingerprint.sha256, item)
+        new = [
+            digest
+            for digest in waiting
+            if digest not in self._recent and not any(digest in other.new for other in flying)
+        ]
+        for digest in waiting.keys() & self._recent.keys():
+            self._recent.move_to_end(digest)  # it must still be there when the batch lands
+        if not new:
+            return _Flight(batch, [], None)
+        pixels = np.stack([_pixels(waiting[digest]) for digest in new])
+        return _Flight(batch, new, pool.submit(self._encode, pixels))
+
+    def _land(self, flight: _Flight) -> list[_Item]:
+        if flight.vectors:
+            self._recent.update(zip(flight.new, flight.vectors.result(), strict=True))
+        fresh = list(flight.new)
+        for item in flight.batch:
+            if item.picture and item.fingerprint:
+                self._take_vector(item, fresh)
+        while len(self._recent) > self._recent_size:
+            self._recent.popitem(last=False)
+        return flight.batch
 
     def _take_vector(self, item: _Item, fresh: list[str]) -> None:
         digest = item.fingerprint.sha256 if item.fingerprint else ""
@@ -528,17 +585,23 @@ class _Run:
         vectors: list[Vectors] = []
         start = 0
         while start < len(pixels):
-            part = pixels[start : start + self._batch_size]
+            part = pixels[start : start + self._fits]
             try:
                 with self._busy("encode"):
                     vectors.append(self._target.encoder().encode(part))
                 start += len(part)
             except DeviceMemoryError as error:
-                if self._batch_size == 1 or len(part) == 1:
+                if len(part) == 1:
                     raise
-                self._batch_size = max(1, len(part) // 2)
-                self._listener(Note(f"{error}: going on with batches of {self._batch_size}"))
+                self._take_less(len(part) // 2, error)
         return np.concatenate(vectors)
+
+    def _take_less(self, length: int, error: DeviceMemoryError) -> None:
+        """Several threads may come here at once, of which those behind have nothing to say."""
+        with self._fitting:
+            if length < self._fits:
+                self._fits = length
+                self._listener(Note(f"{error}: going on with batches of {length}"))
 
     def _write_all(self, batches: Iterable[list[_Item]]) -> None:
         waiting: list[_Item] = []
@@ -647,6 +710,7 @@ class _Run:
             model=stamp.model if stamp else None,
             runtime=encoder.runtime if encoder else None,
             device=encoder.device if encoder else None,
+            compute_type=encoder.compute_type if encoder else None,
             found=self._found,
             indexed=counts["indexed"],
             reused=counts["reused"],
@@ -656,7 +720,9 @@ class _Run:
             verified=verified,
             seconds=seconds,
             images_per_second=counts["indexed"] / seconds if seconds else 0.0,
-            busy=self._busy.seconds(dict.fromkeys(_POOLED, self._options.workers)),
+            busy=self._busy.seconds(
+                dict.fromkeys(_POOLED, self._options.workers) | {"encode": self._concurrency}
+            ),
             interrupted=self._stop.is_set(),
             unreadable=self._log.unreadable,
             left_out=self._log.left_out,

@@ -95,4 +95,7 @@ class EncoderContract:
 
     def test_it_tells_what_runs_it_and_where(self, encoder: Encoder) -> None:
         assert re.fullmatch("[a-z]+", encoder.runtime)
-        assert re.fullmatch(r"cpu|mps|cuda:\d+", encoder.device)
+        assert re.fullmatch(r"(cpu|mps|cuda:\d+)(,(cpu|cuda:\d+))*", encoder.device)
+        assert re.fullmatch("[a-z]+[0-9]+", encoder.compute_type)
+        assert encoder.batch_size >= 1
+        assert encoder.concurrency >= 1

@@ -27,6 +27,9 @@ class ColourEncoder:
 
     runtime = "fake"
     device = "none"
+    compute_type = "fp32"
+    batch_size = 32
+    concurrency = 1
     preprocessing = PREPROCESSING
 
     def __init__(self, weights: str = "0" * 64, fits: int = 10**9) -> None:

@@ -18,14 +18,13 @@ from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.catalog import EFFICIENTNET_LITE0, RESNET50
 from imgsearch.encoders.onnx_files import OnnxFile
 from imgsearch.encoders.onnx_runtime import OnnxEncoder
-from imgsearch.encoders.torch_runtime import TorchEncoder
 from imgsearch.encoders.torchvision_models import describe
 from imgsearch.encoders.weights import WeightsFile
 from imgsearch.errors import EncoderError, ExportError, WeightsError
 from imgsearch.events import Event, Note
 from tests.conftest import SAMPLES
 from tests.encoder_contract import EncoderContract, cosines, pictures
-from tests.test_torch_encoder import Seeded, lite0_encoder, seeded
+from tests.test_torch_encoder import Seeded, lite0_encoder, on_cpu, seeded
 
 __all__ = ["seeded"]
 CPU = EncoderRequest("efficientnet-lite0", device="cpu")
@@ -80,7 +79,7 @@ def test_pictures_have_the_vectors_that_torch_gives_and_the_same_stamp(lite0: On
 
 def test_resnet50_has_the_vectors_that_torch_gives(seeded: Seeded) -> None:
     file = seeded("resnet50")
-    ours, torchs = OnnxEncoder(onnx_files.get(RESNET50, file)), TorchEncoder(RESNET50, file, "cpu")
+    ours, torchs = OnnxEncoder(onnx_files.get(RESNET50, file)), on_cpu(RESNET50, file)
     batch = pictures(ours, 2)
     assert cosines(ours.encode(batch), torchs.encode(batch)).min() > 0.99999
 

@@ -21,7 +21,12 @@ from imgsearch.encoders import weights
 from imgsearch.encoders.base import Encoder, Vectors, normalised
 from imgsearch.encoders.catalog import EFFICIENTNET_LITE0, RESNET50, ModelSpec
 from imgsearch.encoders.networks import load_model
-from imgsearch.encoders.torch_runtime import TorchEncoder, available_devices
+from imgsearch.encoders.torch_runtime import (
+    ReferenceModel,
+    TorchEncoder,
+    available_devices,
+    open_torch_encoder,
+)
 from imgsearch.encoders.torchvision_models import build, describe
 from imgsearch.encoders.weights import WeightsFile
 from imgsearch.errors import (
@@ -63,7 +68,11 @@ def saved(content: Any, path: Path) -> WeightsFile:
 def lite0_encoder() -> TorchEncoder:
     found = weights.find_local(EFFICIENTNET_LITE0)
     assert found, "its package is a dependency"
-    return TorchEncoder(EFFICIENTNET_LITE0, found, "cpu")
+    return on_cpu(EFFICIENTNET_LITE0, found)
+
+
+def on_cpu(spec: ModelSpec, file: WeightsFile) -> TorchEncoder:
+    return TorchEncoder(ReferenceModel(spec, file), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +82,12 @@ def lite0() -> TorchEncoder:
 
 @pytest.fixture(scope="module")
 def resnet50(seeded: Seeded) -> TorchEncoder:
-    return TorchEncoder(RESNET50, seeded("resnet50"), "cpu")
+    return on_cpu(RESNET50, seeded("resnet50"))
 
 
 @pytest.fixture(scope="module")
 def squeezenet(seeded: Seeded) -> TorchEncoder:
-    return TorchEncoder(describe("squeezenet1_1"), seeded("squeezenet1_1"), "cpu")
+    return on_cpu(describe("squeezenet1_1"), seeded("squeezenet1_1"))
 
 
 class TestEfficientNetLite0(EncoderContract):
@@ -244,7 +253,7 @@ def state(seeded: Seeded) -> dict[str, torch.Tensor]:
 
 
 def encoder_of(name: str, content: Any, tmp_path: Path) -> TorchEncoder:
-    return TorchEncoder(describe(name), saved(content, tmp_path / "given.pth"), "cpu")
+    return on_cpu(describe(name), saved(content, tmp_path / "given.pth"))
 
 
 def test_weights_trained_on_other_classes_fit(
@@ -415,9 +424,9 @@ def test_vectors_too_long_for_their_norm_are_refused() -> None:
 
 def test_a_device_that_is_not_there_is_refused_and_those_that_are_named(seeded: Seeded) -> None:
     absent = f"cuda:{torch.cuda.device_count()}"
-    for device in (absent, "tpu", "CPU", "meta", ""):
+    for device in (absent, "tpu", "CPU", "meta", "", f"cpu,{absent}"):
         with pytest.raises(DeviceError) as caught:
-            TorchEncoder(RESNET50, seeded("resnet50"), device)
+            open_torch_encoder(RESNET50, seeded("resnet50"), device)
         assert str(caught.value) == (
             f"--device {device} is not available here; there is {', '.join(available_devices())}"
         )
@@ -425,7 +434,7 @@ def test_a_device_that_is_not_there_is_refused_and_those_that_are_named(seeded: 
 
 def test_auto_is_the_first_device_of_those_that_are_there(seeded: Seeded) -> None:
     spec = describe("squeezenet1_1")
-    assert TorchEncoder(spec, seeded(spec.name), "auto").device == available_devices()[0]
+    assert open_torch_encoder(spec, seeded(spec.name)).device == available_devices()[0]
 
 
 @pytest.mark.parametrize(
@@ -450,7 +459,7 @@ def test_a_real_shortage_of_memory_is_told_apart(
     squeezenet: TorchEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch of 300 TB, though here of one picture over and over."""
-    monkeypatch.setattr("imgsearch.encoders.torch_runtime._CPU_BATCH", 2_000_000_000)
+    monkeypatch.setattr("imgsearch.encoders.torch_streams._CPU_BATCH", 2_000_000_000)
     size = squeezenet.preprocessing.size
     one = np.zeros((1, size, size, 3), dtype=np.uint8)
     with pytest.raises(DeviceMemoryError):

@@ -36,9 +36,14 @@ def ingest(
     weights: options.Weights = None,
     device: options.Device = config.DEFAULT_DEVICE,
     batch_size: Annotated[
-        int,
-        typer.Option(metavar="N", min=1, help="Pictures that the model takes at once."),
-    ] = config.DEFAULT_BATCH_SIZE,
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Pictures that the model takes at once. By default 32 on the CPU, 128 on a GPU.",
+            show_default=False,
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -173,7 +178,7 @@ def _print_summary(result: "IngestReport", report: str | None) -> None:
     def line(text: str, style: str = "") -> None:
         console.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
-    made_by = " on ".join(filter(None, [result.runtime, result.device]))
+    made_by = f"{result.runtime} on {result.device} in {result.compute_type}"
     line(
         f"{'interrupted: ' if result.interrupted else ''}{result.found:,} found: "
         f"{result.indexed:,} indexed, {result.reused:,} reused, {result.skipped:,} skipped, "
@@ -185,7 +190,7 @@ def _print_summary(result: "IngestReport", report: str | None) -> None:
     speed = f", {result.images_per_second:,.1f} pictures a second" if result.indexed else ""
     line(
         f"in {result.seconds:.1f} s{speed}; collection {result.collection}, {result.model}"
-        + (f" ({made_by})" if made_by else "")
+        + (f" ({made_by})" if result.runtime else "")
     )
     if result.indexed:
         busy = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.busy.items())

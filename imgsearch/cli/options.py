@@ -43,8 +43,8 @@ Device = Annotated[
     typer.Option(
         metavar="DEV",
         envvar=config.ENV_DEVICE,
-        help="Where the model runs: auto, cpu, cuda, cuda:1, mps. One that is not there is an "
-        "error, never replaced.",
+        help="Where the model runs: auto, cpu, cuda, cuda:1, mps; several with commas between, or "
+        "cuda:all. One that is not there is an error, never replaced.",
     ),
 ]
 Weights = Annotated[

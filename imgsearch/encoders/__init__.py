@@ -54,6 +54,7 @@ def open_encoder(
     UnknownModelError, WeightsError, DeviceError, or CollectionMismatchError if the stamp is
     another's.
     """
+    devices.let_cpu_help_mps()
     device = devices.pick(request.device)
     if stamp is not None:
         check_request(request, stamp)
@@ -73,9 +74,9 @@ def open_encoder(
         except ExportError as error:
             listener(Note(f"using torch, which is slower on the CPU: {error}"))
 
-    from imgsearch.encoders.torch_runtime import TorchEncoder
+    from imgsearch.encoders.torch_runtime import open_torch_encoder
 
-    return TorchEncoder(spec, file, device)
+    return open_torch_encoder(spec, file, device, listener)
 
 
 def last_used_encoder() -> Encoder | None:

@@ -33,7 +33,25 @@ class Encoder(Protocol):
 
     @property
     def device(self) -> str:
-        """Where it really runs, for example `cpu` or `cuda:0`."""
+        """Where it really runs, for example `cpu` or `cuda:0`, or several with commas between."""
+        ...
+
+    @property
+    def compute_type(self) -> str:
+        """The format in which it really computes, for example `fp32` or `fp16`.
+
+        A matter of the device: fp32, fp16 and bf16 give the same vectors to a cosine of 0.999.
+        """
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """The number of pictures at once that suits it."""
+        ...
+
+    @property
+    def concurrency(self) -> int:
+        """How many threads should call `encode` at once to keep it busy."""
         ...
 
     def encode(self, pixels: Pixels) -> Vectors:
@@ -41,7 +59,7 @@ class Encoder(Protocol):
 
         `pixels` is uint8 of shape (n, size, size, 3), RGB, preprocessed. A picture's vector does
         not depend on the others of its batch, beyond rounding. Raises DeviceMemoryError if the
-        batch does not fit; a smaller one may.
+        batch does not fit; a smaller one may. Threads may call it at once.
         """
         ...
 

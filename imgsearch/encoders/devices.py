@@ -25,6 +25,15 @@ def pick(name: str) -> str:
     return available_devices()[0]
 
 
+def let_cpu_help_mps() -> None:
+    """What Apple's GPUs cannot compute is then done by the CPU, slower, instead of failing.
+
+    torch asks for it once, while it is loaded.
+    """
+    if sys.platform == "darwin":
+        os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+
+
 def may_have_gpu() -> bool:
     """Whether it is worth asking torch: False only where it could not find one."""
     if sys.platform == "darwin":

@@ -46,6 +46,9 @@ class OnnxEncoder:
 
     runtime = "onnxruntime"
     device = "cpu"
+    compute_type = "fp32"
+    batch_size = config.DEFAULT_BATCH_SIZE
+    concurrency = 1  # it has threads of its own
 
     def __init__(self, file: OnnxFile, threads: int | None = None) -> None:
         self._file = file

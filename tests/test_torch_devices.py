@@ -1,0 +1,333 @@
+"""What torch does on GPUs, shown on the CPU: formats, streams, several devices."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from imgsearch.encoders import torch_runtime
+from imgsearch.encoders.base import Encoder, Vectors, normalised
+from imgsearch.encoders.catalog import ModelSpec
+from imgsearch.encoders.torch_runtime import (
+    Format,
+    ReferenceModel,
+    TorchEncoder,
+    open_torch_encoder,
+    pick_devices,
+)
+from imgsearch.encoders.torch_streams import Direct, Model, Streamed, fixed_length
+from imgsearch.encoders.torchvision_models import describe
+from imgsearch.errors import DeviceError, DeviceMemoryError, EncoderError
+from imgsearch.events import Event, Note
+from imgsearch.images import Pixels, Preprocessing
+from tests.encoder_contract import EncoderContract, cosines, pictures
+from tests.test_torch_encoder import Seeded, seeded
+
+__all__ = ["seeded"]
+
+SPEC = ModelSpec(
+    name="tiny",
+    family="torchvision",
+    dimension=16,
+    preprocessing=Preprocessing(
+        size=16, resize=16, interpolation="bilinear", mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)
+    ),
+    weights_name="tiny.pth",
+    megabytes=0.1,
+)
+CPU = torch.device("cpu")
+
+
+class TinyModel(ReferenceModel):
+    """A few layers instead of a real network's."""
+
+    def __init__(self, *last: nn.Module) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.network = nn.Sequential(
+                *(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(4)),
+                *(nn.Flatten(), nn.Linear(128, 16), *last),
+            ).eval()
+        self.spec, self.stamp = SPEC, SPEC.stamp("0" * 64)
+
+
+class Times(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        return batch * self.factor
+
+
+def tiny(*formats: Format, **options: Any) -> TorchEncoder:
+    return TorchEncoder(TinyModel(), CPU, formats=formats or None, **options)
+
+
+@pytest.fixture(scope="module")
+def pair(seeded: Seeded) -> Encoder:
+    spec = describe("squeezenet1_1")
+    return open_torch_encoder(spec, seeded(spec.name), "cpu,cpu")
+
+
+class TestStreamed(EncoderContract):
+    """On the CPU the streams are torch's stand-ins; all else is as on a GPU."""
+
+    @pytest.fixture
+    def encoder(self) -> Encoder:
+        return tiny(runner=Streamed(CPU))
+
+
+class TestSeveralDevices(EncoderContract):
+    @pytest.fixture
+    def encoder(self, pair: Encoder) -> Encoder:
+        return pair
+
+
+# Formats.
+
+
+@pytest.mark.parametrize("name", ["fp16", "bf16"])
+def test_a_format_of_fewer_bits_is_taken_where_its_vectors_are_the_same(name: Format) -> None:
+    notes: list[Event] = []
+    encoder = tiny(name, "fp32", listener=notes.append)
+    batch = pictures(encoder, 5)
+    vectors = encoder.encode(batch)
+    assert (encoder.compute_type, notes) == (name, [])
+    assert vectors.dtype == np.float32
+    assert cosines(vectors, tiny().encode(batch)).min() >= 0.999
+    assert encoder.stamp == tiny().stamp
+    assert not np.array_equal(vectors, tiny().encode(batch))  # it really was in fewer bits
+
+
+def test_a_format_that_overflows_is_not_taken() -> None:
+    """2 ** 20 is beyond fp16, not beyond bf16."""
+    notes: list[Event] = []
+    model = TinyModel(Times(2**20))
+    encoder = TorchEncoder(model, CPU, notes.append, formats=("fp16", "bf16", "fp32"))
+    assert (encoder.compute_type, notes) == ("bf16", [])
+
+
+class Disturbed(Direct):
+    """A device that computes something else."""
+
+    def __init__(self, disturb: Callable[[Vectors], Vectors], times: int = 10**9) -> None:
+        super().__init__(CPU)
+        self.disturb = disturb
+        self.times = times
+
+    def run(self, model: Model, pixels: Pixels) -> Vectors:
+        features = super().run(model, pixels)
+        self.times -= 1
+        return self.disturb(features) if self.times >= 0 else features
+
+
+def reversed_(features: Vectors) -> Vectors:
+    return features[:, ::-1].copy()
+
+
+def test_fp32_is_the_last_resort_and_told() -> None:
+    notes: list[Event] = []
+    encoder = tiny("fp16", "bf16", "fp32", listener=notes.append, runner=Disturbed(reversed_, 2))
+    assert encoder.compute_type == "fp32"
+    (note,) = notes
+    assert isinstance(note, Note)
+    assert note.text.startswith("tiny runs in fp32 on cpu, which is slower: in fewer bits its")
+    assert "fp16 " in note.text
+    assert "bf16 " in note.text
+
+
+def test_a_device_that_gives_other_vectors_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DeviceError, match=r"cpu gives other vectors of tiny .*: use --device cpu"):
+        tiny("fp16", "bf16", runner=Disturbed(reversed_))
+
+
+def test_a_format_that_the_device_does_not_know_is_passed_over() -> None:
+    def unknown(features: Vectors) -> Vectors:
+        raise NotImplementedError("no kernel for Half")
+
+    assert tiny("fp16", "bf16", runner=Disturbed(unknown, 1)).compute_type == "bf16"
+
+
+def test_a_picture_beyond_the_formats_range_is_done_in_fp32() -> None:
+    def overflow(features: Vectors) -> Vectors:
+        features[1] = [np.inf, np.nan] * 8
+        return features
+
+    runner = Disturbed(overflow, 0)
+    encoder = tiny("fp16", runner=runner)
+    batch = pictures(encoder, 3)
+    untouched = encoder.encode(batch)
+    runner.times = 1
+    vectors, reference = encoder.encode(batch), TinyModel().features(batch)
+    np.testing.assert_array_equal(vectors[[0, 2]], untouched[[0, 2]])
+    assert cosines(vectors, normalised(reference))[1] > 0.99999
+
+
+def test_damaged_weights_are_told_in_every_format() -> None:
+    with pytest.raises(EncoderError, match="not finite numbers: its weights are damaged"):
+        TorchEncoder(TinyModel(Times(float("nan"))), CPU, formats=("fp16", "fp32"))
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [("CUDA out of memory.", DeviceMemoryError), ("CUDA error: no kernel image", DeviceError)],
+)
+def test_a_device_that_cannot_take_the_model_is_told(
+    message: str, error: type[EncoderError]
+) -> None:
+    def fail(features: Vectors) -> Vectors:
+        raise RuntimeError(message)
+
+    with pytest.raises(error, match="cpu"):
+        tiny("fp16", runner=Disturbed(fail))
+
+
+@pytest.mark.parametrize(
+    ("capability", "formats"),
+    [
+        ((6, 1), ("fp32",)),
+        ((7, 5), ("fp16", "fp32")),
+        ((9, 0), ("fp16", "bf16", "fp32")),
+    ],
+)
+def test_a_gpu_computes_in_what_it_is_fast_at(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], formats: Sequence[Format]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert torch_runtime._formats(torch.device("cuda:0")) == formats
+    assert torch_runtime._formats(torch.device("mps")) == ("fp16", "fp32")
+
+
+# Streams.
+
+
+def test_batches_have_few_lengths() -> None:
+    lengths = [fixed_length(length) for length in range(1, 257)]
+    assert all(fixed >= length for length, fixed in enumerate(lengths, 1))
+    assert sorted(set(lengths)) == [1, 2, 4, 8, 16, *range(32, 257, 32)]
+
+
+def test_a_batch_is_filled_up_for_the_device_alone() -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def model(batch: torch.Tensor) -> torch.Tensor:
+        shapes.append(tuple(batch.shape))
+        return batch.flatten(1).to(torch.float32)
+
+    pixels = np.arange(33 * 12, dtype=np.int64).astype(np.uint8).reshape(33, 2, 2, 3)
+    features = Streamed(CPU).run(model, pixels)
+    assert shapes == [(64, 2, 2, 3)]
+    np.testing.assert_array_equal(features, pixels.reshape(33, 12))
+
+
+class Recorder:
+    """In the place of `torch.cuda`: writes down the order of what is queued."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+        self.names = iter(("transfers", "forwards"))
+
+    def Stream(self, device: torch.device) -> "RecordedStream":  # noqa: N802
+        return RecordedStream(next(self.names), self)
+
+    def Event(self) -> "RecordedEvent":  # noqa: N802
+        return RecordedEvent(self)
+
+    def stream(self, stream: "RecordedStream") -> "RecordedStream":
+        return stream
+
+
+class RecordedStream:
+    def __init__(self, name: str, recorder: Recorder) -> None:
+        self.name, self.recorder = name, recorder
+
+    def __enter__(self) -> None:
+        self.recorder.steps.append(f"on {self.name}")
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def wait_stream(self, other: "RecordedStream") -> None:
+        self.recorder.steps.append(f"{self.name} wait for {other.name}")
+
+
+class RecordedEvent:
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    def record(self, stream: RecordedStream) -> None:
+        self.recorder.steps.append(f"mark in {stream.name}")
+
+    def synchronize(self) -> None:
+        self.recorder.steps.append("wait for mark")
+
+
+def test_the_forward_waits_for_its_transfer_and_the_thread_for_its_forward(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr(torch, "get_device_module", lambda _: recorder)
+    runner = Streamed(CPU)
+
+    def model(batch: torch.Tensor) -> torch.Tensor:
+        recorder.steps.append("forward")
+        return batch.flatten(1).to(torch.float32)
+
+    runner.run(model, np.zeros((1, 2, 2, 3), dtype=np.uint8))
+    assert recorder.steps == [
+        *("on transfers", "forwards wait for transfers", "on forwards", "forward"),
+        *("mark in forwards", "wait for mark"),
+    ]
+
+
+def test_threads_at_once_each_get_their_own_vectors() -> None:
+    encoder = tiny(runner=Streamed(CPU))
+    batches = [pictures(encoder, 3, seed) for seed in range(8)]
+    expected = [tiny().encode(batch) for batch in batches]
+    results: dict[int, Vectors] = {}
+
+    def work(number: int) -> None:
+        results[number] = encoder.encode(batches[number])
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(8):
+        assert cosines(results[number], expected[number]).min() > 0.99999
+
+
+# Names of devices.
+
+
+@pytest.mark.parametrize(
+    ("name", "devices"),
+    [
+        ("auto", ["cuda:0"]),
+        ("cuda", ["cuda:0"]),
+        ("cuda:1", ["cuda:1"]),
+        ("cuda:all", ["cuda:0", "cuda:1"]),
+        ("cuda:1,cuda:0", ["cuda:1", "cuda:0"]),
+        ("cpu", ["cpu"]),
+    ],
+)
+def test_devices_are_named_one_by_one_or_all_together(
+    monkeypatch: pytest.MonkeyPatch, name: str, devices: list[str]
+) -> None:
+    monkeypatch.setattr(torch_runtime, "available_devices", lambda: ["cuda:0", "cuda:1", "cpu"])
+    assert [str(device) for device in pick_devices(name)] == devices
+
+
+@pytest.mark.parametrize("name", ["cuda:all", "cuda", "mps", "cpu,mps", "cpu,"])
+def test_each_device_that_is_named_must_be_there(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(torch_runtime, "available_devices", lambda: ["cpu"])
+    with pytest.raises(DeviceError, match=f"--device {name} is not available here; there is cpu"):
+        pick_devices(name)
