@@ -109,6 +109,29 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_goes_on(server: Clus
         check_all_there(store.open("away"))
 
 
+def test_a_read_waits_no_longer_than_it_may(
+    server: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    with open_store(server.url, 1) as store:
+        collection = store.create("unread", STAMP)
+        server.nodes[0].kill()
+        try:
+            with monkeypatch.context() as patch:
+                sleep = time.sleep
+
+                def short_sleep(seconds: float) -> None:
+                    slept.append(seconds)
+                    sleep(0.3)
+
+                patch.setattr(time, "sleep", short_sleep)
+                with pytest.raises(StoreError, match="--store-timeout"):
+                    collection.lookup([RECORDS[0].id])
+        finally:
+            server.nodes[0].start()
+    assert max(slept) <= 5  # the client's own pauses come to 32 s
+
+
 class TestIngest:
     """The whole way, from files to the accounts of the run."""
 
