@@ -63,16 +63,30 @@ def pictures_of(folder: Path, count: int, to: Path) -> list[Path]:
     return sorted(to.iterdir())
 
 
-def run(command: Sequence[str]) -> tuple[float, float, str]:
-    """Seconds and peak megabytes of a process of its own, and its output."""
-    started = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as out:
-        process = subprocess.Popen(command, stdout=out)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - started
-        assert status == 0, command
-        out.seek(0)
-        return seconds, usage.ru_maxrss / 1024, out.read()
+# Between this process and the one that is measured: on Linux the peak memory of a process counts
+# from its fork, when it still was a copy of the one that started it.
+_SMALL = """
+import os, subprocess, sys, time
+started = time.perf_counter()
+process = subprocess.Popen(sys.argv[2:])
+_, status, usage = os.wait4(process.pid, 0)
+with open(sys.argv[1], "w") as file:
+    print(time.perf_counter() - started, usage.ru_maxrss / 1024, file=file)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def run(command: Sequence[str], **options: Any) -> tuple[float, float, str]:
+    """Seconds and peak megabytes of a process of its own, and its output.
+
+    `options` are those of `subprocess.run`.
+    """
+    with tempfile.NamedTemporaryFile("r") as figures:
+        small = [sys.executable, "-S", "-c", _SMALL, figures.name, *command]
+        done = subprocess.run(small, stdout=subprocess.PIPE, text=True, check=False, **options)
+        assert done.returncode == 0, (command, done.stdout[-500:])
+        seconds, megabytes = map(float, figures.read().split())
+    return seconds, megabytes, done.stdout
 
 
 def by_imgsearch(folder: Path, place: Path, *model: str) -> tuple[float, float, dict[str, Any]]:
