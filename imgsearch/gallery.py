@@ -36,13 +36,13 @@ class _Card:
 
 def write_gallery(
     file: str,
-    query: images.Source,
+    query: images.Source | None,
     query_name: str,
     hits: Sequence[Hit],
     subtitle: str,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> None:
-    """Write the gallery, whole or not at all.
+    """Write the gallery, whole or not at all. Words without a picture are no `query`.
 
     Raises UsageError rather than overwrite a file that is no HTML, SourceError if it cannot be
     written.
@@ -81,7 +81,11 @@ def _refuse_to_destroy(file: str, target: Path) -> None:
 
 
 def _render(
-    query: images.Source, query_name: str, hits: Sequence[Hit], subtitle: str, max_pixels: int
+    query: images.Source | None,
+    query_name: str,
+    hits: Sequence[Hit],
+    subtitle: str,
+    max_pixels: int,
 ) -> str:
     environment = Environment(
         loader=PackageLoader("imgsearch"), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -89,7 +93,8 @@ def _render(
     environment.filters["plain"] = _plain
     return environment.get_template("gallery.html").render(
         query_name=query_name,
-        query_thumbnail=_thumbnail(query, max_pixels),
+        has_picture=query is not None,
+        query_thumbnail=_thumbnail(query, max_pixels) if query is not None else None,
         cards=[_card(hit, max_pixels) for hit in hits],
         subtitle=subtitle,
         shown=_SHOWN_FIELDS,

@@ -25,6 +25,7 @@ from imgsearch.events import Listener, ignore
 from imgsearch.filters import parse_where
 from imgsearch.images import Region, Source
 from imgsearch.records import (
+    DESCRIPTION,
     CollectionInfo,
     Condition,
     FieldType,
@@ -36,7 +37,7 @@ from imgsearch.records import (
     path_to_uri,
     record_id,
 )
-from imgsearch.search import DEFAULT_K, Searcher, SearchOptions, mean, search_vector
+from imgsearch.search import DEFAULT_K, Searcher, SearchOptions, mean, search_text, search_vector
 from imgsearch.stores import check_name, open_store
 from imgsearch.stores.base import Collection, VectorStore
 
@@ -211,8 +212,9 @@ class ImageIndex:
 
     def search(
         self,
-        picture: AnyPicture | Sequence[AnyPicture],
+        picture: AnyPicture | Sequence[AnyPicture] | None = None,
         *,
+        text: str = "",
         k: int = DEFAULT_K,
         where: Where = (),
         min_score: float | None = None,
@@ -220,18 +222,24 @@ class ImageIndex:
         collapse: bool = True,
         region: Region | None = None,
     ) -> list[Hit]:
-        """The k pictures most like a picture, best first.
+        """The k pictures most like a picture, or of the words in `text`, or both; best first.
 
         A picture is a path, the bytes of a file, or Pillow's. Of several, what they have in common
         is searched for: the mean of their vectors. `region` searches with a part of the picture.
         Hits are of at least `min_score`, a cosine similarity. `exclude_self` leaves out the
-        picture itself and its exact copies; `collapse` makes equal pictures one hit. Raises
-        ImageError for what is no usable picture, UsageError for conditions that make no sense.
+        picture itself and its exact copies; `collapse` makes equal pictures one hit.
+
+        `text` is looked for in all texts of the metadata, word by word. Beside a picture, hits are
+        ordered by the ranks they have in both answers, and `score` is still the cosine. Words alone
+        need no model; `score` is their relevance then. Raises ImageError for what is no usable
+        picture, UsageError for conditions or words that make no sense.
         """
+        if picture is None:
+            return self._search_text(text, k, where, min_score, exclude_self, collapse, region)
         sources = _sources(picture)
 
         def find(collection: Collection) -> list[Hit]:
-            options = _options(collection, k, where, min_score, collapse)
+            options = _options(collection, k, where, min_score, collapse, text)
             encoder = self.encoder_of(collection.stamp)
             return Searcher(collection, encoder, self._max_pixels).search_pictures(
                 sources, options, exclude_self=exclude_self, region=region
@@ -245,10 +253,31 @@ class ImageIndex:
                 raise ImageError(f"{named[0]}: {error}") from error
             raise
 
+    def _search_text(
+        self,
+        text: str,
+        k: int,
+        where: Where,
+        min_score: float | None,
+        exclude_self: bool,
+        collapse: bool,
+        region: Region | None,
+    ) -> list[Hit]:
+        if not text.strip():
+            raise UsageError("nothing to search for: neither a picture nor words")
+        if exclude_self or region:
+            raise UsageError("exclude_self and region need a picture")
+        return self._use(
+            lambda collection: search_text(
+                collection, _options(collection, k, where, min_score, collapse, text)
+            )
+        )
+
     def search_vector(
         self,
         vector: Vectors,
         *,
+        text: str = "",
         stamp: Stamp | None = None,
         k: int = DEFAULT_K,
         where: Where = (),
@@ -274,7 +303,7 @@ class ImageIndex:
                     f"a vector of shape {vector.shape} cannot be searched for: collection "
                     f"{self._name} has vectors of shape ({collection.stamp.dimension},)"
                 )
-            options = _options(collection, k, where, min_score, collapse)
+            options = _options(collection, k, where, min_score, collapse, text)
             return search_vector(collection, vector, options, without)
 
         return self._use(find)
@@ -283,6 +312,7 @@ class ImageIndex:
         self,
         record_id: str | Sequence[str],
         *,
+        text: str = "",
         k: int = DEFAULT_K,
         where: Where = (),
         min_score: float | None = None,
@@ -305,7 +335,7 @@ class ImageIndex:
                     raise self._no_record(each)
             without = [record.sha256 for record in known.values()] if exclude_self else ()
             vector = mean(np.stack([vectors[each] for each in ids]))
-            options = _options(collection, k, where, min_score, collapse)
+            options = _options(collection, k, where, min_score, collapse, text)
             return search_vector(collection, vector, options, without)
 
         return self._use(find)
@@ -455,11 +485,16 @@ def _source(picture: AnyPicture) -> Source:
 
 
 def _options(
-    collection: Collection, k: int, where: Where, min_score: float | None, collapse: bool
+    collection: Collection,
+    k: int,
+    where: Where,
+    min_score: float | None,
+    collapse: bool,
+    text: str,
 ) -> SearchOptions:
     if k < 1:
         raise UsageError(f"k is {k}: at least one hit must be asked for")
-    return SearchOptions(k, _conditions(collection, where), min_score, collapse)
+    return SearchOptions(k, _conditions(collection, where), min_score, collapse, text)
 
 
 def _conditions(collection: Collection, where: Where) -> list[Condition]:
@@ -483,7 +518,7 @@ def _type_of(value: Value) -> FieldType:
 def _typed(name: str, value: Value, fields: Mapping[str, FieldType]) -> Value:
     """The value as its field's type. Raises MetadataError if it is of none, or of another."""
     have = _TYPES.get(type(value))
-    want = fields.get(name, have)
+    want = fields.get(name, "str" if name == DESCRIPTION else have)
     if have is None or want is None:
         raise MetadataError(f"{name}: {value!r} is no text, number or truth value")
     if (have, want) == ("int", "float"):

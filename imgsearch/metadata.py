@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 
 from imgsearch.errors import MetadataError
 from imgsearch.filters import parse_value
-from imgsearch.records import FieldType, Metadata, Value
+from imgsearch.records import DESCRIPTION, FieldType, Metadata, Value
 
 if TYPE_CHECKING:
     import _csv
@@ -172,7 +172,9 @@ class MetadataTable:
             )
             self._duplicates += stored.rowcount == 0
         self.fields: dict[str, FieldType] = {
-            name: guess.type for name, guess in guesses.items() if guess.seen
+            name: "str" if name == DESCRIPTION else guess.type
+            for name, guess in guesses.items()
+            if guess.seen
         }
 
     def _numbered(self, reader: "_csv.Reader") -> Iterator[tuple[int, list[str]]]:

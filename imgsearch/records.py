@@ -14,6 +14,9 @@ Metadata = Mapping[str, Value]
 FieldType = Literal["int", "float", "bool", "str"]
 FIELD_TYPES: tuple[FieldType, ...] = get_args(FieldType)
 
+DESCRIPTION = "description"
+"""The field for what is said of a picture in words; always `str`."""
+
 
 def canonical_path(path: str | os.PathLike[str]) -> str:
     """The one absolute name for a place: the folder's real path, and the entry's own name.
@@ -141,7 +144,10 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A record that a store found, with its cosine similarity to the query in [-1, 1]."""
+    """A record that a store found.
+
+    `score` is its cosine similarity to the query, in [-1, 1], or its relevance to words, over 0.
+    """
 
     record: ImageRecord
     score: float
@@ -149,18 +155,25 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One line of an answer. `copies` counts the records that hold this very content."""
+    """One line of an answer. `copies` counts the records that hold this very content.
+
+    `score` is the cosine similarity to the query's picture, and in an answer to words alone their
+    relevance, BM25: above 0, comparable within one answer. `text_score` is the relevance wherever
+    words were asked for, None for a picture that has none of them.
+    """
 
     rank: int
     score: float
     record: ImageRecord
     copies: int = 1
+    text_score: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The form in which `query --json` prints a hit."""
         return {
             "rank": self.rank,
             "score": self.score,
+            "text_score": self.text_score,
             "id": self.record.id,
             "uri": self.record.uri,
             "path": self.record.path,

@@ -1,8 +1,8 @@
 """Search: pictures in, hits out. `Searcher` answers for one collection and one encoder."""
 
 import hashlib
+from collections.abc import Callable, Sequence
 from collections.abc import Collection as Container
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,21 +12,31 @@ from imgsearch.encoders import Encoder
 from imgsearch.encoders.base import Vectors, normalised
 from imgsearch.errors import UsageError
 from imgsearch.images import Region, Source
-from imgsearch.records import Condition, Hit, Scored
+from imgsearch.records import Condition, Hit, ImageRecord, Scored
 from imgsearch.stores.base import Collection
+from imgsearch.words import query_words
 
 DEFAULT_K = 10
+
+# The paper's own constant, and how many of either answer are fused: so many hits have the same
+# order however many of them are asked for.
+_FUSION_CONSTANT = 60
+_FUSION_DEPTH = 200
 
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """What to answer. `min_score` is a cosine similarity; `where` conditions must all hold."""
+    """What to answer. `min_score` is a cosine similarity; `where` conditions must all hold.
+
+    `text` holds words to look for in the metadata, beside the picture or alone.
+    """
 
     k: int = DEFAULT_K
     where: Sequence[Condition] = field(default_factory=tuple)
     min_score: float | None = None
     collapse: bool = True
     """Whether records of equal content are one hit, with the number of its copies."""
+    text: str = ""
 
 
 class Searcher:
@@ -87,18 +97,96 @@ def search_vector(
     options: SearchOptions,
     without: Container[str] = (),
 ) -> list[Hit]:
-    """Hits for a vector of shape (dimension,), without those of the SHA-256s `without`."""
-    found = _distinct(collection, vector, options, without)[: options.k]
+    """Hits for a vector of shape (dimension,), without those of the SHA-256s `without`.
+
+    With `options.text` they are those of the vector and those of the words, fused; see `_fused`.
+    """
+
+    def nearest(k: int) -> list[Scored]:
+        return collection.search(vector, k, options.where)
+
+    if options.text.strip():
+        depth = max(options.k, _FUSION_DEPTH)
+        similar = _distinct(nearest, depth, options, without)
+        relevant = _distinct(_by_words(collection, options), depth, options, without)
+        found = _fused(collection, vector, similar, relevant, options)
+    else:
+        similar = _distinct(nearest, options.k, options, without)
+        found = [_Found(scored.record, scored.score) for scored in similar]
     if options.min_score is not None:
-        found = [scored for scored in found if scored.score >= options.min_score]
+        found = [each for each in found if each.score >= options.min_score]
+    return _hits(collection, found[: options.k], options)
+
+
+def search_text(
+    collection: Collection, options: SearchOptions, without: Container[str] = ()
+) -> list[Hit]:
+    """Hits for the words of `options.text` alone. Raises UsageError if it holds none.
+
+    Also for a `min_score`, as there is no cosine similarity without a picture.
+    """
+    if options.min_score is not None:
+        raise UsageError("a minimum score is a similarity to a picture, and there is none")
+    relevant = _distinct(_by_words(collection, options), options.k, options, without)
+    found = [_Found(scored.record, scored.score, scored.score) for scored in relevant]
+    return _hits(collection, found[: options.k], options)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    record: ImageRecord
+    score: float
+    text_score: float | None = None
+
+
+def _hits(collection: Collection, found: Sequence[_Found], options: SearchOptions) -> list[Hit]:
     copies: dict[str, int] = {}
     if options.collapse and found:
-        digests = [scored.record.sha256 for scored in found]
+        digests = [each.record.sha256 for each in found]
         copies = collection.copies(digests, options.where)
     return [
-        Hit(rank, scored.score, scored.record, copies.get(scored.record.sha256, 1))
-        for rank, scored in enumerate(found, start=1)
+        Hit(rank, each.score, each.record, copies.get(each.record.sha256, 1), each.text_score)
+        for rank, each in enumerate(found, start=1)
     ]
+
+
+def _fused(
+    collection: Collection,
+    vector: Vectors,
+    similar: Sequence[Scored],
+    relevant: Sequence[Scored],
+    options: SearchOptions,
+) -> list[_Found]:
+    """Both answers as one, by reciprocal rank (Cormack, Clarke and Buettcher, 2009).
+
+    Ranks alone count, because cosines and relevances have no common measure. A picture that only
+    its words have found gets its cosine too.
+    """
+    ranks: dict[str, float] = {}
+    records: dict[str, ImageRecord] = {}
+    for answer in (relevant, similar):
+        for rank, scored in enumerate(answer, start=1):
+            key = _key(scored.record, options)
+            ranks[key] = ranks.get(key, 0.0) + 1.0 / (_FUSION_CONSTANT + rank)
+            records.setdefault(key, scored.record)
+    scores = {_key(scored.record, options): scored.score for scored in similar}
+    far = {records[key].id: key for key in records if key not in scores}
+    for record_id, other in collection.vectors(list(far)).items():
+        scores[far[record_id]] = min(1.0, max(-1.0, float(other @ vector)))
+    texts = {_key(scored.record, options): scored.score for scored in relevant}
+    # What has no score now was removed a moment ago.
+    found = [key for key in ranks if key in scores]
+    found.sort(key=lambda key: (-ranks[key], -scores[key], records[key].uri))
+    return [_Found(records[key], scores[key], texts.get(key)) for key in found]
+
+
+def _key(record: ImageRecord, options: SearchOptions) -> str:
+    return record.sha256 if options.collapse else record.id
+
+
+def _by_words(collection: Collection, options: SearchOptions) -> Callable[[int], list[Scored]]:
+    words = query_words(options.text)
+    return lambda k: collection.search_words(words, k, options.where)
 
 
 def mean(vectors: Vectors) -> Vectors:
@@ -124,19 +212,19 @@ def _digests(sources: Sequence[Source]) -> tuple[list[str], list[Source]]:
 
 
 def _distinct(
-    collection: Collection, vector: Vectors, options: SearchOptions, without: Container[str]
+    ask: Callable[[int], list[Scored]], k: int, options: SearchOptions, without: Container[str]
 ) -> list[Scored]:
     """At least k records, if there are so many, after copies and the picture itself are out.
 
     The store is asked for more as long as copies have filled its answer.
     """
-    wanted = options.k + len(without)
+    wanted = k + len(without)
     while True:
-        answer = collection.search(vector, wanted, options.where)
+        answer = ask(wanted)
         kept = [scored for scored in answer if scored.record.sha256 not in without]
         if options.collapse:
             kept = _first_of_each_content(kept)
-        if len(kept) >= options.k or len(answer) < wanted:
+        if len(kept) >= k or len(answer) < wanted:
             return kept
         wanted *= 4
 

@@ -11,6 +11,7 @@ from imgsearch.encoders.base import normalised
 from imgsearch.errors import CollectionMismatchError, CollectionNotFoundError, StoreError
 from imgsearch.records import Condition, FieldType, ImageRecord, Metadata, Operator, Stamp, Value
 from imgsearch.stores.base import Collection, Vectors, VectorStore
+from imgsearch.words import query_words
 
 DIMENSION = 8
 STAMP = Stamp("colours", "a" * 64, "none", DIMENSION)
@@ -40,6 +41,16 @@ def write(collection: Collection, records: Sequence[ImageRecord], seed: int = 0)
     return written
 
 
+def with_words(
+    collection: Collection, text: str, k: int = 100, where: Sequence[Condition] = ()
+) -> list[str]:
+    """The URIs of the records that a text finds, the most relevant first."""
+    found = collection.search_words(query_words(text), k, where)
+    assert all(each.score > 0 for each in found)
+    assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
+    return [each.record.uri for each in found]
+
+
 def everything(collection: Collection, prefix: str = "") -> dict[str, ImageRecord]:
     found = [each for batch in collection.scan(prefix) for each in batch]
     assert len(found) == len({each.id for each in found}), "a record came twice"
@@ -48,6 +59,9 @@ def everything(collection: Collection, prefix: str = "") -> dict[str, ImageRecor
 
 class StoreContract:
     """Subclasses override `store`; each test gets collection names of its own from `name`."""
+
+    SHARDED = False
+    """Whether relevance is reckoned shard by shard, so that equal records differ a little."""
 
     @pytest.fixture
     def store(self) -> Iterator[VectorStore]:
@@ -404,3 +418,69 @@ class StoreContract:
         assert store.successor(name, replace(OTHER_STAMP, model="third")).count() == 0
         assert store.open(name).stamp == STAMP
         assert store.successor(name, OTHER_STAMP).count() == 0
+
+    def test_words_find_the_records_that_have_them(self, collection: Collection) -> None:
+        collection.add_fields({"kind": "str", "description": "str", "year": "int"})
+        both = record(1, kind="Casual Shoes", description="red and comfortable")
+        shoe = record(2, kind="Formal Shoes", description="black", year=2012)
+        red = record(3, kind="Dress", description="A long RED dress", year=2013)
+        write(collection, [both, shoe, red, record(4, kind="Hat"), record(5)])
+        assert set(with_words(collection, "red shoe")) == {both.uri, shoe.uri, red.uri}
+        assert len(with_words(collection, "red shoe", k=1)) == 1
+        if not self.SHARDED:
+            assert with_words(collection, "red shoe")[0] == both.uri
+        assert with_words(collection, "dresses") == [red.uri]
+        assert with_words(collection, "shoe", where=[Condition("year", "=", 2012)]) == [shoe.uri]
+        assert with_words(collection, "purple") == []
+        assert collection.search_words([], 5) == []
+        (found,) = collection.search_words(["hat"], 5)
+        assert found.record == record(4, kind="Hat")
+
+    def test_a_rare_word_counts_more_than_a_frequent_one(self, collection: Collection) -> None:
+        collection.add_fields({"kind": "str"})
+        records = [record(number, kind="plain shoe") for number in range(20)]
+        write(collection, [*records, record(99, kind="plain boot")])
+        found = with_words(collection, "shoe boot")
+        assert len(found) == 21
+        if not self.SHARDED:
+            assert found[0] == record(99).uri
+
+    @pytest.mark.parametrize(
+        "text",
+        ["it's", '"quoted"', "+a -b", "(", "a:b", "back\\slash", "ümlaut 鞋 👟", "%_*?", "the"],
+    )
+    def test_any_text_finds_the_record_that_has_it(self, collection: Collection, text: str) -> None:
+        collection.add_fields({"description": "str"})
+        write(collection, [record(1, description=f"{text} one"), record(2, description="two")])
+        assert with_words(collection, f"{text} one") == [record(1).uri]
+
+    def test_equally_relevant_records_come_in_the_order_of_their_uris(
+        self, collection: Collection
+    ) -> None:
+        collection.add_fields({"kind": "str"})
+        records = [record(number, kind="shoe") for number in range(60)]
+        write(collection, records[::-1])
+        found = with_words(collection, "shoes", k=7)
+        assert len(found) == 7
+        if not self.SHARDED:
+            assert found == [each.uri for each in records[:7]]
+
+    def test_words_follow_what_becomes_of_the_records(self, collection: Collection) -> None:
+        collection.add_fields({"kind": "str"})
+        write(collection, [record(1, kind="shoe"), record(2, kind="shoe"), record(3, kind="hat")])
+        collection.optimize()
+        collection.set_metadata({record(1).id: {"kind": "boot"}, record(3).id: {}})
+        write(collection, [record(2, kind="scarf"), record(4, kind="boot")])
+        assert with_words(collection, "shoe hat") == []
+        assert set(with_words(collection, "boot")) == {record(1).uri, record(4).uri}
+        collection.delete([record(1).id])
+        assert set(with_words(collection, "boot scarf")) == {record(2).uri, record(4).uri}
+
+    def test_a_successor_has_its_words(
+        self, store: VectorStore, collection: Collection, name: str
+    ) -> None:
+        new = store.successor(name, OTHER_STAMP)
+        new.add_fields({"kind": "str"})
+        write(new, [record(3, kind="shoe")])
+        store.promote(name, OTHER_STAMP)
+        assert with_words(store.open(name), "shoes") == [record(3).uri]

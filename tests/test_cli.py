@@ -152,10 +152,14 @@ class TestQuery:
     def test_json_has_the_promised_shape(self, cli: Cli, filled: Path) -> None:
         result = cli("query", filled / "1.png", "--json", "--k", "2")
         told = result.json
-        assert list(told) == ["collection", "model", "query", "seconds", "hits"]
+        assert list(told) == ["collection", "model", "query", "text", "seconds", "hits"]
         assert told["query"] == str(filled / "1.png")
         first = told["hits"][0]
-        assert list(first) == ["rank", "score", "id", "uri", "path", "sha256", "copies", "metadata"]
+        assert list(first) == [
+            *("rank", "score", "text_score", "id"),
+            *("uri", "path", "sha256", "copies", "metadata"),
+        ]
+        assert (told["text"], first["text_score"]) == (None, None)
         assert first["path"] == str(filled / "1.png")
         assert first["score"] == pytest.approx(1.0, abs=1e-5)
         assert first["metadata"] == {"kind": "Hats", "year": 2012}
@@ -175,6 +179,34 @@ class TestQuery:
         where = ["--where", "kind=Casual Shoes", "--where", "year < 2012"]
         hits = cli("query", filled / "1.png", "--json", *where).json["hits"]
         assert [Path(hit["path"]).name for hit in hits] == ["0.png"]
+
+    def test_words_alone_find_what_has_them_and_load_no_model(
+        self, cli: Cli, filled: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        for opener in ("open_encoder", "last_used_encoder"):
+            monkeypatch.setattr(f"imgsearch.image_index.{opener}", None)
+        told = cli("query", "--text", "a SHOE", "--json").json
+        assert (told["query"], told["text"]) == (None, "a SHOE")
+        (hit,) = told["hits"]
+        assert Path(hit["path"]).name == "0.png"
+        assert hit["score"] == hit["text_score"] > 0
+        assert cli("query", "-t", "hat", "--paths").out == f"{filled / '1.png'}\n"
+        assert cli("query", "-t", "hat", "--where", "year=2010").out == "nothing matches\n"
+        page = tmp_path / "hits.html"
+        assert "Hats" in cli("query", "-t", "hat", "--gallery", page).out
+        assert "No thumbnail" not in page.read_text(encoding="utf-8")
+
+    def test_words_beside_a_picture_lift_what_has_them(self, cli: Cli, filled: Path) -> None:
+        picture = filled / "3.png"
+        told = cli("query", picture, "--text", "hats", "--json").json
+        best = told["hits"][0]
+        assert Path(best["path"]).name == "1.png"
+        assert best["text_score"] > 0
+        assert {Path(hit["path"]).name for hit in told["hits"]} == {f"{n}.png" for n in range(4)}
+        alone = {hit["id"]: hit["score"] for hit in cli("query", picture, "--json").json["hits"]}
+        scores = {hit["id"]: hit["score"] for hit in told["hits"]}
+        assert scores == pytest.approx(alone, abs=1e-5)
+        assert "words" in cli("query", picture, "--text", "hats").out
 
     def test_the_picture_may_come_from_stdin(self, cli: Cli, filled: Path) -> None:
         told = cli("query", "-", "--json", stdin=(filled / "2.png").read_bytes()).json
@@ -207,6 +239,11 @@ class TestQuery:
             (["{picture}", "--min-score", "7"], 2, "min-score"),
             (["{picture}", "--gallery", "{picture}"], 2, "not overwritten"),
             (["{picture}", "--device", "abacus"], 1, "abacus"),
+            ([], 2, "--text"),
+            (["--text", "  "], 2, "--text"),
+            (["--text", "?!"], 2, "no word"),
+            (["--text", "hat", "--min-score", "0.5"], 2, "min-score"),
+            (["--text", "hat", "--exclude-self"], 2, "exclude-self"),
         ],
     )
     def test_errors_are_one_line_and_a_code(

@@ -166,6 +166,35 @@ def test_records_and_vectors_need_no_model(
             other.search_record(f"{0:032x}")
 
 
+def test_words_are_searched_for_alone_or_beside_a_picture(index: ImageIndex, folder: Path) -> None:
+    one, three = id_of(folder / "1.png"), id_of(folder / "3.png")
+    index.set_metadata(three, {"description": "A red shoe"})
+    (hit,) = index.search(text="red shoes")
+    assert hit.record == index.get(three)
+    assert hit.score == hit.text_score
+    for hits in (
+        index.search(folder / "1.png", text="shoe", exclude_self=True),
+        index.search_record(one, text="shoe", exclude_self=True),
+    ):
+        assert names(hits)[0] == "3.png"
+        assert len(hits) == 5
+        assert hits[0].text_score == index.search(text="shoe")[0].score
+        assert {each.text_score for each in hits[1:]} == {None}
+    index.set_metadata(three, {"description": None})
+    assert index.search(text="red shoes") == []
+    assert len(index.search(text="kind", where=["year > 2013"])) == 2
+
+
+def test_words_that_make_no_sense_are_refused(index: ImageIndex) -> None:
+    for options in ({}, {"text": " "}, {"text": "?"}, {"text": "a", "min_score": 0.5}):
+        with pytest.raises(UsageError):
+            index.search(**options)
+    with pytest.raises(UsageError, match="need a picture"):
+        index.search(text="shoe", exclude_self=True)
+    with pytest.raises(MetadataError, match="description"):
+        index.set_metadata(next(index.records()).id, {"description": 5})
+
+
 @pytest.mark.parametrize("picture", [[], Path("/no/such.png"), b"", b"no picture"])
 def test_what_is_no_picture_is_refused(index: ImageIndex, picture: object) -> None:
     with pytest.raises((ImageError, UsageError)):

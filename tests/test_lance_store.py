@@ -8,9 +8,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import lance
 import numpy as np
 import pytest
 
+from imgsearch.copying import copy
 from imgsearch.errors import CollectionMismatchError, StoreBusyError, StoreError, UsageError
 from imgsearch.events import Event, Note, Stage
 from imgsearch.records import Condition
@@ -31,6 +33,24 @@ def test_looking_into_a_store_that_is_not_there_makes_nothing(tmp_path: Path) ->
     store = open_store(str(tmp_path / "nowhere"))
     assert store.names() == []
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_collection_without_words_is_copied_to_have_them(tmp_path: Path) -> None:
+    """As they were made before words could be searched."""
+    with open_store(str(tmp_path)) as store:
+        old = store.create("old", STAMP)
+        old.add_fields({"kind": "str"})
+        write(old, [record(1, kind="shoe")])
+        lance.dataset(str(tmp_path / "old.lance")).drop_columns(["words"])
+        old = store.open("old")
+        write(old, [record(2, kind="boot")])
+        old.set_metadata({record(1).id: {"kind": "hat"}})
+        with pytest.raises(CollectionMismatchError, match="copy --as"):
+            old.search_words(["hat"], 5)
+        assert copy(store, store, "old", "new").verified
+        assert [each.record for each in store.open("new").search_words(["hat"], 5)] == [
+            record(1, kind="hat")
+        ]
 
 
 def test_a_store_is_named_by_folder_or_url(tmp_path: Path) -> None:
@@ -230,6 +250,22 @@ class TestIndex:
         collection.add_fields({"number": "int"})
         write(collection, [record(number, number=number) for number in range(self.ROWS)])
         return collection
+
+    def test_words_are_found_by_the_index_and_beside_it(
+        self, collection: lance_store.LanceCollection
+    ) -> None:
+        collection.add_fields({"kind": "str"})
+        seven, eight = record(7).id, record(8).id
+        collection.set_metadata({seven: {"kind": "Käse 鞋"}, eight: {"kind": "a shoe"}})
+        words = ["kase", "鞋", "a", "shoe"]
+        before = collection.search_words(words, 5)
+        assert {each.record.id for each in before} == {seven, eight}
+        collection.optimize()
+        assert collection._has_index("words")
+        assert collection.search_words(words, 5) == before
+        write(collection, [record(9_999, kind="shoe")])
+        found = collection.search_words(["shoe"], 5)
+        assert {each.record.id for each in found} == {eight, record(9_999).id}
 
     def test_it_is_built_and_extended_with_a_line_of_progress(
         self, collection: lance_store.LanceCollection

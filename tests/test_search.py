@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,8 +24,9 @@ def folder(paint: Painter) -> Path:
         shutil.copy(first, first.with_name(name))
     for number in range(1, 6):
         paint(f"shop/{number}.png", number)
-    rows = "".join(f"{number},{number}\n" for number in range(1, 6))
-    (first.parent / "styles.csv").write_text("id,number\n" + rows + "a,0\na-copy,0\n")
+    rows = "".join(f"{number},{number},word{number}\n" for number in range(1, 6))
+    more = "a,0,first and second\na-copy,0,first\n"
+    (first.parent / "styles.csv").write_text("id,number,description\n" + rows + more)
     return first.parent
 
 
@@ -79,6 +81,41 @@ def test_conditions_bound_hits_and_copies(searcher: Searcher, folder: Path) -> N
     options = SearchOptions(where=[Condition("number", "=", 0)])
     (hit,) = searcher.search_picture(str(folder / "3.png"), options)
     assert hit.copies == 2  # z-copy.png has no number
+
+
+def numbered(searcher: Searcher, folder: Path, text: str, **options: Any) -> list[str]:
+    wanted = SearchOptions(text=text, **options)
+    hits = searcher.search_picture(str(folder / "1.png"), wanted)
+    assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
+    return [Path(hit.record.path).stem for hit in hits]
+
+
+def test_words_and_picture_are_fused_by_rank(searcher: Searcher, folder: Path) -> None:
+    plain = numbered(searcher, folder, "")
+    least = plain[-1]
+    assert numbered(searcher, folder, "nothing of this") == plain
+    fused = numbered(searcher, folder, f"word{least}" if least in "12345" else "first")
+    # 1/61 + 1/66 beats 1/61, which the picture itself has; the others stay in their order.
+    assert fused == [least, *plain[:-1]]
+
+
+def test_of_a_fused_answer_the_first_hits_do_not_depend_on_k(
+    searcher: Searcher, folder: Path
+) -> None:
+    everything = numbered(searcher, folder, "word3 word4", k=50)
+    for k in range(1, 7):
+        assert numbered(searcher, folder, "word3 word4", k=k) == everything[:k]
+
+
+def test_the_minimum_score_of_a_fused_answer_is_a_cosine(searcher: Searcher, folder: Path) -> None:
+    assert numbered(searcher, folder, "word3", min_score=0.99) == ["1"]
+
+
+def test_copies_are_one_hit_whichever_the_words_find(searcher: Searcher, folder: Path) -> None:
+    picture = str(folder / "a.png")
+    best = searcher.search_picture(picture, SearchOptions(text="second"))[0]
+    assert (Path(best.record.path).name, best.copies) == ("a.png", 3)
+    assert best.score == pytest.approx(1.0, abs=1e-6)
 
 
 def test_bytes_are_as_good_as_a_file(searcher: Searcher, folder: Path) -> None:

@@ -40,6 +40,8 @@ class TestOneNode(WeaviateContract):
 
 @pytest.mark.weaviate
 class TestThreeNodes(WeaviateContract):
+    SHARDED = True
+
     @pytest.fixture
     def store(self, three_nodes: str) -> Iterator[VectorStore]:
         with open_store(three_nodes, 30) as opened:
@@ -50,6 +52,24 @@ class TestThreeNodes(WeaviateContract):
 def store(one_node: str) -> Iterator[VectorStore]:
     with open_store(one_node, 30) as opened:
         yield opened
+
+
+def test_a_class_without_words_says_what_to_do(
+    store: VectorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they were made before words could be searched."""
+    name = unique_name()
+    known = [each for each in schema._BASE if each.name != schema.WORDS]
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "_BASE", known)
+        store.create(name, STAMP)
+    old = store.open(name)
+    old.add_fields({"words": "str"})
+    write(old, [record(1, words="shoe")])
+    assert old.count([Condition("words", "=", "shoe")]) == 1
+    with pytest.raises(CollectionMismatchError, match="copy --as"):
+        old.search_words(["shoe"], 5)
+    store.drop(name)
 
 
 OPERATORS: dict[Operator, object] = {

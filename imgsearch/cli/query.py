@@ -22,8 +22,24 @@ _SHOWN_FIELDS = 4
 
 def query(
     image: Annotated[
-        str, typer.Argument(metavar="IMAGE", help="The picture, or - for one on stdin.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="[IMAGE]",
+            help="The picture, or - for one on stdin. May be left out with --text.",
+            show_default=False,
+        ),
+    ] = None,
+    text: Annotated[
+        str,
+        typer.Option(
+            "--text",
+            "-t",
+            metavar="WORDS",
+            help="Words to look for in the descriptions and all other texts of the metadata: "
+            "alone, or beside IMAGE, where hits are those of both.",
+            show_default=False,
+        ),
+    ] = "",
     k: Annotated[int, typer.Option("--k", "-k", min=1, metavar="K", help="How many hits.")] = 10,
     where: Annotated[
         list[str] | None,
@@ -40,7 +56,7 @@ def query(
             metavar="X",
             min=-1.0,
             max=1.0,
-            help="Only hits with at least this cosine similarity.",
+            help="Only hits with at least this cosine similarity to IMAGE.",
             show_default=False,
         ),
     ] = None,
@@ -80,13 +96,18 @@ def query(
     device: options.Device = config.DEFAULT_DEVICE,
     max_pixels: options.MaxPixels = config.DEFAULT_MAX_PIXELS,
 ) -> None:
-    """Find the pictures that look like IMAGE. The score is the cosine similarity, 1 for equal."""
+    """Find the pictures that look like IMAGE, or that --text is said of, or both.
+
+    The score is the cosine similarity to IMAGE, 1 for equal; without IMAGE it is the relevance of
+    the words (BM25).
+    """
     if as_json and paths:
         raise UsageError("--json and --paths: take one of them")
     if null and not paths:
         raise UsageError("--null goes with --paths")
+    _check_words(image, text, min_score=min_score, exclude_self=exclude_self)
     started = time.monotonic()
-    source = _read_query(image)
+    source = None if image is None else _read_query(image)
 
     # numpy's own threads take a while to start, and a query multiplies no matrices.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -106,13 +127,15 @@ def query(
         ) as index,
         ThreadPoolExecutor(1) as meanwhile,
     ):
-        index.warm_up()
+        if source is not None:
+            index.warm_up()
         stamp = index.collection.stamp
         if not (as_json or paths):
             meanwhile.submit(_load_table)
         fields = _fields_to_show(show, list(index.fields))
         hits = index.search(
             source,
+            text=text,
             k=k,
             where=where or (),
             min_score=min_score,
@@ -125,14 +148,14 @@ def query(
 
             subtitle = f"{len(hits)} of {index.count():,} pictures in {collection}, by "
             subtitle += stamp.model
-            name = "standard input" if image == "-" else os.path.basename(image)
-            write_gallery(gallery, source, name, hits, subtitle, max_pixels)
+            write_gallery(gallery, source, _name(image, text), hits, subtitle, max_pixels)
     if as_json:
         print_json(
             {
                 "collection": collection,
                 "model": stamp.model,
                 "query": image,
+                "text": text or None,
                 "seconds": round(seconds, 4),
                 "hits": [hit.to_dict() for hit in hits],
             }
@@ -141,9 +164,25 @@ def query(
         end = b"\0" if null else b"\n"
         sys.stdout.buffer.writelines(os.fsencode(hit.record.path) + end for hit in hits)
     else:
-        _print_table(hits, fields)
+        _print_table(hits, fields, words=bool(text and image))
         if gallery:
             display.say(f"gallery: {gallery}")
+
+
+def _check_words(
+    image: str | None, text: str, *, min_score: float | None, exclude_self: bool
+) -> None:
+    if image is not None:
+        return
+    if not text.strip():
+        raise UsageError("nothing to search for: name an IMAGE, or words with --text")
+    if min_score is not None or exclude_self:
+        raise UsageError("--min-score and --exclude-self go with an IMAGE")
+
+
+def _name(image: str | None, text: str) -> str:
+    picture = "standard input" if image == "-" else os.path.basename(image or "")
+    return ", ".join(filter(None, [picture, text and f"“{text}”"]))
 
 
 def _load_table() -> None:
@@ -172,7 +211,8 @@ def _fields_to_show(wanted: list[str] | None, known: list[str]) -> list[str]:
     return wanted
 
 
-def _print_table(hits: Sequence["Hit"], fields: Sequence[str]) -> None:
+def _print_table(hits: Sequence["Hit"], fields: Sequence[str], *, words: bool) -> None:
+    """With `words`, their relevance has a column of its own beside the score."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -184,6 +224,8 @@ def _print_table(hits: Sequence["Hit"], fields: Sequence[str]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("#", justify="right")
     table.add_column("score", justify="right")
+    if words:
+        table.add_column("words", justify="right")
     table.add_column("path", overflow="fold")
     for field in fields:
         table.add_column(Text(printable(field)), overflow="fold")
@@ -193,7 +235,9 @@ def _print_table(hits: Sequence["Hit"], fields: Sequence[str]) -> None:
             path.append(f"  x{hit.copies}", style="bold cyan")
         values = (hit.record.metadata.get(field, "") for field in fields)
         cells = [Text(printable(str(value))) for value in values]
-        table.add_row(str(hit.rank), f"{hit.score:.4f}", path, *cells)
+        numbers = [hit.score, hit.text_score] if words else [hit.score]
+        scores = ["" if number is None else f"{number:.4f}" for number in numbers]
+        table.add_row(str(hit.rank), *scores, path, *cells)
     console.print(table)
 
 

@@ -24,6 +24,11 @@ from imgsearch.records import (
 
 Vectors = NDArray[np.float32]
 
+NO_WORDS = (
+    "it was made before its words could be searched: `imgsearch copy --as NAME` makes a collection "
+    "that has them, and encodes nothing again"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class StoredVector:
@@ -103,6 +108,19 @@ class Collection(Protocol):
 
         Only records that meet all conditions; equal scores in the order of their URIs. `exact`
         compares with every vector, and uses no index that might miss one.
+        """
+        ...
+
+    def search_words(
+        self, words: Sequence[str], k: int, where: Sequence[Condition] = ()
+    ) -> list[Scored]:
+        """The k records whose metadata holds any of the words, the most relevant first.
+
+        By BM25: the more of the words, the rarer they are, and the shorter the record's text, the
+        better. The words are `imgsearch.words.query_words` of a text. Only records that meet all
+        conditions; equal scores in the order of their URIs. A store that is spread over shards may
+        reckon rarity and length in each of them by itself. Raises CollectionMismatchError for a
+        collection made by a version that kept no words.
         """
         ...
 

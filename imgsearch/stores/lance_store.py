@@ -27,6 +27,7 @@ import imgsearch.stores.arrow_without_pandas  # noqa: F401 - before lance, which
 import lance
 import numpy as np
 import pyarrow as pa
+from lance.query import MatchQuery
 
 from imgsearch import config
 from imgsearch.errors import (
@@ -47,7 +48,8 @@ from imgsearch.records import (
     Stamp,
     Value,
 )
-from imgsearch.stores.base import StoredVector, Vectors
+from imgsearch.stores.base import NO_WORDS, StoredVector, Vectors
+from imgsearch.words import record_words
 
 _SUFFIX = ".lance"
 # No collection's name has a "~".
@@ -212,6 +214,7 @@ class LanceCollection:
                 columns[field.decode()] = column.name
                 fields[field.decode()] = types[column.type]
         self._columns, self._fields = columns, fields
+        self._has_words = _WORDS in self._dataset.schema.names
 
     @property
     def name(self) -> str:
@@ -318,6 +321,7 @@ class LanceCollection:
             "width": [record.width for record in records],
             "height": [record.height for record in records],
             **self._metadata_columns([record.metadata for record in records]),
+            _WORDS: [record_words(record.metadata) or None for record in records],
             "vector": pa.FixedSizeListArray.from_arrays(
                 pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1)),
                 self.stamp.dimension,
@@ -335,7 +339,10 @@ class LanceCollection:
     def set_metadata(self, metadata: Mapping[str, Metadata]) -> None:
         if not metadata or not self._columns:
             return
-        columns = {"id": list(metadata), **self._metadata_columns(list(metadata.values()))}
+        columns: dict[str, Any] = {"id": list(metadata)}
+        columns |= self._metadata_columns(list(metadata.values()))
+        if self._has_words:
+            columns[_WORDS] = [record_words(values) or None for values in metadata.values()]
         schema = pa.schema([self._dataset.schema.field(name) for name in columns])
         table = pa.table(columns, schema=schema)
         self._retried(
@@ -405,6 +412,37 @@ class LanceCollection:
         ]
         return sorted(found, key=lambda scored: (-scored.score, scored.record.uri))
 
+    def search_words(
+        self, words: Sequence[str], k: int, where: Sequence[Condition] = ()
+    ) -> list[Scored]:
+        if not self._has_words:
+            raise CollectionMismatchError(f"{self.path}: {NO_WORDS}")
+        if k < 1 or not words:
+            return []
+        query = MatchQuery(" ".join(words), _WORDS)
+        found = self._relevant(query, where, k, limit=k + 1)
+        if len(found) > k and found[k]["_score"] == found[k - 1]["_score"]:
+            # Many records may have the same words: which of them come first, their URIs decide.
+            found = self._relevant(query, where, k, limit=None)
+        records = self.lookup([row["id"] for row in found[:k]])
+        return [
+            Scored(records[row["id"]], row["_score"]) for row in found[:k] if row["id"] in records
+        ]
+
+    def _relevant(
+        self, query: MatchQuery, where: Sequence[Condition], k: int, limit: int | None
+    ) -> list[dict[str, Any]]:
+        """Ids and scores of the k + 1 best of `limit` records, or of all."""
+        table = self._read(
+            ["id", "uri", "_score"],
+            self._condition(where),
+            full_text_query=query,
+            prefilter=True,
+            limit=limit,
+        )
+        table = table.sort_by([("_score", "descending"), ("uri", "ascending")])
+        return list(table.slice(0, k + 1).to_pylist())
+
     def _probing(self, k: int, share: float) -> dict[str, int]:
         """How widely to look in the index, wider where a filter passes only a `share` of rows."""
         partitions = _partitions(self._dataset.count_rows())
@@ -422,6 +460,8 @@ class LanceCollection:
             listener(Stage("compacting"))
             self._compact(_ROWS_PER_FRAGMENT_AT_REST)
         self._index_lookups(listener)
+        if rows >= SCALAR_INDEX_ROWS and self._has_words:
+            self._index(_WORDS, listener)
         if rows >= VECTOR_INDEX_ROWS:
             self._index("vector", listener)
         self._retried(
@@ -456,6 +496,20 @@ class LanceCollection:
                 num_partitions=_partitions(rows),
                 num_bits=1,
                 replace=True,
+            )
+        elif column == _WORDS:
+            # They are words already, in the form in which they are compared.
+            dataset.create_scalar_index(
+                column,
+                "INVERTED",
+                replace=True,
+                base_tokenizer="whitespace",
+                lower_case=False,
+                stem=False,
+                remove_stop_words=False,
+                ascii_folding=False,
+                max_token_length=None,
+                with_position=False,
             )
         else:
             dataset.create_scalar_index(column, "BTREE", replace=True)
@@ -523,6 +577,8 @@ class LanceCollection:
 
 _RECORD_COLUMNS = ("uri", "sha256", "size", "mtime_ns", "width", "height")
 _BASE_COLUMNS = ("id", *_RECORD_COLUMNS)
+# What `search_words` looks into.
+_WORDS = "words"
 
 
 def _schema(stamp: Stamp) -> pa.Schema:
@@ -531,6 +587,7 @@ def _schema(stamp: Stamp) -> pa.Schema:
         pa.field(name, pa.string() if name in texts else pa.int64(), nullable=False)
         for name in _BASE_COLUMNS
     ]
+    columns.append(pa.field(_WORDS, pa.string()))
     columns.append(pa.field("vector", pa.list_(pa.float32(), stamp.dimension), nullable=False))
     return pa.schema(columns, metadata={_STAMP_KEY: stamp.to_json().encode()})
 

@@ -20,6 +20,9 @@ from imgsearch.stores.weaviate.client import config
 VECTOR = "image"
 """The name of the vector that an encoder made."""
 
+WORDS = "words"
+"""The property that `search_words` looks into."""
+
 _PREFIX = "Imgsearch_"
 _RQ_BITS = 8
 
@@ -110,6 +113,14 @@ _BASE = [
     _property("sha256", "str", "SHA-256 of the file, in hexadecimal"),
     _property("size", "int", "of the file, in bytes"),
     config.Property(
+        name=WORDS,
+        data_type=config.DataType.TEXT,
+        description="the words of all texts, as they are compared",
+        tokenization=config.Tokenization.WHITESPACE,
+        index_filterable=False,
+        index_searchable=True,
+    ),
+    config.Property(
         name="mtime_ns",
         data_type=config.DataType.TEXT,
         # Weaviate's integers are exact up to 2^53 only.
@@ -121,8 +132,8 @@ _BASE = [
     _property("width", "int", "in pixels, upright"),
     _property("height", "int", "in pixels, upright"),
 ]
-BASE_NAMES = frozenset(_BASE_TYPES)
-_RESERVED = {*_BASE_TYPES, "id", "vector", "vectors", "_additional"}
+BASE_NAMES = frozenset({*_BASE_TYPES, WORDS})
+_RESERVED = {*BASE_NAMES, "id", "vector", "vectors", "_additional"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +142,13 @@ class Schema:
 
     `properties` maps fields to properties; `exact` maps those of them that have a twin to it: a
     text that holds a value which Weaviate would not keep or match to the letter (see `values`).
+    `has_words` is false for classes made before there was a property of words.
     """
 
     fields: Mapping[str, FieldType]
     properties: Mapping[str, str]
     exact: Mapping[str, str]
+    has_words: bool
 
     @property
     def names(self) -> set[str]:
@@ -147,6 +160,7 @@ def read_schema(properties: Iterable[Any]) -> Schema:
     fields: dict[str, FieldType] = {}
     names: dict[str, str] = {}
     exact: dict[str, str] = {}
+    has_words = False
     for each in properties:
         told = _told(each.description)
         if isinstance(field := told.get("field"), str):
@@ -154,7 +168,9 @@ def read_schema(properties: Iterable[Any]) -> Schema:
             names[field] = each.name
         elif isinstance(field := told.get("exact"), str):
             exact[field] = each.name
-    return Schema(fields, names, exact)
+        elif each.name == WORDS:
+            has_words = True
+    return Schema(fields, names, exact, has_words)
 
 
 def _told(description: str | None) -> dict[str, Any]:
@@ -199,7 +215,9 @@ def class_options(name: str, stamp: Stamp, address: Address) -> dict[str, Any]:
     return {
         "description": describe(name, stamp),
         "properties": _BASE,
-        "inverted_index_config": config.Configure.inverted_index(index_null_state=True),
+        "inverted_index_config": config.Configure.inverted_index(
+            index_null_state=True, stopwords_preset=config.StopwordsPreset.NONE
+        ),
         "vector_config": config.Configure.Vectors.self_provided(
             name=VECTOR,
             vector_index_config=config.Configure.VectorIndex.hnsw(

@@ -21,14 +21,14 @@ from imgsearch.records import (
     Scored,
     Stamp,
 )
-from imgsearch.stores.base import StoredVector, Vectors
+from imgsearch.stores.base import NO_WORDS, StoredVector, Vectors
 from imgsearch.stores.weaviate import doubts, values
 from imgsearch.stores.weaviate import schema as schemas
 from imgsearch.stores.weaviate.address import parse
 from imgsearch.stores.weaviate.client import aggregate, config, exceptions, query
 from imgsearch.stores.weaviate.connect import Server
 from imgsearch.stores.weaviate.push import push
-from imgsearch.stores.weaviate.schema import VECTOR, Schema
+from imgsearch.stores.weaviate.schema import VECTOR, WORDS, Schema
 
 T = TypeVar("T")
 
@@ -402,6 +402,40 @@ class WeaviateCollection:
                 Scored(self._record(each), _clipped(1 - (each.metadata.distance or 0.0)))
                 for each in answer.objects
             ]
+        )
+
+    def search_words(
+        self, words: Sequence[str], k: int, where: Sequence[Condition] = ()
+    ) -> list[Scored]:
+        """As the protocol says, of at most 10,000 records."""
+        if not self._schema.has_words:
+            raise CollectionMismatchError(f"collection {self.name}: {NO_WORDS}")
+        if k < 1 or not words:
+            return []
+        condition, text = self._filter(where), " ".join(words)
+        k = min(k, _MOST_RESULTS)
+        found = self._by_words(text, condition, min(k + 1, _MOST_RESULTS))
+        if len(found) > k and found[k][:1] == found[k - 1][:1]:
+            # Many records may have the same words: which of them come first, their URIs decide.
+            found = self._by_words(text, condition, _MOST_RESULTS)
+        records = self.lookup([record_id for _, _, record_id in found[:k]])
+        return [Scored(records[each], -score) for score, _, each in found[:k] if each in records]
+
+    def _by_words(self, words: str, condition: Any, limit: int) -> list[tuple[float, str, str]]:
+        """Scores with a minus, URIs and ids of records, in their order."""
+        answer = self._read(
+            lambda: self._handle.query.bm25(
+                query=words,
+                query_properties=[WORDS],
+                limit=limit,
+                filters=condition,
+                return_properties=["uri"],
+                return_metadata=query.MetadataQuery(score=True),
+            )
+        )
+        return sorted(
+            (-(each.metadata.score or 0.0), str(each.properties["uri"]), str(each.uuid))
+            for each in answer.objects
         )
 
     def _search_all(self, vector: Vectors, k: int, where: Sequence[Condition]) -> list[Scored]:

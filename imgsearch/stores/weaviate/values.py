@@ -18,7 +18,8 @@ from imgsearch.errors import StoreError
 from imgsearch.records import Condition, FieldType, ImageRecord, Metadata, Value
 from imgsearch.stores.base import Vectors
 from imgsearch.stores.weaviate.client import base_pb2, batch_pb2, query
-from imgsearch.stores.weaviate.schema import VECTOR, Schema
+from imgsearch.stores.weaviate.schema import VECTOR, WORDS, Schema
+from imgsearch.words import record_words
 
 Filter = Any
 Object = Any
@@ -78,6 +79,8 @@ def to_object(
         "width": record.width,
         "height": record.height,
     }
+    if schema.has_words and (words := record_words(record.metadata)):
+        properties[WORDS] = words
     for field, value in record.metadata.items():
         properties[schema.properties[field]] = _rounded(value)
         if needs_twin(value):
