@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
@@ -14,7 +15,6 @@ from imgsearch.encoders import Encoder, EncoderRequest, last_used_encoder, open_
 from imgsearch.encoders.base import Vectors
 from imgsearch.errors import (
     ImageError,
-    ImgsearchError,
     MetadataError,
     RecordNotFoundError,
     StaleCollectionError,
@@ -23,7 +23,7 @@ from imgsearch.errors import (
 )
 from imgsearch.events import Listener, ignore
 from imgsearch.filters import parse_where
-from imgsearch.images import Region, Source
+from imgsearch.images import Region, Source, decode
 from imgsearch.records import (
     DESCRIPTION,
     CollectionInfo,
@@ -48,6 +48,15 @@ T = TypeVar("T")
 
 AnyPicture = Source | os.PathLike[str]
 Where = Sequence[str | Condition]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """A picture that is being encoded before it is searched for."""
+
+    source: Source
+    stamp: Stamp
+    vectors: Future[Vectors]
 
 
 class ImageIndex:
@@ -106,8 +115,7 @@ class ImageIndex:
         self._opened_store: VectorStore | None = None
         self._collection: Collection | None = None
         self._encoder: Encoder | None = None
-        self._guess: Future[Encoder | None] | None = None
-        self._background: ThreadPoolExecutor | None = None
+        self._ahead: _Ahead | None = None
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -118,8 +126,6 @@ class ImageIndex:
 
     def close(self) -> None:
         """Let go of the store. Nothing can be asked afterwards."""
-        if self._background:
-            self._background.shutdown()
         with self._opening:
             self._closed = True
             if self._opened_store:
@@ -162,8 +168,6 @@ class ImageIndex:
     def encoder_of(self, stamp: Stamp) -> Encoder:
         """The model for vectors of a stamp. The last one is kept."""
         with self._loading:
-            if self._encoder is None and self._guess:
-                self._encoder = self._guess.result()
             if self._encoder is None or self._encoder.stamp != stamp:
                 request = EncoderRequest(
                     weights=self._request.weights, device=self._searching_device
@@ -176,26 +180,33 @@ class ImageIndex:
         """For one picture, the CPU is done before a GPU's libraries are loaded."""
         return "cpu" if self._request.device == config.DEFAULT_DEVICE else self._request.device
 
-    def warm_up(self) -> None:
-        """Begin to load, in the background, what the first search will need.
+    def warm_up(self, picture: AnyPicture) -> None:
+        """Begin to encode the picture of the first search, before the collection is opened.
 
-        The model that ran last on this machine is loaded while the collection is opened: it is
-        most likely the right one.
+        By the model that ran last on this machine: it is most likely the right one. What goes
+        wrong is told by the search.
         """
-        if self._background is None:
-            self._background = ThreadPoolExecutor(2, "imgsearch-warm-up")
-            if (
-                self._searching_device == "cpu"
-                and self._request.weights is None
-                and self._open_encoder is open_encoder
-            ):
-                self._guess = self._background.submit(last_used_encoder)
-            self._background.submit(self._touch)
+        if (
+            self._searching_device != "cpu"
+            or self._request.weights is not None
+            or self._open_encoder is not open_encoder
+            or (guess := last_used_encoder()) is None
+        ):
+            return
+        with suppress(ImageError):
+            decoded = decode(_source(picture), guess.preprocessing, self._max_pixels)
+            thread = ThreadPoolExecutor(1, "imgsearch-ahead")
+            vectors = thread.submit(guess.encode, decoded.pixels[np.newaxis])
+            thread.shutdown(wait=False)
+            self._encoder, self._ahead = guess, _Ahead(_source(picture), guess.stamp, vectors)
 
-    def _touch(self) -> None:
-        with suppress(ImgsearchError):  # if it lasts, the search tells it
-            dimension = self.collection.stamp.dimension
-            self.collection.search(np.full(dimension, dimension**-0.5, dtype=np.float32), 1)
+    def _encoded_ahead(
+        self, sources: Sequence[Source], region: Region | None, stamp: Stamp
+    ) -> Vectors | None:
+        ahead = self._ahead
+        if ahead is None or region or [ahead.source] != sources or ahead.stamp != stamp:
+            return None
+        return ahead.vectors.result()
 
     def _use(self, action: Callable[[Collection], T]) -> T:
         """What an action makes of the collection, which is opened anew if its handle has aged."""
@@ -242,7 +253,11 @@ class ImageIndex:
             options = _options(collection, k, where, min_score, collapse, text)
             encoder = self.encoder_of(collection.stamp)
             return Searcher(collection, encoder, self._max_pixels).search_pictures(
-                sources, options, exclude_self=exclude_self, region=region
+                sources,
+                options,
+                exclude_self=exclude_self,
+                region=region,
+                vectors=self._encoded_ahead(sources, region, collection.stamp),
             )
 
         try:

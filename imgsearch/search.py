@@ -74,12 +74,16 @@ class Searcher:
         *,
         exclude_self: bool = False,
         region: Region | None = None,
+        vectors: Vectors | None = None,
     ) -> list[Hit]:
-        """Hits for what several pictures have in common: the mean of their vectors."""
+        """Hits for what several pictures have in common: the mean of their vectors.
+
+        `vectors` are those, of shape (n, dimension), where they are known already.
+        """
         digests: list[str] = []
         if exclude_self:
             digests, sources = _digests(sources)
-        vector = mean(self.encode(sources, region))
+        vector = mean(self.encode(sources, region) if vectors is None else vectors)
         return search_vector(self._collection, vector, options, without=digests)
 
     def encode(self, sources: Sequence[Source], region: Region | None = None) -> Vectors:

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from imgsearch import ImageIndex, Region
-from imgsearch.encoders.base import normalised
+from imgsearch.encoders.base import Vectors, normalised
+from imgsearch.encoders.onnx_runtime import OnnxEncoder
 from imgsearch.errors import (
     CollectionNotFoundError,
     ImageError,
@@ -20,9 +21,10 @@ from imgsearch.errors import (
     StoreError,
     UsageError,
 )
+from imgsearch.images import Pixels
 from imgsearch.records import Condition, Hit, path_to_uri, record_id
 from imgsearch.stores import open_store
-from tests.conftest import Painter
+from tests.conftest import SAMPLES, Painter
 from tests.fakes import ColourEncoder
 from tests.test_weaviate_store import unique_name
 
@@ -311,3 +313,47 @@ def test_a_store_that_was_given_is_the_callers_to_close(tmp_path: Path) -> None:
         assert store.names() == []
     with pytest.raises(StoreError, match="closed"):
         index.count()
+
+
+class TestWarmUp:
+    ONE, OTHER = (str(SAMPLES / "images" / name) for name in ("10101.jpg", "10501.jpg"))
+
+    @pytest.fixture
+    def warm(self, sample_store: str) -> Iterator[ImageIndex]:
+        with ImageIndex(store=sample_store) as index:
+            yield index
+
+    @pytest.fixture
+    def hits(self, sample_store: str) -> dict[str, list[Hit]]:
+        with ImageIndex(store=sample_store) as index:
+            return {picture: index.search(picture, k=3) for picture in (self.ONE, self.OTHER)}
+
+    def test_the_picture_is_encoded_once_and_others_too(
+        self, warm: ImageIndex, hits: dict[str, list[Hit]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        encoded = []
+        encode = OnnxEncoder.encode
+
+        def counted(self: OnnxEncoder, pixels: Pixels) -> Vectors:
+            encoded.append(1)
+            return encode(self, pixels)
+
+        monkeypatch.setattr(OnnxEncoder, "encode", counted)
+        warm.warm_up(self.ONE)
+        assert warm.search(self.ONE, k=3) == hits[self.ONE]
+        assert len(encoded) == 1
+        assert warm.search(self.OTHER, k=3) == hits[self.OTHER]
+        assert len(encoded) == 2
+
+    def test_a_wrong_guess_is_made_good(
+        self, warm: ImageIndex, hits: dict[str, list[Hit]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("imgsearch.image_index.last_used_encoder", ColourEncoder)
+        warm.warm_up(self.ONE)
+        assert warm.search(self.ONE, k=3) == hits[self.ONE]
+
+    def test_what_goes_wrong_is_told_by_the_search(self, warm: ImageIndex, tmp_path: Path) -> None:
+        (tmp_path / "bad.jpg").write_text("no picture")
+        warm.warm_up(tmp_path / "bad.jpg")
+        with pytest.raises(ImageError, match="not a picture"):
+            warm.search(tmp_path / "bad.jpg")

@@ -128,7 +128,7 @@ def query(
         ThreadPoolExecutor(1) as meanwhile,
     ):
         if source is not None:
-            index.warm_up()
+            index.warm_up(source)
         stamp = index.collection.stamp
         if not (as_json or paths):
             meanwhile.submit(_load_table)
@@ -186,7 +186,7 @@ def _name(image: str | None, text: str) -> str:
 
 
 def _load_table() -> None:
-    """While the model is loaded."""
+    """While the store searches."""
     import rich.table  # noqa: F401
 
 
