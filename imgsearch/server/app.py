@@ -7,7 +7,6 @@ from imgsearch import __version__
 from imgsearch.server import compat, health
 from imgsearch.server.guards.admission import Admission
 from imgsearch.server.guards.answers import Answers
-from imgsearch.server.guards.bodies import Bodies
 from imgsearch.server.guards.origins import Origins
 from imgsearch.server.problems import handle_problems
 from imgsearch.server.service import Service
@@ -35,7 +34,6 @@ def create_app(service: Service) -> FastAPI:
 def _guard(app: FastAPI, service: Service) -> None:
     """The last one added is the first one asked."""
     settings = service.settings
-    app.add_middleware(Bodies, limits=settings.limits)
     app.add_middleware(Admission, service=service)
     app.add_middleware(Origins, settings=settings)
     if settings.cors_origins:

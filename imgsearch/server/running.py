@@ -13,12 +13,15 @@ from starlette.types import ASGIApp
 from imgsearch.errors import ImgsearchError
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.server.app import create_app
+from imgsearch.server.guards.protocol import PromptProtocol
 from imgsearch.server.service import Service
 
 # For requests under way, after the signal.
 DRAIN_SECONDS = 30
 # For which an idle connection is kept.
 _KEEP_ALIVE_SECONDS = 15
+# Whoever comes on top gets 503 without a look at what it asks.
+_CONNECTIONS = 1000
 
 
 class _Server(uvicorn.Server):
@@ -32,7 +35,10 @@ class _Server(uvicorn.Server):
 def _server(app: ASGIApp) -> _Server:
     settings = uvicorn.Config(
         app,
+        http=PromptProtocol,
+        ws="none",
         lifespan="off",
+        limit_concurrency=_CONNECTIONS,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -11,9 +11,11 @@ class Limits:
     """What one client can use up. Sizes in bytes, times in seconds."""
 
     body: int = config.DEFAULT_MAX_BODY << 20
-    """Of one request; uploads are kept on the disk while they arrive."""
+    """Of one request; uploads are on the disk while they arrive."""
     body_seconds: float = 60.0
-    """For a request's body to arrive, from its first byte to its last."""
+    """For a request's body to arrive, and for each part of an answer to be taken."""
+    pause_seconds: float = 10.0
+    """Between two parts of a body."""
     requests: int = config.DEFAULT_MAX_REQUESTS
     """Under way at once; whoever comes on top is told to come again."""
     pixels: int = config.SERVE_MAX_PIXELS

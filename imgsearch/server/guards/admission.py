@@ -1,36 +1,101 @@
 """How many requests are under way at once; who comes on top is told to come again."""
 
+import contextlib
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from imgsearch.server.guards.bodies import Body, BrokenOffError, too_large
 from imgsearch.server.problems import RETRY_SECONDS, problem
 from imgsearch.server.service import Service
 
 # Answered whatever the load is, so that nobody restarts a service because it is busy.
 _ALWAYS = frozenset({"/healthz", "/readyz", "/metrics"})
+_RETRY = {"Retry-After": str(RETRY_SECONDS)}
+# Requests whose bodies are still coming in, for each one that is worked on. Their bodies are on
+# the disk, so that slow clients hold up nobody else.
+_ARRIVING = 8
 
 
 class Admission:
-    """Bounds what waits, and so the memory and the time that an answer takes."""
+    """Bounds what is worked on, and so the memory that it takes and the time until an answer.
+
+    A request counts from when all of it has arrived. Until then its size and its time are bounded,
+    whatever it says its length is.
+    """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
         self._service = service
-        self._most = service.settings.limits.requests
+        self._limits = service.settings.limits
+        self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _ALWAYS:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        retry = {"Retry-After": str(RETRY_SECONDS)}
-        if self._service.state != "ready":
-            detail = f"the service is {self._service.state}; try again in a moment"
-            await problem(503, "not-ready", detail, retry)(scope, receive, send)
-        elif self._service.in_flight >= self._most:
-            detail = f"{self._most} requests are under way; try again in a moment"
-            await problem(429, "overloaded", detail, retry)(scope, receive, send)
-        else:
-            self._service.in_flight += 1
+        self._open += 1
+        try:
+            await self._admit(_Visit(self._service, scope), scope, receive, send)
+        finally:
+            self._open -= 1
+
+    async def _admit(self, visit: "_Visit", scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(scope) or (None if _has_body(scope) else visit.enter())
+        if refusal is None:
+            body = Body(receive, send, self._limits, visit.enter)
             try:
-                await self._app(scope, receive, send)
+                with contextlib.suppress(BrokenOffError):
+                    await self._app(scope, body.receive, body.send)
             finally:
-                self._service.in_flight -= 1
+                visit.leave()
+            refusal = body.refusal
+        if refusal is not None:
+            await refusal(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        length = Headers(scope=scope).get("content-length", "")
+        if length.isdigit() and int(length) > self._limits.body:
+            return too_large(self._limits)
+        if self._open > _ARRIVING * self._limits.requests:
+            return _overloaded(self._open)
+        return None
+
+
+class _Visit:
+    """One request's place among those that are worked on."""
+
+    def __init__(self, service: Service, scope: Scope) -> None:
+        self._service = service
+        self._counts = scope["path"] not in _ALWAYS
+        self._inside = False
+
+    def enter(self) -> Response | None:
+        """Take the place, or say why there is none."""
+        if not self._counts:
+            return None
+        service = self._service
+        if service.state != "ready":
+            detail = f"the service is {service.state}; try again in a moment"
+            return problem(503, "not-ready", detail, _RETRY)
+        if service.in_flight >= service.settings.limits.requests:
+            return _overloaded(service.in_flight)
+        service.in_flight += 1
+        self._inside = True
+        return None
+
+    def leave(self) -> None:
+        if self._inside:
+            self._inside = False
+            self._service.in_flight -= 1
+
+
+def _overloaded(requests: int) -> Response:
+    detail = f"{requests} requests are under way; try again in a moment"
+    return problem(429, "overloaded", detail, _RETRY)
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers

@@ -1,91 +1,86 @@
 """How much a request may send, and how long that may take; checked while it arrives."""
 
 import asyncio
-import contextlib
+from collections.abc import Callable
 
-from starlette.datastructures import Headers
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Send
 
 from imgsearch.server.problems import problem
 from imgsearch.server.settings import Limits
 
-
-class Bodies:
-    """Ends requests whose body is too large or too slow, whatever they said its length was."""
-
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
-        self._app = app
-        self._limits = limits
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        length = Headers(scope=scope).get("content-length", "")
-        if length.isdigit() and int(length) > self._limits.body:
-            await self._too_large()(scope, receive, send)
-            return
-        body = _Body(receive, send, self._limits)
-        with contextlib.suppress(_BrokenOffError):
-            await self._app(scope, body.receive, body.send)
-        if body.trouble is not None:
-            answer = self._too_large() if body.trouble == "large" else self._too_slow()
-            await answer(scope, receive, send)
-
-    def _too_large(self) -> Response:
-        limit = f"{self._limits.body:,} bytes"
-        return problem(
-            413, "too-large", f"a request may have {limit} (--max-body)", {"Connection": "close"}
-        )
-
-    def _too_slow(self) -> Response:
-        seconds = f"{self._limits.body_seconds:g} s"
-        return problem(
-            408, "too-slow", f"a request must arrive within {seconds}", {"Connection": "close"}
-        )
+# Whoever was refused may still be sending: the connection is of no more use.
+_CLOSE = {"Connection": "close"}
 
 
-class _BrokenOffError(Exception):
-    """Ends whoever reads the body; the answer to it is made outside."""
+def too_large(limits: Limits) -> Response:
+    detail = f"a request may have {limits.body:,} bytes (--max-body)"
+    return problem(413, "too-large", detail, _CLOSE)
 
 
-class _Body:
-    """One request's body on its way. Once `trouble` is set, nothing more is read or sent."""
+def _too_slow(limits: Limits) -> Response:
+    detail = (
+        f"a request must arrive within {limits.body_seconds:g} s, and without a pause of "
+        f"{limits.pause_seconds:g} s"
+    )
+    return problem(408, "too-slow", detail, _CLOSE)
 
-    def __init__(self, receive: Receive, send: Send, limits: Limits) -> None:
+
+class BrokenOffError(Exception):
+    """Ends whoever reads the body; the answer to the client is made outside."""
+
+
+class Body:
+    """One request on its way in, and its answer on its way out.
+
+    `arrived` is called when all of the body is in, and may refuse it. Once there is a `refusal`,
+    nothing more is read, and nothing that the app answers is sent.
+    """
+
+    def __init__(
+        self,
+        receive: Receive,
+        send: Send,
+        limits: Limits,
+        arrived: Callable[[], Response | None],
+    ) -> None:
         self._receive = receive
         self._send = send
+        self._limits = limits
+        self._arrived = arrived
         self._left = limits.body
-        self._seconds = limits.body_seconds
         self._until: float | None = None
-        self._arrived = False
+        self._complete = False
         self._answering = False
-        self.trouble: str | None = None
+        self.refusal: Response | None = None
 
     async def receive(self) -> Message:
-        if self._arrived:  # what comes now is that the client goes away
+        if self._complete:  # what comes now is that the client goes away
             return await self._receive()
-        loop = asyncio.get_running_loop()
-        self._until = self._until or loop.time() + self._seconds
+        now = asyncio.get_running_loop().time()
+        self._until = self._until or now + self._limits.body_seconds
         try:
-            async with asyncio.timeout_at(self._until):
+            async with asyncio.timeout_at(min(self._until, now + self._limits.pause_seconds)):
                 message = await self._receive()
         except TimeoutError:
-            raise self._broken_off("slow") from None
+            raise self._broken_off(_too_slow(self._limits)) from None
         self._left -= len(message.get("body", b""))
         if self._left < 0:
-            raise self._broken_off("large")
-        self._arrived = not message.get("more_body", False)
+            raise self._broken_off(too_large(self._limits))
+        if not message.get("more_body", False):
+            self._complete = True
+            if message["type"] == "http.request" and (refusal := self._arrived()):
+                raise self._broken_off(refusal)
         return message
 
-    def _broken_off(self, trouble: str) -> _BrokenOffError:
+    def _broken_off(self, refusal: Response) -> BrokenOffError:
         if not self._answering:
-            self.trouble = trouble
-        return _BrokenOffError()
+            self.refusal = refusal
+        return BrokenOffError()
 
     async def send(self, message: Message) -> None:
-        """Nothing of what the app makes of a body that was broken off."""
-        if self.trouble is None:
+        """Raises TimeoutError for a client that does not read its answer."""
+        if self.refusal is None:
             self._answering = True
-            await self._send(message)
+            async with asyncio.timeout(self._limits.body_seconds):
+                await self._send(message)
