@@ -1,18 +1,26 @@
 """A real service on a port of its own, in a thread, for tests that talk to it over HTTP."""
 
 import contextlib
+import io
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import httpx
+import numpy as np
+from PIL import Image
 
 from imgsearch.encoders import open_encoder
+from imgsearch.ingest import ingest
+from imgsearch.records import canonical_path, path_to_uri, record_id
 from imgsearch.server.address import listen
 from imgsearch.server.running import Running
 from imgsearch.server.service import Service
 from imgsearch.server.settings import Settings
+from imgsearch.stores import open_store
 from tests.fakes import ColourEncoder
 
 
@@ -55,3 +63,31 @@ def wait_until_ready(client: httpx.Client) -> None:
     while client.get("/readyz").status_code != 200:
         assert time.monotonic() < deadline, "the service did not become ready"
         time.sleep(0.01)
+
+
+def filled(folder: Path, pictures: int = 8, **changes: Any) -> Settings:
+    """Settings for a service of a collection `images` of some pictures, all in one folder.
+
+    The pictures are 0.png, 1.png and so on, with a `number` and, the even ones, a `kind`.
+    """
+    shop = folder / "shop"
+    shop.mkdir(parents=True)
+    for number in range(pictures):
+        (shop / f"{number}.png").write_bytes(picture(number))
+    rows = [f"{number},{number},{'' if number % 2 else 'even'}" for number in range(pictures)]
+    (shop / "styles.csv").write_text("\n".join(["id,number,kind", *rows, ""]))
+    with open_store(str(folder / "store")) as store:
+        ingest([str(shop)], store, "images", encoder_opener=ColourEncoder().open)
+    return Settings(store=str(folder / "store"), data=folder / "home", **changes)
+
+
+def picture(seed: int, format_: str = "PNG", size: tuple[int, int] = (64, 48)) -> bytes:
+    """The bytes of a picture of its own for each seed."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST).save(buffer, format_)
+    return buffer.getvalue()
+
+
+def id_of(path: Path) -> str:
+    return record_id(path_to_uri(canonical_path(path)))

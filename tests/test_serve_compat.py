@@ -1,18 +1,18 @@
 """Clients of TochKa21U/image-search work unchanged: field by field, as it answered them."""
 
 import base64
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from imgsearch.ingest import ingest
-from imgsearch.records import canonical_path, path_to_uri, record_id
 from imgsearch.server.settings import Settings
 from imgsearch.stores import open_store
 from tests.conftest import Painter
 from tests.fakes import ColourEncoder
-from tests.serving import Served, serving
+from tests.serving import Served, id_of, picture, serving
 
 
 @pytest.fixture
@@ -29,12 +29,9 @@ def served(shop: Path, tmp_path: Path) -> Iterator[Served]:
     encoder = ColourEncoder()
     with open_store(str(tmp_path / "store")) as store:
         ingest([str(shop)], store, "images", encoder_opener=encoder.open)
-    with serving(Settings(store=str(tmp_path / "store")), encoder) as served:
+    settings = Settings(store=str(tmp_path / "store"), data=tmp_path / "home")
+    with serving(settings, encoder) as served:
         yield served
-
-
-def id_of(path: Path) -> str:
-    return record_id(path_to_uri(canonical_path(path)))
 
 
 def search(served: Served, path: Path, **fields: str) -> dict[str, object]:
@@ -94,6 +91,53 @@ class TestSearch:
         assert answer.status_code == 422
         assert answer.headers["content-type"] == "application/problem+json"
         assert "file" in answer.json()["detail"]
+
+
+class TestUpload:
+    def upload(self, served: Served, content: bytes, **fields: str) -> dict[str, str]:
+        files = {"file": ("../shoe\n.png", content)}
+        answer = served.client.post("/upload/", files=files, data=fields)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, str] = answer.json()
+        return found
+
+    def test_it_has_the_original_fields_and_is_found(self, served: Served, tmp_path: Path) -> None:
+        content = picture(50)
+        told = self.upload(served, content, description="a green hat")
+        assert told.keys() == {"filename", "description", "id", "image"}
+        assert told["description"] == "a green hat"
+        assert served.client.get(told["image"]).content == content
+        (tmp_path / "query.png").write_bytes(content)
+        found = search(served, tmp_path / "query.png")
+        assert (found["similar_category"], found["image"]) == ("a green hat", told["image"])
+
+    def test_the_file_is_kept_by_content_and_not_by_name(
+        self, served: Served, tmp_path: Path
+    ) -> None:
+        self.upload(served, picture(51))
+        self.upload(served, picture(51))
+        kept = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+        assert [path.read_bytes() for path in kept] == [picture(51)]
+        assert kept[0].stem == hashlib.sha256(picture(51)).hexdigest()
+
+    def test_a_second_upload_replaces_the_description_and_nothing_else(
+        self, served: Served
+    ) -> None:
+        first = self.upload(served, picture(52), description="a hat")
+        url = f"/v1/collections/images/records/{first['id']}"
+        served.client.patch(url, json={"size_eu": 42})
+        assert self.upload(served, picture(52), description="a cap")["id"] == first["id"]
+        assert served.client.get(url).json()["metadata"] == {"description": "a cap", "size_eu": 42}
+        self.upload(served, picture(52))
+        assert served.client.get(url).json()["metadata"]["description"] == "a cap"
+
+    def test_what_is_no_picture_is_refused_and_not_kept(
+        self, served: Served, tmp_path: Path
+    ) -> None:
+        answer = served.client.post("/upload/", files={"file": b"<script>"})
+        assert answer.status_code == 422
+        assert answer.json()["detail"] == "not a picture of any known format"
+        assert not list((tmp_path / "home").rglob("*.*"))
 
 
 class TestGetImage:

@@ -4,15 +4,24 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from imgsearch import __version__
-from imgsearch.server import compat, health
+from imgsearch.server import compat, docs, health
 from imgsearch.server.guards.admission import Admission
 from imgsearch.server.guards.answers import Answers
 from imgsearch.server.guards.origins import Origins
 from imgsearch.server.problems import handle_problems
 from imgsearch.server.service import Service
-from imgsearch.server.v1 import pictures, search
+from imgsearch.server.v1 import collections, jobs, pictures, records, search
 
-_ROUTERS = (compat.router, search.router, pictures.router, health.router)
+_ROUTERS = (
+    compat.router,
+    search.router,
+    jobs.router,
+    records.router,
+    pictures.router,
+    collections.router,
+    health.router,
+    docs.router,
+)
 
 
 def create_app(service: Service) -> FastAPI:
@@ -21,11 +30,13 @@ def create_app(service: Service) -> FastAPI:
         title="imgsearch",
         description="Find pictures that look like a picture.",
         version=__version__,
+        docs_url=None,
         redoc_url=None,
     )
     app.state.service = service
     for router in _ROUTERS:
         app.include_router(router)
+    docs.describe_problems(app)
     handle_problems(app)
     _guard(app, service)
     return app

@@ -14,13 +14,13 @@ from imgsearch import __version__
 from imgsearch.records import Hit
 from imgsearch.server.dependencies import TheService
 from imgsearch.server.problems import RefusedError
-from imgsearch.server.service import Question, Service
-from imgsearch.server.v1.models import SearchHit
+from imgsearch.server.questions import Question
+from imgsearch.server.service import Service
+from imgsearch.server.uploads import DESCRIPTION_FIELD
+from imgsearch.server.v1.models import SearchHit, Text, hits_of
 from imgsearch.server.v1.pictures import picture_response
 
 router = APIRouter(tags=["compatible with image-search"])
-
-DESCRIPTION_FIELD = "description"
 
 
 class EntryPoint(BaseModel):
@@ -74,18 +74,43 @@ async def search_file(
     fullresult: Annotated[bool, Form(description="Whether to give `search_results`.")] = True,
 ) -> SimilarPicture:
     """Find the picture that is most alike. Nothing of the question is kept."""
-    answer = await service.search(Question(await file.read()))
+    answer = await service.search(Question([await file.read()]))
     if not answer.hits:
         raise RefusedError(404, "nothing-found", f"collection {answer.collection} is empty")
     best = answer.hits[0]
     found: dict[str, Any] = {"search_results": await _result(service, best)} if fullresult else {}
-    show_path = service.settings.show_paths
     return SimilarPicture(
         filename=file.filename,
         similar_category=_description(best),
         image=f"/get-image/{best.record.id}",
-        hits=[SearchHit.of_hit(hit, show_path=show_path) for hit in answer.hits],
+        hits=hits_of(answer, show_path=service.settings.show_paths),
         **found,
+    )
+
+
+class Uploaded(BaseModel):
+    filename: str | None = Field(description="As the client named it.", examples=["shoe.jpg"])
+    description: str = Field(examples=["a blue shoe"])
+    id: str = Field(description="Of its record.")
+    image: str = Field(description="Where the picture is.", examples=["/get-image/0b4f6a2e"])
+
+
+@router.post("/upload/")
+async def upload_file(
+    service: TheService,
+    file: Annotated[UploadFile, File(description="The picture to keep and index.")],
+    description: Annotated[
+        Text, Form(max_length=10_000, description="To search for by words.")
+    ] = "",
+) -> Uploaded:
+    """Keep a picture and index it. The same picture again replaces its description."""
+    collection = service.settings.collection
+    record = await service.uploads.add(await file.read(), description, collection)
+    return Uploaded(
+        filename=file.filename,
+        description=description,
+        id=record.id,
+        image=f"/get-image/{record.id}",
     )
 
 

@@ -47,5 +47,14 @@ def open_picture(record: ImageRecord) -> PictureFile:
     return PictureFile(file, media_type, status.st_size, status.st_mtime_ns)
 
 
+def read_picture(record: ImageRecord, most: int) -> bytes:
+    """The file of a record, whole, if it has at most so many bytes. Raises RefusedError."""
+    picture = open_picture(record)
+    with picture.file:
+        if picture.size > most:
+            raise RefusedError(413, "too-large", f"the picture of record {record.id} is too large")
+        return picture.file.read(picture.size)
+
+
 def _gone(record: ImageRecord, what: str) -> RefusedError:
     return RefusedError(404, "picture-gone", f"the picture of record {record.id} {what}")

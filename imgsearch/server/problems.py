@@ -1,5 +1,6 @@
 """What goes wrong, as RFC 9457 `application/problem+json`, in the words of the command line."""
 
+import errno
 import http
 import logging
 import os
@@ -56,8 +57,12 @@ class RefusedError(ImgsearchError):
         self.retry_after = retry_after
 
 
-def no_record(record_id: str) -> RefusedError:
-    return RefusedError(404, "record-not-found", f"there is no record {record_id}")
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def disk_full() -> RefusedError:
+    words = "the disk is full; what was there before is kept: make room, then try again"
+    return RefusedError(507, "disk-full", words)
 
 
 def kind_of(error: ImgsearchError) -> tuple[int, str]:
@@ -112,6 +117,8 @@ def handle_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def by_status(_: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:
+            return response_to(disk_full())  # while the framework laid the body onto the disk
         name = http.HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
         return problem(error.status_code, name, str(error.detail), error.headers)
 

@@ -2,15 +2,14 @@
 
 import asyncio
 import hashlib
+import heapq
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import BinaryIO, Literal, TypeVar
 
 import numpy as np
 
-from imgsearch import config, images
+from imgsearch import config
 from imgsearch.encoders import Encoder, open_encoder
 from imgsearch.encoders.base import Vectors
 from imgsearch.errors import (
@@ -23,54 +22,37 @@ from imgsearch.errors import (
 )
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.filters import parse_where
-from imgsearch.records import CollectionInfo, Hit, ImageRecord, Stamp
-from imgsearch.search import SearchOptions, search_vector
-from imgsearch.server.batching import Batcher
+from imgsearch.image_index import ImageIndex
+from imgsearch.images import thumbnail
+from imgsearch.records import CollectionInfo, Hit, ImageRecord, Value
+from imgsearch.search import mean
+from imgsearch.server.encoding import Encoding
+from imgsearch.server.indexes import Indexes
+from imgsearch.server.job import Job
+from imgsearch.server.job_run import JobRunner
+from imgsearch.server.jobs import Jobs
 from imgsearch.server.metrics import Metrics
-from imgsearch.server.opened import Opened
-from imgsearch.server.pictures import PictureFile, open_picture
-from imgsearch.server.problems import RefusedError, no_record
+from imgsearch.server.pictures import PictureFile, open_picture, read_picture
+from imgsearch.server.pools import Pools, run
+from imgsearch.server.questions import MAX_DEPTH, MAX_PICTURES, Answer, Question
 from imgsearch.server.settings import Settings
-from imgsearch.stores.base import Collection
+from imgsearch.server.thumbnails import Thumbnails
+from imgsearch.server.uploads import Uploads
 
 T = TypeVar("T")
 
-# A page is cut out of the first so many hits, which are found anew for each page.
-MAX_DEPTH = 1000
-# Store calls wait for a disk or a server, not for a core.
-_STORE_THREADS = 8
 # After which a store that is not there at the start is asked again.
 _RETRY_SECONDS = 2.0
 
 State = Literal["starting", "ready", "draining"]
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What to search for, and how. `where` are texts such as `year>=2012`; all must hold."""
-
-    picture: bytes
-    k: int = 10
-    offset: int = 0
-    where: Sequence[str] = ()
-    min_score: float | None = None
-    copies: bool = False
-    """Whether to give each of several equal pictures, not one for all."""
-    exclude_self: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Hits `offset` to `offset + k`; `seconds` from the question to the answer."""
-
-    collection: str
-    model: str
-    seconds: float
-    hits: list[Hit] = field(default_factory=list)
-
-
 class Service:
-    """Answers for every collection of one store. Its methods are for one event loop."""
+    """Answers for every collection of one store. Its methods are for one event loop.
+
+    Where `collection` is left out it is the one that the settings name. Methods raise the errors of
+    `imgsearch.errors`, CollectionNotFoundError and RecordNotFoundError among them.
+    """
 
     def __init__(
         self,
@@ -83,16 +65,22 @@ class Service:
         self.state: State = "starting"
         self.in_flight = 0
         self._listener = listener
-        self._opened = Opened(settings, listener, encoder_opener)
-        self._batchers: dict[int, Batcher] = {}
-        # Decoding holds whole pictures in memory: so many at once as there are cores, no more.
-        self._decoders = ThreadPoolExecutor(config.default_workers(), "imgsearch-decode")
-        self._stores = ThreadPoolExecutor(_STORE_THREADS, "imgsearch-store")
-        self.metrics.watch(lambda: self.in_flight, lambda: self._queued)
+        self._pools = Pools()
+        self._indexes = Indexes(settings, listener, encoder_opener)
+        self._encoding = Encoding(settings, self._pools, self.metrics)
+        self._thumbnails = Thumbnails()
+        self.uploads = Uploads(settings, self._pools, self._indexes, self._encoding)
+        runner = JobRunner(
+            self._indexes,
+            self.uploads.files,
+            self._pools.write,
+            settings.archives,
+            settings.limits.body,
+        )
+        self.jobs = Jobs(settings.jobs, runner, settings.archives)
+        self.metrics.watch(lambda: self.in_flight, lambda: self._encoding.waiting)
 
-    @property
-    def _queued(self) -> int:
-        return sum(batcher.waiting for batcher in self._batchers.values())
+    # Its life.
 
     async def start(self) -> None:
         """Load the default collection and its model; ready also where there is none yet.
@@ -100,21 +88,22 @@ class Service:
         A store that is not reached is asked again until it is. Raises EncoderError, UsageError or
         CollectionMismatchError: what waiting does not help.
         """
-        guess = asyncio.ensure_future(self._in(self._decoders, self._opened.guess))
+        guess = asyncio.ensure_future(run(self._pools.decode, self._indexes.guess))
         try:
             await self._load(guess)
         finally:
             guess.cancel()
+        self.jobs.resume()
         if self.state == "starting":
             self.state = "ready"
 
-    async def _load(self, guess: asyncio.Future[None]) -> None:
+    async def _load(self, guess: "asyncio.Future[None]") -> None:
         told = False
         while True:
             try:
-                collection = await self._in(self._stores, self._warmed_up)
+                index = await run(self._pools.store, self._warmed_up)
                 await guess
-                await self._batcher(collection)
+                await run(self._pools.store, _model_of, index)
             except CollectionNotFoundError:
                 return
             except CollectionMismatchError:
@@ -127,129 +116,200 @@ class Service:
             else:
                 return
 
-    def _warmed_up(self) -> Collection:
+    def _warmed_up(self) -> ImageIndex:
         """The default collection, after what the first search needs has been read in."""
-        collection = self._opened.collection(self.settings.collection)
-        dimension = collection.stamp.dimension
-        collection.search(np.full(dimension, dimension**-0.5, dtype=np.float32), 1)
-        return collection
+        index = self._indexes.of(self.settings.collection)
+        dimension = index.collection.stamp.dimension
+        index.search_vector(np.full(dimension, dimension**-0.5, dtype=np.float32), k=1)
+        return index
 
     def drain(self) -> None:
-        """Take no new requests; those under way are finished."""
+        """Take no new requests; those under way are finished. Jobs stop, and go on next time."""
         self.state = "draining"
+        self.jobs.stop()
 
     async def close(self) -> None:
-        for batcher in self._batchers.values():
-            batcher.close()
-        self._decoders.shutdown(cancel_futures=True)
-        self._stores.shutdown(cancel_futures=True)
-        self._opened.close()
+        await asyncio.to_thread(self.jobs.close)
+        self._encoding.close()
+        await asyncio.to_thread(self._pools.close)
+        self._indexes.close()
 
     # Searching.
 
     async def search(self, question: Question, collection: str | None = None) -> Answer:
-        """Raises ImageError, UsageError, StoreError (CollectionNotFoundError) or EncoderError."""
+        """Raises ImageError, UsageError, StoreError or EncoderError."""
+        _check(question)
         started = time.perf_counter()
-        name = collection or self.settings.collection
-        if question.offset + question.k > MAX_DEPTH:
-            raise UsageError(f"offset + k: at most {MAX_DEPTH:,} hits can be paged through")
-        target = await self._in(self._stores, self._opened.collection, name)
-        vector = await self._vector(question.picture, target)
-        hits = await self._use(
-            name, lambda found: self._find(found, target.stamp, vector, question)
-        )
+        index = await self._index(collection)
+        try:
+            model, hits = await self._find(index, question)
+        except StaleCollectionError:  # replaced between the steps of this very search
+            model, hits = await self._find(index, question)
         seconds = time.perf_counter() - started
-        return Answer(name, target.stamp.model, seconds, hits[question.offset :])
+        return Answer(index.name, model, seconds, hits[question.offset :])
 
-    async def _vector(self, picture: bytes, collection: Collection) -> Vectors:
-        batcher = await self._batcher(collection)
-        with self.metrics.stage("decode"):
-            decoded = await self._in(
-                self._decoders,
-                images.decode,
-                picture,
-                batcher.encoder.preprocessing,
-                self.settings.limits.pixels,
+    async def _find(self, index: ImageIndex, question: Question) -> tuple[str, list[Hit]]:
+        encoder = await run(self._pools.store, _model_of, index)
+        vectors: list[Vectors] = []
+        digests: list[str] = []
+        if question.records:
+            known, digests = await run(self._pools.store, _stored, index, question.records)
+            vectors.append(known)
+        if question.pictures:
+            vectors.append(
+                await self._encoding.vectors(question.pictures, encoder, question.region)
             )
-        with self.metrics.stage("encode"):
-            return await batcher.encode(decoded.pixels)
+            digests += [hashlib.sha256(each).hexdigest() for each in question.pictures]
+        vector = mean(np.concatenate(vectors))
 
-    async def _batcher(self, collection: Collection) -> Batcher:
-        encoder = await self._in(self._stores, self._opened.encoder, collection.stamp)
-        if id(encoder) not in self._batchers:
-            self._batchers[id(encoder)] = Batcher(
-                encoder, self.settings.batch_size, self.metrics.batch
-            )
-        return self._batchers[id(encoder)]
+        def find() -> list[Hit]:
+            with self.metrics.stage("search"):
+                return index.search_vector(
+                    vector,
+                    stamp=encoder.stamp,
+                    k=question.offset + question.k,
+                    where=question.where,
+                    min_score=question.min_score,
+                    collapse=not question.copies,
+                    without=digests if question.exclude_self else (),
+                )
 
-    def _find(
-        self, target: Collection, stamp: Stamp, vector: Vectors, question: Question
-    ) -> list[Hit]:
-        if target.stamp != stamp:  # between the two steps of this very search
-            raise StaleCollectionError(
-                f"collection {target.name} has just been replaced: ask again"
-            )
-        options = SearchOptions(
-            k=question.offset + question.k,
-            where=parse_where(question.where, target.fields),
-            min_score=question.min_score,
-            collapse=not question.copies,
-        )
-        itself = hashlib.sha256(question.picture).hexdigest() if question.exclude_self else None
-        with self.metrics.stage("search"):
-            return search_vector(target, vector, options, [itself] if itself else ())
+        return encoder.stamp.model, await run(self._pools.store, find)
 
-    # Records and collections.
+    # Records and their pictures.
 
     async def record(self, record_id: str, collection: str | None = None) -> ImageRecord:
-        """Raises RefusedError where there is none of this id."""
-        name = collection or self.settings.collection
-        found = await self._use(name, lambda target: target.lookup([record_id]))
-        if record_id not in found:
-            raise no_record(record_id)
-        return found[record_id]
+        return await self._on(collection, lambda index: index.get(record_id))
+
+    async def records(
+        self,
+        collection: str | None = None,
+        *,
+        limit: int,
+        after: str = "",
+        where: Sequence[str] = (),
+    ) -> list[ImageRecord]:
+        """The first `limit` records by id of those behind the id `after`.
+
+        So pages do not shift when records come and go. Each one looks through the collection.
+        """
+
+        def find(index: ImageIndex) -> list[ImageRecord]:
+            conditions = parse_where(where, index.fields)
+            found = (
+                record
+                for record in index.records()
+                if record.id > after and all(each.holds(record.metadata) for each in conditions)
+            )
+            return heapq.nsmallest(limit, found, key=lambda record: record.id)
+
+        return await self._on(collection, find)
 
     async def open_picture(self, record: ImageRecord) -> PictureFile:
         """The open file of a record. Raises RefusedError if it is gone, or no picture any more."""
-        return await self._in(self._stores, open_picture, record)
+        return await run(self._pools.files, open_picture, record)
 
     async def read_picture(self, record: ImageRecord) -> bytes:
         """The file of a record, whole. Raises RefusedError, also if it is too large."""
-        return await self._in(self._stores, self._read_picture, record)
+        return await run(self._pools.files, read_picture, record, self.settings.limits.body)
 
-    def _read_picture(self, record: ImageRecord) -> bytes:
-        picture = open_picture(record)
-        with picture.file:
-            if picture.size > self.settings.limits.body:
-                raise RefusedError(
-                    413, "too-large", f"the picture of record {record.id} is too large"
-                )
-            return picture.file.read(picture.size)
+    async def thumbnail(self, record: ImageRecord, side: int) -> tuple[bytes, PictureFile]:
+        """A WebP of at most `side` pixels, and the file (closed) that it is of."""
+        picture = await self.open_picture(record)
+        picture.file.close()
+        key = (record.id, picture.etag, side)
+
+        def make() -> bytes:
+            return thumbnail(record.path, side, self.settings.limits.pixels)
+
+        known = self._thumbnails.get(key)
+        if known is None:
+            known = await run(self._pools.decode, make)
+            self._thumbnails.put(key, known)
+        return known, picture
+
+    async def set_metadata(
+        self, record_id: str, changes: Mapping[str, Value | None], collection: str | None = None
+    ) -> ImageRecord:
+        """Raises MetadataError for a value that is not of its field's type."""
+        return await self._write(collection, lambda index: index.set_metadata(record_id, changes))
+
+    async def remove(self, record_id: str, collection: str | None = None) -> None:
+        """Forget a record. The file stays, unless it came by an upload."""
+        record = await self.record(record_id, collection)
+        await self._write(collection, lambda index: index.remove([record_id]))
+        await run(self._pools.files, self.uploads.files.remove, record)
+
+    async def submit(
+        self, files: Sequence[tuple[str, BinaryIO]], description: str, collection: str
+    ) -> Job:
+        """Take files (names and contents), pictures or zips of pictures, in for a job."""
+        return await run(self._pools.files, self.jobs.submit, files, description, collection)
+
+    # Collections.
 
     async def info(self, collection: str | None = None) -> CollectionInfo:
-        """Raises CollectionNotFoundError where there is none of this name."""
-        return await self._use(collection or self.settings.collection, lambda target: target.info())
+        return await self._on(collection, lambda index: index.info())
 
-    async def names(self) -> list[str]:
-        """Of the store's collections, sorted."""
-        return await self._in(self._stores, lambda: self._opened.store.names())
+    async def infos(self) -> list[CollectionInfo]:
+        """Of all collections, by name."""
+
+        def each() -> list[CollectionInfo]:
+            store = self._indexes.store
+            return [store.open(name).info() for name in store.names()]
+
+        return await run(self._pools.store, each)
+
+    async def drop(self, collection: str) -> None:
+        """Remove a whole collection, and what was uploaded into it."""
+        await self._write(collection, lambda index: index.drop())
+        self._indexes.forget(collection)
+        await run(self._pools.files, self.uploads.files.remove_all, collection)
 
     # How it is done.
 
-    async def _use(self, name: str, action: Callable[[Collection], T]) -> T:
-        return await self._in(self._stores, self._opened.use, name, action)
+    async def _index(self, collection: str | None) -> ImageIndex:
+        name = collection or self.settings.collection
+        return await run(self._pools.store, self._indexes.of, name)
 
-    async def _in(self, pool: Executor, function: Callable[..., T], *arguments: object) -> T:
-        """What a function returns that would hold up the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+    async def _on(self, collection: str | None, action: Callable[[ImageIndex], T]) -> T:
+        name = collection or self.settings.collection
+        return await run(self._pools.store, lambda: action(self._indexes.of(name)))
+
+    async def _write(self, collection: str | None, action: Callable[[ImageIndex], T]) -> T:
+        name = collection or self.settings.collection
+        return await run(self._pools.write, lambda: action(self._indexes.of(name)))
 
     def told(self, error: ImgsearchError) -> str:
         """The words of an error, without the names of this machine's folders."""
-        text = str(error)
+        return self.public(str(error))
+
+    def public(self, text: str) -> str:
+        """The text, as it may be shown to clients."""
         if self.settings.show_paths:
             return text
         store = self.settings.store or config.default_store()
-        home = str(config.home())
+        home = str(self.settings.data)
         for private, public in ((store, "the store"), (home, "the data directory")):
             text = text.replace(private, public)
         return text
+
+
+def _check(question: Question) -> None:
+    if not question.pictures and not question.records:
+        raise UsageError("nothing to search for: give a picture, or the id of a record")
+    if len(question.pictures) + len(question.records) > MAX_PICTURES:
+        raise UsageError(f"at most {MAX_PICTURES} pictures can be searched for together")
+    if question.offset + question.k > MAX_DEPTH:
+        raise UsageError(f"offset + k: at most {MAX_DEPTH:,} hits can be paged through")
+
+
+def _model_of(index: ImageIndex) -> Encoder:
+    return index.encoder
+
+
+def _stored(index: ImageIndex, ids: Sequence[str]) -> tuple[Vectors, list[str]]:
+    """The vectors of records, of shape (n, dimension), and the SHA-256s of their contents."""
+    digests = [index.get(each).sha256 for each in ids]
+    vectors = index.collection.vectors(ids)
+    return np.stack([vectors[each] for each in ids]), digests

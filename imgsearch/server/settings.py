@@ -23,6 +23,15 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class ArchiveLimits:
+    """What a zip may hold. `total` are bytes of all files unpacked; `ratio` is to those packed."""
+
+    files: int = 10_000
+    total: int = 2 << 30
+    ratio: int = 200
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What `imgsearch serve` was told. `store` None is the default one."""
 
@@ -42,7 +51,16 @@ class Settings:
     """Whether answers may name files and folders of this machine."""
     limits: Limits = field(default_factory=Limits)
 
+    archives: ArchiveLimits = field(default_factory=ArchiveLimits)
+    data: Path = field(default_factory=config.home)
+    """The data directory."""
+
+    @property
+    def jobs(self) -> Path:
+        """Where uploads lie until their job has brought them in."""
+        return self.data / "jobs"
+
     @property
     def uploads(self) -> Path:
         """Where uploaded pictures are kept."""
-        return config.home() / "uploads"
+        return self.data / "uploads"

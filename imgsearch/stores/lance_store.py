@@ -644,7 +644,7 @@ def _translated(problem: str) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, pa.ArrowException) as error:
         text = str(error)
         # A dataset that was deleted, or files of a version that has been cleaned up.
-        kind = StaleCollectionError if text.startswith("Not found") else StoreError
+        kind = StaleCollectionError if "Not found: " in text else StoreError
         raise kind(f"{problem}: {_readable(text)}") from error
 
 

@@ -1,12 +1,13 @@
 """Every answer: its security headers, its place in the metrics, and none without an end."""
 
+import json
 import time
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imgsearch.server.metrics import Metrics
-from imgsearch.server.problems import unexpected
+from imgsearch.server.problems import MEDIA_TYPE, unexpected
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -30,14 +31,18 @@ class Answers:
             return
         started = time.perf_counter()
         status = 0
+        is_problem = False
 
         async def send_on(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_problem
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
+                is_problem = headers.get("content-type") == MEDIA_TYPE
+            elif is_problem and (body := message.get("body")):
+                self._metrics.failed(json.loads(body)["type"].rpartition(":")[2])
             await send(message)
 
         try:

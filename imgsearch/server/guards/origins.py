@@ -14,6 +14,7 @@ from imgsearch.server.settings import Settings
 
 # What tells nothing of the pictures. Orchestrators ask for health without a key.
 _OPEN = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
+_OPEN_FOLDER = "/docs/"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -43,7 +44,7 @@ class Origins:
             return problem(
                 403, "foreign-origin", "pages of other origins may not call this; see --cors-origin"
             )
-        if self._key and scope["path"] not in _OPEN and not self._has_key(headers):
+        if self._key and not _is_open(scope["path"]) and not self._has_key(headers):
             return problem(
                 401,
                 "unauthorized",
@@ -61,7 +62,11 @@ class Origins:
         assert self._key is not None
         given = headers.get("x-api-key") or _key_in(headers.get("authorization", ""))
         # In constant time: how long it takes must not tell how much of a guess was right.
-        return hmac.compare_digest(given.encode(), self._key)
+        return hmac.compare_digest(given.encode("utf-8", "replace"), self._key)
+
+
+def _is_open(path: str) -> bool:
+    return path in _OPEN or path.startswith(_OPEN_FOLDER)
 
 
 def _name_in(host: str) -> str:

@@ -1,8 +1,9 @@
 """Pictures by record."""
 
 from collections.abc import AsyncIterator
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import iterate_in_threadpool
 
@@ -10,6 +11,7 @@ from imgsearch.server import caching
 from imgsearch.server.dependencies import TheService
 from imgsearch.server.pictures import CHUNK, PictureFile
 from imgsearch.server.service import Service
+from imgsearch.server.v1.models import CollectionName
 
 router = APIRouter(tags=["pictures"])
 
@@ -43,3 +45,21 @@ async def _chunks(picture: PictureFile) -> AsyncIterator[bytes]:
             left -= len(chunk)
             if left <= 0:
                 return
+
+
+@router.get("/v1/collections/{collection}/records/{record_id}/thumbnail", response_class=Response)
+async def thumbnail(
+    request: Request,
+    service: TheService,
+    collection: CollectionName,
+    record_id: str,
+    side: Annotated[int, Query(ge=16, le=1024, description="Of the longer side, in pixels.")] = 320,
+) -> Response:
+    """A small WebP of the picture, upright."""
+    record = await service.record(record_id, collection)
+    made, picture = await service.thumbnail(record, side)
+    etag = f'{picture.etag[:-1]}-{side}"'
+    headers = caching.headers(etag, picture.mtime_ns)
+    if caching.is_fresh(request, etag, picture.mtime_ns):
+        return Response(status_code=304, headers=headers)
+    return Response(made, media_type="image/webp", headers=headers)

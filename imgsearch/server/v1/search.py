@@ -4,9 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, File, Form, UploadFile
 
+from imgsearch.errors import UsageError
+from imgsearch.images import Region
 from imgsearch.server.dependencies import TheService
-from imgsearch.server.service import MAX_DEPTH, Question
-from imgsearch.server.v1.models import SearchAnswer
+from imgsearch.server.questions import MAX_DEPTH, MAX_PICTURES, Question
+from imgsearch.server.v1.models import CollectionName, SearchAnswer, Text
 
 router = APIRouter(prefix="/v1", tags=["search"])
 
@@ -14,12 +16,27 @@ router = APIRouter(prefix="/v1", tags=["search"])
 @router.post("/collections/{collection}/search")
 async def search(
     service: TheService,
-    collection: str,
-    image: Annotated[UploadFile, File(description="The picture to look for.")],
+    collection: CollectionName,
+    image: Annotated[
+        list[UploadFile] | None,
+        File(description="Pictures; of several, what they have in common is searched for."),
+    ] = None,
+    record: Annotated[
+        list[Text] | None,
+        Form(max_length=MAX_PICTURES, description="Ids of records to search with, likewise."),
+    ] = None,
+    region: Annotated[
+        str | None,
+        Form(
+            description="Search with a part of each picture: left, top, right and bottom edge, as "
+            "fractions of its width and height.",
+            examples=["0.25,0,0.75,0.5"],
+        ),
+    ] = None,
     k: Annotated[int, Form(ge=1, le=MAX_DEPTH, description="How many hits.")] = 10,
     offset: Annotated[int, Form(ge=0, le=MAX_DEPTH, description="Hits to leave out.")] = 0,
     where: Annotated[
-        list[str] | None,
+        list[Text] | None,
         Form(
             description="Only pictures whose metadata fits; all must hold.",
             examples=[["year>=2012"]],
@@ -32,12 +49,30 @@ async def search(
         bool, Form(description="Give each of several equal pictures, not one for all.")
     ] = False,
     exclude_self: Annotated[
-        bool, Form(description="Leave out the picture itself and its exact copies.")
+        bool, Form(description="Leave out the pictures themselves and their exact copies.")
     ] = False,
 ) -> SearchAnswer:
-    """Find the pictures that look like one. Nothing of the question is kept."""
+    """Find the pictures that look like one, or several. Nothing of the question is kept."""
     question = Question(
-        await image.read(), k, offset, tuple(where or ()), min_score, copies, exclude_self
+        pictures=[await each.read() for each in image or ()],
+        records=record or (),
+        region=_region(region) if region else None,
+        k=k,
+        offset=offset,
+        where=where or (),
+        min_score=min_score,
+        copies=copies,
+        exclude_self=exclude_self,
     )
     answer = await service.search(question, collection)
     return SearchAnswer.of(answer, show_path=service.settings.show_paths)
+
+
+def _region(text: str) -> Region:
+    try:
+        left, top, right, bottom = map(float, text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"region {text[:100]!r}: write it as LEFT,TOP,RIGHT,BOTTOM, for example 0.25,0,0.75,0.5"
+        ) from None
+    return Region(left, top, right, bottom, "fractions")

@@ -1,0 +1,91 @@
+"""The collections that the service has open: one store, and each model once."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from imgsearch.encoders import Encoder, EncoderRequest, last_used_encoder, open_encoder
+from imgsearch.events import Listener, ignore
+from imgsearch.image_index import ImageIndex
+from imgsearch.records import Stamp
+from imgsearch.server.settings import Settings
+from imgsearch.stores import VectorStore, open_store
+
+
+class Indexes:
+    """An `ImageIndex` for each collection, opened when it is first asked for.
+
+    For threads of the service's pools: its calls wait for the store, or for a model to load.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        listener: Listener = ignore,
+        encoder_opener: Callable[..., Encoder] = open_encoder,
+    ) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._open_encoder = encoder_opener
+        self._opening = threading.Lock()
+        self._loading = threading.Lock()
+        self._store: VectorStore | None = None
+        self._known: dict[str, ImageIndex] = {}
+        self._encoders: dict[Stamp, Encoder] = {}
+
+    @property
+    def store(self) -> VectorStore:
+        """Raises StoreError if it cannot be reached."""
+        settings = self._settings
+        with self._opening:
+            if self._store is None:
+                self._store = open_store(settings.store, settings.store_timeout, self._listener)
+            return self._store
+
+    def of(self, name: str) -> ImageIndex:
+        """The one of a collection that exists. Raises CollectionNotFoundError, UsageError."""
+        if known := self._known.get(name):
+            return known
+        index = self.new(name)
+        index.collection  # noqa: B018 - only what exists is kept
+        return self._known.setdefault(name, index)
+
+    def new(self, name: str) -> ImageIndex:
+        """One of a collection that may not exist yet. Raises UsageError for an unusable name."""
+        settings = self._settings
+        return ImageIndex(
+            name,
+            store=self.store,
+            model=settings.model,
+            weights=settings.weights,
+            device=settings.device,
+            max_pixels=settings.limits.pixels,
+            listener=self._listener,
+            encoder_opener=self.encoder,
+        )
+
+    def forget(self, name: str) -> None:
+        self._known.pop(name, None)
+
+    def encoder(
+        self, request: EncoderRequest, stamp: Stamp | None = None, listener: Listener = ignore
+    ) -> Encoder:
+        """As `open_encoder`, but each model is loaded once, for the service's own device."""
+        with self._loading:
+            if stamp in self._encoders:
+                return self._encoders[stamp]
+            request = replace(request, device=self._settings.device)
+            encoder = self._open_encoder(request, stamp, listener)
+            return self._encoders.setdefault(encoder.stamp, encoder)
+
+    def guess(self) -> None:
+        """Load the model that was used last, while the collection is opened."""
+        if self._settings.weights or self._settings.device not in ("auto", "cpu"):
+            return
+        with self._loading:
+            if self._open_encoder is open_encoder and (encoder := last_used_encoder()):
+                self._encoders.setdefault(encoder.stamp, encoder)
+
+    def close(self) -> None:
+        if self._store:
+            self._store.close()

@@ -1,0 +1,143 @@
+"""A job at work: files are unpacked, kept by content, and ingested part by part."""
+
+import json
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TextIO
+
+from imgsearch import config
+from imgsearch.errors import (
+    CollectionMismatchError,
+    ImageError,
+    NothingFoundError,
+    StoreError,
+    VerificationError,
+)
+from imgsearch.events import Event, Outcome
+from imgsearch.image_index import ImageIndex
+from imgsearch.records import path_to_uri, record_id, uri_to_path
+from imgsearch.server.archives import Member
+from imgsearch.server.indexes import Indexes
+from imgsearch.server.job import REPORT, Job, Line, files_of
+from imgsearch.server.kept import KeptFiles
+from imgsearch.server.settings import ArchiveLimits
+from imgsearch.server.uploads import DESCRIPTION_FIELD
+
+# Ingested at once; in between others may write.
+_PART = 64
+# Small, so that searches do not wait for a batch of an ingest.
+_BATCH = 8
+_RETRY_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobRunner:
+    """Runs jobs. `most` are the bytes of one picture's file; `writer` is the service's own pool."""
+
+    indexes: Indexes
+    files: KeptFiles
+    writer: Executor
+    limits: ArchiveLimits
+    most: int
+
+    def __call__(self, job: Job, folder: Path, stop: threading.Event) -> None:
+        """Do a job, until it has ended or `stop` is set.
+
+        Raises StoreError if the store has been away for too long, EncoderError, or RefusedError for
+        a bomb or a full disk.
+        """
+        with (folder / REPORT).open("w", encoding="utf-8") as file:
+            report = _Report(job, file)
+            for part in self._parts(job, files_of(folder, self.limits), report):
+                if stop.is_set():
+                    return
+                for outcome in self._ingested(job, list(part), stop):
+                    for name in part[outcome.uri]:
+                        report.tell(name, outcome)
+
+    def _parts(
+        self, job: Job, files: Iterable[Member], report: "_Report"
+    ) -> Iterator[dict[str, list[str]]]:
+        """The URIs of kept files, some at a time, each with the names that clients gave it."""
+        part: dict[str, list[str]] = {}
+        for member in files:
+            try:
+                if isinstance(member.content, ImageError):
+                    raise member.content
+                path = self.files.keep(member.content, job.collection, self.most)
+            except ImageError as error:
+                report.tell(member.name, Outcome("", "rejected", str(error)))
+                continue
+            part.setdefault(path_to_uri(str(path)), []).append(member.name)
+            if len(part) >= _PART:
+                yield part
+                part = {}
+        if part:
+            yield part
+
+    def _ingested(self, job: Job, uris: list[str], stop: threading.Event) -> list[Outcome]:
+        """What became of kept files. A store that goes away is waited for."""
+        until = time.monotonic() + config.DEFAULT_STORE_TIMEOUT
+        while True:
+            try:
+                return self.writer.submit(self._ingest, job, uris, stop).result()
+            except (CollectionMismatchError, VerificationError):
+                raise
+            except StoreError:
+                if time.monotonic() > until or stop.wait(_RETRY_SECONDS):
+                    raise
+
+    def _ingest(self, job: Job, uris: list[str], stop: threading.Event) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+
+        def listen(event: Event) -> None:
+            if isinstance(event, Outcome):
+                outcomes.append(event)
+
+        index = self.indexes.new(job.collection)
+        with suppress(NothingFoundError):  # all of them were rejected, as the outcomes tell
+            paths = map(uri_to_path, uris)
+            index.add("-", stdin=paths, listener=listen, stop=stop, batch_size=_BATCH)
+        for outcome in outcomes:
+            if outcome.status == "rejected":
+                Path(uri_to_path(outcome.uri)).unlink(missing_ok=True)
+        used = [record_id(each.uri) for each in outcomes if each.status != "rejected"]
+        if job.description and used:
+            _describe(index, used, job.description)
+        return outcomes
+
+
+def _describe(index: ImageIndex, ids: list[str], description: str) -> None:
+    with index.store.writing(index.name):
+        index.collection.add_fields({DESCRIPTION_FIELD: "str"})
+        known = index.collection.lookup(ids)
+        index.collection.set_metadata(
+            {
+                record.id: {**record.metadata, DESCRIPTION_FIELD: description}
+                for record in known.values()
+            }
+        )
+
+
+class _Report:
+    """Writes a line for each file, and counts."""
+
+    def __init__(self, job: Job, file: TextIO) -> None:
+        self._job = job
+        self._file = file
+        job.finished = job.rejected = 0
+        job.error = None
+
+    def tell(self, name: str, outcome: Outcome) -> None:
+        rejected = outcome.status == "rejected"
+        record = None if rejected else record_id(outcome.uri)
+        line = Line(name, outcome.status, outcome.reason, record)
+        self._file.write(json.dumps(asdict(line)) + "\n")
+        self._file.flush()
+        self._job.rejected += rejected
+        self._job.finished += 1

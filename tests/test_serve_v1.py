@@ -1,0 +1,309 @@
+"""/v1: every endpoint, and what each says when it cannot do it."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imgsearch.ingest import ingest
+from imgsearch.stores import open_store
+from tests.fakes import ColourEncoder
+from tests.serving import Served, filled, id_of, picture, serving
+
+IMAGES = "/v1/collections/images"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Iterator[Served]:
+    with serving(filled(folder), ColourEncoder()) as served:
+        yield served
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Served]:
+    """A service that the test may change."""
+    with serving(filled(tmp_path), ColourEncoder()) as served:
+        yield served
+
+
+def search(served: Served, *pictures: bytes, **fields: Any) -> list[dict[str, Any]]:
+    answer = served.client.post(
+        f"{IMAGES}/search", files=[("image", each) for each in pictures] or None, data=fields
+    )
+    assert answer.status_code == 200, answer.text
+    hits: list[dict[str, Any]] = answer.json()["hits"]
+    return hits
+
+
+def problem(served: Served, method: str, path: str, **request: Any) -> tuple[int, str, str]:
+    answer = served.client.request(method, path, **request)
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert body["status"] == answer.status_code
+    return answer.status_code, body["type"].removeprefix("urn:imgsearch:problem:"), body["detail"]
+
+
+class TestSearch:
+    def test_a_picture_finds_itself_first(self, served: Served, folder: Path) -> None:
+        hits = search(served, picture(3), k=3)
+        assert [hit["rank"] for hit in hits] == [1, 2, 3]
+        assert hits[0]["id"] == id_of(folder / "shop" / "3.png")
+        assert hits[0]["score"] == pytest.approx(1, abs=1e-5)
+        assert hits[0]["metadata"] == {"number": 3}
+        assert hits[0]["uri"] is None
+
+    def test_a_record_finds_itself_too(self, served: Served, folder: Path) -> None:
+        by_record = search(served, record=id_of(folder / "shop" / "3.png"))
+        assert [hit["id"] for hit in by_record] == [hit["id"] for hit in search(served, picture(3))]
+
+    def test_several_are_searched_for_by_what_they_have_in_common(
+        self, served: Served, folder: Path
+    ) -> None:
+        both = search(served, picture(1), record=id_of(folder / "shop" / "2.png"), k=2)
+        assert {hit["metadata"]["number"] for hit in both} == {1, 2}
+
+    def test_a_region_is_searched_with_as_if_it_were_the_whole(self, served: Served) -> None:
+        beside = Image.new("RGB", (128, 48))
+        beside.paste(Image.open(io.BytesIO(picture(5))), (64, 0))
+        buffer = io.BytesIO()
+        beside.save(buffer, "PNG")
+        (hit,) = search(served, buffer.getvalue(), region="0.5,0,1,1", k=1)
+        assert hit["metadata"]["number"] == 5
+        assert hit["score"] == pytest.approx(1, abs=1e-5)
+
+    def test_conditions_and_the_least_score_and_exclusion_hold(self, served: Served) -> None:
+        hits = search(served, picture(4), where=["kind=even", "number>2"], exclude_self="true")
+        assert {hit["metadata"]["number"] for hit in hits} == {6}
+        assert len(search(served, picture(4), min_score="0.999")) == 1
+
+    def test_pages_are_parts_of_one_answer(self, served: Served) -> None:
+        whole = search(served, picture(0), k=8)
+        pages = [search(served, picture(0), k=3, offset=start) for start in (0, 3, 6, 9)]
+        assert [hit["id"] for page in pages for hit in page] == [hit["id"] for hit in whole]
+        assert [hit["rank"] for hit in pages[1]] == [4, 5, 6]
+
+    @pytest.mark.parametrize(
+        ("fields", "words"),
+        [
+            ({"where": "colour=red"}, "no field 'colour'"),
+            ({"where": "number>many"}, "number is of type int"),
+            ({"region": "1,2"}, "LEFT,TOP,RIGHT,BOTTOM"),
+            ({"region": "0.5,0,0.5,1"}, "holds nothing"),
+            ({"k": 900, "offset": 200}, "at most 1,000 hits"),
+        ],
+    )
+    def test_what_makes_no_sense_is_a_400_in_plain_words(
+        self, served: Served, fields: dict[str, Any], words: str
+    ) -> None:
+        status, name, detail = problem(
+            served, "POST", f"{IMAGES}/search", files={"image": picture(0)}, data=fields
+        )
+        assert (status, name) == (400, "wrong-usage")
+        assert words in detail
+
+    def test_an_empty_question_is_a_400(self, served: Served) -> None:
+        status, _, detail = problem(served, "POST", f"{IMAGES}/search", data={"k": 3})
+        assert status == 400
+        assert "nothing to search for" in detail
+
+    def test_an_unknown_record_or_collection_is_a_404(self, served: Served) -> None:
+        found = problem(served, "POST", f"{IMAGES}/search", data={"record": "nonsense"})
+        assert found[:2] == (404, "record-not-found")
+        url = "/v1/collections/other/search"
+        status, name, detail = problem(served, "POST", url, files={"image": picture(0)})
+        assert (status, name) == (404, "collection-not-found")
+        assert "imgsearch ingest" in detail
+        assert str(served.service.settings.store) not in detail
+
+    def test_what_another_process_ingests_is_found_at_once(
+        self, own: Served, tmp_path: Path
+    ) -> None:
+        (tmp_path / "shop" / "new.png").write_bytes(picture(77))
+        assert search(own, picture(77), min_score="0.999") == []
+        with open_store(str(tmp_path / "store")) as store:
+            ingest([str(tmp_path / "shop")], store, "images", encoder_opener=ColourEncoder().open)
+        assert len(search(own, picture(77), min_score="0.999")) == 1
+
+    def test_a_collection_of_another_model_in_its_place_is_searched_with_that(
+        self, tmp_path: Path
+    ) -> None:
+        encoders = {"0" * 64: ColourEncoder(), "1" * 64: ColourEncoder("1" * 64)}
+
+        class Both(ColourEncoder):
+            def open(self, request: Any, stamp: Any = None, listener: Any = None) -> Any:
+                return encoders[stamp.weights]
+
+        with serving(filled(tmp_path), Both()) as served:
+            assert search(served, picture(1), k=1)
+            new = encoders["1" * 64]
+            with open_store(str(tmp_path / "store")) as store:
+                store.drop("images")
+                ingest([str(tmp_path / "shop")], store, "images", encoder_opener=new.open)
+            new.batches.clear()
+            assert search(served, picture(1), k=1)
+            assert new.batches == [1]
+
+
+class TestRecords:
+    def test_pages_hold_every_record_once(self, served: Served, folder: Path) -> None:
+        ids: list[str] = []
+        after: str | None = ""
+        while after is not None:
+            page = served.client.get(f"{IMAGES}/records?limit=3&after={after}").json()
+            ids += [record["id"] for record in page["records"]]
+            after = page["next"]
+        assert ids == sorted(id_of(folder / "shop" / f"{number}.png") for number in range(8))
+
+    def test_conditions_hold(self, served: Served) -> None:
+        page = served.client.get(f"{IMAGES}/records", params={"where": ["number>=6"]}).json()
+        assert {each["metadata"]["number"] for each in page["records"]} == {6, 7}
+
+    def test_one_is_looked_up(self, served: Served, folder: Path) -> None:
+        answer = served.client.get(f"{IMAGES}/records/{id_of(folder / 'shop' / '3.png')}")
+        assert answer.json()["metadata"] == {"number": 3}
+        assert (answer.json()["width"], answer.json()["height"]) == (64, 48)
+
+    def test_metadata_is_changed_by_field(self, own: Served, tmp_path: Path) -> None:
+        url = f"{IMAGES}/records/{id_of(tmp_path / 'shop' / '2.png')}"
+        changes = {"kind": None, "number": 20, "price": 9.5, "new": True, "note": "grüße"}
+        assert own.client.patch(url, json=changes).json()["metadata"] == {
+            "number": 20, "price": 9.5, "new": True, "note": "grüße",
+        }  # fmt: skip
+        (hit,) = search(own, picture(2), where=["price>9", "new=true"])
+        assert hit["metadata"]["number"] == 20
+
+    @pytest.mark.parametrize(
+        ("changes", "status"),
+        [
+            ({"number": "many"}, 422),
+            ({"number": 2**63}, 422),
+            ({"": 1}, 422),
+            ({"note": "a\0b"}, 422),
+            ({"note": ["list"]}, 422),
+        ],
+    )
+    def test_values_of_another_type_change_nothing(
+        self, served: Served, folder: Path, changes: dict[str, Any], status: int
+    ) -> None:
+        url = f"{IMAGES}/records/{id_of(folder / 'shop' / '2.png')}"
+        before = served.client.get(url).json()
+        assert problem(served, "PATCH", url, json=changes)[0] == status
+        assert served.client.get(url).json() == before
+
+    def test_removing_forgets_the_record_and_leaves_the_file(
+        self, own: Served, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "shop" / "2.png"
+        url = f"{IMAGES}/records/{id_of(path)}"
+        assert own.client.delete(url).status_code == 204
+        assert problem(own, "GET", url)[:2] == (404, "record-not-found")
+        assert problem(own, "DELETE", url)[:2] == (404, "record-not-found")
+        assert path.exists()
+
+    def test_removing_an_upload_deletes_its_file(self, own: Served, tmp_path: Path) -> None:
+        told = own.client.post("/upload/", files={"file": picture(60)}).json()
+        assert [path.suffix for path in (tmp_path / "home").rglob("*.png")] == [".png"]
+        assert own.client.delete(f"{IMAGES}/records/{told['id']}").status_code == 204
+        assert not list((tmp_path / "home").rglob("*.png"))
+
+
+class TestPictures:
+    def test_a_thumbnail_is_small_and_kept(self, served: Served, folder: Path) -> None:
+        url = f"{IMAGES}/records/{id_of(folder / 'shop' / '3.png')}/thumbnail?side=32"
+        first = served.client.get(url)
+        assert first.headers["content-type"] == "image/webp"
+        assert "private" in first.headers["cache-control"]
+        shown = Image.open(io.BytesIO(first.content))
+        assert shown.size == (32, 24)
+        whole = Image.open(io.BytesIO(picture(3))).resize((32, 24))
+        difference = np.asarray(shown.convert("RGB"), dtype=int) - np.asarray(whole, dtype=int)
+        assert np.abs(difference).mean() < 20
+        again = served.client.get(url, headers={"If-None-Match": first.headers["etag"]})
+        assert again.status_code == 304
+        other = served.client.get(url.replace("32", "16"))
+        assert other.headers["etag"] != first.headers["etag"]
+
+    def test_a_changed_file_has_a_new_thumbnail(self, own: Served, tmp_path: Path) -> None:
+        path = tmp_path / "shop" / "3.png"
+        url = f"{IMAGES}/records/{id_of(path)}/thumbnail"
+        before = own.client.get(url)
+        path.write_bytes(picture(99, size=(200, 100)))
+        after = own.client.get(url, headers={"If-None-Match": before.headers["etag"]})
+        assert after.status_code == 200
+        assert after.content != before.content
+
+    def test_the_image_is_the_file(self, served: Served, folder: Path) -> None:
+        answer = served.client.get(f"{IMAGES}/records/{id_of(folder / 'shop' / '3.png')}/image")
+        assert answer.content == picture(3)
+        assert answer.headers["content-type"] == "image/png"
+
+    def test_a_large_file_is_given_out_whole(self, own: Served, tmp_path: Path) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
+        path = tmp_path / "shop" / "3.png"
+        Image.fromarray(noise).save(path)
+        assert path.stat().st_size > 1_000_000
+        answer = own.client.get(f"{IMAGES}/records/{id_of(path)}/image")
+        assert answer.content == path.read_bytes()
+
+
+class TestCollections:
+    def test_they_are_listed_with_their_fields(self, served: Served) -> None:
+        (listed,) = served.client.get("/v1/collections").json()
+        assert listed == served.client.get(IMAGES).json()
+        assert listed == {
+            "name": "images", "model": "colours", "dimension": 48, "images": 8,
+            "fields": {"number": "int", "kind": "str"},
+        }  # fmt: skip
+
+    def test_one_is_dropped_with_what_was_uploaded(self, own: Served, tmp_path: Path) -> None:
+        own.client.post("/upload/", files={"file": picture(60)})
+        assert own.client.delete(IMAGES).status_code == 204
+        assert problem(own, "GET", IMAGES)[:2] == (404, "collection-not-found")
+        assert own.client.get("/v1/collections").json() == []
+        assert not list((tmp_path / "home").rglob("*.png"))
+        assert (tmp_path / "shop" / "0.png").exists()
+        # And a new one begins with the next upload.
+        assert own.client.post("/upload/", files={"file": picture(61)}).status_code == 200
+        assert own.client.get(IMAGES).json()["images"] == 1
+
+
+def test_without_a_collection_it_starts_and_uploads_make_one(tmp_path: Path) -> None:
+    from imgsearch.server.settings import Settings
+
+    settings = Settings(store=str(tmp_path / "store"), data=tmp_path / "home")
+    with serving(settings, ColourEncoder()) as served:
+        found = problem(served, "POST", "/search/", files={"file": picture(0)})
+        assert found[:2] == (404, "collection-not-found")
+        assert served.client.post("/upload/", files={"file": picture(0)}).status_code == 200
+        assert len(search(served, picture(0))) == 1
+
+
+def test_paths_are_told_only_if_that_is_allowed(folder: Path, tmp_path: Path) -> None:
+    with serving(filled(tmp_path, show_paths=True), ColourEncoder()) as served:
+        (hit,) = search(served, picture(3), k=1)
+        assert hit["uri"] == (tmp_path / "shop" / "3.png").as_uri()
+        detail = problem(served, "GET", "/v1/collections/other")[2]
+        assert str(tmp_path) in detail
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/nothing", 404),
+        ("PUT", "/v1/collections", 405),
+        ("GET", "/v1/collections/no%20name", 422),
+        ("POST", "/v1/collections/images/search", 400),
+        ("GET", "/docs/nothing.js", 404),
+    ],
+)
+def test_every_error_is_a_problem(served: Served, method: str, path: str, status: int) -> None:
+    assert problem(served, method, path)[0] == status
