@@ -83,7 +83,9 @@ class OnnxEncoder:
             ) from error
 
     def _run(self, pixels: Pixels) -> Sequence[Vectors]:
-        if len(pixels) == 1 and self._apart is None:
+        # All cores on one picture take half the time, so where both sessions are open (in a
+        # service) each does what it is good for.
+        if len(pixels) == 1 and (self._apart is None or self._together is not None):
             return [run_session(self._for_one(), pixels)]
         session = self._for_many()
         size = min(_CHUNK, -(-len(pixels) // self._threads))

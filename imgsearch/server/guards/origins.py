@@ -60,9 +60,11 @@ class Origins:
 
     def _has_key(self, headers: Headers) -> bool:
         assert self._key is not None
-        given = headers.get("x-api-key") or _key_in(headers.get("authorization", ""))
+        # As it came: headers are bytes, which Starlette reads as Latin-1.
+        direct = headers.get("x-api-key", "").encode("latin-1")
+        given = direct or _key_in(headers.get("authorization", "").encode("latin-1"))
         # In constant time: how long it takes must not tell how much of a guess was right.
-        return hmac.compare_digest(given.encode("utf-8", "replace"), self._key)
+        return hmac.compare_digest(given, self._key)
 
 
 def _is_open(path: str) -> bool:
@@ -74,14 +76,14 @@ def _name_in(host: str) -> str:
     return (urlsplit(f"//{host}").hostname or "") if "@" not in host else ""
 
 
-def _key_in(authorization: str) -> str:
+def _key_in(authorization: bytes) -> bytes:
     """A Bearer token, or the password of Basic, which browsers ask their users for."""
-    scheme, _, value = authorization.partition(" ")
-    if scheme.lower() == "bearer":
+    scheme, _, value = authorization.partition(b" ")
+    if scheme.lower() == b"bearer":
         return value.strip()
-    if scheme.lower() != "basic":
-        return ""
+    if scheme.lower() != b"basic":
+        return b""
     try:
-        return base64.b64decode(value).decode().partition(":")[2]
-    except (binascii.Error, UnicodeDecodeError):
-        return ""
+        return base64.b64decode(value).partition(b":")[2]
+    except binascii.Error:
+        return b""

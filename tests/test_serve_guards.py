@@ -1,0 +1,343 @@
+"""Who may call the service, and what they cannot do to it."""
+
+import base64
+import contextlib
+import errno
+import os
+import socket
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imgsearch.server import kept
+from imgsearch.server.address import names_of
+from imgsearch.server.guards import protocol
+from imgsearch.server.settings import Limits
+from tests.fakes import ColourEncoder
+from tests.serving import Served, filled, picture, serving
+
+IMAGES = "/v1/collections/images"
+KEY = "schlüssel-123"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    settings = filled(tmp_path_factory.mktemp("guarded"), hosts=names_of("127.0.0.1", ["Proxy"]))
+    with serving(settings, ColourEncoder()) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("locked")
+    settings = filled(folder, api_key=KEY, cors_origins=("https://shop.example",))
+    with serving(settings, ColourEncoder()) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A service with little patience."""
+    limits = Limits(body=100_000, body_seconds=2.0, pause_seconds=0.3, pixels=1_000_000)
+    settings = filled(tmp_path_factory.mktemp("narrow"), limits=limits)
+    with serving(settings, ColourEncoder()) as served:
+        yield served
+
+
+def alive(served: Served) -> bool:
+    answer = served.client.post(f"{IMAGES}/search", files={"image": picture(1)}, data={"k": 1})
+    return bool(answer.status_code == 200 and answer.json()["hits"][0]["metadata"]["number"] == 1)
+
+
+class TestKey:
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {},
+            {"X-API-Key": "wrong"},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "Basic !!"},
+            {"Authorization": KEY.encode()},
+        ],
+    )
+    def test_without_it_nothing_is_told(self, locked: Served, headers: dict[str, Any]) -> None:
+        for path in ("/v1/collections", "/get-image/x", "/metrics", "/v1/jobs", "/nothing"):
+            answer = locked.client.get(path, headers=headers)
+            assert answer.status_code == 401
+            assert "Bearer" in answer.headers["www-authenticate"]
+        for path in ("/upload/", "/search/"):
+            files = {"file": picture(0)}
+            assert locked.client.post(path, files=files, headers=headers).status_code == 401
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"X-API-Key": KEY.encode()},
+            {"Authorization": b"Bearer " + KEY.encode()},
+            {"Authorization": b"Basic " + base64.b64encode(f"any:{KEY}".encode())},
+        ],
+    )
+    def test_with_it_everything_is(self, locked: Served, headers: dict[str, Any]) -> None:
+        assert locked.client.get("/v1/collections", headers=headers).status_code == 200
+
+    @pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/docs", "/openapi.json"])
+    def test_health_and_documentation_need_none(self, locked: Served, path: str) -> None:
+        assert locked.client.get(path).status_code == 200
+
+
+class TestOrigins:
+    @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:99", "[::1]:8888", "proxy"])
+    def test_it_answers_to_its_names(self, served: Served, host: str) -> None:
+        assert served.client.get("/", headers={"Host": host}).status_code == 200
+
+    @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "a@localhost", ""])
+    def test_a_name_that_another_gave_it_is_refused(self, served: Served, host: str) -> None:
+        answer = served.client.get("/", headers={"Host": host})
+        assert answer.status_code == 421
+
+    @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
+    def test_a_foreign_page_can_neither_write_nor_read(self, served: Served, origin: str) -> None:
+        headers = {"Origin": origin}
+        for path in ("/upload/", "/search/"):
+            answer = served.client.post(path, files={"file": picture(0)}, headers=headers)
+            assert answer.status_code == 403
+        answer = served.client.get("/v1/collections", headers=headers)
+        assert "access-control-allow-origin" not in answer.headers
+
+    def test_its_own_page_may_call(self, served: Served) -> None:
+        headers = {"Origin": served.url}
+        answer = served.client.post("/search/", files={"file": picture(0)}, headers=headers)
+        assert answer.status_code == 200
+
+    def test_an_origin_that_is_named_may_call(self, locked: Served) -> None:
+        headers: dict[str, Any] = {"Origin": "https://shop.example", "X-API-Key": KEY.encode()}
+        answer = locked.client.post("/search/", files={"file": picture(0)}, headers=headers)
+        assert answer.status_code == 200
+        assert answer.headers["access-control-allow-origin"] == "https://shop.example"
+        asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "PATCH"}
+        assert locked.client.options("/v1/jobs", headers=asked).status_code == 200
+
+    def test_answers_have_the_security_headers(self, served: Served) -> None:
+        for path in ("/", "/nothing", "/v1/collections"):
+            headers = served.client.get(path).headers
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["x-frame-options"] == "DENY"
+            assert "default-src 'none'" in headers["content-security-policy"]
+
+
+def bomb() -> bytes:
+    """A PNG of 50,000 x 50,000 pixels in some hundred bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checksum = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\0" * 10_000)
+    return b"".join(
+        [b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), chunk(b"IDAT", pixels), chunk(b"IEND", b"")]
+    )
+
+
+class TestPictures:
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            (bomb(), "more than the limit"),
+            (picture(0)[:100], "damaged PNG"),
+            (picture(0, "JPEG")[:200], "damaged JPEG"),
+            (b"", "the file is empty"),
+            (b"%!PS-Adobe-3.0 EPSF-3.0\n", "EPS is not decoded"),
+            (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
+            (b"\0" * 5000, ""),
+        ],
+    )
+    def test_what_cannot_be_decoded_is_refused_with_the_reason(
+        self, narrow: Served, content: bytes, words: str
+    ) -> None:
+        for path, name in (("/search/", "file"), (f"{IMAGES}/search", "image")):
+            answer = narrow.client.post(path, files={name: ("a.png", content)})
+            assert answer.status_code == 422
+            assert words in answer.json()["detail"]
+        answer = narrow.client.post("/upload/", files={"file": ("a.png", content)})
+        assert answer.status_code == 422
+        assert alive(narrow)
+
+    def test_the_limit_of_pixels_is_that_of_the_service(self, narrow: Served) -> None:
+        files = {"file": picture(0, size=(1001, 1000))}
+        assert "--max-pixels" in narrow.client.post("/search/", files=files).json()["detail"]
+
+    @pytest.mark.parametrize(
+        "name", ["../../etc/passwd", "a\nb.png", "\u202egnp.exe", "x" * 5000, "", "a\0b"]
+    )
+    def test_names_are_only_told(self, narrow: Served, tmp_path: Path, name: str) -> None:
+        head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="'
+        body = head + name.encode().replace(b"\n", b"%0A") + b'"\r\n\r\n' + picture(1)
+        answer = narrow.client.post(
+            "/upload/",
+            content=body + b"\r\n--b--\r\n",
+            headers={"Content-Type": "multipart/form-data; boundary=b"},
+        )
+        assert answer.status_code in (200, 400, 422)
+        uploads = narrow.service.settings.uploads
+        kept = [path for path in uploads.rglob("*") if path.is_file()]
+        assert all(len(path.stem) == 64 and path.suffix == ".png" for path in kept)
+        assert alive(narrow)
+
+
+class TestBodies:
+    def test_one_that_says_that_it_is_too_large_is_refused_at_once(self, narrow: Served) -> None:
+        answer = narrow.client.post("/search/", content=b"x" * 100_001)
+        assert answer.status_code == 413
+        assert "--max-body" in answer.json()["detail"]
+
+    def test_one_that_does_not_say_how_large_it_is_is_cut_off(self, narrow: Served) -> None:
+        def endless() -> Iterator[bytes]:
+            yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+            for _ in range(150):
+                yield b"x" * 1000
+
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        answer = narrow.client.post("/search/", content=endless(), headers=headers)
+        assert answer.status_code == 413
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert alive(narrow)
+
+    @pytest.mark.parametrize("pause", [5.0, 0.1])
+    def test_a_client_that_drips_is_told_and_cut_off(self, narrow: Served, pause: float) -> None:
+        """One that stops, and one that never stops for long."""
+        with socket.create_connection(("127.0.0.1", narrow.port), timeout=10) as client:
+            client.sendall(
+                b"POST /search/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 90000\r\n"
+                b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+            )
+            client.settimeout(pause)
+            answer = b""
+            while not answer:
+                try:
+                    answer = client.recv(10_000)
+                except TimeoutError:
+                    client.sendall(b"x")
+        assert b" 408 " in answer.partition(b"\r\n")[0]
+        assert alive(narrow)
+
+    def test_clients_that_drip_hold_up_nobody(self, tmp_path: Path) -> None:
+        limits = Limits(requests=2, pause_seconds=20, body_seconds=20)
+        with serving(filled(tmp_path, limits=limits), ColourEncoder()) as served:
+            drips = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(8)]
+            for drip in drips:
+                drip.sendall(
+                    b"POST /search/ HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n"
+                    b"Content-Type: multipart/form-data; boundary=b\r\n\r\n-"
+                )
+            assert alive(served)
+            for drip in drips:
+                drip.close()
+
+    def test_a_head_that_drips_is_cut_off(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
+        with serving(filled(tmp_path), ColourEncoder()) as served:
+            for first in (b"", b"GET / HTTP/1.1\r\nHost"):
+                with socket.create_connection(("127.0.0.1", served.port), timeout=10) as client:
+                    client.sendall(first)
+                    with contextlib.suppress(ConnectionResetError):
+                        assert client.recv(100) == b""
+            assert alive(served)
+
+    def test_a_client_that_leaves_in_the_middle_is_no_error(self, narrow: Served) -> None:
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", narrow.port)) as client:
+                client.sendall(
+                    b"POST /search/ HTTP/1.1\r\nHost: a\r\nContent-Length: 90\r\n"
+                    b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b"
+                )
+        assert alive(narrow)
+        deadline = time.monotonic() + 10
+        while narrow.service.in_flight:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+class TestFullDisk:
+    def refused(self, served: Served) -> None:
+        answer = served.client.post("/upload/", files={"file": picture(70)})
+        assert (answer.status_code, answer.json()["detail"][:16]) == (507, "the disk is full")
+        answer = served.client.post(f"{IMAGES}/uploads", files={"files": picture(70)})
+        assert answer.status_code == 507
+        assert alive(served)
+
+    def test_uploads_are_refused_and_leave_nothing(
+        self, narrow: Served, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        uploads = narrow.service.settings.uploads
+        before = sorted(uploads.rglob("*"))
+        monkeypatch.setattr(kept, "_copy", full)
+        monkeypatch.setattr("shutil.copyfileobj", full)
+        self.refused(narrow)
+        assert [path for path in sorted(uploads.rglob("*")) if path.is_file()] == [
+            path for path in before if path.is_file()
+        ]
+        monkeypatch.undo()
+        assert narrow.client.post("/upload/", files={"file": picture(70)}).status_code == 200
+
+    def test_a_body_that_finds_no_room_on_its_way_is_told_so(
+        self, narrow: Served, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from starlette.datastructures import UploadFile
+
+        async def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(UploadFile, "write", full)
+        answer = narrow.client.post("/upload/", files={"file": picture(70)})
+        assert answer.status_code == 507
+
+
+def test_an_error_that_should_not_be_is_a_500_without_a_trace(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("secret words")
+
+    monkeypatch.setattr(served.service, "search", broken)
+    answer = served.client.post("/search/", files={"file": picture(0)})
+    assert answer.status_code == 500
+    assert answer.json()["type"] == "urn:imgsearch:problem:internal-error"
+    assert "secret" not in answer.text
+    assert "secret words" in caplog.text
+
+
+def test_the_documentation_calls_no_other_host(served: Served) -> None:
+    page = served.client.get("/docs")
+    assert "http://" not in page.text.replace(served.url, "")
+    assert "https://" not in page.text
+    for name in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png"):
+        assert f"/docs/{name}" in page.text
+        assert len(served.client.get(f"/docs/{name}").content) > 1000
+    policy = page.headers["content-security-policy"]
+    assert page.text.count("<script>") == policy.count("sha256-") > 0
+
+
+def test_metrics_tell_stages_batches_and_errors(served: Served) -> None:
+    assert alive(served)
+    served.client.get("/v1/collections/other")
+    text = served.client.get("/metrics").text
+    for words in (
+        'imgsearch_stage_seconds_count{stage="encode"}',
+        'imgsearch_stage_seconds_count{stage="search"}',
+        "imgsearch_batch_pictures_count",
+        "imgsearch_queue_depth 0.0",
+        'imgsearch_errors_total{kind="collection-not-found"}',
+        'route="/v1/collections/{collection}/search",status="200"',
+    ):
+        assert words in text
