@@ -1,11 +1,12 @@
 """A CPU's ingest, end to end, against what the same CPU could do.
 
-    python -m benchmarks.ingest_cpu FOLDER [--count 1000] [--rounds 3]
+    python -m benchmarks.ingest_cpu FOLDER [--model resnet50] [--count 1000] [--rounds 3]
 
-ResNet50 with seeded weights, in fp32, over the first pictures of FOLDER. In turn: imgsearch into a
-new store; the usual script (torch, torchvision's transforms, DataLoader with 0, 1 and as many
-workers as cores, its best counted); ONNX Runtime alone, on tensors that are ready; and the decoding
-alone. Also the peak memory of an ingest with efficientnet-lite0, of a tenth and of all pictures.
+The model in fp32, over the first pictures of FOLDER; resnet50 has seeded weights. In turn:
+imgsearch into a new store; the usual script, for resnet50 (torch, torchvision's transforms,
+DataLoader with 0, 1 and as many workers as cores, its best counted); ONNX Runtime alone, on
+tensors that are ready; and the decoding alone. Also the peak memory of an ingest with
+efficientnet-lite0, of a twentieth of the pictures and of all, mirrored where FOLDER has too few.
 """
 
 import argparse
@@ -25,12 +26,12 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from PIL import Image, ImageOps
 
 from benchmarks.common import bench_home, machine, seeded_resnet50
 from imgsearch import config, images
 from imgsearch.encoders import EncoderRequest, onnx_files, open_encoder
-from imgsearch.encoders.catalog import RESNET50
-from imgsearch.images import looks_like_a_picture
+from imgsearch.images import Preprocessing, looks_like_a_picture
 
 _USUAL = """
 import sys, numpy, torch, torchvision
@@ -76,6 +77,15 @@ sys.exit(os.waitstatus_to_exitcode(status))
 """
 
 
+def many_of(folder: Path, count: int, to: Path) -> Path:
+    """A folder of so many different pictures: those of `folder`, then their mirror images."""
+    files = pictures_of(folder, count, to)
+    for path in files[: count - len(files)]:
+        with Image.open(path) as image:
+            ImageOps.mirror(image.convert("RGB")).save(to / f"mirrored-{path.stem}.jpg")
+    return to
+
+
 def run(command: Sequence[str], **options: Any) -> tuple[float, float, str]:
     """Seconds and peak megabytes of a process of its own, and its output.
 
@@ -96,9 +106,9 @@ def by_imgsearch(folder: Path, place: Path, *model: str) -> tuple[float, float, 
     return seconds, megabytes, json.loads(out)
 
 
-def bare_decode(files: Sequence[Path]) -> float:
+def bare_decode(files: Sequence[Path], preprocessing: Preprocessing) -> float:
     def decode(path: Path) -> images.Pixels:
-        return images.decode(path.read_bytes(), RESNET50.preprocessing).pixels
+        return images.decode(path.read_bytes(), preprocessing).pixels
 
     started = time.perf_counter()
     with ThreadPoolExecutor(config.cpu_cores()) as pool:
@@ -107,9 +117,9 @@ def bare_decode(files: Sequence[Path]) -> float:
     return time.perf_counter() - started
 
 
-def bare_model(path: Path, files: Sequence[Path]) -> float:
+def bare_model(path: Path, files: Sequence[Path], preprocessing: Preprocessing) -> float:
     """ONNX Runtime as it comes, on batches of 32 that are ready."""
-    some = [images.decode(str(path), RESNET50.preprocessing).pixels for path in files[:32]]
+    some = [images.decode(str(path), preprocessing).pixels for path in files[:32]]
     batch = np.stack(some)
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
@@ -123,36 +133,37 @@ def bare_model(path: Path, files: Sequence[Path]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", choices=("resnet50", "efficientnet-lite0"), default="resnet50")
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--memory", type=int, default=3000, help="pictures for the peak memory")
+    parser.add_argument("--memory", type=int, default=6000, help="pictures for the peak memory")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary, bench_home(temporary):
         place = Path(temporary)
         os.environ["IMGSEARCH_DEVICE"] = "cpu"
-        weights = seeded_resnet50(place / "resnet50.pth")
-        encoder = open_encoder(EncoderRequest("resnet50", str(weights)))
+        resnet50 = options.model == "resnet50"
+        weights = str(seeded_resnet50(place / "resnet50.pth")) if resnet50 else None
+        encoder = open_encoder(EncoderRequest(options.model, weights))
         exported = onnx_files.find(encoder.stamp)
         assert exported
         files = pictures_of(options.folder, options.count, place / "pictures")
-        model = ("--model", "resnet50", "--weights", str(weights))
+        model = ("--model", options.model, *(("--weights", weights) if weights else ()))
+        counts = sorted({0, 1, config.cpu_cores()}) if weights else []
         times: dict[str, list[float]] = {}
-        best: int | None = None
         for number in range(options.rounds):
             seconds, _, report = by_imgsearch(place / "pictures", place, *model)
             times.setdefault("imgsearch", []).append(seconds)
             times.setdefault("imgsearch, without its start", []).append(report["seconds"])
-            for workers in sorted({0, 1, config.cpu_cores()}) if best is None else [best]:
+            for workers in counts:
                 command = [sys.executable, "-c", _USUAL, str(place / "pictures"), str(weights)]
                 usual = run([*command, str(workers)])[0]
                 times.setdefault(f"usual script, {workers} workers", []).append(usual)
-            best = min(
-                (statistics.median(each), int(name.split()[2]))
-                for name, each in times.items()
-                if name.startswith("usual")
-            )[1]
-            times.setdefault("bare model", []).append(bare_model(exported.path, files))
-            times.setdefault("bare decoding", []).append(bare_decode(files))
+            if weights:  # the later rounds are of its best
+                counts = [min(counts, key=lambda each: times[f"usual script, {each} workers"][0])]
+            times.setdefault("bare model", []).append(
+                bare_model(exported.path, files, encoder.preprocessing)
+            )
+            times.setdefault("bare decoding", []).append(bare_decode(files, encoder.preprocessing))
             print(f"round {number + 1}: {report.get('busy')}", flush=True)
         medians = {name: statistics.median(each) for name, each in times.items()}
         print(machine())
@@ -160,15 +171,18 @@ def main() -> None:
             print(f"{name}: {seconds:.1f} s, {len(files) / seconds:.1f} pictures a second")
         ours, inside = medians["imgsearch"], medians["imgsearch, without its start"]
         bound = medians["bare model"] + medians["bare decoding"]
-        print(f"against the usual script: {medians[f'usual script, {best} workers'] / ours:.2f}")
+        for workers in counts:
+            usual = medians[f"usual script, {workers} workers"]
+            print(f"against the usual script: {usual / ours:.2f}")
         print(f"against the bare model: {medians['bare model'] / inside:.2f}")
         print(f"against bare decoding + bare model: {bound / inside:.2f}")
         if options.memory:
             lite0 = ("--model", "efficientnet-lite0")
             open_encoder(EncoderRequest("efficientnet-lite0"))
-            for count in (options.memory // 10, options.memory):
+            pictures = many_of(options.folder, options.memory, place / "many")
+            for count in (options.memory // 20, options.memory):
                 limit = ("--limit", str(count))
-                peak = by_imgsearch(options.folder, place, *lite0, *limit)[1]
+                peak = by_imgsearch(pictures, place, *lite0, *limit)[1]
                 print(f"peak memory at {count:,} pictures: {peak:.0f} MB")
 
 
