@@ -1,0 +1,104 @@
+"""A GPU's ingest, end to end from picture files, against the bare forward on the same device.
+
+    python -m benchmarks.ingest_gpu FOLDER [--device cuda] [--count 20000] [--rounds 3]
+
+ResNet50 with seeded weights. In turn: imgsearch into a new embedded store, with the model loaded
+beforehand; and torch alone, the same network in the same format on a batch of the same shape that
+lies on the device already, one device after the other where there are several. FOLDER should hold
+enough pictures for ten seconds, as ends of a run count. Without a GPU it runs on the CPU, by torch:
+that shows that it works, and nothing of a GPU's speed.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.common import bench_home, machine, seeded_resnet50
+from imgsearch import config
+from imgsearch.encoders import Encoder
+from imgsearch.encoders.catalog import RESNET50
+from imgsearch.encoders.networks import fused, load_model
+from imgsearch.encoders.torch_runtime import open_torch_encoder, pick_devices
+from imgsearch.encoders.weights import WeightsFile, file_sha256
+from imgsearch.ingest import IngestOptions, IngestReport, ingest
+from imgsearch.stores import open_store
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_BARE_SECONDS = 5.0
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
+
+
+def bare_rate(weights: WeightsFile, device: torch.device, name: str, size: int) -> float:
+    """Pictures a second of the forward alone."""
+    network = fused(load_model(RESNET50, weights)).to(_DTYPES[name])
+    network = network.to(memory_format=torch.channels_last).to(device)
+    batch = torch.randn(size, 3, 224, 224).to(_DTYPES[name])
+    batch = batch.to(memory_format=torch.channels_last).to(device)
+    done = 0
+    with torch.inference_mode():
+        for _ in range(3):
+            network(batch)
+        synchronize(device)
+        started = time.perf_counter()
+        while time.perf_counter() - started < _BARE_SECONDS:
+            for _ in range(4):  # queued, so that the device never waits
+                network(batch)
+            synchronize(device)
+            done += 4 * size
+        return done / (time.perf_counter() - started)
+
+
+def by_imgsearch(encoder: Encoder, folder: Path, options: IngestOptions) -> IngestReport:
+    with tempfile.TemporaryDirectory() as place, open_store(place) as store:
+        return ingest(
+            [str(folder)], store, "images", options=options, encoder_opener=lambda *_: encoder
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--count", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, help="by default what suits the device")
+    parser.add_argument("--workers", type=int, default=config.default_workers())
+    options = parser.parse_args()
+    devices = pick_devices(options.device)
+    with tempfile.TemporaryDirectory() as temporary, bench_home(temporary):
+        path = seeded_resnet50(Path(temporary) / "resnet50.pth")
+        weights = WeightsFile(path, file_sha256(path), str(path))
+        encoder = open_torch_encoder(RESNET50, weights, options.device, print)
+        size = options.batch_size or encoder.batch_size
+        for _ in range(2 * encoder.concurrency):  # what is done once
+            encoder.encode(np.zeros((size, 224, 224, 3), dtype=np.uint8))
+        how = IngestOptions(batch_size=size, workers=options.workers, limit=options.count)
+        ours, bare = [], []
+        for number in range(options.rounds):
+            report = by_imgsearch(encoder, options.folder, how)
+            ours.append(report.images_per_second)
+            name = encoder.compute_type.partition(",")[0]
+            bare.append(sum(bare_rate(weights, device, name, size) for device in devices))
+            print(f"round {number + 1}: {report.busy}, the limit was {report.limit}", flush=True)
+        print(machine())
+        print(
+            f"{encoder.device} in {encoder.compute_type}, batches of {size}, {report.indexed:,} new"
+        )
+        print(f"imgsearch: {statistics.median(ours):,.1f} pictures a second")
+        print(f"bare forward: {statistics.median(bare):,.1f} pictures a second")
+        print(f"against the bare forward: {statistics.median(ours) / statistics.median(bare):.2f}")
+        if devices[0].type == "cpu":
+            print("on the CPU: a trial of this script, no figure for a GPU")
+
+
+if __name__ == "__main__":
+    main()
