@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import count, islice, repeat
+from typing import TypeVar
 
 import numpy as np
 
@@ -27,6 +28,8 @@ from imgsearch.records import ImageRecord, Stamp
 from imgsearch.sources import Candidate, ScanLog, Sources, resolve, scan
 from imgsearch.stores import Collection, is_server
 from imgsearch.stores.scratch import scratch_collection
+
+T = TypeVar("T")
 
 # As many as an ingest writes at once.
 _WRITE_ROWS = 512
@@ -46,7 +49,8 @@ class BenchOptions:
     store: str | None = None
     seconds: float = 2.0
     limit: int = 500
-    batch_size: int = config.DEFAULT_BATCH_SIZE
+    batch_size: int | None = None
+    """None is what suits the encoder."""
     workers: int = field(default_factory=config.default_workers)
     max_pixels: int = config.DEFAULT_MAX_PIXELS
     store_timeout: float = config.READER_STORE_TIMEOUT
@@ -156,7 +160,13 @@ class _Run:
             "encode": self._encode(encoder).cost,
             "write": self._write(encoder.stamp).cost,
         }
-        return Choice(encoder.stamp.model, encoder.device, encoder.runtime, {**costs, **own})
+        return Choice(
+            encoder.stamp.model,
+            encoder.compute_type,
+            encoder.device,
+            encoder.runtime,
+            {**costs, **own},
+        )
 
     def _measure(self, stage: StageName, how: str, steps: Iterable[int]) -> Rate:
         """Take steps, each of so many pictures, until the time is up; at least one."""
@@ -236,18 +246,22 @@ class _Run:
         return self._decoded[preprocessing]
 
     def _encode(self, encoder: Encoder) -> Rate:
-        size = self._options.batch_size
+        size = self._options.batch_size or encoder.batch_size
         decoded = (self._pixels(path, encoder.preprocessing) for path in self._rounds())
         batch = np.stack(list(islice((each for each in decoded if each is not None), size)))
-        encoder.encode(batch)  # the first opens the model
 
-        def work() -> Iterator[int]:
-            while True:
-                encoder.encode(batch)
-                yield size
+        def take(_: None) -> int:
+            return len(encoder.encode(batch))
 
-        how = f"{encoder.stamp.model} by {encoder.runtime} on {encoder.device}, batches of {size}"
-        return self._measure("encode", how, work())
+        take(None)  # the first opens the model
+        how = f"{encoder.stamp.model} by {encoder.runtime} on {encoder.device}"
+        how += f" in {encoder.compute_type}, batches of {size}"
+        at_once = encoder.concurrency
+        with (
+            ThreadPoolExecutor(at_once, "imgsearch-encode") as pool,
+            contextlib.closing(_mapped(pool, take, repeat(None), at_once)) as steps,
+        ):
+            return self._measure("encode", how, steps)
 
     def _write(self, stamp: Stamp) -> Rate:
         """An ingest's rate is that of the last place: of the server, if one was named."""
@@ -285,7 +299,7 @@ class _Run:
 
     def _in_pool(self, take: Callable[[str], int], paths: Iterable[str]) -> Generator[int]:
         # Not more ahead than needed to keep all threads at work: they finish after the time is up.
-        yield from map_ahead(self._pool, take, paths, ahead=2 * self._options.workers)
+        return _mapped(self._pool, take, paths, 2 * self._options.workers)
 
     def _rounds(self) -> Iterator[str]:
         """The sample's pictures over and over, without those that turned out to be unusable."""
@@ -298,6 +312,13 @@ class _Run:
         except ImageError as error:
             self._report.unusable[path] = str(error)
             return None
+
+
+def _mapped(
+    pool: ThreadPoolExecutor, take: Callable[[T], int], items: Iterable[T], ahead: int
+) -> Generator[int]:
+    """`map_ahead`, to be closed when the time is up."""
+    yield from map_ahead(pool, take, items, ahead)
 
 
 def _record(number: int) -> ImageRecord:

@@ -46,13 +46,14 @@ class Choice:
     """What an ingest would come to with one model on one device; `costs` are seconds a picture."""
 
     model: str
+    compute_type: str
     device: str
     runtime: str
     costs: Mapping[StageName, float]
 
     @property
     def name(self) -> str:
-        return f"{self.model} on {self.device}"
+        return f"{self.model} on {self.device} in {self.compute_type}"
 
     @property
     def limit(self) -> StageName:
@@ -70,6 +71,7 @@ class Choice:
     def to_dict(self) -> dict[str, Any]:
         return {
             "model": self.model,
+            "compute_type": self.compute_type,
             "device": self.device,
             "runtime": self.runtime,
             "images_per_second": round(1 / self.cost, 2),

@@ -15,6 +15,7 @@ from imgsearch import bench as bench_module
 from imgsearch.bench import BenchOptions, bench
 from imgsearch.bench_report import BenchReport, Choice, Rate
 from imgsearch.encoders import EncoderRequest, weights
+from imgsearch.encoders.base import Vectors
 from imgsearch.errors import (
     DeviceMemoryError,
     ExportError,
@@ -24,6 +25,7 @@ from imgsearch.errors import (
     UsageError,
 )
 from imgsearch.events import Event, Stage
+from imgsearch.images import Pixels
 from imgsearch.records import Stamp
 from imgsearch.sources import scan
 from imgsearch.stores import open_store
@@ -67,7 +69,7 @@ class TestStages:
         assert [rate.stage for rate in report.rates] == STAGES
         assert [rate.pictures for rate in report.rates] == [6, 6, 12, 12, 12 * 32, 12 * 512]
         assert (report.found, report.complete, report.sample) == (6, True, 6)
-        assert [choice.name for choice in report.choices] == ["colours on none"]
+        assert [choice.name for choice in report.choices] == ["colours on none in fp32"]
         assert set(report.choices[0].costs) == set(STAGES)
         assert report.not_measured == report.unusable == {}
         assert not report.interrupted
@@ -111,7 +113,30 @@ class TestStages:
         assert set(encoder.batches) == {20}
 
 
+class Two(ColourEncoder):
+    """Keeps each batch waiting until there is another beside it, except the first of all."""
+
+    concurrency = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most = 0
+        self._meeting = threading.Barrier(2)
+
+    def encode(self, pixels: Pixels) -> Vectors:
+        if self.batches and not self.most:
+            self._meeting.wait(30)
+            self.most = 2
+        return super().encode(pixels)
+
+
 class TestModels:
+    def test_as_many_batches_are_in_flight_as_the_encoder_wants(self, shop: Path) -> None:
+        encoder = Two()
+        report = bench([str(shop)], options(), encoder_opener=encoder.open)
+        assert report.choices
+        assert encoder.most == 2
+
     def test_only_those_here_are_measured_unless_named(
         self, shop: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -232,7 +257,7 @@ class TestInterruption:
 
 def choice(device: str = "cpu", **costs: float) -> Choice:
     stages: Any = {"scan": 0.0, "read": 0.001, "decode": 0.004, "encode": 0.02, "write": 0.0}
-    return Choice("resnet50", device, "a runtime", stages | costs)
+    return Choice("resnet50", "fp32", device, "a runtime", stages | costs)
 
 
 class TestForecast:
@@ -250,10 +275,10 @@ class TestForecast:
         gpu = choice("cuda:0", encode=0.0005)
         report = BenchReport("a CPU", 2, choices=[choice(), gpu])
         assert report.advice() == [
-            "resnet50 on cpu: the model is the limit, 80% of the work: a faster device or a "
-            "lighter model would help; resnet50 on cuda:0 would be 5.0 times as fast.",
-            "resnet50 on cuda:0: decode is the limit, 73% of the work: more cores would help, or "
-            "smaller pictures.",
+            "resnet50 on cpu in fp32: the model is the limit, 80% of the work: a faster device or "
+            "a lighter model would help; resnet50 on cuda:0 in fp32 would be 5.0 times as fast.",
+            "resnet50 on cuda:0 in fp32: decode is the limit, 73% of the work: more cores would "
+            "help, or smaller pictures.",
         ]
 
     def test_a_rate_is_told_both_ways(self) -> None:
@@ -276,7 +301,7 @@ class TestCommand:
         assert shown.code == 0
         assert shown.out.startswith("at least 2 pictures, 2 read; ")
         assert "unusable" in shown.out
-        assert "efficientnet-lite0 on cpu" in shown.out
+        assert "efficientnet-lite0 on cpu in fp32" in shown.out
         assert "not measured: resnet50" in shown.out
         assert "decode, 2 threads" in shown.err
 

@@ -62,9 +62,14 @@ def bench(
         ),
     ] = 500,
     batch_size: Annotated[
-        int,
-        typer.Option(metavar="N", min=1, help="Pictures that the model takes at once."),
-    ] = config.DEFAULT_BATCH_SIZE,
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Pictures that the model takes at once. By default what suits the device.",
+            show_default=False,
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
