@@ -341,3 +341,10 @@ def test_metrics_tell_stages_batches_and_errors(served: Served) -> None:
         'route="/v1/collections/{collection}/search",status="200"',
     ):
         assert words in text
+
+
+def test_pictures_that_were_given_out_leave_room_for_the_next(tmp_path: Path) -> None:
+    settings = filled(tmp_path, 1, limits=Limits(requests=2))
+    with serving(settings, ColourEncoder()) as narrow:
+        (record,) = narrow.client.get(f"{IMAGES}/records").json()["records"]
+        assert [narrow.client.get(record["image"]).status_code for _ in range(4)] == [200] * 4

@@ -72,8 +72,11 @@ class _Visit:
         self._inside = False
 
     def enter(self) -> Response | None:
-        """Take the place, or say why there is none."""
-        if not self._counts:
+        """Take the place, once, or say why there is none.
+
+        An answer that is streamed listens for its client, as if there were a body yet to come.
+        """
+        if not self._counts or self._inside:
             return None
         service = self._service
         if service.state != "ready":
