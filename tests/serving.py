@@ -49,7 +49,9 @@ def serving(
     thread.start()
     with socket:
         try:
-            with httpx.Client(base_url=url, timeout=30) as client:
+            # As many connections as threads may want at once.
+            limits = httpx.Limits(max_connections=None)
+            with httpx.Client(base_url=url, timeout=30, limits=limits) as client:
                 if wait:
                     wait_until_ready(client)
                 yield Served(service, client, url, port)

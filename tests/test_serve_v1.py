@@ -124,6 +124,21 @@ class TestSearch:
         assert "imgsearch ingest" in detail
         assert str(served.service.settings.store) not in detail
 
+    def test_words_are_looked_for_alone_and_beside_a_picture(
+        self, own: Served, tmp_path: Path
+    ) -> None:
+        shoe = own.client.post(
+            "/upload/", files={"file": picture(60)}, data={"description": "A blue shoe"}
+        ).json()
+        url = f"{IMAGES}/records/{id_of(tmp_path / 'shop' / '2.png')}"
+        own.client.patch(url, json={"description": "red shoes, and a hat"})
+        assert [hit["id"] for hit in search(own, text="blue")] == [shoe["id"]]
+        found = search(own, picture(2), text="hat", k=3)
+        assert found[0]["metadata"]["number"] == 2
+        assert found[0]["score"] == pytest.approx(1, abs=1e-5)
+        assert found[0]["text_score"] > 0
+        assert found[1]["text_score"] is None
+
     def test_what_another_process_ingests_is_found_at_once(
         self, own: Served, tmp_path: Path
     ) -> None:

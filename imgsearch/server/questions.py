@@ -16,12 +16,13 @@ class Question:
     """What to search for, and how.
 
     Of several `pictures` (the bytes of files) and `records` (ids), what they have in common is
-    searched for. `region` is a part of each picture. `where` are texts such as `year>=2012`; all
-    must hold.
+    searched for. `text` are words to look for in the metadata, beside them or alone. `region` is a
+    part of each picture. `where` are texts such as `year>=2012`; all must hold.
     """
 
     pictures: Sequence[bytes] = ()
     records: Sequence[str] = ()
+    text: str = ""
     region: Region | None = None
     k: int = 10
     offset: int = 0

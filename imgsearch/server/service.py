@@ -5,6 +5,7 @@ import hashlib
 import heapq
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import BinaryIO, Literal, TypeVar
 
 import numpy as np
@@ -149,6 +150,8 @@ class Service:
         return Answer(index.name, model, seconds, hits[question.offset :])
 
     async def _find(self, index: ImageIndex, question: Question) -> tuple[str, list[Hit]]:
+        if not question.pictures and not question.records:
+            return await self._search(index, question, index.search)
         encoder = await run(self._pools.store, _model_of, index)
         vectors: list[Vectors] = []
         digests: list[str] = []
@@ -160,21 +163,31 @@ class Service:
                 await self._encoding.vectors(question.pictures, encoder, question.region)
             )
             digests += [hashlib.sha256(each).hexdigest() for each in question.pictures]
-        vector = mean(np.concatenate(vectors))
+        by_vector = partial(
+            index.search_vector,
+            mean(np.concatenate(vectors)),
+            stamp=encoder.stamp,
+            without=digests if question.exclude_self else (),
+        )
+        return await self._search(index, question, by_vector)
 
-        def find() -> list[Hit]:
+    async def _search(
+        self, index: ImageIndex, question: Question, search: Callable[..., list[Hit]]
+    ) -> tuple[str, list[Hit]]:
+        """The model's name, and hits by what the pictures and words have in common."""
+
+        def find() -> tuple[str, list[Hit]]:
             with self.metrics.stage("search"):
-                return index.search_vector(
-                    vector,
-                    stamp=encoder.stamp,
+                hits = search(
+                    text=question.text,
                     k=question.offset + question.k,
                     where=question.where,
                     min_score=question.min_score,
                     collapse=not question.copies,
-                    without=digests if question.exclude_self else (),
                 )
+            return index.collection.stamp.model, hits
 
-        return encoder.stamp.model, await run(self._pools.store, find)
+        return await run(self._pools.store, find)
 
     # Records and their pictures.
 
@@ -296,8 +309,8 @@ class Service:
 
 
 def _check(question: Question) -> None:
-    if not question.pictures and not question.records:
-        raise UsageError("nothing to search for: give a picture, or the id of a record")
+    if not (question.pictures or question.records or question.text.strip()):
+        raise UsageError("nothing to search for: give a picture, the id of a record, or words")
     if len(question.pictures) + len(question.records) > MAX_PICTURES:
         raise UsageError(f"at most {MAX_PICTURES} pictures can be searched for together")
     if question.offset + question.k > MAX_DEPTH:

@@ -59,13 +59,21 @@ class SearchHit(Record):
     model_config = ConfigDict(title="Hit")
 
     rank: int = Field(examples=[1])
-    score: float = Field(description="The cosine similarity, 1 for equal.", examples=[0.93])
+    score: float = Field(
+        description="The cosine similarity, 1 for equal; of words alone, their relevance.",
+        examples=[0.93],
+    )
+    text_score: float | None = Field(
+        None, description="The relevance of words that were asked for (BM25)."
+    )
     copies: int = Field(description="How many records hold this very content.", examples=[1])
 
     @classmethod
     def of_hit(cls, hit: Hit, collection: str, *, show_path: bool) -> Self:
         fields = _record_fields(hit.record, collection, show_path=show_path)
-        return cls(rank=hit.rank, score=hit.score, copies=hit.copies, **fields)
+        return cls(
+            rank=hit.rank, score=hit.score, text_score=hit.text_score, copies=hit.copies, **fields
+        )
 
 
 class SearchAnswer(BaseModel):

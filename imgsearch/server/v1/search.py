@@ -25,6 +25,14 @@ async def search(
         list[Text] | None,
         Form(max_length=MAX_PICTURES, description="Ids of records to search with, likewise."),
     ] = None,
+    text: Annotated[
+        Text,
+        Form(
+            max_length=1000,
+            description="Words to look for in the metadata, beside a picture or alone.",
+            examples=["red summer"],
+        ),
+    ] = "",
     region: Annotated[
         str | None,
         Form(
@@ -52,10 +60,14 @@ async def search(
         bool, Form(description="Leave out the pictures themselves and their exact copies.")
     ] = False,
 ) -> SearchAnswer:
-    """Find the pictures that look like one, or several. Nothing of the question is kept."""
+    """Find the pictures that look like one, or several, or of which words tell.
+
+    Nothing of the question is kept.
+    """
     question = Question(
         pictures=[await each.read() for each in image or ()],
         records=record or (),
+        text=text,
         region=_region(region) if region else None,
         k=k,
         offset=offset,

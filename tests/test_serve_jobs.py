@@ -1,0 +1,216 @@
+"""Uploads as jobs: zips, hostile ones too, progress, cancelling, and going on after a stop."""
+
+import io
+import json
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imgsearch.server.settings import ArchiveLimits
+from tests.fakes import ColourEncoder
+from tests.serving import Served, filled, picture, serving
+
+UPLOADS = "/v1/collections/images/uploads"
+LIMITS = ArchiveLimits(files=20, total=200_000, ratio=50)
+
+
+@pytest.fixture
+def encoder() -> ColourEncoder:
+    return ColourEncoder()
+
+
+@pytest.fixture
+def served(tmp_path: Path, encoder: ColourEncoder) -> Iterator[Served]:
+    with serving(filled(tmp_path, archives=LIMITS), encoder) as served:
+        yield served
+
+
+def zipped(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def submit(served: Served, *files: tuple[str, bytes], **fields: str) -> dict[str, Any]:
+    answer = served.client.post(UPLOADS, files=[("files", each) for each in files], data=fields)
+    assert answer.status_code == 202, answer.text
+    job: dict[str, Any] = answer.json()
+    assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
+    return job
+
+
+def ended(served: Served, job: dict[str, Any]) -> dict[str, Any]:
+    deadline = time.monotonic() + 30
+    while job["state"] in ("queued", "running"):
+        assert time.monotonic() < deadline, job
+        time.sleep(0.02)
+        job = served.client.get(f"/v1/jobs/{job['id']}").json()
+    return job
+
+
+def report(served: Served, job: dict[str, Any]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in served.client.get(job["report"]).text.splitlines()]
+
+
+def count(served: Served) -> int:
+    return int(served.client.get("/v1/collections/images").json()["images"])
+
+
+class TestReport:
+    def test_every_file_has_an_outcome(self, served: Served) -> None:
+        archive = zipped(
+            {
+                "a/1.png": picture(31),
+                "../../escape.png": picture(32),
+                "b/same.png": picture(31),
+                "text.txt": b"no picture",
+                "a/": b"",
+            }
+        )
+        job = submit(served, ("one.png", picture(30)), ("more.zip", archive), description="spring")
+        job = ended(served, job)
+        assert (job["state"], job["found"], job["finished"], job["rejected"]) == ("done", 5, 5, 1)
+        lines = {line["name"]: line for line in report(served, job)}
+        assert lines.keys() == {
+            "one.png", "a/1.png", "../../escape.png", "b/same.png", "text.txt",
+        }  # fmt: skip
+        assert lines["text.txt"]["reason"] == "not a picture of any known format"
+        assert lines["a/1.png"]["id"] == lines["b/same.png"]["id"]
+        assert count(served) == 8 + 3
+        record = f"/v1/collections/images/records/{lines['one.png']['id']}"
+        assert served.client.get(record).json()["metadata"] == {"description": "spring"}
+
+    def test_files_lie_by_content_inside_the_data_directory(
+        self, served: Served, tmp_path: Path
+    ) -> None:
+        ended(served, submit(served, ("x.zip", zipped({"../../up.png": picture(33)}))))
+        outside = list(tmp_path.parent.rglob("up.png"))
+        assert not outside
+        (kept,) = (tmp_path / "home" / "uploads").rglob("*.png")
+        assert kept.read_bytes() == picture(33)
+
+    def test_the_same_again_indexes_nothing_twice(self, served: Served) -> None:
+        archive = ("x.zip", zipped({"a.png": picture(31)}))
+        ended(served, submit(served, archive))
+        again = ended(served, submit(served, archive))
+        assert again["state"] == "done"
+        assert count(served) == 9
+
+    def test_jobs_are_listed_the_newest_first(self, served: Served) -> None:
+        jobs = [ended(served, submit(served, ("a.png", picture(40 + n)))) for n in range(2)]
+        listed = served.client.get("/v1/jobs").json()
+        assert [job["id"] for job in listed] == [job["id"] for job in reversed(jobs)]
+
+    def test_an_unknown_job_is_a_404(self, served: Served) -> None:
+        for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/report")):
+            answer = served.client.request(method, f"/v1/jobs/none{path}")
+            assert answer.status_code == 404
+
+
+def lying(size: int) -> bytes:
+    """A zip whose directory says that its file is smaller than it is."""
+    whole = bytearray(zipped({"a.png": b"\0" * size}))
+    at = whole.rindex(b"PK\1\2") + 24
+    whole[at : at + 4] = (100).to_bytes(4, "little")
+    return bytes(whole)
+
+
+def encrypted() -> bytes:
+    whole = bytearray(zipped({"a.png": picture(1)}))
+    whole[whole.rindex(b"PK\1\2") + 8] |= 1
+    whole[6] |= 1
+    return bytes(whole)
+
+
+class TestHostileArchives:
+    @pytest.mark.parametrize(
+        ("archive", "words"),
+        [
+            (zipped({f"{number}.png": b"" for number in range(21)}), "more than 20"),
+            (zipped({"a": b"\0" * 200_001}, zipfile.ZIP_STORED), "more than 200,000 bytes"),
+            (zipped({"a": b"\0" * 190_000}), "bomb"),
+            (zipped({"a.png": picture(1)})[:-30], "cut off"),
+            (b"PK\3\4 and no more", "no directory"),
+        ],
+    )
+    def test_they_are_refused_before_anything_is_unpacked(
+        self, served: Served, tmp_path: Path, archive: bytes, words: str
+    ) -> None:
+        answer = served.client.post(UPLOADS, files={"files": ("a.zip", archive)})
+        assert (answer.status_code, answer.json()["type"][-17:]) == (422, ":unusable-archive")
+        assert words in answer.json()["detail"]
+        assert not list((tmp_path / "home" / "jobs").glob("*"))
+
+    @pytest.mark.parametrize("archive", [lying(20_000), encrypted()])
+    def test_a_file_that_cannot_be_unpacked_is_rejected_with_the_reason(
+        self, served: Served, archive: bytes
+    ) -> None:
+        job = ended(served, submit(served, ("a.zip", archive), ("b.png", picture(35))))
+        assert (job["state"], job["rejected"]) == ("done", 1)
+        assert count(served) == 9
+
+    def test_a_zip_in_a_zip_is_no_picture(self, served: Served) -> None:
+        inner = zipped({"a.png": picture(1)})
+        job = ended(served, submit(served, ("a.zip", zipped({"inner.zip": inner}))))
+        assert (job["state"], job["rejected"]) == ("done", 1)
+
+
+class TestStopping:
+    @pytest.fixture
+    def slow(self, encoder: ColourEncoder) -> threading.Event:
+        """The model waits until the event is set."""
+        encoder.gate = threading.Event()
+        return encoder.gate
+
+    def archive(self) -> tuple[str, bytes]:
+        return "a.zip", zipped({f"{number}.png": picture(100 + number) for number in range(20)})
+
+    def test_a_cancelled_job_ends_and_the_next_one_runs(
+        self, served: Served, slow: threading.Event
+    ) -> None:
+        first, second = (submit(served, self.archive()) for _ in range(2))
+        third = submit(served, ("one.png", picture(60)))
+        assert served.client.delete(f"/v1/jobs/{second['id']}").json()["state"] == "cancelled"
+        served.client.delete(f"/v1/jobs/{first['id']}")
+        slow.set()
+        assert ended(served, first)["state"] == "cancelled"
+        assert ended(served, third)["state"] == "done"
+        assert served.client.get(f"/v1/jobs/{second['id']}").json()["finished"] == 0
+
+    def test_so_many_may_wait_and_no_more(self, served: Served, slow: threading.Event) -> None:
+        answers = [
+            served.client.post(UPLOADS, files={"files": picture(70)}).status_code for _ in range(20)
+        ]
+        assert set(answers) == {202, 429}
+        slow.set()
+
+    def test_a_job_that_a_stop_interrupts_goes_on_at_the_next_start(self, tmp_path: Path) -> None:
+        settings = filled(tmp_path, archives=LIMITS)
+        encoder = ColourEncoder()
+        encoder.gate = threading.Event()
+        with serving(settings, encoder) as served:
+            job = submit(served, self.archive(), description="kept")
+            waiting = submit(served, ("one.png", picture(61)))
+            # It is in the middle of the first batch when the service is told to stop.
+            deadline = time.monotonic() + 30
+            while served.client.get(f"/v1/jobs/{job['id']}").json()["state"] != "running":
+                assert time.monotonic() < deadline
+            threading.Timer(0.3, encoder.gate.set).start()
+        with serving(settings, ColourEncoder()) as served:
+            assert ended(served, job)["state"] == "done"
+            assert ended(served, waiting)["state"] == "done"
+            assert count(served) == 8 + 20 + 1
+            found = served.client.get(
+                "/v1/collections/images/records", params={"where": "description=kept"}
+            )
+            assert len(found.json()["records"]) == 20
+        with serving(settings, ColourEncoder()) as served:
+            assert [job["state"] for job in served.client.get("/v1/jobs").json()] == ["done"] * 2
+        assert not list((tmp_path / "home" / "jobs").rglob("files"))

@@ -1,0 +1,72 @@
+"""The OpenAPI description is what the service does: made-up requests get described answers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from imgsearch.server.app import create_app
+from imgsearch.server.service import Service
+from imgsearch.server.settings import Settings
+from tests.fakes import ColourEncoder
+from tests.serving import Served, filled, serving
+
+DESCRIPTION = create_app(Service(Settings())).openapi()
+OPERATIONS = [
+    (path, method) for path, operations in DESCRIPTION["paths"].items() for method in operations
+]
+CHECKS = [
+    not_a_server_error,
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serving(filled(tmp_path_factory.mktemp("described")), ColourEncoder()) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def described(served: Served) -> Any:
+    return schemathesis.openapi.from_dict(served.client.get("/openapi.json").json())
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_what_it_answers_is_what_it_describes(
+    served: Served, described: Any, path: str, method: str
+) -> None:
+    @given(case=described[path][method].as_strategy())
+    @settings(
+        max_examples=20,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    def check(case: Any) -> None:
+        case.call_and_validate(base_url=served.url, checks=CHECKS)
+
+    check()
+    assert served.client.get("/readyz").status_code == 200
+
+
+def test_everything_is_described_with_examples() -> None:
+    for path, operations in DESCRIPTION["paths"].items():
+        for method, operation in operations.items():
+            assert operation["description"] if path != "/" else operation, (method, path)
+            assert operation["responses"]["429"], (method, path)
+    for name in ("Record", "SearchHit", "SearchAnswer", "Collection", "IngestJob"):
+        properties = DESCRIPTION["components"]["schemas"][name]["properties"]
+        assert any("examples" in each for each in properties.values()), name
