@@ -185,6 +185,8 @@ class Service:
                     min_score=question.min_score,
                     collapse=not question.copies,
                 )
+            if not hits:
+                _check_loaded(index, question)
             return index.collection.stamp.model, hits
 
         return await run(self._pools.store, find)
@@ -315,6 +317,16 @@ def _check(question: Question) -> None:
         raise UsageError(f"at most {MAX_PICTURES} pictures can be searched for together")
     if question.offset + question.k > MAX_DEPTH:
         raise UsageError(f"offset + k: at most {MAX_DEPTH:,} hits can be paged through")
+
+
+def _check_loaded(index: ImageIndex, question: Question) -> None:
+    """A server that has just come back finds nothing until its index is loaded: that is no answer.
+
+    Raises StoreError where something must have been found.
+    """
+    narrowed = question.where or question.min_score is not None or question.exclude_self
+    if not (narrowed or question.text) and index.count():
+        raise StoreError(f"the store is still loading the index of {index.name}; try again")
 
 
 def _model_of(index: ImageIndex) -> Encoder:
