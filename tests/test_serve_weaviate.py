@@ -30,6 +30,9 @@ def test_while_it_is_away_it_is_503_and_then_it_works_again(
     with own_server() as cluster:
         with open_store(cluster.url) as store:
             ingest([str(tmp_path / "shop")], store, "images", encoder_opener=ColourEncoder().open)
+        # What a server that is killed loses of its index is another matter: all of it is on disk.
+        cluster.nodes[0].stop()
+        cluster.nodes[0].start()
         settings = replace(settings, store=cluster.url, store_timeout=0.5)
         with serving(settings, ColourEncoder()) as served:
             ended = threading.Event()

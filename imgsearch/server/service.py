@@ -326,7 +326,10 @@ def _check_loaded(index: ImageIndex, question: Question) -> None:
     """
     narrowed = question.where or question.min_score is not None or question.exclude_self
     if not (narrowed or question.text) and index.count():
-        raise StoreError(f"the store is still loading the index of {index.name}; try again")
+        raise StoreError(
+            f"collection {index.name} has records, but its index finds none: the store is still "
+            "loading it; if that lasts, ingest the pictures anew"
+        )
 
 
 def _model_of(index: ImageIndex) -> Encoder:
