@@ -6,7 +6,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imgsearch.server.guards.bodies import Body, BrokenOffError, too_large
+from imgsearch.server.guards.bodies import Body, BrokenOffError, drain, too_large
 from imgsearch.server.problems import RETRY_SECONDS, problem
 from imgsearch.server.service import Service
 
@@ -52,6 +52,8 @@ class Admission:
                 visit.leave()
             refusal = body.refusal
         if refusal is not None:
+            if refusal.status_code == 413:
+                await drain(receive)
             await refusal(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:

@@ -1,6 +1,7 @@
 """How much a request may send, and how long that may take; checked while it arrives."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 from starlette.responses import Response
@@ -11,6 +12,7 @@ from imgsearch.server.settings import Limits
 
 # Whoever was refused may still be sending: the connection is of no more use.
 _CLOSE = {"Connection": "close"}
+_DRAIN_SECONDS = 2.0
 
 
 def too_large(limits: Limits) -> Response:
@@ -24,6 +26,17 @@ def _too_slow(limits: Limits) -> Response:
         f"{limits.pause_seconds:g} s"
     )
     return problem(408, "too-slow", detail, _CLOSE)
+
+
+async def drain(receive: Receive) -> None:
+    """Let a client that was refused finish sending, for a while.
+
+    If its connection were closed under its hands, it would never read why.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while (await receive()).get("more_body", False):
+                pass
 
 
 class BrokenOffError(Exception):
