@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar, cast, get_args
 
 import numpy as np
 
 from imgsearch import config
-from imgsearch.encoders import Encoder, EncoderRequest, last_used_encoder, open_encoder
+from imgsearch.encoders import Encoder, EncoderRequest, Precision, last_used_encoder, open_encoder
 from imgsearch.encoders.base import Vectors
 from imgsearch.errors import (
     ImageError,
@@ -79,6 +79,7 @@ class ImageIndex:
         model: str | None = None,
         weights: str | None = None,
         device: str | None = None,
+        precision: Precision | None = None,
         max_pixels: int = config.DEFAULT_MAX_PIXELS,
         timeout: float = config.DEFAULT_STORE_TIMEOUT,
         listener: Listener = ignore,
@@ -86,11 +87,11 @@ class ImageIndex:
     ) -> None:
         """What is left out comes from the IMGSEARCH_* variables, or is the default.
 
-        `store` is a URL or a folder, or an open store, which the caller closes. `model` and
-        `weights` are for a collection that is yet to be made: another one knows its own. A search
-        runs the model on the CPU unless `device` says otherwise. `max_pixels` are width x height of
-        a picture; `timeout` is how many seconds to wait for a store that goes away or is another
-        writer's. Raises UsageError for a name that no collection can have.
+        `store` is a URL or a folder, or an open store, which the caller closes. `model`, `weights`
+        and `precision` are for a collection that is yet to be made: another one knows its own. A
+        search runs the model on the CPU unless `device` says otherwise. `max_pixels` are width x
+        height of a picture; `timeout` is how many seconds to wait for a store that goes away or is
+        another writer's. Raises UsageError for a name that no collection can have.
         """
         name = config.setting(collection, config.ENV_COLLECTION, config.DEFAULT_COLLECTION)
         self._name = check_name(name)
@@ -105,6 +106,7 @@ class ImageIndex:
             config.setting(model, config.ENV_MODEL, config.DEFAULT_MODEL),
             weights,
             config.setting(device, config.ENV_DEVICE, config.DEFAULT_DEVICE),
+            _precision(precision),
         )
         self._max_pixels = max_pixels
         self._timeout = timeout
@@ -485,6 +487,15 @@ class ImageIndex:
     def exists(self) -> bool:
         """Whether there is a collection of this name."""
         return self._name in self.store.names()
+
+
+def _precision(given: Precision | None) -> Precision | None:
+    value = config.setting(given, config.ENV_PRECISION, "")
+    if value not in ("", *get_args(Precision)):
+        raise UsageError(
+            f"{config.ENV_PRECISION}={value}: must be {' or '.join(get_args(Precision))}"
+        )
+    return cast(Precision, value) if value else None
 
 
 def _sources(picture: AnyPicture | Sequence[AnyPicture]) -> list[Source]:

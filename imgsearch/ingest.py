@@ -16,15 +16,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import numpy as np
 
 from imgsearch import config, images, metadata
-from imgsearch.encoders import Encoder, EncoderRequest, check_request, open_encoder
+from imgsearch.encoders import Encoder, EncoderRequest, check_device, check_request, open_encoder
 from imgsearch.encoders.base import Vectors
 from imgsearch.errors import (
+    CollectionMismatchError,
     DeviceMemoryError,
     ImageError,
     MetadataError,
@@ -36,6 +37,7 @@ from imgsearch.images import Fingerprint, Picture
 from imgsearch.metadata import MetadataReport, MetadataTable
 from imgsearch.pipeline import map_ahead, prefetched
 from imgsearch.records import FieldType, ImageRecord, Metadata, Stamp, path_to_uri
+from imgsearch.sampling import AMONG, PictureSample
 from imgsearch.sources import Candidate, ScanLog, Sources, Unusable, resolve, scan
 from imgsearch.stopwatch import Stopwatch
 from imgsearch.stores.base import Collection, VectorStore
@@ -83,10 +85,12 @@ class IngestReport:
     collection: str
     store: str
     model: str | None = None
+    precision: str | None = None
+    """The collection's: `fp32` or `int8`."""
     runtime: str | None = None
     device: str | None = None
     compute_type: str | None = None
-    """The numeric format that the device computed in: fp32, fp16, bf16."""
+    """The numeric format that the device computed in: fp32, fp16, bf16, int8."""
     found: int = 0
     indexed: int = 0
     reused: int = 0
@@ -120,6 +124,7 @@ class IngestReport:
             "collection": self.collection,
             "store": self.store,
             "model": self.model,
+            "precision": self.precision,
             "runtime": self.runtime,
             "device": self.device,
             "compute_type": self.compute_type,
@@ -163,15 +168,26 @@ def ingest(
     is no picture at all), MetadataError, EncoderError or StoreError; what was written until then
     stays, and the next run goes on from there.
     """
+    request = request or EncoderRequest()
+    check_device(request)
     sources = resolve(names)
     options = options or IngestOptions()
     with store.writing(collection, listener), ExitStack() as cleanup:
-        request = request or EncoderRequest()
+        stdin, ahead = _looked_ahead(stdin, request)
+        sample = PictureSample(sources, ahead, options.limit, options.max_pixels)
+        request = replace(request, sample=sample)
         target = _Target(store, collection, request, encoder_opener, listener, options.replace)
         tables = _open_tables(sources, options.metadata, listener, cleanup)
         target.add_fields(_fields_of(tables, target.fields))
         run = _Run(target, tables, options, listener, stop or threading.Event())
         return run.over(sources, stdin)
+
+
+def _looked_ahead(stdin: Iterable[str], request: EncoderRequest) -> tuple[Iterable[str], list[str]]:
+    """Paths, and the first of them: they are waited for only where there is a need of a sample."""
+    lines = iter(stdin)
+    ahead = list(islice(lines, AMONG)) if request.precision == "int8" else []
+    return chain(ahead, lines), ahead
 
 
 class _Target:
@@ -242,7 +258,15 @@ class _Target:
     def encoder(self) -> Encoder:
         """Opened by the feeding thread, before any other asks for it."""
         if self._encoder is None:
-            self._encoder = self._open_encoder(self._request, self.stamp, self._listener)
+            encoder = self._open_encoder(self._request, self.stamp, self._listener)
+            if self.stamp and encoder.stamp.precision != self.stamp.precision:
+                raise CollectionMismatchError(
+                    f"collection {self.name} was made in {self.stamp.precision}, and the model "
+                    "calibrated for it is not on this machine, or not for this device: copy it "
+                    f"into {config.models_dir()} from the machine that made the collection, or "
+                    f"make the collection anew with --replace --model {self.stamp.model}"
+                )
+            self._encoder = encoder
         return self._encoder
 
     def writable(self) -> Collection:
@@ -708,6 +732,7 @@ class _Run:
             collection=self._target.name,
             store=self._target.store.url,
             model=stamp.model if stamp else None,
+            precision=stamp.number_format if stamp else None,
             runtime=encoder.runtime if encoder else None,
             device=encoder.device if encoder else None,
             compute_type=encoder.compute_type if encoder else None,

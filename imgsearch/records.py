@@ -80,7 +80,8 @@ class Stamp:
     """What made a collection's vectors; vectors of different stamps are never compared.
 
     `weights` is the SHA-256 of the weights file in hexadecimal, `preprocessing` the description
-    of every step from file to network input, `dimension` the length of a vector.
+    of every step from file to network input, `dimension` the length of a vector. `precision` is
+    `fp32`, or `int8` and the first digits of the SHA-256 of the calibrated model.
     """
 
     model: str
@@ -88,9 +89,19 @@ class Stamp:
     preprocessing: str
     dimension: int
     distance: str = "cosine"
+    precision: str = "fp32"
+
+    @property
+    def number_format(self) -> str:
+        """`fp32` or `int8`."""
+        return self.precision.partition(" ")[0]
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        """Without `fp32`, as from before there was a choice: names are made from this text."""
+        fields = asdict(self)
+        if self.precision == "fp32":
+            del fields["precision"]
+        return json.dumps(fields, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Stamp":

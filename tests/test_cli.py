@@ -60,7 +60,7 @@ class TestHelp:
 
 class TestIngest:
     KEYS = (
-        *("collection", "store", "model", "runtime", "device", "compute_type"),
+        *("collection", "store", "model", "precision", "runtime", "device", "compute_type"),
         *("found", "indexed", "reused", "skipped", "rejected", "removed"),
         *("seconds", "images_per_second", "busy", "limit"),
     )

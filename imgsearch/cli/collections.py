@@ -41,7 +41,8 @@ def _print_collection(info: "CollectionInfo") -> None:
     for line in (
         "",
         f"{info.name}: {info.images:,} pictures{size}",
-        f"  model   {stamp.model}, {stamp.dimension} dimensions, weights {stamp.weights[:12]}",
+        f"  model   {stamp.model}, {stamp.dimension} dimensions, {stamp.precision}, "
+        f"weights {stamp.weights[:12]}",
         f"  input   {stamp.preprocessing}",
         f"  fields  {fields}",
         *(f"  {line}" for line in _details(info.details)),

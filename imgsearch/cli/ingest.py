@@ -35,6 +35,7 @@ def ingest(
     model: options.Model = config.DEFAULT_MODEL,
     weights: options.Weights = None,
     device: options.Device = config.DEFAULT_DEVICE,
+    precision: options.Precision = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -119,6 +120,7 @@ def ingest(
             model=model,
             weights=weights,
             device=device,
+            precision=precision,
             max_pixels=max_pixels,
             timeout=store_timeout,
             listener=display,

@@ -1,6 +1,6 @@
 """Options that several commands share."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -52,6 +52,15 @@ Weights = Annotated[
     typer.Option(
         metavar="FILE|URL",
         help="Weights to use instead of the model's own; they are kept in IMGSEARCH_HOME.",
+        show_default=False,
+    ),
+]
+Precision = Annotated[
+    Literal["fp32", "int8"] | None,
+    typer.Option(
+        envvar=config.ENV_PRECISION,
+        help="Of a new collection's model: fp32, or int8, which is faster on the CPU "
+        "and is calibrated on the pictures at hand. By default fp32, or the collection's own.",
         show_default=False,
     ),
 ]

@@ -1,11 +1,11 @@
 """Encoders by name: `open_encoder` is the one door."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
 
 from imgsearch import config
 from imgsearch.encoders import devices, onnx_files
-from imgsearch.encoders.base import Encoder
+from imgsearch.encoders.base import Encoder, Sample
 from imgsearch.encoders.catalog import AUTO, AUTO_CHOICES, SPECS, ModelSpec
 from imgsearch.errors import (
     CollectionMismatchError,
@@ -20,20 +20,35 @@ from imgsearch.records import Stamp
 if TYPE_CHECKING:
     from imgsearch.encoders.weights import WeightsFile
 
-__all__ = ["Encoder", "EncoderRequest", "check_request", "last_used_encoder", "open_encoder"]
+__all__ = [
+    "Encoder",
+    "EncoderRequest",
+    "Precision",
+    "check_device",
+    "check_request",
+    "last_used_encoder",
+    "open_encoder",
+]
+Precision = Literal["fp32", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderRequest:
-    """What the user asked for. `weights` is a file or a URL; None means the model's own."""
+    """What the user asked for. `weights` is a file or a URL; None means the model's own.
+
+    `precision` None is the collection's, or fp32 for a new one. A `sample` of the pictures to come
+    is what int8 is calibrated on, and what an exported model is checked with.
+    """
 
     model: str = AUTO
     weights: str | None = None
     device: str = config.DEFAULT_DEVICE
+    precision: Precision | None = None
+    sample: Sample | None = field(default=None, compare=False)
 
 
 def check_request(request: EncoderRequest, stamp: Stamp) -> None:
-    """Refuse early, before anything is loaded, a model that is not the collection's.
+    """Refuse early, before anything is loaded, a model or precision that is not the collection's.
 
     Raises CollectionMismatchError with both sides named.
     """
@@ -41,6 +56,12 @@ def check_request(request: EncoderRequest, stamp: Stamp) -> None:
         raise CollectionMismatchError(
             f"the collection was made with {stamp.model}, not with {request.model}; their vectors "
             "cannot be compared: leave --model out, or use another --collection"
+        )
+    if request.precision not in (None, stamp.number_format):
+        raise CollectionMismatchError(
+            f"the collection was made in {stamp.number_format}, not in {request.precision}; their "
+            "vectors are not mixed: leave --precision out, use another --collection, or make it "
+            f"anew with --replace --model {stamp.model}"
         )
 
 
@@ -50,17 +71,26 @@ def open_encoder(
     """The encoder for a request; with a stamp, the very one that made the collection.
 
     On the CPU it is run by ONNX Runtime, from a file that torch exports the first time; once
-    that is there, torch is not loaded. On other devices torch runs it. Raises UsageError,
-    UnknownModelError, WeightsError, DeviceError, or CollectionMismatchError if the stamp is
-    another's.
+    that is there, torch is not loaded. On other devices torch runs it. int8 runs on the CPU alone,
+    from a file that is calibrated on the request's sample; where a collection's calibrated file is
+    not at hand, the encoder of fp32 is given instead, which its stamp tells: its vectors are good
+    for queries. Raises UsageError, UnknownModelError, WeightsError, DeviceError, ExportError, or
+    CollectionMismatchError if the stamp is another's.
     """
     devices.let_cpu_help_mps()
-    device = devices.pick(request.device)
+    precision = stamp.number_format if stamp else request.precision
+    check_device(request)
+    device = "cpu" if precision == "int8" and request.device == "auto" else request.device
+    device = devices.pick(device)
     if stamp is not None:
         check_request(request, stamp)
-        if device == "cpu" and request.weights is None and (known := onnx_files.find(stamp)):
+        known = onnx_files.find(stamp) if device == "cpu" else None
+        if known and (request.weights is None or precision == "int8"):
             _check_stamp(SPECS.get(stamp.model, known.spec), stamp)
+            _check_weights(known.spec, request, stamp, listener)
             return _by_onnx_runtime(known)
+        if precision == "int8":
+            return _in_fp32_instead(request, stamp, listener)
         from imgsearch.encoders import weights
 
         spec = _spec(stamp.model)
@@ -68,15 +98,58 @@ def open_encoder(
         file = weights.get(spec, request.weights, stamp.weights, listener)
     else:
         spec, file = _choose(request, listener)
+    if precision == "int8":
+        return _calibrated(request, spec, file, listener)
     if device == "cpu":
         try:
-            return _by_onnx_runtime(onnx_files.get(spec, file, listener))
+            return _by_onnx_runtime(onnx_files.get(spec, file, listener, request.sample))
         except ExportError as error:
             listener(Note(f"using torch, which is slower on the CPU: {error}"))
 
     from imgsearch.encoders.torch_runtime import open_torch_encoder
 
     return open_torch_encoder(spec, file, device, listener)
+
+
+def check_device(request: EncoderRequest) -> None:
+    """Raises UsageError where int8 is asked of a device that cannot run it."""
+    if request.precision == "int8" and request.device not in ("auto", "cpu"):
+        raise UsageError(
+            f"--precision int8 runs on the CPU, not on {request.device}: leave one of both out"
+        )
+
+
+def _check_weights(
+    spec: ModelSpec, request: EncoderRequest, stamp: Stamp, listener: Listener
+) -> None:
+    if request.weights is not None:
+        from imgsearch.encoders import weights
+
+        weights.get(spec, request.weights, stamp.weights, listener)
+
+
+def _calibrated(
+    request: EncoderRequest, spec: ModelSpec, file: "WeightsFile", listener: Listener
+) -> Encoder:
+    """Never replaced by fp32: it was asked for."""
+    if request.sample is None:
+        raise UsageError("int8 needs pictures to be calibrated on: an ingest has them")
+    from imgsearch.encoders import int8_files
+
+    base = onnx_files.get(spec, file, listener, request.sample)
+    return _by_onnx_runtime(int8_files.get(base, request.sample, listener))
+
+
+def _in_fp32_instead(request: EncoderRequest, stamp: Stamp, listener: Listener) -> Encoder:
+    """For queries, which find what they would with int8: benchmarks/int8.py measures that."""
+    listener(
+        Note(
+            f"searching in fp32: the collection's {stamp.precision} is not on this machine, or not "
+            "for this device; its answers are as good"
+        )
+    )
+    request = replace(request, precision=None)
+    return open_encoder(request, replace(stamp, precision="fp32"), listener)
 
 
 def last_used_encoder() -> Encoder | None:
@@ -115,7 +188,7 @@ def _spec(name: str) -> ModelSpec:
 
 def _check_stamp(spec: ModelSpec, stamp: Stamp) -> None:
     """Whether this version would do everything, weights aside, as the collection's maker did."""
-    if differences := stamp.differences(spec.stamp(stamp.weights)):
+    if differences := stamp.differences(spec.stamp(stamp.weights, stamp.precision)):
         raise CollectionMismatchError(
             "the collection was made otherwise than this version of imgsearch would: "
             f"{'; '.join(differences)}; ingest the pictures anew into another --collection"

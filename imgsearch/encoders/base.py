@@ -3,6 +3,7 @@
 One contract suite (`tests/encoder_contract.py`) runs against all of them.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +14,8 @@ from imgsearch.images import Pixels, Preprocessing
 from imgsearch.records import Stamp
 
 Vectors = NDArray[np.float32]
+# Gives so many pictures or fewer, uint8 (n, size, size, 3), preprocessed.
+Sample = Callable[[Preprocessing, int], Pixels]
 
 
 class Encoder(Protocol):

@@ -33,13 +33,14 @@ class ModelSpec:
     """The module of an installed package that holds the weights, at `package_file`."""
     package_file: str | None = None
 
-    def stamp(self, weights: str) -> Stamp:
+    def stamp(self, weights: str, precision: str = "fp32") -> Stamp:
         """What a collection is stamped with that this model makes with weights of this SHA-256."""
         return Stamp(
             model=self.name,
             weights=weights,
             preprocessing=self.preprocessing.describe(),
             dimension=self.dimension,
+            precision=precision,
         )
 
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -23,14 +24,19 @@ from imgsearch.images import Pixels
 LEAST_COSINE = 0.9999
 
 
-def export(spec: ModelSpec, weights: WeightsFile, path: Path) -> None:
+def export(
+    spec: ModelSpec, weights: WeightsFile, path: Path, pictures: Pixels | None = None
+) -> None:
     """Write the model, its normalisation included, for batches of any length.
 
-    Raises ExportError if it cannot be exported, or if its vectors are not those of torch, and
-    WeightsError if the weights do not fit.
+    It is checked with made pictures and with `pictures`, uint8 (n, size, size, 3). Raises
+    ExportError if it cannot be exported, or if its vectors are not those of torch, and WeightsError
+    if the weights do not fit.
     """
     model = FromPixels(load_model(spec, weights), spec.preprocessing)
     pixels = representative(spec.preprocessing.size)
+    if pictures is not None:
+        pixels = np.concatenate([pixels, pictures])
     try:
         _write(model, pixels[:2], path)
         made = normalised(run_session(open_session(path, threads=1), pixels))

@@ -11,11 +11,13 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgsearch import config
+from imgsearch.encoders.base import Sample
 from imgsearch.encoders.catalog import ModelSpec
 from imgsearch.encoders.locking import locked
 from imgsearch.errors import ExportError
@@ -28,9 +30,11 @@ if TYPE_CHECKING:  # an exported model needs no weights, nor what downloads them
 
 # Raised by whatever changes the exported graph.
 _VERSION = 1
-_MODEL = "model.onnx"
-_SPEC = "spec.json"
+MODEL = "model.onnx"
+SPEC = "spec.json"
 _REFUSAL = "refusal.json"
+# Real pictures that an export is checked with, where some are at hand.
+_CHECKED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,28 +48,33 @@ class OnnxFile:
 
 def find(stamp: Stamp) -> OnnxFile | None:
     """The exported model that makes vectors of this stamp, if it is on this machine."""
-    path = _folder(stamp) / _MODEL
-    known = _read(path.with_name(_SPEC)) if path.is_file() else None
+    path = _folder(stamp) / MODEL
+    known = read(path.with_name(SPEC)) if path.is_file() else None
     return OnnxFile(path, known.spec, stamp) if known else None
 
 
 def last_used() -> OnnxFile | None:
     """The exported model that was opened last on this machine."""
     try:
-        latest = max(config.models_dir().glob(f"*/{_SPEC}"), key=lambda path: path.stat().st_mtime)
+        latest = max(config.models_dir().glob(f"*/{SPEC}"), key=lambda path: path.stat().st_mtime)
     except (OSError, ValueError):  # there is none
         return None
-    return _read(latest)
+    return read(latest)
 
 
 def mark_used(file: OnnxFile) -> None:
     """For `last_used`."""
     with contextlib.suppress(OSError):  # only a guess will be worse
-        os.utime(file.path.with_name(_SPEC))
+        os.utime(file.path.with_name(SPEC))
 
 
-def get(spec: ModelSpec, weights: "WeightsFile", listener: Listener = ignore) -> OnnxFile:
-    """The exported model, made now if need be.
+def get(
+    spec: ModelSpec,
+    weights: "WeightsFile",
+    listener: Listener = ignore,
+    sample: Sample | None = None,
+) -> OnnxFile:
+    """The exported model, made now if need be; it is checked with pictures of the sample too.
 
     Raises ExportError if torch cannot export it, or if its vectors are not those of torch;
     WeightsError if the weights do not fit.
@@ -79,34 +88,54 @@ def get(spec: ModelSpec, weights: "WeightsFile", listener: Listener = ignore) ->
         with locked(folder.parent, f"preparing {spec.name}", listener):
             if known := find(stamp):  # by the process that this one has waited for
                 return known
-            return _make(spec, weights, stamp, listener)
+            return _make(spec, weights, stamp, listener, sample)
     except OSError as error:
         raise ExportError(f"{folder} cannot be written: {error.strerror or error}") from error
 
 
-def _make(spec: ModelSpec, weights: "WeightsFile", stamp: Stamp, listener: Listener) -> OnnxFile:
-    folder = _folder(stamp)
+def _make(
+    spec: ModelSpec,
+    weights: "WeightsFile",
+    stamp: Stamp,
+    listener: Listener,
+    sample: Sample | None,
+) -> OnnxFile:
     listener(Note(f"preparing {spec.name} for this machine's CPU, once"))
     started = time.monotonic()
     from imgsearch.encoders.export import export
 
+    with incoming() as part:
+        try:
+            export(spec, weights, part / MODEL, sample and sample(spec.preprocessing, _CHECKED))
+        except ExportError as error:
+            _remember_refusal(_folder(stamp), str(error))
+            raise
+        kept = {"spec": asdict(spec), "weights": weights.sha256}
+        (part / SPEC).write_text(json.dumps(kept))
+        folder = place(part, stamp)
+    listener(Note(f"{spec.name} is ready, after {time.monotonic() - started:.0f} s"))
+    return OnnxFile(folder / MODEL, spec, stamp)
+
+
+@contextlib.contextmanager
+def incoming() -> Iterator[Path]:
+    """An empty folder to make a model in, for who holds the lock; nothing of it stays."""
     # Always this name, so that what a killed run left is written over.
-    part = folder.with_name("incoming.part")
+    part = config.models_dir() / "incoming.part"
     _remove(part)
     part.mkdir()
     try:
-        export(spec, weights, part / _MODEL)
-        kept = {"spec": asdict(spec), "weights": weights.sha256}
-        (part / _SPEC).write_text(json.dumps(kept))
-        _remove(folder)  # damaged, or else it would have been found
-        part.rename(folder)
-    except ExportError as error:
-        _remember_refusal(folder, str(error))
-        raise
+        yield part
     finally:
         _remove(part)
-    listener(Note(f"{spec.name} is ready, after {time.monotonic() - started:.0f} s"))
-    return OnnxFile(folder / _MODEL, spec, stamp)
+
+
+def place(part: Path, stamp: Stamp) -> Path:
+    """Let what was made in `part` appear where `find` looks for it."""
+    folder = _folder(stamp)
+    _remove(folder)  # damaged, or else it would have been found
+    part.rename(folder)
+    return folder
 
 
 def _remove(folder: Path) -> None:
@@ -118,7 +147,7 @@ def _folder(stamp: Stamp) -> Path:
     return config.models_dir() / f"{stamp.model}-{key}"
 
 
-def _read(path: Path) -> OnnxFile | None:
+def read(path: Path) -> OnnxFile | None:
     """What lies beside a `spec.json`; its stamp is the one that this version would give it."""
     try:
         kept: dict[str, Any] = json.loads(path.read_text())
@@ -126,7 +155,8 @@ def _read(path: Path) -> OnnxFile | None:
         for name in ("mean", "std"):
             preprocessing[name] = tuple(preprocessing[name])
         spec = ModelSpec(**kept["spec"], preprocessing=Preprocessing(**preprocessing))
-        return OnnxFile(path.with_name(_MODEL), spec, spec.stamp(kept["weights"]))
+        stamp = spec.stamp(kept["weights"], kept.get("precision", "fp32"))
+        return OnnxFile(path.with_name(MODEL), spec, stamp)
     except (OSError, ValueError, TypeError, KeyError):
         return None  # of another version of imgsearch's
 

@@ -8,9 +8,10 @@ import os
 import platform
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -46,7 +47,6 @@ class OnnxEncoder:
 
     runtime = "onnxruntime"
     device = "cpu"
-    compute_type = "fp32"
     batch_size = config.DEFAULT_BATCH_SIZE
     concurrency = 1  # it has threads of its own
 
@@ -61,6 +61,10 @@ class OnnxEncoder:
     @property
     def stamp(self) -> Stamp:
         return self._file.stamp
+
+    @property
+    def compute_type(self) -> str:
+        return self.stamp.number_format
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -116,6 +120,23 @@ def run_session(session: ort.InferenceSession, pixels: Pixels) -> Vectors:
     """The model's own output, not normalised, float32 of shape (n, dimension)."""
     (vectors,) = session.run([OUTPUT], {INPUT: np.ascontiguousarray(pixels)})
     return np.asarray(vectors, dtype=np.float32)
+
+
+def vectors_of(path: Path, pixels: Pixels, threads: int) -> Vectors:
+    """What a model gives for some pictures, L2-normalised; nothing is kept beside its file."""
+    session = open_session(path, threads)
+    parts = (pixels[start : start + _CHUNK] for start in range(0, len(pixels), _CHUNK))
+    return normalised(np.concatenate([run_session(session, part) for part in parts]))
+
+
+def run_graph(model: bytes, outputs: Sequence[str]) -> Callable[[dict[str, Any]], list[Any]]:
+    """Runs a serialised model just as it is written, for its outputs of these names."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = config.cpu_cores()
+    options.log_severity_level = 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return lambda inputs: list(session.run(list(outputs), inputs))
 
 
 def open_optimised(path: Path, threads: int) -> ort.InferenceSession:

@@ -1,0 +1,266 @@
+"""int8: a file calibrated on pictures, known by its digest, and never mixed with fp32."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from imgsearch import config
+from imgsearch.encoders import EncoderRequest, int8_files, onnx_files, open_encoder
+from imgsearch.encoders.catalog import SPECS
+from imgsearch.encoders.onnx_files import OnnxFile
+from imgsearch.encoders.onnx_runtime import OnnxEncoder, vectors_of
+from imgsearch.encoders.quantise import quantise
+from imgsearch.errors import CollectionMismatchError, ExportError, UsageError
+from imgsearch.events import Event, Note
+from imgsearch.images import Pixels, Preprocessing
+from imgsearch.records import Stamp
+from tests import tiny_model
+from tests.conftest import Cli, Painter, Result
+from tests.encoder_contract import EncoderContract, cosines
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OnnxFile:
+    """The tiny model, exported, in a home of its own."""
+    monkeypatch.setenv("IMGSEARCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setitem(SPECS, "tiny", tiny_model.SPEC)
+    return tiny_model.exported(tmp_path / "tiny.pth")
+
+
+def sample(seed: int = 0, most: int = 96) -> Callable[[Preprocessing, int], Pixels]:
+    return lambda _, count: tiny_model.pictures(min(count, most), seed)
+
+
+def request(tiny: OnnxFile, tmp_path: Path, seed: int = 0) -> EncoderRequest:
+    weights = str(tmp_path / "tiny.pth")
+    return EncoderRequest("tiny", weights, "cpu", "int8", sample(seed))
+
+
+class TestInt8(EncoderContract):
+    @pytest.fixture
+    def encoder(self, tiny: OnnxFile) -> OnnxEncoder:
+        return OnnxEncoder(int8_files.get(tiny, sample()))
+
+
+def test_vectors_are_close_to_those_of_fp32_on_other_pictures(tiny: OnnxFile) -> None:
+    int8 = int8_files.get(tiny, sample())
+    others = tiny_model.pictures(50, seed=7)
+    near = cosines(vectors_of(int8.path, others, 1), vectors_of(tiny.path, others, 1))
+    assert 0.998 < near.min() < 0.999999
+
+
+def test_all_convolutions_but_the_first_have_int8_weights(tiny: OnnxFile, tmp_path: Path) -> None:
+    quantise(tiny.path, tmp_path / "int8.onnx", tiny_model.pictures(8), "tiny")
+    graph = onnx.load(tmp_path / "int8.onnx").graph
+    onnx.checker.check_model(tmp_path / "int8.onnx")
+    made_by = {node.output[0]: node.op_type for node in graph.node}
+    kinds = {
+        node.output[0]: made_by.get(node.input[1]) for node in graph.node if node.op_type == "Conv"
+    }
+    assert kinds == {
+        "stem": None,
+        "wide": "DequantizeLinear",
+        "deep": "DequantizeLinear",
+        "no_bias": "DequantizeLinear",
+        "head": "DequantizeLinear",
+    }
+    types = {each.data_type for each in graph.initializer if each.name.endswith("weights_q")}
+    assert types == {onnx.TensorProto.INT8}
+
+
+def test_the_mean_of_each_output_is_that_of_fp32(tiny: OnnxFile, tmp_path: Path) -> None:
+    """What the weights' rounding would shift, the bias makes up for."""
+    pixels = tiny_model.pictures(64)
+    quantise(tiny.path, tmp_path / "int8.onnx", pixels, "tiny")
+    encoders = [
+        OnnxEncoder(replace(tiny, path=path)) for path in (tiny.path, tmp_path / "int8.onnx")
+    ]
+    one, other = (encoder.encode(pixels) for encoder in encoders)
+    assert np.abs(one.mean(0) - other.mean(0)).max() < 0.2 * np.abs(one - other).max()
+
+
+def test_the_same_pictures_give_the_same_file(tiny: OnnxFile, tmp_path: Path) -> None:
+    first = int8_files.get(tiny, sample())
+    digest = first.path.read_bytes()
+    shutil.rmtree(first.path.parent)
+    again = int8_files.get(tiny, sample())
+    assert (again, again.path.read_bytes()) == (first, digest)
+    assert first.stamp.precision.startswith("int8 ")
+    assert replace(first.stamp, precision="fp32") == tiny.stamp
+
+
+def test_other_pictures_give_another_stamp(tiny: OnnxFile) -> None:
+    first, other = int8_files.get(tiny, sample()), int8_files.get(tiny, sample(1))
+    assert first.stamp != other.stamp
+    assert first.stamp.differences(other.stamp) == [
+        f"precision: {first.stamp.precision}, not {other.stamp.precision}"
+    ]
+
+
+def test_a_calibrated_model_is_found_and_not_made_again(
+    tiny: OnnxFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Event] = []
+    first = int8_files.get(tiny, sample(), events.append)
+    told = [event.text for event in events if isinstance(event, Note)]
+    assert told[0] == "calibrating tiny for int8 on 64 pictures, once"
+    assert "on 32 other pictures the mean cosine with fp32 is " in told[1]
+
+    def never(*_: object) -> None:
+        raise AssertionError("made again")
+
+    monkeypatch.setattr("imgsearch.encoders.quantise.quantise", never)
+    assert int8_files.get(tiny, sample()) == first
+    assert onnx_files.find(first.stamp) == first
+
+
+def test_too_few_pictures_are_refused(tiny: OnnxFile) -> None:
+    with pytest.raises(ExportError, match=r"needs 30 of them, but found 29.*--precision fp32"):
+        int8_files.get(tiny, sample(most=29))
+    assert int8_files.get(tiny, sample(most=30)).path.is_file()
+
+
+def test_a_model_that_loses_too_much_is_refused_and_not_kept(
+    tiny: OnnxFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damage(source: Path, target: Path, *_: object) -> None:
+        model = onnx.load(source)
+        for each in model.graph.initializer:
+            if each.name == "head_w":
+                each.raw_data = bytes(reversed(each.raw_data))[::-1][4:] + each.raw_data[:4]
+        onnx.save(model, target)
+
+    monkeypatch.setattr("imgsearch.encoders.quantise.quantise", damage)
+    with pytest.raises(ExportError, match=r"mean cosine with fp32 is -?0\.\d+, less than 0.995"):
+        int8_files.get(tiny, sample())
+    assert [each.parent for each in config.models_dir().glob("*/model.onnx")] == [tiny.path.parent]
+
+
+def test_a_model_of_matrices_has_nothing_to_win(tmp_path: Path) -> None:
+    onnx.save(tiny_model.model(layers=False), tmp_path / "matrix.onnx")
+    with pytest.raises(ExportError, match="matrices has nothing to win by int8"):
+        quantise(
+            tmp_path / "matrix.onnx", tmp_path / "out.onnx", tiny_model.pictures(2), "matrices"
+        )
+
+
+def test_old_stamps_are_of_fp32_and_their_text_stays() -> None:
+    old = '{"dimension": 48, "distance": "cosine", "model": "m", "preprocessing": "p", '
+    old += '"weights": "w"}'
+    stamp = Stamp.from_json(old)
+    assert (stamp.precision, stamp.number_format, stamp.to_json()) == ("fp32", "fp32", old)
+    int8 = replace(stamp, precision="int8 0123456789ab")
+    assert Stamp.from_json(int8.to_json()) == int8
+    assert int8.number_format == "int8"
+
+
+def test_a_gpu_is_refused_for_int8() -> None:
+    with pytest.raises(UsageError, match="int8 runs on the CPU, not on cuda"):
+        open_encoder(EncoderRequest("tiny", device="cuda", precision="int8"))
+
+
+def test_a_collection_of_one_precision_is_refused_for_the_other(
+    tiny: OnnxFile, tmp_path: Path
+) -> None:
+    int8 = open_encoder(request(tiny, tmp_path)).stamp
+    with pytest.raises(CollectionMismatchError, match="made in int8, not in fp32"):
+        open_encoder(EncoderRequest(device="cpu", precision="fp32"), int8)
+    with pytest.raises(CollectionMismatchError, match="made in fp32, not in int8"):
+        open_encoder(EncoderRequest(device="cpu", precision="int8"), tiny.stamp)
+    assert open_encoder(EncoderRequest(device="cpu"), int8).stamp == int8
+    assert open_encoder(EncoderRequest(device="cpu"), tiny.stamp).stamp == tiny.stamp
+
+
+@pytest.fixture
+def shop(paint: Painter, tmp_path: Path) -> Path:
+    for seed in range(40):
+        paint(f"shop/{seed:02}.png", seed)
+    return tmp_path / "shop"
+
+
+@pytest.fixture
+def ingest(cli: Cli, tiny: OnnxFile, shop: Path, tmp_path: Path) -> Cli:
+    def run(*words: object, stdin: bytes = b"") -> Result:
+        own = ("--model", "tiny", "--weights", tmp_path / "tiny.pth", "--json")
+        return cli("ingest", shop, *own, *words, stdin=stdin)
+
+    return run
+
+
+@pytest.mark.usefixtures("tiny")
+class TestCommands:
+    def test_the_precision_is_told_and_queries_use_it(
+        self, ingest: Cli, cli: Cli, shop: Path
+    ) -> None:
+        result = ingest("--precision", "int8")
+        assert (result.code, result.json["precision"], result.json["indexed"]) == (0, "int8", 40)
+        assert "calibrating tiny for int8 on" in result.err
+        found = cli("query", shop / "07.png", "--json")
+        assert found.json["hits"][0]["path"] == str(shop / "07.png")
+        assert found.json["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
+        assert "fp32" not in found.err
+        assert "48 dimensions, int8 " in cli("info").out
+
+    def test_more_pictures_are_encoded_by_the_same_model(
+        self, ingest: Cli, cli: Cli, paint: Painter
+    ) -> None:
+        before = ingest("--precision", "int8")
+        paint("shop/new.png", 99)
+        after = ingest()
+        assert (before.code, after.code, after.json["indexed"]) == (0, 0, 1)
+        assert "calibrating" not in after.err
+        assert after.json["precision"] == "int8"
+
+    def test_fp32_is_not_mixed_in(self, ingest: Cli) -> None:
+        assert ingest("--precision", "int8").code == 0
+        refused = ingest("--precision", "fp32")
+        assert refused.code == 1
+        assert "made in int8, not in fp32" in refused.err
+
+    def test_without_its_file_queries_work_in_fp32_and_ingests_are_refused(
+        self, ingest: Cli, cli: Cli, shop: Path, paint: Painter
+    ) -> None:
+        assert ingest("--precision", "int8").code == 0
+        for folder in config.models_dir().glob("tiny-*"):
+            if "calibration" in (folder / "spec.json").read_text():
+                shutil.rmtree(folder)
+        found = cli("query", shop / "07.png", "--json", "--k", "1")
+        assert found.json["hits"][0]["path"] == str(shop / "07.png")
+        assert found.json["hits"][0]["score"] > 0.99
+        paint("shop/new.png", 99)
+        refused = ingest()
+        assert refused.code == 1
+        assert "is not on this machine" in refused.err
+        assert "--replace --model tiny" in refused.err
+
+    def test_replace_changes_the_precision(self, ingest: Cli, cli: Cli) -> None:
+        assert ingest("--precision", "fp32").json["precision"] == "fp32"
+        replaced = ingest("--precision", "int8", "--replace")
+        assert (replaced.code, replaced.json["precision"]) == (0, "int8")
+        (info,) = cli("info", "--json").json["collections"]
+        assert info["stamp"]["precision"].startswith("int8 ")
+        assert info["images"] == 40
+
+    def test_a_list_on_stdin_is_sampled_and_ingested_whole(
+        self, cli: Cli, shop: Path, tmp_path: Path
+    ) -> None:
+        paths = "\n".join(str(path) for path in sorted(shop.iterdir())).encode()
+        own = ("--model", "tiny", "--weights", tmp_path / "tiny.pth", "--precision", "int8")
+        result = cli("ingest", "-", *own, "--json", stdin=paths)
+        assert (result.code, result.json["indexed"]) == (0, 40)
+
+    def test_a_gpu_is_refused_at_once(self, ingest: Cli) -> None:
+        result = ingest("--precision", "int8", "--device", "cuda")
+        assert result.code == 2
+        assert "int8 runs on the CPU" in result.err
+
+    def test_a_variable_stands_for_the_option(
+        self, ingest: Cli, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("IMGSEARCH_PRECISION", "int8")
+        assert ingest().json["precision"] == "int8"

@@ -1,0 +1,71 @@
+"""Weights to 8 bits: exact where they fit, and better than the nearest where inputs go together."""
+
+import numpy as np
+import pytest
+
+from imgsearch.encoders.rounding import LARGEST, compensated, nearest, steps
+
+
+def output_error(left: np.ndarray, right: np.ndarray, inputs: np.ndarray) -> float:
+    return float(np.square((left - right) @ inputs.T).mean())
+
+
+def test_the_largest_weight_of_an_output_is_the_last_step() -> None:
+    weights = np.array([[0.5, -2.0], [0.0, 0.0]], np.float32)
+    step = steps(weights)
+    np.testing.assert_allclose(step, [2 / LARGEST, 1])
+    assert nearest(weights, step).tolist() == [[32, -LARGEST], [0, 0]]
+
+
+def test_weights_on_the_steps_stay_what_they_are() -> None:
+    random = np.random.default_rng(0)
+    wanted = random.integers(-LARGEST, LARGEST, (2, 5, 9), dtype=np.int8, endpoint=True)
+    wanted[..., 0] = LARGEST
+    weights = wanted * np.float32(0.25)
+    inputs = random.standard_normal((2, 100, 9))
+    moments = inputs.swapaxes(1, 2) @ inputs / 100
+    np.testing.assert_array_equal(compensated(weights, steps(weights), moments), wanted)
+
+
+def test_inputs_that_have_nothing_to_do_with_each_other_leave_the_nearest() -> None:
+    weights = np.random.default_rng(0).standard_normal((1, 4, 70)).astype(np.float32)
+    step = steps(weights)
+    rounded = compensated(weights, step, np.eye(70)[None])
+    np.testing.assert_array_equal(rounded, nearest(weights, step))
+
+
+def test_equal_inputs_share_their_rounding_errors() -> None:
+    """Four equal inputs of weight 0.4 are worth 1.6 in all: 2 steps, not 0."""
+    weights = np.array([[[0.4, 0.4, 0.4, 0.4, 127]]], np.float32)
+    moments = np.zeros((1, 5, 5))
+    moments[0, :4, :4] = 1
+    moments[0, 4, 4] = 1
+    rounded = compensated(weights, steps(weights), moments)
+    assert rounded[0, 0, :4].sum() == 2
+    assert rounded[0, 0, 4] == 127
+
+
+# More inputs than are taken at once, and several groups, as in depthwise convolutions.
+@pytest.mark.parametrize("shape", [(1, 8, 200), (16, 1, 9), (2, 4, 64)])
+def test_outputs_change_less_than_by_rounding_to_the_nearest(shape: tuple[int, int, int]) -> None:
+    random = np.random.default_rng(0)
+    groups, _, count = shape
+    weights = random.standard_normal(shape)
+    common = random.standard_normal((groups, 1000, 3)) @ random.standard_normal((groups, 3, count))
+    inputs = common + 0.1 * random.standard_normal((groups, 1000, count))
+    step = steps(weights)
+    moments = inputs.swapaxes(1, 2) @ inputs / 1000
+    ours, plain = compensated(weights, step, moments), nearest(weights, step)
+    errors = [
+        sum(
+            output_error(rounded[g] * step[g][:, None], weights[g], inputs[g])
+            for g in range(groups)
+        )
+        for rounded in (ours, plain)
+    ]
+    assert errors[0] < errors[1] / 2
+
+
+def test_inputs_that_are_always_zero_do_no_harm() -> None:
+    weights = np.ones((1, 2, 3), np.float32)
+    assert (compensated(weights, steps(weights), np.zeros((1, 3, 3))) == LARGEST).all()
