@@ -17,14 +17,23 @@ import numpy as np
 
 from imgsearch import config, images
 from imgsearch.bench_report import BenchReport, Choice, Rate, StageName, cpu_name
-from imgsearch.encoders import Encoder, EncoderRequest, devices, open_encoder, weights
-from imgsearch.encoders.base import normalised
+from imgsearch.encoders import (
+    Encoder,
+    EncoderRequest,
+    Precision,
+    check_device,
+    devices,
+    open_encoder,
+    weights,
+)
+from imgsearch.encoders.base import Sample, normalised
 from imgsearch.encoders.catalog import SPECS
 from imgsearch.errors import EncoderError, ImageError, NothingFoundError, StoreError, UsageError
 from imgsearch.events import Listener, Stage, ignore
 from imgsearch.images import Pixels, Preprocessing
 from imgsearch.pipeline import map_ahead
 from imgsearch.records import ImageRecord, Stamp
+from imgsearch.sampling import PictureSample
 from imgsearch.sources import Candidate, ScanLog, Sources, resolve, scan
 from imgsearch.stores import Collection, is_server
 from imgsearch.stores.scratch import scratch_collection
@@ -46,6 +55,8 @@ class BenchOptions:
     models: Sequence[str] = ()
     weights: str | None = None
     device: str = config.DEFAULT_DEVICE
+    precisions: Sequence[Precision] = ("fp32",)
+    """int8 is calibrated first, and measured on the CPU alone."""
     store: str | None = None
     seconds: float = 2.0
     limit: int = 500
@@ -73,6 +84,8 @@ def bench(
     that was named.
     """
     options = options or BenchOptions()
+    for precision in options.precisions:
+        check_device(EncoderRequest(device=options.device, precision=precision))
     if options.weights is not None and len(options.models) != 1:
         raise UsageError("--weights needs one --model: say which model the weights are for")
     sources = resolve(names)
@@ -81,13 +94,15 @@ def bench(
         return run.over(sources, stdin)
 
 
-def _requests(options: BenchOptions, report: BenchReport) -> list[EncoderRequest]:
+def _requests(options: BenchOptions, sample: Sample, report: BenchReport) -> list[EncoderRequest]:
     """All that is to be measured; the one place that knows the ways to run a model."""
     models = options.models or _models_here(report)
     return [
-        EncoderRequest(model, options.weights, device)
+        EncoderRequest(model, options.weights, device, precision, sample)
         for model in dict.fromkeys(models)
         for device in _devices(options.device)
+        for precision in dict.fromkeys(options.precisions)
+        if device == "cpu" or precision == "fp32"
     ]
 
 
@@ -111,6 +126,10 @@ def _devices(wanted: str) -> list[str]:
     from imgsearch.encoders.torch_runtime import available_devices
 
     return list({name.partition(":")[0]: name for name in reversed(available_devices())}.values())
+
+
+def _named(request: EncoderRequest) -> str:
+    return f"{request.model} on {request.device} in {request.precision}"
 
 
 class _StoppedError(Exception):
@@ -142,18 +161,19 @@ class _Run:
         with contextlib.suppress(_StoppedError):
             found = self._scan(sources, stdin)
             costs: dict[StageName, float] = {"scan": found.cost, "read": self._read().cost}
-            for request in _requests(self._options, report):
+            sample = PictureSample(resolve(self._sample), max_pixels=self._options.max_pixels)
+            for request in _requests(self._options, sample, report):
                 try:
                     report.choices.append(self._choose(request, costs))
                 except EncoderError as error:
                     if self._options.models or self._options.device != config.DEFAULT_DEVICE:
                         raise
-                    report.not_measured[f"{request.model} on {request.device}"] = str(error)
+                    report.not_measured[_named(request)] = str(error)
         report.interrupted = self._stop.is_set()
         return report
 
     def _choose(self, request: EncoderRequest, costs: Mapping[StageName, float]) -> Choice:
-        self._listener(Stage(f"opening {request.model} for {request.device}"))
+        self._listener(Stage(f"opening {_named(request)}"))
         encoder = self._open_encoder(request, None, self._listener)
         own: dict[StageName, float] = {
             "decode": self._decode(encoder).cost,

@@ -27,7 +27,8 @@ from imgsearch.errors import (
 from imgsearch.events import Event, Stage
 from imgsearch.images import Pixels
 from imgsearch.records import Stamp
-from imgsearch.sources import scan
+from imgsearch.sampling import PictureSample
+from imgsearch.sources import resolve, scan
 from imgsearch.stores import open_store
 from imgsearch.stores.scratch import scratch_collection
 from tests.conftest import Cli, Painter
@@ -73,6 +74,25 @@ class TestStages:
         assert set(report.choices[0].costs) == set(STAGES)
         assert report.not_measured == report.unusable == {}
         assert not report.interrupted
+
+    def test_each_precision_is_measured_on_a_sample_of_the_pictures(self, shop: Path) -> None:
+        requests: list[EncoderRequest] = []
+
+        def opener(request: EncoderRequest, *_: object) -> ColourEncoder:
+            requests.append(request)
+            return ColourEncoder()
+
+        both = options(device="cpu", precisions=("fp32", "int8"))
+        report = bench([str(shop)], both, encoder_opener=opener)
+        assert [each.precision for each in requests] == ["fp32", "int8"]
+        assert len(report.choices) == 2
+        sample = requests[1].sample
+        assert sample
+        assert len(sample(ColourEncoder().preprocessing, 4)) == 4
+
+    def test_int8_on_a_gpu_is_refused(self, shop: Path) -> None:
+        with pytest.raises(UsageError, match="runs on the CPU"):
+            measured(shop, device="cuda", precisions=("int8",))
 
     def test_what_models_share_is_measured_once(self, shop: Path) -> None:
         report = measured(shop, models=("colours", "the same"))
@@ -148,7 +168,7 @@ class TestModels:
             return ColourEncoder()
 
         report = bench([str(shop)], options(models=(), device="cpu"), encoder_opener=opening)
-        assert asked == [EncoderRequest("efficientnet-lite0", None, "cpu")]
+        assert asked == [EncoderRequest("efficientnet-lite0", None, "cpu", "fp32")]
         assert "not on this machine; --model resnet50 fetches" in report.not_measured["resnet50"]
 
     def test_one_that_fails_is_told_with_the_reason(
@@ -159,7 +179,7 @@ class TestModels:
 
         monkeypatch.setattr(bench_module, "_devices", lambda _: ["cpu"])
         report = bench([str(shop)], options(models=()), encoder_opener=failing)
-        assert report.not_measured["efficientnet-lite0 on cpu"] == "no way"
+        assert report.not_measured["efficientnet-lite0 on cpu in fp32"] == "no way"
         assert not report.choices
         assert not report.advice()
 
@@ -183,7 +203,8 @@ class TestModels:
         monkeypatch.setattr(devices, "may_have_gpu", lambda: True)
         there = ["cuda:0", "cuda:1", "cpu"]
         monkeypatch.setattr(torch_runtime, "available_devices", lambda: there)
-        asked = bench_module._requests(options(), BenchReport("a CPU", 2))
+        sample = PictureSample(resolve([]))
+        asked = bench_module._requests(options(), sample, BenchReport("a CPU", 2))
         assert {request.device for request in asked} == {"cuda:0", "cpu"}
 
 

@@ -43,6 +43,13 @@ def bench(
             help="Where the models run: cpu, cuda, cuda:1, mps, or auto for each kind there is.",
         ),
     ] = config.DEFAULT_DEVICE,
+    precision: Annotated[
+        options.PrecisionName,
+        typer.Option(
+            help="int8 measures that on the CPU too, beside fp32. Each model is calibrated for it "
+            "first, which can take minutes."
+        ),
+    ] = "fp32",
     store: Annotated[
         str | None,
         typer.Option(
@@ -101,6 +108,7 @@ def bench(
                 models=model or (),
                 weights=weights,
                 device=device,
+                precisions=("fp32", "int8") if precision == "int8" else ("fp32",),
                 store=store,
                 seconds=seconds,
                 limit=limit,

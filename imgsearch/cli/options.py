@@ -55,8 +55,9 @@ Weights = Annotated[
         show_default=False,
     ),
 ]
+PrecisionName = Literal["fp32", "int8"]
 Precision = Annotated[
-    Literal["fp32", "int8"] | None,
+    PrecisionName | None,
     typer.Option(
         envvar=config.ENV_PRECISION,
         help="Of a new collection's model: fp32, or int8, which is faster on the CPU "
