@@ -8,6 +8,7 @@
 # make weaviate-cluster   the same, three nodes
 # make test-compose       docker-compose.yml on a real engine; as root on Debian it brings its own
 # make weaviate-binary    find or build the server (with Go, about 5 minutes the first time)
+# make browser            find a browser for the tests of the page; as root on Debian, install it
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,7 +18,7 @@ DEMO := .demo
 # The installer itself; the rest is pinned in constraints.txt.
 UV_VERSION := 0.13.9
 
-.PHONY: setup demo test check lock clean weaviate weaviate-cluster weaviate-binary test-compose
+.PHONY: setup demo test check lock clean browser weaviate weaviate-cluster weaviate-binary test-compose
 
 setup: $(READY)
 
@@ -52,6 +53,9 @@ weaviate-cluster:
 
 weaviate-binary:
 	@$(PYTHON) scripts/weaviate.py path
+
+browser:
+	@$(PYTHON) scripts/browser.py
 
 test-compose:
 	@$(PYTHON) -m scripts.test_compose

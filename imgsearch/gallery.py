@@ -90,7 +90,7 @@ def _render(
     environment = Environment(
         loader=PackageLoader("imgsearch"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["plain"] = _plain
+    environment.filters["plain"] = plain
     return environment.get_template("gallery.html").render(
         query_name=query_name,
         has_picture=query is not None,
@@ -113,7 +113,7 @@ def _card(hit: Hit, max_pixels: int) -> _Card:
     )
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """`text` with whatever could deceive the eye, or no file can hold, written as escapes."""
     return _DECEPTIVE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 

@@ -32,11 +32,17 @@ class Served:
     client: httpx.Client
     url: str
     port: int
+    page: str
+    """The page's address, where it is served."""
 
 
 @contextlib.contextmanager
 def serving(
-    settings: Settings, encoder: ColourEncoder | None = None, *, wait: bool = True
+    settings: Settings,
+    encoder: ColourEncoder | None = None,
+    *,
+    wait: bool = True,
+    with_page: bool = False,
 ) -> Iterator[Served]:
     """With the encoder given, or with the real ones."""
     opener = encoder.open if encoder else open_encoder
@@ -45,16 +51,18 @@ def serving(
     url = f"http://127.0.0.1:{port}"
     service = Service(settings, encoder_opener=opener)
     running = Running(service)
-    thread = threading.Thread(target=running.serve, args=(socket,))
+    page = listen("127.0.0.1", 0, "--ui-port") if with_page else None
+    thread = threading.Thread(target=running.serve, args=(socket, page))
     thread.start()
-    with socket:
+    with socket, page or contextlib.nullcontext():
         try:
             # As many connections as threads may want at once.
             limits = httpx.Limits(max_connections=None)
             with httpx.Client(base_url=url, timeout=30, limits=limits) as client:
                 if wait:
                     wait_until_ready(client)
-                yield Served(service, client, url, port)
+                address = f"http://127.0.0.1:{page.getsockname()[1]}" if page else ""
+                yield Served(service, client, url, port, address)
         finally:
             running.stop()
             thread.join()

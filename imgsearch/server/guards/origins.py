@@ -25,8 +25,10 @@ class Origins:
     127.0.0.1 too (cross-site request forgery), and can give us a name of its own (DNS rebinding).
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, *, for_browsers: bool = False) -> None:
+        """`for_browsers` lets nothing through without the key, and has browsers ask for it."""
         self._app = app
+        self._for_browsers = for_browsers
         self._key = settings.api_key.encode() if settings.api_key else None
         self._hosts = settings.hosts
         self._cors = frozenset(settings.cors_origins)
@@ -44,14 +46,22 @@ class Origins:
             return problem(
                 403, "foreign-origin", "pages of other origins may not call this; see --cors-origin"
             )
-        if self._key and not _is_open(scope["path"]) and not self._has_key(headers):
-            return problem(
-                401,
-                "unauthorized",
-                "an API key is needed, as X-API-Key or as Authorization: Bearer",
-                {"WWW-Authenticate": 'Bearer realm="imgsearch", Basic realm="imgsearch"'},
-            )
+        is_open = not self._for_browsers and _is_open(scope["path"])
+        if self._key and not is_open and not self._has_key(headers):
+            return self._unauthorized()
         return None
+
+    def _unauthorized(self) -> Response:
+        """Browsers take the first challenge of a header, and know Basic alone."""
+        basic = 'Basic realm="imgsearch", charset="UTF-8"'
+        challenge = basic if self._for_browsers else f'Bearer realm="imgsearch", {basic}'
+        return problem(
+            401,
+            "unauthorized",
+            "an API key is needed, as X-API-Key or as Authorization: Bearer; browsers send it as "
+            "the password of any user",
+            {"WWW-Authenticate": challenge},
+        )
 
     def _is_foreign(self, origin: str | None, host: str) -> bool:
         if origin is None or origin in self._cors or "*" in self._cors:

@@ -1,14 +1,33 @@
-"""The page, over the same service object as the API."""
+"""The page, over the same service object as the API.
 
-from starlette.responses import PlainTextResponse
+What it shows is told by its address alone (`links.py`): the page's script makes an address of what
+the visitor does, and the server a view of the address (`views.py`, by the templates). Gradio lays
+it out (`layout.py`) and carries views to the browser; `app.py` lets in what the page needs, and
+pictures come from the API's own endpoints.
+"""
+
 from starlette.types import ASGIApp
 
 from imgsearch.server.service import Service
 
 
 def build_page(service: Service) -> ASGIApp:
-    """The page's ASGI app, which searches through the service; it may take seconds to load."""
-    address = "see /docs of the API"
-    return PlainTextResponse(
-        f"imgsearch serves collection {service.settings.collection}: {address}"
+    """The page's ASGI app, which searches through the service; it takes seconds to load."""
+    from imgsearch.server.app import create_app
+    from imgsearch.server.guards.admission import Admission
+    from imgsearch.server.guards.answers import Answers
+    from imgsearch.server.guards.origins import Origins
+    from imgsearch.server.page.app import Page, own_app
+    from imgsearch.server.page.layout import gradio_app
+    from imgsearch.server.page.views import Views
+
+    settings = service.settings
+    views = Views(service)
+    gradio = gradio_app(views, settings.collection, settings.limits.body)
+    page = Page(
+        gradio=gradio,
+        asking=Admission(gradio, service),
+        own=Admission(own_app(service, views), service),
+        api=create_app(service),
     )
+    return Answers(Origins(page, settings, for_browsers=True), service.metrics)

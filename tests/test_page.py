@@ -1,0 +1,328 @@
+"""The page, in a real browser: every step that a visitor takes."""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, expect, sync_playwright
+
+from imgsearch.server.settings import Settings
+from scripts import browser as browsers
+from tests.conftest import SAMPLES
+from tests.fakes import ColourEncoder
+from tests.serving import Served, filled, id_of, picture, serving
+
+SHIRT = SAMPLES / "images" / "10101.jpg"
+PHONE: ViewportSize = {"width": 360, "height": 740}
+DESKTOP: ViewportSize = {"width": 1280, "height": 900}
+# In milliseconds. Conditions are waited for: this bounds only how long a failure takes.
+PATIENCE = 30_000
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    try:
+        path = browsers.find()
+    except browsers.BrowserUnavailable as error:
+        pytest.skip(str(error))
+    with sync_playwright() as playwright:
+        # Its own sandbox does not work as root in a container; it sees our own pages alone.
+        camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        launched = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage", *camera]
+        )
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def served(sample_store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("page")
+    shutil.copytree(sample_store, folder / "store")
+    settings = Settings(store=str(folder / "store"), data=folder / "home")
+    with serving(settings, with_page=True) as served:
+        yield served
+
+
+@pytest.fixture
+def visit(browser: Browser, served: Served) -> Iterator[Open]:
+    """`visit("?k=3")` opens the page at an address, and waits until it shows something.
+
+    Fails at the end where a page asked another host for anything, or had errors.
+    """
+    troubles: list[str] = []
+    contexts = []
+
+    def open_page(
+        address: str = "", size: ViewportSize = DESKTOP, base: str = "", **options: object
+    ) -> Page:
+        context = browser.new_context(viewport=size, **options)  # type: ignore[arg-type]
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        page.on("pageerror", lambda error: troubles.append(f"script: {error}"))
+        page.on("console", lambda line: troubles.extend(_errors(line)))
+        page.on("request", lambda request: troubles.extend(_abroad(request.url)))
+        page.goto((base or served.page) + "/" + address)
+        expect(page.locator("#results [data-told]")).to_be_visible()
+        return page
+
+    expect.set_options(timeout=PATIENCE)
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert troubles == []
+
+
+def _errors(line: ConsoleMessage) -> list[str]:
+    # A refusal by the service, which the page tells in words.
+    is_refusal = line.text.startswith("Failed to load resource: the server responded")
+    return [line.text] if line.type == "error" and not is_refusal else []
+
+
+def _abroad(url: str) -> list[str]:
+    parts = urlsplit(url)
+    at_home = parts.scheme in ("data", "blob") or parts.hostname == "127.0.0.1"
+    return [] if at_home else [f"it asks for {url}"]
+
+
+def hits(page: Page) -> list[str]:
+    """The scores of the hits that are shown."""
+    return page.locator("#results .card-score > span:first-child").all_inner_texts()
+
+
+def told(page: Page, text: str | re.Pattern[str]) -> None:
+    """Wait until the answer begins with a text."""
+    expect(page.locator("#results [data-told]")).to_have_text(text)
+    expect(page.locator("#results[aria-busy]")).to_have_count(0)
+
+
+def asked(page: Page) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(page.url).query)
+
+
+HITS = re.compile(r"^\d+ hits? in ")
+
+
+def test_it_begins_with_examples_to_click_and_goes_back(visit: Open) -> None:
+    page = visit()
+    told(page, re.compile(r"pictures in collection images"))
+    example = page.get_by_role("link", name=re.compile("^Search with example 1:"))
+    expect(example.locator("img")).to_have_js_property("complete", True)
+    example.click()
+    told(page, HITS)
+    assert float(hits(page)[0].split()[-1]) == pytest.approx(1, abs=1e-3)
+    first = asked(page)["id"]
+
+    page.get_by_role("link", name=re.compile("^Search with hit 2:")).click()
+    page.wait_for_url(lambda url: first[0] not in url)
+    told(page, HITS)
+    page.go_back()
+    page.wait_for_url(lambda url: first[0] in url)
+    told(page, HITS)
+    page.go_back()
+    told(page, re.compile(r"pictures in collection images"))
+
+
+def test_a_picture_is_chosen_dropped_and_pasted(visit: Open) -> None:
+    page = visit()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_text("Choose picture").click()
+    chooser.value.set_files(SHIRT)
+    told(page, HITS)
+    assert hits(page)[0].endswith("1.000")
+    expect(page.get_by_alt_text("Your picture")).to_be_visible()
+    chosen = asked(page)["picture"]
+
+    # A fresh page: by its address, and then by the two other ways.
+    shared = visit("?picture=" + chosen[0])
+    told(shared, HITS)
+    for way in ("drop", "paste"):
+        page = visit()
+        page.evaluate(HAND_OVER, [way, list(SHIRT.read_bytes())])
+        told(page, HITS)
+        assert asked(page)["picture"] == chosen
+
+
+# What a browser tells a page of a file that is dropped on it, or pasted.
+HAND_OVER = """([way, bytes]) => {
+    const data = new DataTransfer();
+    data.items.add(new File([new Uint8Array(bytes)], "a.jpg", { type: "image/jpeg" }));
+    const told = { bubbles: true, cancelable: true, dataTransfer: data, clipboardData: data };
+    const event = way === "drop" ? new DragEvent(way, told) : new ClipboardEvent(way, told);
+    document.querySelector("[data-drop]").dispatchEvent(event);
+}"""
+
+
+def test_a_picture_is_photographed(visit: Open) -> None:
+    page = visit()
+    page.get_by_role("button", name="Photograph").click()
+    video = page.locator("[data-camera] video")
+    expect(video).to_be_visible()
+    page.wait_for_function("document.querySelector('[data-camera] video').videoWidth > 0")
+    page.get_by_role("button", name="Take the picture").click()
+    told(page, HITS)
+    assert "picture" in asked(page)
+    expect(video).to_be_hidden()
+
+
+def test_what_is_no_picture_is_told_in_words(visit: Open) -> None:
+    page = visit()
+    page.locator("[data-choose]").set_input_files(SAMPLES / "awkward" / "text-named.jpg")
+    expect(page.locator("#picture [data-state]")).to_have_text("not a picture of any known format")
+    assert "picture" not in asked(page)
+    page.locator("[data-choose]").set_input_files(SHIRT)
+    told(page, HITS)
+
+
+def test_words_bounds_and_filters_narrow_the_answer(visit: Open) -> None:
+    page = visit()
+    page.get_by_label("Words").fill("sneakers")
+    page.get_by_label("Words").press("Enter")
+    told(page, HITS)
+    assert asked(page) == {"q": ["sneakers"]}
+    before = len(hits(page))
+
+    page.get_by_role("button", name="Filters").click()
+    page.get_by_label("gender").select_option("Men")
+    page.wait_for_url(lambda url: "where" in url)
+    told(page, HITS)
+    assert asked(page) == {"q": ["sneakers"], "where": ["gender=Men"]}
+    assert 0 < len(hits(page)) < before
+
+    page.get_by_role("group", name="year").get_by_label("from").fill("3000")
+    page.keyboard.press("Tab")
+    told(page, "No hits.")
+    expect(page.get_by_text("No picture passes the filters")).to_be_visible()
+    expect(page.get_by_label("gender")).to_have_value("Men")
+    page.get_by_role("link", name="Search without filters").click()
+    told(page, HITS)
+    assert len(hits(page)) == before
+    expect(page.get_by_label("gender")).to_have_value("")
+
+
+def test_an_address_tells_the_whole_search(visit: Open) -> None:
+    shirt = id_of(SHIRT)
+    page = visit(f"?id={shirt}&k=3&min_score=0.99&where=gender%3DWomen")
+    told(page, "No hits.")
+    expect(page.get_by_text("which is under the minimum of 0.99")).to_be_visible()
+    expect(page.get_by_label("number input for Hits")).to_have_value("3")
+    expect(page.get_by_label("number input for Minimum score")).to_have_value("0.99")
+    page.get_by_role("link", name="Search without a minimum score").click()
+    told(page, re.compile("^3 hits in "))
+    assert asked(page) == {"id": [shirt], "k": ["3"], "where": ["gender=Women"]}
+
+
+@pytest.mark.parametrize(
+    "address", ["?k=none", "?id=nobody", "?q=a&where=nothing", "?picture=gone"]
+)
+def test_what_an_address_asks_for_in_vain_is_told(visit: Open, address: str) -> None:
+    page = visit(address)
+    expect(page.locator(".trouble [data-told]")).to_be_visible()
+    page.get_by_role("link", name="Start anew").click()
+    told(page, re.compile(r"pictures in collection images"))
+
+
+def test_a_part_is_marked_by_the_mouse_and_by_the_keyboard(visit: Open) -> None:
+    page = visit("?k=4&id=" + id_of(SHIRT))
+    whole = hits(page)
+    page.locator("[data-marker] img").scroll_into_view_if_needed()
+    expect(page.locator("[data-marker][data-ready] img")).to_have_js_property("complete", True)
+    box = page.locator("[data-marker]").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + box["height"] * 0.25)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + box["height"] * 0.5)
+    page.mouse.up()
+    page.wait_for_url(lambda url: "region" in url)
+    told(page, HITS)
+    edges = [float(each) for each in asked(page)["region"][0].split(",")]
+    assert edges == pytest.approx([0.25, 0.25, 0.75, 0.5], abs=0.02)
+    expect(page.get_by_text("Searching with this part")).to_be_visible()
+    assert hits(page) != whole
+
+    page.get_by_role("button", name="Whole picture").click()
+    page.wait_for_url(lambda url: "region" not in url)
+    expect(page.get_by_text("Searching with this picture")).to_be_visible()
+    page.get_by_text("Search with a part", exact=True).press("Enter")
+    page.get_by_label("Left").press("PageUp")
+    page.get_by_role("button", name="Search with this part").press("Enter")
+    page.wait_for_url(lambda url: "region" in url)
+    told(page, HITS)
+    assert float(asked(page)["region"][0].split(",")[0]) > 0
+
+
+def test_it_can_be_used_by_keyboard_and_read_aloud(visit: Open) -> None:
+    page = visit()
+    page.get_by_role("link", name=re.compile("^Search with example 2:")).press("Enter")
+    told(page, HITS)
+    live = page.locator("#told[aria-live]")
+    expect(live).to_have_text(HITS)
+    expect(page.locator("#results [data-told]")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name=re.compile("^Search with hit 1:"))).to_be_focused()
+    unnamed = page.evaluate(
+        "[...document.querySelectorAll('img:not([alt])')].map((each) => each.outerHTML)"
+    )
+    assert unnamed == []
+
+
+def test_pictures_are_added_with_a_description_and_found(visit: Open, tmp_path: Path) -> None:
+    fresh = tmp_path / "a <b>new one.png"
+    fresh.write_bytes(picture(5))
+    page = visit()
+    page.get_by_role("button", name="Add pictures to the collection").click()
+    form = page.locator("[data-adding]")
+    form.get_by_label("Pictures, or zips").set_input_files(
+        [fresh, SAMPLES / "awkward" / "text-named.jpg"]
+    )
+    form.get_by_label("Description").fill("patchwork <i>quilt</i>")
+    form.get_by_role("button", name="Add").click()
+    expect(form.locator("[data-state]")).to_have_text("1 added, 1 could not be used.")
+    expect(form.locator("[data-rejected]")).to_contain_text("text-named.jpg: not a picture")
+
+    page = visit("?q=quilt")
+    told(page, re.compile("^1 hit in "))
+    expect(page.locator(".card-title")).to_have_text("patchwork <i>quilt</i>")
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_phones_and_follows_the_dark(
+    visit: Open, size: ViewportSize, scheme: str, tmp_path: Path
+) -> None:
+    page = visit("?k=6&id=" + id_of(SHIRT), size, color_scheme=scheme)
+    page.screenshot(path=tmp_path / "page.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    shades = [int(each) for each in re.findall(r"\d+", colour)[:3]]
+    assert (max(shades) < 80) == (scheme == "dark")
+
+
+def test_without_a_collection_it_tells_how_to_make_one(visit: Open, tmp_path: Path) -> None:
+    settings = Settings(store=str(tmp_path / "secret"), data=tmp_path / "home")
+    with serving(settings, with_page=True) as empty:
+        page = visit(base=empty.page)
+        told(page, "There is no collection images yet.")
+        expect(page.get_by_text("imgsearch ingest ./my-pictures")).to_be_visible()
+        assert "secret" not in page.content()
+
+
+def test_with_a_key_the_browser_asks_for_it(visit: Open, tmp_path: Path) -> None:
+    settings = filled(tmp_path, 3, api_key="open sesame")
+    with serving(settings, ColourEncoder(), with_page=True) as locked:
+        for path in ("", "config", "page.js", "pictures/x", "v1/collections", "assets/x"):
+            answer = locked.client.get(f"{locked.page}/{path}")
+            assert answer.status_code == 401, path
+            assert answer.headers["www-authenticate"].startswith("Basic ")
+        credentials = {"username": "anyone", "password": "open sesame"}
+        page = visit(base=locked.page, http_credentials=credentials)
+        page.get_by_role("link", name=re.compile("^Search with example 1:")).click()
+        told(page, HITS)
+        expect(page.locator(".card img").first).to_have_js_property("complete", True)
+        assert page.locator(".card img").first.evaluate("(each) => each.naturalWidth") > 0

@@ -1,0 +1,113 @@
+"""What the page lets in, beside what it shows: none of Gradio's own doors, no names of files."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from imgsearch.server.settings import Limits
+from tests.fakes import ColourEncoder
+from tests.serving import Served, filled, picture, serving
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    settings = filled(tmp_path_factory.mktemp("page"), limits=Limits(body=200_000))
+    with serving(settings, ColourEncoder(), with_page=True) as served:
+        yield served
+
+
+DOORS = [
+    "gradio_api/file=/etc/hostname",
+    "gradio_api/file/etc/hostname",
+    "gradio_api/proxy=http://127.0.0.1/",
+    "gradio_api/info",
+    "gradio_api/openapi.json",
+    "gradio_api/upload",
+    "gradio_api/queue/join",
+    "gradio_api/queue/data?session_hash=x",
+    "gradio_api/heartbeat/x",
+    "gradio_api/component_server",
+    "gradio_api/call/show",
+    "gradio_api/vibe-code",
+    "gradio_api/process_recording",
+    "gradio_api/startup-events",
+    "gradio_api/deep_link",
+    "monitoring",
+    "login",
+    "svelte/x",
+    "custom_component/0/client/component/../../../../../etc/hostname",
+]
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_gradios_other_doors_are_shut(served: Served, door: str) -> None:
+    for method in ("GET", "POST"):
+        answer = served.client.request(method, f"{served.page}/{door}")
+        assert answer.status_code == 404, method
+
+
+@pytest.mark.parametrize("path", ["static/..%2f..%2froutes.py", "assets/..%2f..%2f..%2froutes.py"])
+def test_no_file_beside_its_own_is_given_out(served: Served, path: str) -> None:
+    assert served.client.get(f"{served.page}/{path}").status_code in (400, 403, 404)
+
+
+def ask(served: Served, address: str) -> str:
+    """What Gradio's request for the view at an address is answered with."""
+    config = served.client.get(f"{served.page}/config").json()
+    number = next(each["id"] for each in config["dependencies"] if len(each["outputs"]) == 5)
+    body = {"data": [address, "", 24, 0], "fn_index": number, "session_hash": "x"}
+    answer = served.client.post(f"{served.page}/gradio_api/run/predict", json=body)
+    assert answer.status_code == 200
+    return answer.text
+
+
+def test_no_answer_names_a_file_of_this_machine(served: Served) -> None:
+    record = served.client.get("/v1/collections/images/records").json()["records"][0]["id"]
+    store = served.service.settings.store
+    assert store
+    folder = store.removesuffix("store")
+    for text in (
+        served.client.get(served.page + "/").text,
+        served.client.get(served.page + "/config").text,
+        ask(served, ""),
+        ask(served, f"?id={record}"),
+        ask(served, "?id=unknown"),
+        ask(served, "?k=0"),
+    ):
+        assert folder not in text
+        assert "site-packages" not in text
+        assert "Traceback" not in text
+
+
+def test_markup_in_an_address_stays_text(served: Served) -> None:
+    answer = ask(served, "?where=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E%3D1")
+    assert "<img src=x" not in answer
+
+
+def test_every_answer_keeps_the_browser_at_home(served: Served) -> None:
+    for path in ("", "config", "page.css", "nothing"):
+        headers = served.client.get(f"{served.page}/{path}").headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "connect-src 'self'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_pages_of_other_origins_may_not_ask(served: Served) -> None:
+    headers = {"Origin": "https://evil.example"}
+    for path in ("pictures", "gradio_api/run/predict"):
+        answer = served.client.post(f"{served.page}/{path}", content=b"x", headers=headers)
+        assert answer.status_code == 403
+
+
+def test_a_picture_that_is_too_large_is_refused(served: Served) -> None:
+    answer = served.client.post(f"{served.page}/pictures", content=b"x" * 200_001)
+    assert answer.status_code == 413
+    assert "--max-body" in answer.json()["detail"]
+
+
+def test_a_picture_is_held_in_memory_alone(served: Served) -> None:
+    answer = served.client.post(f"{served.page}/pictures", content=picture(1))
+    name = answer.json()["picture"]
+    assert served.client.get(f"{served.page}/pictures/{name}").content[8:12] == b"WEBP"
+    assert not list(served.service.settings.data.rglob(f"*{name}*"))
+    assert f"pictures/{name}" in ask(served, f"?picture={name}&k=3")

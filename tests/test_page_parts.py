@@ -1,0 +1,83 @@
+"""The page's parts without a browser: addresses, filters, held pictures."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from imgsearch.errors import ImageError, UsageError
+from imgsearch.records import FieldType, ImageRecord, Metadata
+from imgsearch.server.page.fields import Filter, chosen, overview
+from imgsearch.server.page.held import HeldPictures
+from imgsearch.server.page.links import Asked
+from tests.serving import picture
+
+
+def test_an_address_and_what_it_asks_for_are_one() -> None:
+    asked = Asked(
+        record="r&1",
+        region="0,0,0.5,1",
+        words="röd klänning",
+        where=("a=b&c", "year>=2012"),
+        k=7,
+        min_score=-0.25,
+    )
+    assert Asked.at(asked.address) == asked
+    assert Asked.at("") == Asked()
+    assert Asked().address == "?"
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["k=0", "k=201", "k=x", "k=٣", "min_score=2", "min_score=nan", "x=&" * 101, "x" * 9000],
+)
+def test_an_address_that_makes_no_sense_is_told(address: str) -> None:
+    with pytest.raises(UsageError):
+        Asked.at(f"?{address}")
+
+
+def test_a_region_that_is_none_is_told() -> None:
+    with pytest.raises(UsageError, match="LEFT,TOP,RIGHT,BOTTOM"):
+        _ = Asked(region="1,2").area
+
+
+def records(values: Sequence[Metadata]) -> list[ImageRecord]:
+    return [
+        ImageRecord(f"file:///{number}", str(number), 1, 1, 1, 1, each)
+        for number, each in enumerate(values)
+    ]
+
+
+def filters(kind: FieldType, values: Sequence[str | int | float | bool]) -> tuple[Filter, ...]:
+    return overview(9, {"f": kind}, records([{"f": each} for each in values])).filters
+
+
+def test_each_field_gets_the_filter_that_suits_it() -> None:
+    assert filters("str", ["b", "a", "b"]) == (Filter("f", "choice", ("a", "b")),)
+    assert filters("bool", [True, False]) == (Filter("f", "choice", ("false", "true")),)
+    assert filters("int", [3, 1, 2]) == (Filter("f", "range", (), "1", "3", "1"),)
+    assert filters("str", [str(each) for each in range(41)]) == (Filter("f", "text"),)
+    assert filters("str", ["same", "same"]) == ()
+
+
+def test_conditions_that_no_filter_can_show_are_kept() -> None:
+    settings, others = chosen(["a=1", "b>=2", "b<=3", "c!=4", "a=5"])
+    assert settings == {("a", "="): "1", ("b", ">="): "2", ("b", "<="): "3"}
+    assert others == ["c!=4", "a=5"]
+
+
+def test_the_pictures_looked_at_longest_ago_make_room() -> None:
+    async def hold() -> None:
+        one = HeldPictures(10_000)
+        size = one.get(await one.hold(picture(1))).size
+        held = HeldPictures(10_000, most_bytes=int(2.5 * size))
+        names = [await held.hold(picture(1)), await held.hold(picture(2))]
+        held.get(names[0])
+        await held.hold(picture(3))
+        assert held.get(names[0]).file == picture(1)
+        with pytest.raises(ImageError, match="choose it again"):
+            held.get(names[1])
+        with pytest.raises(ImageError):
+            await held.hold(b"no picture")
+
+    asyncio.run(hold())
