@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from pathlib import Path, PurePosixPath
 
 ENV_HOME = "IMGSEARCH_HOME"
@@ -61,6 +62,14 @@ def weights_dir() -> Path:
 def models_dir() -> Path:
     """Where models are kept in the form that ONNX Runtime runs."""
     return home() / "models"
+
+
+def installed_models_dir() -> Path:
+    """Where models lie that came with the installation, exported beforehand; rarely there are any.
+
+    In the form of `models_dir()`, and never written to.
+    """
+    return Path(sys.prefix, "share", "imgsearch", "models")
 
 
 def default_workers() -> int:

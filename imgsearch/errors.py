@@ -11,7 +11,8 @@ ImgsearchError                      exit code 1
 │   ├── WeightsError                weights missing, not to be fetched, damaged, or not fitting
 │   ├── DeviceError                 the device that was asked for is not there
 │   ├── DeviceMemoryError           a batch does not fit; a smaller one may
-│   └── ExportError                 torch cannot export the model, or its vectors would differ
+│   ├── ExportError                 torch cannot export the model, or its vectors would differ
+│   └── MissingTorchError           torch would be needed, and is not installed
 ├── ServeError                      the service cannot listen where it should
 └── StoreError
     ├── CollectionNotFoundError     no collection of this name in the store
@@ -81,6 +82,10 @@ class DeviceMemoryError(EncoderError):
 
 class ExportError(EncoderError):
     """The model cannot be exported for ONNX Runtime, or its vectors would not be torch's."""
+
+
+class MissingTorchError(EncoderError):
+    """torch, or what goes with it, would be needed, and this installation is without it."""
 
 
 class ServeError(ImgsearchError):

@@ -14,6 +14,11 @@ from imgsearch.encoders import weights
 from imgsearch.encoders.catalog import RESNET50, SPECS, ModelSpec
 
 
+@pytest.fixture(autouse=True)
+def _nothing_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMGSEARCH_HOME", str(tmp_path))
+
+
 def models(*options: str) -> str:
     result = CliRunner().invoke(app, ["models", *options], catch_exceptions=False)
     assert result.exit_code == 0

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imgsearch.cli import options
-from imgsearch.cli.console import print_json, stdout
+from imgsearch.cli.console import Display, print_json, stdout
+from imgsearch.errors import ExportError
 
 if TYPE_CHECKING:
     from imgsearch.encoders.catalog import ModelSpec
@@ -20,12 +21,28 @@ def models(
             help="Also every other classification model of torchvision, and the devices. Slower.",
         ),
     ] = False,
+    prepare: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="First get this model ready for the CPU: fetch its weights and export it, as its "
+            "first use would; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """List the models. It tells which can be used here and now, and which must be fetched first."""
     from imgsearch.encoders.catalog import AUTO_CHOICES, SPECS
 
+    with Display(quiet=as_json) as display:
+        for name in prepare or ():
+            _prepare(name, display)
+
     specs, devices = list(SPECS.values()), None
     if everything:
+        from imgsearch.encoders.devices import require_torch
+
+        require_torch("for --all")
         from imgsearch.encoders import torch_runtime, torchvision_models
 
         others = sorted(set(torchvision_models.names()) - set(SPECS))
@@ -39,11 +56,23 @@ def models(
         _print_notes(rows, devices)
 
 
+def _prepare(name: str, display: Display) -> None:
+    from imgsearch.encoders import EncoderRequest, open_encoder
+
+    encoder = open_encoder(EncoderRequest(name, device="cpu"), listener=display)
+    if encoder.runtime != "onnxruntime":
+        raise ExportError(f"{name} cannot be prepared for the CPU, see above; torch runs it")
+
+
 def _row(spec: "ModelSpec") -> dict[str, Any]:
+    from imgsearch.encoders.onnx_files import find_own
     from imgsearch.encoders.weights import find_local
 
-    file = find_local(spec)
-    if file:
+    exported = find_own(spec.name)
+    file = exported or find_local(spec)
+    if exported:
+        status = "exported"
+    elif file:
         status = "installed" if spec.package else "cached"
     else:
         status = "package missing" if spec.package else "to download"

@@ -74,14 +74,16 @@ def open_encoder(
     that is there, torch is not loaded. On other devices torch runs it. int8 runs on the CPU alone,
     from a file that is calibrated on the request's sample; where a collection's calibrated file is
     not at hand, the encoder of fp32 is given instead, which its stamp tells: its vectors are good
-    for queries. Raises UsageError, UnknownModelError, WeightsError, DeviceError, ExportError, or
-    CollectionMismatchError if the stamp is another's.
+    for queries. Raises UsageError, UnknownModelError, WeightsError, DeviceError, ExportError,
+    MissingTorchError, or CollectionMismatchError if the stamp is another's.
     """
     devices.let_cpu_help_mps()
     precision = stamp.number_format if stamp else request.precision
     check_device(request)
     device = "cpu" if precision == "int8" and request.device == "auto" else request.device
     device = devices.pick(device)
+    if device != "cpu":
+        devices.require_torch(f"for --device {device}")
     if stamp is not None:
         check_request(request, stamp)
         known = onnx_files.find(stamp) if device == "cpu" else None
@@ -96,6 +98,8 @@ def open_encoder(
         spec = _spec(stamp.model)
         _check_stamp(spec, stamp)
         file = weights.get(spec, request.weights, stamp.weights, listener)
+    elif device == "cpu" and precision != "int8" and (known := _exported(request)):
+        return _by_onnx_runtime(known)
     else:
         spec, file = _choose(request, listener)
     if precision == "int8":
@@ -106,6 +110,7 @@ def open_encoder(
         except ExportError as error:
             listener(Note(f"using torch, which is slower on the CPU: {error}"))
 
+    devices.require_torch(f"to run {spec.name}")
     from imgsearch.encoders.torch_runtime import open_torch_encoder
 
     return open_torch_encoder(spec, file, device, listener)
@@ -134,6 +139,7 @@ def _calibrated(
     """Never replaced by fp32: it was asked for."""
     if request.sample is None:
         raise UsageError("int8 needs pictures to be calibrated on: an ingest has them")
+    devices.require_torch("for --precision int8")
     from imgsearch.encoders import int8_files
 
     base = onnx_files.get(spec, file, listener, request.sample)
@@ -181,6 +187,7 @@ def _by_onnx_runtime(file: onnx_files.OnnxFile) -> Encoder:
 def _spec(name: str) -> ModelSpec:
     if spec := SPECS.get(name):
         return spec
+    devices.require_torch(f"for the model {name}")
     from imgsearch.encoders.torchvision_models import describe
 
     return describe(name)
@@ -195,6 +202,12 @@ def _check_stamp(spec: ModelSpec, stamp: Stamp) -> None:
         )
 
 
+def _exported(request: EncoderRequest) -> onnx_files.OnnxFile | None:
+    """For a new collection, where neither torch nor the weights are needed any more."""
+    name = AUTO_CHOICES[0] if request.model == AUTO else request.model
+    return onnx_files.find_own(name) if request.weights is None else None
+
+
 def _choose(request: EncoderRequest, listener: Listener) -> tuple[ModelSpec, "WeightsFile"]:
     """The spec and weights for a new collection."""
     from imgsearch.encoders import weights
@@ -205,6 +218,11 @@ def _choose(request: EncoderRequest, listener: Listener) -> tuple[ModelSpec, "We
     if request.weights is not None:
         raise UsageError("--weights needs --model: say which model the weights are for")
     best, fallback = (SPECS[name] for name in AUTO_CHOICES)
+    if missing := devices.missing_for_torch():
+        listener(
+            Note(f"using {fallback.name}: {', '.join(missing)}, for {best.name}, is not installed")
+        )
+        return fallback, weights.get(fallback)
     try:
         return best, weights.get(best, listener=listener)
     except WeightsError as error:

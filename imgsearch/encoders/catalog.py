@@ -33,6 +33,11 @@ class ModelSpec:
     """The module of an installed package that holds the weights, at `package_file`."""
     package_file: str | None = None
 
+    @property
+    def weights_digest(self) -> str:
+        """The first digits of the SHA-256 of its own weights, as their name tells them."""
+        return self.weights_name.rpartition("-")[2].partition(".")[0]
+
     def stamp(self, weights: str, precision: str = "fp32") -> Stamp:
         """What a collection is stamped with that this model makes with weights of this SHA-256."""
         return Stamp(

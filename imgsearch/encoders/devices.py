@@ -1,14 +1,35 @@
 """Where a model could run, told without loading torch, which takes seconds."""
 
+import importlib.util
 import os
 import platform
 import sys
+
+from imgsearch.errors import MissingTorchError
 
 # One of these is there wherever a driver of NVIDIA's (natively, under WSL) or AMD's is.
 _DRIVERS = ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg", "/dev/kfd")
 _WINDOWS_DRIVER = r"System32\nvcuda.dll"
 # With these variables a user hides GPUs from CUDA and ROCm.
 _HIDING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+
+
+# What an installation for the CPU alone, with models that are exported already, may do without.
+_TORCH = ("torch", "torchvision", "onnx", "onnxscript", "efficientnet_lite_pytorch")
+
+
+def missing_for_torch() -> list[str]:
+    """What is not installed of torch and the packages that imgsearch uses along with it."""
+    return [name for name in _TORCH if importlib.util.find_spec(name) is None]
+
+
+def require_torch(purpose: str) -> None:
+    """Raises MissingTorchError, with what it is needed for and what to do, where it is missing."""
+    if missing := missing_for_torch():
+        raise MissingTorchError(
+            f"{', '.join(missing)} must be installed {purpose}: install all of imgsearch-cli, or "
+            "use a model that `imgsearch models` tells as exported"
+        )
 
 
 def pick(name: str) -> str:
@@ -36,6 +57,8 @@ def let_cpu_help_mps() -> None:
 
 def may_have_gpu() -> bool:
     """Whether it is worth asking torch: False only where it could not find one."""
+    if missing_for_torch():
+        return False
     if sys.platform == "darwin":
         return platform.machine() == "arm64"
     if any(os.environ.get(name) in ("", "-1") for name in _HIDING):

@@ -2,7 +2,8 @@
 
 A model is exported by torch once, the first time that it is needed; from then on neither torch
 nor the file of weights is. Each lies in a folder of its own, named after all that its vectors
-depend on, which appears only whole. What could not be exported is remembered too.
+depend on, which appears only whole. What could not be exported is remembered too. Models that
+came with the installation, which may have no torch, are used as if they were there.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -17,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgsearch import config
+from imgsearch.encoders import devices
 from imgsearch.encoders.base import Sample
-from imgsearch.encoders.catalog import ModelSpec
+from imgsearch.encoders.catalog import SPECS, ModelSpec
 from imgsearch.encoders.locking import locked
 from imgsearch.errors import ExportError
 from imgsearch.events import Listener, Note, ignore
@@ -49,8 +52,56 @@ class OnnxFile:
 def find(stamp: Stamp) -> OnnxFile | None:
     """The exported model that makes vectors of this stamp, if it is on this machine."""
     path = _folder(stamp) / MODEL
+    if not path.is_file():
+        path = _from_installation(path)
     known = read(path.with_name(SPEC)) if path.is_file() else None
     return OnnxFile(path, known.spec, stamp) if known else None
+
+
+def find_own(name: str) -> OnnxFile | None:
+    """A model as exported from its own weights, which then need not be on this machine."""
+    for models in (config.models_dir(), config.installed_models_dir()):
+        for path in sorted(models.glob(f"*/{SPEC}")):
+            known = read(path)
+            if (
+                known
+                and known.spec.name == name
+                and _is_own(known)
+                and (found := find(known.stamp))
+            ):
+                return found
+    return None
+
+
+def _is_own(file: OnnxFile) -> bool:
+    """Whether this version would export the same, from the model's own weights."""
+    spec = file.spec
+    return (
+        spec == SPECS.get(spec.name, spec)
+        and file.stamp == spec.stamp(file.stamp.weights)  # no calibrated form of it
+        and file.stamp.weights.startswith(spec.weights_digest)
+    )
+
+
+def _from_installation(path: Path) -> Path:
+    """The model that should be at `path`, if it came with the installation; else just `path`.
+
+    It is linked from there, so that what is made of it can be kept beside it.
+    """
+    installed = config.installed_models_dir() / path.parent.name / MODEL
+    if not installed.is_file():
+        return path
+    try:
+        path.parent.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent.parent, suffix=".part") as part:
+            linked = Path(part, "linked")
+            linked.mkdir()
+            shutil.copyfile(installed.with_name(SPEC), linked / SPEC)
+            (linked / MODEL).symlink_to(installed)
+            linked.rename(path.parent)
+    except OSError:  # it cannot be written there, or another process has
+        pass
+    return path if path.is_file() else installed
 
 
 def last_used() -> OnnxFile | None:
@@ -77,7 +128,7 @@ def get(
     """The exported model, made now if need be; it is checked with pictures of the sample too.
 
     Raises ExportError if torch cannot export it, or if its vectors are not those of torch;
-    WeightsError if the weights do not fit.
+    MissingTorchError if there is no torch to do it; WeightsError if the weights do not fit.
     """
     stamp = spec.stamp(weights.sha256)
     if known := find(stamp):
@@ -100,6 +151,7 @@ def _make(
     listener: Listener,
     sample: Sample | None,
 ) -> OnnxFile:
+    devices.require_torch(f"to prepare {spec.name} for the CPU, once")
     listener(Note(f"preparing {spec.name} for this machine's CPU, once"))
     started = time.monotonic()
     from imgsearch.encoders.export import export

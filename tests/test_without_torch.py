@@ -1,0 +1,165 @@
+"""An installation without torch, with models that were exported beforehand, as in the image."""
+
+import importlib.util
+import shutil
+from dataclasses import replace
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imgsearch import config
+from imgsearch.encoders import EncoderRequest, devices, onnx_files, open_encoder, weights
+from imgsearch.encoders.catalog import EFFICIENTNET_LITE0, RESNET50
+from imgsearch.encoders.onnx_files import OnnxFile
+from imgsearch.encoders.torchvision_models import describe
+from imgsearch.errors import MissingTorchError
+from imgsearch.events import Event, Note
+from tests.conftest import SAMPLES, Cli
+from tests.encoder_contract import pictures
+from tests.test_torch_encoder import Seeded, seeded
+
+__all__ = ["seeded"]
+
+CPU = EncoderRequest("efficientnet-lite0", device="cpu")
+
+
+@pytest.fixture
+def exported() -> OnnxFile:
+    """efficientnet-lite0, made ready by torch beforehand."""
+    found = weights.find_local(EFFICIENTNET_LITE0)
+    assert found, "its package is a dependency"
+    return onnx_files.get(EFFICIENTNET_LITE0, found)
+
+
+@pytest.fixture
+def installed(exported: OnnxFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same model as part of an installation without torch, and a home with nothing in it."""
+    models = tmp_path / "installed"
+    shutil.copytree(
+        exported.path.parent,
+        models / exported.path.parent.name,
+        ignore=shutil.ignore_patterns("optimised-*"),
+    )
+    monkeypatch.setattr(config, "installed_models_dir", lambda: models)
+    monkeypatch.setenv("IMGSEARCH_HOME", str(tmp_path / "home"))
+    find_spec = importlib.util.find_spec
+
+    def find(name: str) -> ModuleSpec | None:
+        return None if name in ("torch", "torchvision") else find_spec(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    return models
+
+
+def test_an_installed_model_is_used_as_one_of_the_home(
+    installed: Path, exported: OnnxFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("the weights were asked for")
+
+    monkeypatch.setattr(weights, "get", never)
+    encoder = open_encoder(CPU)
+    assert encoder.stamp == exported.stamp
+    assert open_encoder(CPU, encoder.stamp).stamp == encoder.stamp
+    assert encoder.encode(pictures(encoder, 2)).shape == (2, 1280)
+    found = onnx_files.last_used()
+    assert found
+    assert found.path.is_relative_to(config.home())
+    assert found.path.samefile(next(installed.rglob("model.onnx")))
+    assert not any(installed.rglob("optimised-*")), "the installation is not written to"
+
+
+def test_any_model_that_is_exported_needs_no_torch_for_a_new_collection(
+    seeded: Seeded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = describe("squeezenet1_1")
+    file = seeded(spec.name)
+    own = replace(spec, weights_name=f"squeezenet1_1-{file.sha256[:8]}.pth")
+    exported = onnx_files.get(own, file)
+    monkeypatch.setattr(devices, "missing_for_torch", lambda: ["torch"])
+    assert open_encoder(EncoderRequest(spec.name, device="cpu")).stamp == exported.stamp
+
+
+def test_a_model_of_others_weights_is_not_taken_for_its_own(
+    seeded: Seeded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = describe("squeezenet1_0")
+    onnx_files.get(spec, seeded(spec.name))
+    monkeypatch.setattr(devices, "missing_for_torch", lambda: ["torch"])
+    with pytest.raises(MissingTorchError):
+        open_encoder(EncoderRequest(spec.name, device="cpu"))
+
+
+def test_an_installed_model_is_found_again_when_the_installation_has_moved(
+    installed: Path, exported: OnnxFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert onnx_files.find(exported.stamp)
+    moved = installed.rename(installed.with_name("moved"))
+    monkeypatch.setattr(config, "installed_models_dir", lambda: moved)
+    found = onnx_files.find(exported.stamp)
+    assert found
+    assert found.path.is_file()
+
+
+def test_an_installed_model_is_used_where_the_home_cannot_be_written(
+    installed: Path, exported: OnnxFile
+) -> None:
+    config.home().touch()  # in the place of the folder
+    encoder = open_encoder(CPU, exported.stamp)
+    assert np.isfinite(encoder.encode(pictures(encoder, 1))).all()
+
+
+def test_auto_takes_the_model_that_is_there(installed: Path) -> None:
+    events: list[Event] = []
+    encoder = open_encoder(EncoderRequest(device="cpu"), listener=events.append)
+    assert encoder.stamp.model == "efficientnet-lite0"
+    told = [event.text for event in events if isinstance(event, Note)]
+    assert told == ["using efficientnet-lite0: torch, torchvision, for resnet50, is not installed"]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        EncoderRequest("resnet50", weights=str(SAMPLES / "styles.csv"), device="cpu"),
+        EncoderRequest("squeezenet1_1", device="cpu"),
+        EncoderRequest("efficientnet-lite0", device="cuda"),
+    ],
+)
+def test_what_needs_torch_says_so_and_what_to_do(
+    installed: Path, request_: EncoderRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = weights.WeightsFile(Path("own.pth"), "0" * 64, "own.pth")
+    monkeypatch.setattr(weights, "get", lambda *_, **__: file)
+    with pytest.raises(MissingTorchError, match=r"^torch, torchvision must be installed .*`imgsea"):
+        open_encoder(request_)
+
+
+def test_a_gpu_is_not_looked_for(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_DRIVERS", (str(installed),))
+    assert devices.pick("auto") == "cpu"
+
+
+def test_the_list_of_models_tells_what_is_exported(installed: Path, cli: Cli) -> None:
+    rows = {row["name"]: row for row in cli("models", "--json").json["models"]}
+    assert rows["efficientnet-lite0"]["status"] == "exported"
+    assert rows[RESNET50.name]["status"] == "to download"
+    failed = cli("models", "--all")
+    assert failed.code == 1
+    assert "torch, torchvision must be installed for --all" in failed.err
+
+
+def test_prepare_makes_a_model_ready(exported: OnnxFile, cli: Cli) -> None:
+    done = cli("models", "--prepare", "efficientnet-lite0")
+    assert done.code == 0
+    assert "exported" in done.out
+
+
+def test_prepare_fails_for_what_cannot_be_exported(cli: Cli) -> None:
+    config.home().mkdir(exist_ok=True)
+    (config.home() / "models").unlink()
+    (config.home() / "models").touch()  # in the place of the folder
+    failed = cli("models", "--prepare", "efficientnet-lite0")
+    assert failed.code == 1
+    assert "cannot be prepared for the CPU" in failed.err
