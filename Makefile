@@ -6,7 +6,8 @@
 #
 # make weaviate           a Weaviate server on localhost until Ctrl-C; its data is kept
 # make weaviate-cluster   the same, three nodes
-# make test-compose       docker-compose.yml on a real engine; as root on Debian it brings its own
+# make test-compose       the image and docker-compose.yml on a real engine; as root on Debian it
+#                         brings its own
 # make weaviate-binary    find or build the server (with Go, about 5 minutes the first time)
 # make browser            find a browser for the tests of the page; as root on Debian, install it
 
@@ -58,7 +59,7 @@ browser:
 	@$(PYTHON) scripts/browser.py
 
 test-compose:
-	@$(PYTHON) -m scripts.test_compose
+	@$(PYTHON) -m scripts.compose
 
 lock: $(READY)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras \

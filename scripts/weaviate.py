@@ -689,7 +689,18 @@ def _composed(stack: contextlib.ExitStack) -> str | None:
     down = ["docker", "compose", "-p", project, "down", "--volumes"]
     stack.enter_context(Watchdog(down))
     stack.callback(_runs, down)
-    up = ["docker", "compose", "-f", str(COMPOSE_FILE), "-p", project, "up", "-d", "--wait"]
+    up = [
+        "docker",
+        "compose",
+        "-f",
+        str(COMPOSE_FILE),
+        "-p",
+        project,
+        "up",
+        "-d",
+        "--wait",
+        "weaviate",
+    ]
     if _runs(up, environment={**os.environ, **settings}, timeout=COMPOSE_SECONDS):
         return f"weaviate://127.0.0.1:{port}?grpc={port + 1}"
     _say("Docker Compose brings no server up; going on with one of our own.")
