@@ -58,7 +58,7 @@ def serving(
         try:
             # As many connections as threads may want at once.
             limits = httpx.Limits(max_connections=None)
-            with httpx.Client(base_url=url, timeout=30, limits=limits) as client:
+            with httpx.Client(base_url=url, timeout=90, limits=limits) as client:
                 if wait:
                     wait_until_ready(client)
                 address = f"http://127.0.0.1:{page.getsockname()[1]}" if page else ""
@@ -69,7 +69,7 @@ def serving(
 
 
 def wait_until_ready(client: httpx.Client) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while client.get("/readyz").status_code != 200:
         assert time.monotonic() < deadline, "the service did not become ready"
         time.sleep(0.01)

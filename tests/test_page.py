@@ -19,7 +19,7 @@ SHIRT = SAMPLES / "images" / "10101.jpg"
 PHONE: ViewportSize = {"width": 360, "height": 740}
 DESKTOP: ViewportSize = {"width": 1280, "height": 900}
 # In milliseconds. Conditions are waited for: this bounds only how long a failure takes.
-PATIENCE = 30_000
+PATIENCE = 60_000
 
 Open = Callable[..., Page]
 

@@ -74,7 +74,8 @@ class Running:
     def stop(self) -> None:
         """End it, from any thread: the first call lets requests finish, the second does not."""
         if self._loop:
-            self._loop.call_soon_threadsafe(self._stop_now)
+            with contextlib.suppress(RuntimeError):  # it has ended by itself: its loop is closed
+                self._loop.call_soon_threadsafe(self._stop_now)
 
     def _stop_now(self) -> None:
         if self._stop.is_set():
