@@ -72,8 +72,10 @@ def test_an_installed_model_is_used_as_one_of_the_home(
 
 
 def test_any_model_that_is_exported_needs_no_torch_for_a_new_collection(
-    seeded: Seeded, monkeypatch: pytest.MonkeyPatch
+    seeded: Seeded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    # Of its own: another test may have exported these weights as somebody's.
+    monkeypatch.setenv("IMGSEARCH_HOME", str(tmp_path))
     spec = describe("squeezenet1_1")
     file = seeded(spec.name)
     own = replace(spec, weights_name=f"squeezenet1_1-{file.sha256[:8]}.pth")
@@ -83,8 +85,9 @@ def test_any_model_that_is_exported_needs_no_torch_for_a_new_collection(
 
 
 def test_a_model_of_others_weights_is_not_taken_for_its_own(
-    seeded: Seeded, monkeypatch: pytest.MonkeyPatch
+    seeded: Seeded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("IMGSEARCH_HOME", str(tmp_path))
     spec = describe("squeezenet1_0")
     onnx_files.get(spec, seeded(spec.name))
     monkeypatch.setattr(devices, "missing_for_torch", lambda: ["torch"])
