@@ -7,6 +7,7 @@ writing in the caller's. So they overlap, memory is bounded by the batch size, a
 pipeline in the order in which it was found.
 """
 
+import math
 import os
 import sys
 import threading
@@ -629,7 +630,9 @@ class _Run:
 
     def _write_all(self, batches: Iterable[list[_Item]]) -> None:
         waiting: list[_Item] = []
-        since = time.monotonic()
+        # The first at once: a store that takes nothing is told of before the work is done, and
+        # what it loads for its first write is loaded while the model works.
+        since = -math.inf
         for batch in batches:
             waiting += batch
             now = time.monotonic()

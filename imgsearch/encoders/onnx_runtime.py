@@ -48,7 +48,8 @@ class OnnxEncoder:
     runtime = "onnxruntime"
     device = "cpu"
     batch_size = config.DEFAULT_BATCH_SIZE
-    concurrency = 1  # it has threads of its own
+    # A second batch fills the cores that have nothing left to do in the first.
+    concurrency = 2
 
     def __init__(self, file: OnnxFile, threads: int | None = None) -> None:
         self._file = file
