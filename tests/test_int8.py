@@ -12,6 +12,8 @@ import pytest
 from imgsearch import config
 from imgsearch.encoders import EncoderRequest, int8_files, onnx_files, open_encoder
 from imgsearch.encoders.catalog import SPECS
+from imgsearch.encoders.equalise import equalised
+from imgsearch.encoders.graph import Graph, observed
 from imgsearch.encoders.onnx_files import OnnxFile
 from imgsearch.encoders.onnx_runtime import OnnxEncoder, vectors_of
 from imgsearch.encoders.quantise import quantise
@@ -71,6 +73,29 @@ def test_all_convolutions_but_the_first_have_int8_weights(tiny: OnnxFile, tmp_pa
     }
     types = {each.data_type for each in graph.initializer if each.name.endswith("weights_q")}
     assert types == {onnx.TensorProto.INT8}
+
+
+def test_channels_are_made_alike_without_a_change_of_the_vectors(
+    tiny: OnnxFile, tmp_path: Path
+) -> None:
+    pixels = tiny_model.pictures(32)
+    before = Graph(onnx.load(tiny.path))
+    after = equalised(before, pixels)
+    onnx.save(after.model, tmp_path / "equalised.onnx")
+    near = cosines(
+        vectors_of(tmp_path / "equalised.onnx", pixels, 1), vectors_of(tiny.path, pixels, 1)
+    )
+    assert near.min() > 0.999999
+
+    def least_channel(graph: Graph, tensor: str) -> float:
+        """The largest value in the channel that has the smallest, against the whole tensor's."""
+        values = np.concatenate([each[tensor] for _, each in observed(graph, [tensor], pixels)])
+        channels = np.abs(values).max(axis=(0, 2, 3))
+        return float(channels.min() / channels.max())
+
+    # From the stem on to where the residual is added, and none behind a ReLU6.
+    assert least_channel(after, "sum") > 1.2 * least_channel(before, "sum")
+    assert least_channel(after, "wide_clip") == pytest.approx(least_channel(before, "wide_clip"))
 
 
 def test_the_mean_of_each_output_is_that_of_fp32(tiny: OnnxFile, tmp_path: Path) -> None:
