@@ -2,11 +2,12 @@
 
     python -m benchmarks.ingest_cpu FOLDER [--model resnet50] [--count 1000] [--rounds 3]
 
-The model in fp32, over the first pictures of FOLDER; resnet50 has seeded weights. In turn:
-imgsearch into a new store; the usual script, for resnet50 (torch, torchvision's transforms,
-DataLoader with 0, 1 and as many workers as cores, its best counted); ONNX Runtime alone, on
-tensors that are ready; and the decoding alone. Also the peak memory of an ingest with
-efficientnet-lite0, of a twentieth of the pictures and of all, mirrored where FOLDER has too few.
+The model in fp32 and in int8, over the first pictures of FOLDER; resnet50 has seeded weights. In
+turn: imgsearch into a new store, exported and calibrated before; the usual script, for resnet50
+(torch, torchvision's transforms, DataLoader with 0, 1 and as many workers as cores, its best
+counted); ONNX Runtime alone, on tensors that are ready; and the decoding alone. Also the peak
+memory of an ingest with efficientnet-lite0, of a twentieth of the pictures and of all, mirrored
+where FOLDER has too few.
 """
 
 import argparse
@@ -31,7 +32,12 @@ from PIL import Image, ImageOps
 from benchmarks.common import bench_home, machine, seeded_resnet50
 from imgsearch import config, images
 from imgsearch.encoders import EncoderRequest, onnx_files, open_encoder
+from imgsearch.encoders.onnx_files import OnnxFile
 from imgsearch.images import Preprocessing, looks_like_a_picture
+from imgsearch.sampling import PictureSample
+from imgsearch.sources import resolve
+
+PRECISIONS = ("fp32", "int8")
 
 _USUAL = """
 import sys, numpy, torch, torchvision
@@ -117,11 +123,20 @@ def bare_decode(files: Sequence[Path], preprocessing: Preprocessing) -> float:
     return time.perf_counter() - started
 
 
-def bare_model(path: Path, files: Sequence[Path], preprocessing: Preprocessing) -> float:
+def ready(model: str, weights: str | None, precision: str, files: Sequence[Path]) -> OnnxFile:
+    """The model as ONNX Runtime runs it, exported and calibrated now."""
+    sample = PictureSample(resolve([str(files[0].parent)]))
+    encoder = open_encoder(EncoderRequest(model, weights, "cpu", precision, sample))
+    exported = onnx_files.find(encoder.stamp)
+    assert exported
+    return exported
+
+
+def bare_model(model: OnnxFile, files: Sequence[Path]) -> float:
     """ONNX Runtime as it comes, on batches of 32 that are ready."""
-    some = [images.decode(str(path), preprocessing).pixels for path in files[:32]]
-    batch = np.stack(some)
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    preprocessing = model.spec.preprocessing
+    batch = np.stack([images.decode(str(path), preprocessing).pixels for path in files[:32]])
+    session = ort.InferenceSession(str(model.path), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     session.run(None, {name: batch})
     started = time.perf_counter()
@@ -143,39 +158,42 @@ def main() -> None:
         os.environ["IMGSEARCH_DEVICE"] = "cpu"
         resnet50 = options.model == "resnet50"
         weights = str(seeded_resnet50(place / "resnet50.pth")) if resnet50 else None
-        encoder = open_encoder(EncoderRequest(options.model, weights))
-        exported = onnx_files.find(encoder.stamp)
-        assert exported
         files = pictures_of(options.folder, options.count, place / "pictures")
         model = ("--model", options.model, *(("--weights", weights) if weights else ()))
+        exported = {each: ready(options.model, weights, each, files) for each in PRECISIONS}
         counts = sorted({0, 1, config.cpu_cores()}) if weights else []
         times: dict[str, list[float]] = {}
         for number in range(options.rounds):
-            seconds, _, report = by_imgsearch(place / "pictures", place, *model)
-            times.setdefault("imgsearch", []).append(seconds)
-            times.setdefault("imgsearch, without its start", []).append(report["seconds"])
+            for precision in PRECISIONS:
+                how = (*model, "--precision", precision)
+                seconds, _, report = by_imgsearch(place / "pictures", place, *how)
+                times.setdefault(f"imgsearch, {precision}", []).append(seconds)
+                times.setdefault(f"{precision} without its start", []).append(report["seconds"])
+                bare = bare_model(exported[precision], files)
+                times.setdefault(f"bare model, {precision}", []).append(bare)
+                print(f"round {number + 1}, {precision}: {report.get('busy')}", flush=True)
             for workers in counts:
                 command = [sys.executable, "-c", _USUAL, str(place / "pictures"), str(weights)]
                 usual = run([*command, str(workers)])[0]
                 times.setdefault(f"usual script, {workers} workers", []).append(usual)
             if weights:  # the later rounds are of its best
                 counts = [min(counts, key=lambda each: times[f"usual script, {each} workers"][0])]
-            times.setdefault("bare model", []).append(
-                bare_model(exported.path, files, encoder.preprocessing)
-            )
-            times.setdefault("bare decoding", []).append(bare_decode(files, encoder.preprocessing))
-            print(f"round {number + 1}: {report.get('busy')}", flush=True)
+            preprocessing = exported["fp32"].spec.preprocessing
+            times.setdefault("bare decoding", []).append(bare_decode(files, preprocessing))
         medians = {name: statistics.median(each) for name, each in times.items()}
         print(machine())
         for name, seconds in medians.items():
             print(f"{name}: {seconds:.1f} s, {len(files) / seconds:.1f} pictures a second")
-        ours, inside = medians["imgsearch"], medians["imgsearch, without its start"]
-        bound = medians["bare model"] + medians["bare decoding"]
-        for workers in counts:
-            usual = medians[f"usual script, {workers} workers"]
-            print(f"against the usual script: {usual / ours:.2f}")
-        print(f"against the bare model: {medians['bare model'] / inside:.2f}")
-        print(f"against bare decoding + bare model: {bound / inside:.2f}")
+        for precision in PRECISIONS:
+            ours = medians[f"imgsearch, {precision}"]
+            inside = medians[f"{precision} without its start"]
+            bare = medians[f"bare model, {precision}"]
+            for workers in counts:
+                usual = medians[f"usual script, {workers} workers"]
+                print(f"{precision} against the usual script: {usual / ours:.2f}")
+            print(f"{precision} against the bare model: {bare / inside:.2f}")
+            bound = bare + medians["bare decoding"]
+            print(f"{precision} against bare decoding + bare model: {bound / inside:.2f}")
         if options.memory:
             lite0 = ("--model", "efficientnet-lite0")
             open_encoder(EncoderRequest("efficientnet-lite0"))
