@@ -1,5 +1,7 @@
 """Many clients at once: batches form, too many are told so, and everyone gets an answer."""
 
+import asyncio
+import socket
 import threading
 import time
 from collections import Counter
@@ -7,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import pytest
 
+from imgsearch.server.guards.protocol import PromptProtocol
 from imgsearch.server.settings import Limits
 from tests.fakes import ColourEncoder
 from tests.serving import Served, filled, picture, serving
@@ -60,6 +64,23 @@ def test_two_hundred_clients_at_once_are_all_answered(tmp_path: Path) -> None:
                 assert answer.json()["type"] == "urn:imgsearch:problem:overloaded"
         assert ask(served, 1).status_code == 200
         assert served.service.in_flight == 0
+
+
+def test_answers_are_sent_without_waiting_for_acknowledgements(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = PromptProtocol.connection_made
+    at_once: list[int] = []
+
+    def connection_made(protocol: PromptProtocol, transport: asyncio.Transport) -> None:
+        made(protocol, transport)
+        accepted = transport.get_extra_info("socket")
+        at_once.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    monkeypatch.setattr(PromptProtocol, "connection_made", connection_made)
+    with serving(filled(tmp_path), ColourEncoder()) as served:
+        assert ask(served, 1).status_code == 200
+    assert set(at_once) == {1}
 
 
 def test_uploads_that_arrive_together_are_all_kept(tmp_path: Path) -> None:
