@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import IO, BinaryIO, Protocol
 
 from imgsearch.errors import ImageError
-from imgsearch.server.problems import RefusedError
+from imgsearch.server.refusals import RefusedError
 from imgsearch.server.settings import ArchiveLimits
 
 MAGIC = b"PK\x03\x04"

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from imgsearch import __version__
 from imgsearch.records import Hit
 from imgsearch.server.dependencies import TheService
-from imgsearch.server.problems import RefusedError
 from imgsearch.server.questions import Question
+from imgsearch.server.refusals import RefusedError
 from imgsearch.server.service import Service
 from imgsearch.server.uploads import DESCRIPTION_FIELD
 from imgsearch.server.v1.models import SearchHit, Text, hits_of

@@ -11,7 +11,8 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse
 
-from imgsearch.server.problems import MEDIA_TYPE, RefusedError
+from imgsearch.server.problems import MEDIA_TYPE
+from imgsearch.server.refusals import RefusedError
 
 router = APIRouter(include_in_schema=False)
 

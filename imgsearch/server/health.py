@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from imgsearch.server.dependencies import TheService
-from imgsearch.server.problems import RefusedError
+from imgsearch.server.refusals import RefusedError
 
 router = APIRouter(tags=["health"])
 

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from imgsearch.errors import ImgsearchError
 from imgsearch.server.job import ENDED, REPORT, Job, State, drop_files, take_files
 from imgsearch.server.kept import disk_full_told
-from imgsearch.server.problems import RefusedError
+from imgsearch.server.refusals import RefusedError
 from imgsearch.server.settings import ArchiveLimits
 from imgsearch.stores import check_name
 

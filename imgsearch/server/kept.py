@@ -14,7 +14,7 @@ from imgsearch import images
 from imgsearch.errors import ImageError
 from imgsearch.records import ImageRecord, path_to_uri
 from imgsearch.server.archives import Readable
-from imgsearch.server.problems import FULL, disk_full
+from imgsearch.server.refusals import FULL, disk_full
 
 _CHUNK = 1 << 20
 

@@ -7,7 +7,7 @@ from typing import BinaryIO
 from imgsearch import images
 from imgsearch.errors import ImageError
 from imgsearch.records import ImageRecord
-from imgsearch.server.problems import RefusedError
+from imgsearch.server.refusals import RefusedError
 
 CHUNK = 1 << 18
 

@@ -1,6 +1,5 @@
 """What goes wrong, as RFC 9457 `application/problem+json`, in the words of the command line."""
 
-import errno
 import http
 import logging
 import os
@@ -25,6 +24,7 @@ from imgsearch.errors import (
     StoreError,
     UsageError,
 )
+from imgsearch.server.refusals import FULL, RefusedError, disk_full
 
 log = logging.getLogger("imgsearch.server")
 
@@ -45,24 +45,6 @@ _BY_ERROR: tuple[tuple[type[ImgsearchError], int, str], ...] = (
     (EncoderError, 503, "model-unavailable"),
     (ImgsearchError, 500, "failed"),
 )
-
-
-class RefusedError(ImgsearchError):
-    """What the service itself has to say no to, with its HTTP status and the problem's name."""
-
-    def __init__(self, status: int, name: str, detail: str, retry_after: int | None = None) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.name = name
-        self.retry_after = retry_after
-
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-def disk_full() -> RefusedError:
-    words = "the disk is full; what was there before is kept: make room, then try again"
-    return RefusedError(507, "disk-full", words)
 
 
 def kind_of(error: ImgsearchError) -> tuple[int, str]:
