@@ -203,10 +203,35 @@ def test_small_writes_are_compacted_on_the_way(tmp_path: Path) -> None:
     collection = LanceStore(tmp_path).create("images", STAMP)
     for number in range(150):
         write(collection, [record(number)], seed=number)
-    assert len(collection._dataset.get_fragments()) < 80
+    assert len(collection._dataset.get_fragments()) < 30
+    assert len(everything(collection)) == 150
+
+
+def test_small_writes_of_many_runs_are_compacted_at_the_end_of_one(tmp_path: Path) -> None:
+    LanceStore(tmp_path).create("images", STAMP)
+    for number in range(150):
+        collection = LanceStore(tmp_path).open("images")
+        write(collection, [record(number)], seed=number)
+    assert len(collection._dataset.get_fragments()) == 150
     collection.optimize()
     assert len(collection._dataset.get_fragments()) == 1
     assert len(everything(collection)) == 150
+
+
+@pytest.mark.parametrize(("rows_compared", "fragments"), [(4000, 4), (1000, 2)])
+def test_fragments_are_small_only_while_searches_compare_all_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_compared: int, fragments: int
+) -> None:
+    monkeypatch.setattr(lance_store, "EXACT_FILTER_ROWS", rows_compared)
+    monkeypatch.setattr(lance_store, "_ROWS_PER_FRAGMENT", 500)
+    monkeypatch.setattr(lance_store, "_SMALL_FRAGMENTS", 19)
+    collection = LanceStore(tmp_path).create("images", STAMP)
+    for number in range(20):
+        first = 100 * number
+        write(collection, [record(each) for each in range(first, first + 100)], seed=number)
+    # Merged after the nineteenth.
+    assert len(collection._dataset.get_fragments()) == fragments
+    assert len(everything(collection)) == 2000
 
 
 def test_a_commit_that_was_overtaken_is_tried_again(tmp_path: Path) -> None:
