@@ -20,6 +20,7 @@ ImgsearchError                      exit code 1
     ├── StaleCollectionError        it was replaced or removed since it was opened
     ├── RecordNotFoundError         no record of this id
     ├── StoreBusyError              another process is writing
+    ├── StoreFullError              it has no room for more
     └── VerificationError           the store does not hold what was written to it
 
 The core raises these and never exits; `imgsearch.cli` turns them into exit codes in one place.
@@ -114,6 +115,10 @@ class RecordNotFoundError(StoreError):
 
 class StoreBusyError(StoreError):
     """Another process is writing to the collection."""
+
+
+class StoreFullError(StoreError):
+    """The store has no room for more. What was in it before is kept."""
 
 
 class VerificationError(StoreError):

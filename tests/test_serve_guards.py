@@ -3,16 +3,24 @@
 import base64
 import contextlib
 import errno
+import io
 import os
+import shutil
 import socket
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from imgsearch.server import kept
 from imgsearch.server.address import names_of
@@ -301,6 +309,61 @@ class TestFullDisk:
         monkeypatch.setattr(UploadFile, "write", full)
         answer = narrow.client.post("/upload/", files={"file": picture(70)})
         assert answer.status_code == 507
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
+    if sys.platform != "linux" or os.geteuid() or subprocess.run(command).returncode:
+        pytest.skip("needs to mount a file system, which root on Linux may")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def noise(seed: int) -> bytes:
+    """A picture of 300 kB."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (320, 320, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("full", ["the data directory", "the store"])
+def test_a_disk_that_fills_up_loses_nothing_and_takes_more_when_there_is_room(
+    tmp_path: Path, small_disk: Path, full: str
+) -> None:
+    settings = filled(tmp_path)
+    if full == "the store":
+        shutil.move(settings.store or "", small_disk / "store")
+        settings = replace(settings, store=str(small_disk / "store"))
+    else:
+        settings = replace(settings, data=small_disk)
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - (1 << 20)))
+    with serving(settings, ColourEncoder()) as served:
+
+        def upload(number: int) -> httpx.Response:
+            return served.client.post("/upload/", files={"file": noise(number)})
+
+        kept: list[str] = []
+        while (answer := upload(len(kept))).status_code == 200:
+            kept.append(answer.json()["id"])
+        assert answer.status_code == 507, answer.text
+        assert "disk is full" in answer.json()["detail"]
+        assert alive(served)
+        assert len(kept) >= 1
+        for each in kept:
+            assert served.client.get(f"/get-image/{each}").status_code == 200
+        files = {"files": noise(100)}
+        job = served.client.post(f"{IMAGES}/uploads", files=files)
+        assert job.status_code == (507 if full == "the data directory" else 202), job.text
+        ballast.unlink()
+        assert upload(200).status_code == 200
+        expected = 8 + len(kept) + 1
+        assert served.client.get(IMAGES).json()["images"] in (expected, expected + 1)
 
 
 def test_an_error_that_should_not_be_is_a_500_without_a_trace(

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imgsearch.errors import StoreError, UsageError
+from imgsearch.errors import StoreError, StoreFullError, UsageError
 from imgsearch.events import Event, Note, Outcome
 from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.stores import open_store
@@ -227,7 +227,7 @@ def test_a_disk_that_is_too_full_is_told_from_other_trouble(own_server: Servers)
     with own_server(environment=full) as cluster, open_store(cluster.url, 30) as store:
         collection = store.create("pictures", STAMP)
         taken: set[str] = set()
-        with pytest.raises(StoreError, match=r"read-only.*make room"):
+        with pytest.raises(StoreFullError, match=r"read-only.*make room"):
             push_slowly(collection, taken)
         assert set(everything(collection)) == taken
 

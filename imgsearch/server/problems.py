@@ -22,6 +22,7 @@ from imgsearch.errors import (
     SourceError,
     StoreBusyError,
     StoreError,
+    StoreFullError,
     UsageError,
 )
 from imgsearch.server.refusals import FULL, RefusedError, disk_full
@@ -41,6 +42,7 @@ _BY_ERROR: tuple[tuple[type[ImgsearchError], int, str], ...] = (
     (CollectionMismatchError, 409, "collection-mismatch"),
     (RecordNotFoundError, 404, "record-not-found"),
     (StoreBusyError, 503, "store-busy"),
+    (StoreFullError, 507, "disk-full"),
     (StoreError, 503, "store-unavailable"),
     (EncoderError, 503, "model-unavailable"),
     (ImgsearchError, 500, "failed"),

@@ -52,9 +52,9 @@ class Uploads:
     async def add(self, picture: bytes, description: str, collection: str) -> ImageRecord:
         """Keep and index a picture; the same content again replaces its description.
 
-        The collection is made if need be. Raises ImageError if it is no usable picture, StoreError,
-        EncoderError, or RefusedError if the disk is full. If the store fails, the file is there
-        for the next try.
+        The collection is made if need be. Raises ImageError if it is no usable picture,
+        EncoderError, RefusedError if the disk is full, or StoreError: the file is there for the
+        next try then.
         """
         check_name(collection)
         encoder = await run(self._pools.store, self._encoder, collection)

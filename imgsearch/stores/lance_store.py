@@ -36,6 +36,7 @@ from imgsearch.errors import (
     StaleCollectionError,
     StoreBusyError,
     StoreError,
+    StoreFullError,
 )
 from imgsearch.events import Listener, Note, Stage, ignore
 from imgsearch.records import (
@@ -650,18 +651,17 @@ def _translated(problem: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError, pa.ArrowException) as error:
-        text = str(error)
+        text = _readable(str(error))
+        if "No space left" in text or "StorageFull" in text:
+            raise StoreFullError(
+                f"{problem}: the disk is full; what was written before is kept: make room, then "
+                f"run it again ({text[:120]})"
+            ) from error
         # A dataset that was deleted, or files of a version that has been cleaned up.
         kind = StaleCollectionError if "Not found: " in text else StoreError
-        raise kind(f"{problem}: {_readable(text)}") from error
+        raise kind(f"{problem}: {text[:400]}") from error
 
 
 def _readable(text: str) -> str:
     text = re.sub(r",? ?(/rustc)?/?[\w./-]*\.rs:\d+:\d+", "", text)
-    text = " ".join(text.split())
-    if "No space left" in text or "StorageFull" in text:
-        return (
-            "the disk is full; what was written before is kept: make room, then run it again "
-            f"({text[:120]})"
-        )
-    return text[:400]
+    return " ".join(text.split())

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import grpc
 import httpx
 
-from imgsearch.errors import StaleCollectionError, StoreError
+from imgsearch.errors import StaleCollectionError, StoreError, StoreFullError
 from imgsearch.events import Listener, Note
 from imgsearch.stores.weaviate import trouble
 from imgsearch.stores.weaviate.address import ENV_KEY, Address
@@ -104,7 +104,8 @@ class Patience:
     def bear(self, trouble: Trouble, error: BaseException | None = None) -> None:
         """Wait a while. Raises StoreError if waiting does not help, or has not for too long."""
         if not trouble.worth_waiting:
-            kind = StaleCollectionError if trouble.kind == "gone" else StoreError
+            kinds = {"gone": StaleCollectionError, "read-only": StoreFullError}
+            kind = kinds.get(trouble.kind, StoreError)
             raise kind(self._outage.message(self._action, trouble)) from error
         self._waited = True
         if self._outage.goes_on(trouble) > self._outage.timeout:
