@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from imgsearch.encoders.rounding import LARGEST, compensated, nearest, steps
+from imgsearch.encoders.rounding import LARGEST, LARGEST_PAIR, alone, compensated, steps
+
+
+def nearest(weights: np.ndarray, step: np.ndarray) -> np.ndarray:
+    return np.asarray((weights / step[..., None]).round().clip(-LARGEST, LARGEST))
 
 
 def output_error(left: np.ndarray, right: np.ndarray, inputs: np.ndarray) -> float:
@@ -12,9 +16,7 @@ def output_error(left: np.ndarray, right: np.ndarray, inputs: np.ndarray) -> flo
 
 def test_the_largest_weight_of_an_output_is_the_last_step() -> None:
     weights = np.array([[0.5, -2.0], [0.0, 0.0]], np.float32)
-    step = steps(weights)
-    np.testing.assert_allclose(step, [2 / LARGEST, 1])
-    assert nearest(weights, step).tolist() == [[32, -LARGEST], [0, 0]]
+    np.testing.assert_allclose(steps(weights, alone(2)), [2 / LARGEST, 1])
 
 
 def test_weights_on_the_steps_stay_what_they_are() -> None:
@@ -24,13 +26,14 @@ def test_weights_on_the_steps_stay_what_they_are() -> None:
     weights = wanted * np.float32(0.25)
     inputs = random.standard_normal((2, 100, 9))
     moments = inputs.swapaxes(1, 2) @ inputs / 100
-    np.testing.assert_array_equal(compensated(weights, steps(weights), moments), wanted)
+    rounded = compensated(weights, steps(weights, alone(9)), moments, alone(9))
+    np.testing.assert_array_equal(rounded, wanted)
 
 
 def test_inputs_that_have_nothing_to_do_with_each_other_leave_the_nearest() -> None:
     weights = np.random.default_rng(0).standard_normal((1, 4, 70)).astype(np.float32)
-    step = steps(weights)
-    rounded = compensated(weights, step, np.eye(70)[None])
+    step = steps(weights, alone(70))
+    rounded = compensated(weights, step, np.eye(70)[None], alone(70))
     np.testing.assert_array_equal(rounded, nearest(weights, step))
 
 
@@ -40,7 +43,7 @@ def test_equal_inputs_share_their_rounding_errors() -> None:
     moments = np.zeros((1, 5, 5))
     moments[0, :4, :4] = 1
     moments[0, 4, 4] = 1
-    rounded = compensated(weights, steps(weights), moments)
+    rounded = compensated(weights, steps(weights, alone(5)), moments, alone(5))
     assert rounded[0, 0, :4].sum() == 2
     assert rounded[0, 0, 4] == 127
 
@@ -53,9 +56,9 @@ def test_outputs_change_less_than_by_rounding_to_the_nearest(shape: tuple[int, i
     weights = random.standard_normal(shape)
     common = random.standard_normal((groups, 1000, 3)) @ random.standard_normal((groups, 3, count))
     inputs = common + 0.1 * random.standard_normal((groups, 1000, count))
-    step = steps(weights)
+    step = steps(weights, alone(count))
     moments = inputs.swapaxes(1, 2) @ inputs / 1000
-    ours, plain = compensated(weights, step, moments), nearest(weights, step)
+    ours, plain = compensated(weights, step, moments, alone(count)), nearest(weights, step)
     errors = [
         sum(
             output_error(rounded[g] * step[g][:, None], weights[g], inputs[g])
@@ -68,4 +71,25 @@ def test_outputs_change_less_than_by_rounding_to_the_nearest(shape: tuple[int, i
 
 def test_inputs_that_are_always_zero_do_no_harm() -> None:
     weights = np.ones((1, 2, 3), np.float32)
-    assert (compensated(weights, steps(weights), np.zeros((1, 3, 3))) == LARGEST).all()
+    rounded = compensated(weights, steps(weights, alone(3)), np.zeros((1, 3, 3)), alone(3))
+    assert (rounded == LARGEST).all()
+
+
+def test_neighbours_of_one_sign_fit_into_16_bits_together() -> None:
+    weights = np.array([[[1, 1, 1], [1, -1, 1], [-1, -0.5, 0]]], np.float32)
+    pairs = np.array([1, 0, -1])
+    step = steps(weights, pairs)
+    np.testing.assert_allclose(step, [[2 / LARGEST_PAIR, 1 / LARGEST, 1.5 / LARGEST_PAIR]])
+    rounded = compensated(weights, step, np.eye(3)[None], pairs)
+    assert rounded.tolist() == [[[64, 64, 64], [127, -127, 127], [-85, -43, 0]]]
+
+
+def test_what_makes_up_for_another_input_does_not_outgrow_its_neighbour() -> None:
+    random = np.random.default_rng(0)
+    weights = random.uniform(0.5, 1, (1, 50, 64)).astype(np.float32)
+    common = random.standard_normal((500, 4)) @ random.standard_normal((4, 64))
+    moments = (common.T @ common / 500)[None]
+    pairs = np.arange(64) ^ 1
+    rounded = compensated(weights, steps(weights, pairs), moments, pairs).astype(int)
+    sums = rounded[..., ::2] + rounded[..., 1::2]
+    assert sums.max() == LARGEST_PAIR

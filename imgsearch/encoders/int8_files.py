@@ -20,7 +20,7 @@ from imgsearch.events import Listener, Note, ignore
 from imgsearch.images import Pixels
 
 # Raised by whatever changes the quantised graph.
-_VERSION = 2
+_VERSION = 3
 # Pictures to calibrate with and, apart from them, to check with; fewer than the least leave the
 # ranges to chance.
 _CALIBRATED = 64

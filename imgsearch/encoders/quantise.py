@@ -1,8 +1,10 @@
 """From an exported model to its int8 form: static quantisation, written as QDQ.
 
 Activations have one scale a tensor and 8 bits without a sign, weights one scale an output and 8
-with, which is what ONNX Runtime's fast kernels take (VNNI, AMX, NEON). Convolutions, and what
-stands between two of them, are quantised; all else stays as it is.
+with, which is what ONNX Runtime's fast kernels take (VNNI, AMX, NEON). Those of CPUs that have
+none of these (AVX2, AVX-512) would cut off sums of large neighbours; there are none, so that all
+CPUs give the same sums. Convolutions, and what stands between two of them, are quantised; all else
+stays as it is.
 """
 
 from collections.abc import Sequence
@@ -158,11 +160,31 @@ def _moments(
 def _round(layer: Layer, mean: Floats, products: Floats) -> _Rounded:
     """Weights by `rounding`, and the mean of what they leave as a correction of the bias."""
     weights = layer.matrices
-    steps = rounding.steps(weights)
-    rounded = rounding.compensated(weights, steps, products)
+    neighbours = _neighbours(layer)
+    steps = rounding.steps(weights, neighbours)
+    rounded = rounding.compensated(weights, steps, products, neighbours)
     missing = weights - rounded * steps[..., None].astype(np.float64)
     bias = layer.bias + np.einsum("goi,gi->go", missing, mean.astype(np.float64)).reshape(-1)
     return _Rounded(rounded.reshape(layer.weights.shape), steps.reshape(-1), bias)
+
+
+def _neighbours(layer: Layer) -> rounding.Neighbours:
+    """For each input of an output the one that ONNX Runtime adds to it in 16 bits, or -1.
+
+    Its matrices go through all channels of a place in the picture before the next place, and are
+    multiplied by two inputs at once; what has one channel is added in 32 bits.
+    """
+    outputs, channels, *size = layer.weights.shape
+    places = int(np.prod(size))
+    if channels == 1 and outputs == layer.groups:
+        return rounding.alone(places)
+    # From the place in the runtime's order to the one in ours, in which channels are outermost.
+    ours = np.arange(channels * places).reshape(channels, places).T.reshape(-1)
+    pairs = np.full(len(ours) + len(ours) % 2, -1)
+    pairs[: len(ours)] = ours
+    neighbours = np.empty_like(ours)
+    neighbours[ours] = pairs.reshape(-1, 2)[:, ::-1].reshape(-1)[: len(ours)]
+    return neighbours
 
 
 def _write(
