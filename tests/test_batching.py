@@ -106,3 +106,26 @@ def test_who_has_gone_is_not_encoded_for() -> None:
         return encoder.batches
 
     assert asyncio.run(leave()) == [1, 1]
+
+
+def test_as_many_batches_are_under_way_as_keep_the_encoder_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder = ColourEncoder()
+    monkeypatch.setattr(encoder, "concurrency", 2)
+    both = threading.Barrier(2)
+    right = encoder.encode
+
+    def encode(pixels: Pixels) -> object:
+        both.wait(10)
+        return right(pixels)
+
+    monkeypatch.setattr(encoder, "encode", encode)
+
+    async def ask() -> list[int]:
+        batcher = Batcher(encoder, 1, lambda _: None)
+        await asyncio.gather(*[batcher.encode(each) for each in pictures(4)])
+        batcher.close()
+        return encoder.batches
+
+    assert asyncio.run(ask()) == [1, 1, 1, 1]

@@ -20,7 +20,8 @@ class Batcher:
 
     Nothing is held back to fill a batch: an idle encoder takes a picture at once, and what arrives
     while it works is its next batch. So a single client never waits, and the batches grow with the
-    load by themselves. Who calls it bounds how many wait.
+    load by themselves. As many batches are under way as keep the encoder busy. Who calls it bounds
+    how many pictures wait.
     """
 
     def __init__(self, encoder: Encoder, batch_size: int, observe: Observer) -> None:
@@ -29,8 +30,8 @@ class Batcher:
         self._batch_size = batch_size
         self._observe = observe
         self._waiting: deque[_Waiting] = deque()
-        self._worker: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(1, "imgsearch-batch")
+        self._workers: list[asyncio.Task[None]] = []
+        self._threads = ThreadPoolExecutor(encoder.concurrency, "imgsearch-batch")
 
     @property
     def waiting(self) -> int:
@@ -44,8 +45,9 @@ class Batcher:
         """
         answer: asyncio.Future[Vectors] = asyncio.get_running_loop().create_future()
         self._waiting.append((pixels, answer))
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work())
+        self._workers = [worker for worker in self._workers if not worker.done()]
+        if len(self._workers) < self.encoder.concurrency:
+            self._workers.append(asyncio.create_task(self._work()))
         return await answer
 
     async def _work(self) -> None:
@@ -64,7 +66,7 @@ class Batcher:
         pixels = np.stack([each for each, _ in batch])
         try:
             loop = asyncio.get_running_loop()
-            vectors = await loop.run_in_executor(self._thread, self._in_parts, pixels)
+            vectors = await loop.run_in_executor(self._threads, self._in_parts, pixels)
         except Exception as error:  # each of those who wait is told
             for _, answer in batch:
                 if not answer.done():
@@ -85,4 +87,4 @@ class Batcher:
         return np.concatenate([self._in_parts(pixels[:half]), self._in_parts(pixels[half:])])
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
