@@ -385,15 +385,16 @@ def test_importing_the_package_loads_nothing_but_itself() -> None:
     assert "has no attribute 'nothing'" in done.stderr
 
 
-def test_the_embedded_store_leaves_pandas_unloaded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["pandas", "dateutil"])
+def test_the_embedded_store_leaves_it_unloaded(tmp_path: Path, name: str) -> None:
     """pyarrow would load it, where it is installed; here something stands in for it."""
-    (tmp_path / "pandas.py").write_text("raise SystemExit('pandas was loaded')\n")
+    (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was loaded')\n")
     done = python(
         "import sys\n"
         "sys.path.insert(0, sys.argv[1])\n"
         "import imgsearch.stores.lance_store, pyarrow\n"
         "pyarrow.array([1.5])\n"
-        "assert 'pandas' not in sys.modules\n",
+        f"assert {name!r} not in sys.modules\n",
         str(tmp_path),
     )
     assert done.returncode == 0, done.stderr

@@ -10,6 +10,7 @@ from imgsearch import config
 from imgsearch.cli import options
 from imgsearch.cli.console import Display
 from imgsearch.errors import UsageError
+from imgsearch.leaving_out import leaving_out
 
 
 def serve(
@@ -91,6 +92,8 @@ def serve(
     """
     # Before numpy is loaded, whose own threads take a while to start.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Else pydantic looks through all that is installed for plugins.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
     from imgsearch.server.address import is_loopback, listen, names_of
     from imgsearch.stores import check_name
@@ -106,8 +109,10 @@ def serve(
         listen(host, port, "--port") as api,
         nullcontext() if no_ui else listen(host, ui_port, "--ui-port") as page,
     ):
-        # Meanwhile clients can connect already, and wait.
-        from imgsearch.server.running import Running
+        # Meanwhile clients can connect already, and wait. FastAPI loads pydantic's version 1, a
+        # thirtieth of the start, only to see that no field is of it.
+        with leaving_out("pydantic.v1"):
+            from imgsearch.server.running import Running
         from imgsearch.server.service import Service
         from imgsearch.server.settings import Limits, Settings
 
