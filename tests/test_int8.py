@@ -16,7 +16,8 @@ from imgsearch.encoders.catalog import SPECS
 from imgsearch.encoders.equalise import equalised
 from imgsearch.encoders.graph import Graph, observed
 from imgsearch.encoders.onnx_files import OnnxFile
-from imgsearch.encoders.onnx_runtime import INPUT, OUTPUT, OnnxEncoder, run_graph, vectors_of
+from imgsearch.encoders.onnx_runtime import OnnxEncoder
+from imgsearch.encoders.onnx_sessions import INPUT, OUTPUT, run_graph, vectors_of
 from imgsearch.encoders.quantise import quantise
 from imgsearch.errors import CollectionMismatchError, ExportError, UsageError
 from imgsearch.events import Event, Note

@@ -15,7 +15,7 @@ from imgsearch.encoders.base import normalised
 from imgsearch.encoders.catalog import ModelSpec
 from imgsearch.encoders.checking import least_cosine, representative
 from imgsearch.encoders.networks import FromPixels, load_model
-from imgsearch.encoders.onnx_runtime import INPUT, OUTPUT, open_session, run_session
+from imgsearch.encoders.onnx_sessions import INPUT, OUTPUT, open_session, run_session
 from imgsearch.encoders.weights import WeightsFile
 from imgsearch.errors import EncoderError, ExportError, first_line
 from imgsearch.images import Pixels

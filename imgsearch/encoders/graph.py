@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from imgsearch.encoders.onnx_runtime import INPUT, run_graph
+from imgsearch.encoders.onnx_sessions import INPUT, run_graph
 from imgsearch.images import Pixels
 
 Array = NDArray[Any]

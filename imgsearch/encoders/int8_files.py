@@ -108,7 +108,7 @@ def _make(base: OnnxFile, pixels: Pixels, calibration: str, listener: Listener) 
 
 
 def _mean_cosine(fp32: Path, int8: Path, pixels: Pixels) -> float:
-    from imgsearch.encoders.onnx_runtime import vectors_of
+    from imgsearch.encoders.onnx_sessions import vectors_of
 
     threads = config.cpu_cores()
     one, other = vectors_of(fp32, pixels, threads), vectors_of(int8, pixels, threads)
