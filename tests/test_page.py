@@ -7,7 +7,15 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Route,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
 
 from imgsearch.server.settings import Settings
 from scripts import browser as browsers
@@ -189,7 +197,7 @@ def test_words_bounds_and_filters_narrow_the_answer(visit: Open) -> None:
     before = len(hits(page))
 
     page.get_by_role("button", name="Filters").click()
-    page.get_by_label("gender").select_option("Men")
+    page.get_by_role("combobox", name="gender").select_option("Men")
     page.wait_for_url(lambda url: "where" in url)
     told(page, HITS)
     assert asked(page) == {"q": ["sneakers"], "where": ["gender=Men"]}
@@ -198,12 +206,12 @@ def test_words_bounds_and_filters_narrow_the_answer(visit: Open) -> None:
     page.get_by_role("group", name="year").get_by_label("from").fill("3000")
     page.keyboard.press("Tab")
     told(page, "No hits.")
-    expect(page.get_by_text("No picture passes the filters")).to_be_visible()
-    expect(page.get_by_label("gender")).to_have_value("Men")
+    expect(page.get_by_text("No picture that has these words passes the filters")).to_be_visible()
+    expect(page.get_by_role("combobox", name="gender")).to_have_value("Men")
     page.get_by_role("link", name="Search without filters").click()
     told(page, HITS)
     assert len(hits(page)) == before
-    expect(page.get_by_label("gender")).to_have_value("")
+    expect(page.get_by_role("combobox", name="gender")).to_have_value("")
 
 
 def test_an_address_tells_the_whole_search(visit: Open) -> None:
@@ -226,6 +234,128 @@ def test_what_an_address_asks_for_in_vain_is_told(visit: Open, address: str) -> 
     expect(page.locator(".trouble [data-told]")).to_be_visible()
     page.get_by_role("link", name="Start anew").click()
     told(page, re.compile(r"pictures in collection images"))
+
+
+def test_filters_alone_show_what_passes_them_and_are_taken_off_one_by_one(visit: Open) -> None:
+    page = visit()
+    page.get_by_role("button", name="Filters").click()
+    page.get_by_role("combobox", name="gender").select_option("Women")
+    told(page, re.compile(r"^\d+ pictures pass the filters\.$"))
+    page.get_by_label("season").select_option("Summer")
+    page.wait_for_url(lambda url: "Summer" in url)
+    told(page, re.compile(r"^\d+ pictures? pass(es)? the filters\.$"))
+    page.get_by_role("link", name="Without the filter gender=Women").click()
+    page.wait_for_url(lambda url: "Women" not in url)
+    told(page, re.compile(r"^\d+ pictures pass the filters\.$"))
+    assert asked(page) == {"where": ["season=Summer"]}
+
+
+def test_numbers_that_are_being_typed_break_nothing(visit: Open) -> None:
+    page = visit("?id=" + id_of(SHIRT))
+    number = page.get_by_label("number input for Hits")
+    for typed, k in (("", ""), ("500", "&k=200"), ("3", "&k=3")):
+        number.fill(typed)
+        page.wait_for_url(f"**/?id={id_of(SHIRT)}{k}")
+        told(page, HITS)
+    assert len(hits(page)) == 3
+    page.get_by_label("number input for Minimum score").fill("5")
+    page.wait_for_url(lambda url: "min_score=1" in url)
+    told(page, re.compile(HITS.pattern + "|^No hits"))
+
+
+def test_a_minimum_score_is_left_out_of_words_alone(visit: Open) -> None:
+    page = visit("?q=sneakers&min_score=0.5")
+    told(page, HITS)
+    expect(page.get_by_text("counts only beside a picture")).to_be_visible()
+    expect(page.get_by_role("list", name="Hits, the most relevant first")).to_be_visible()
+
+
+def test_of_what_is_asked_in_a_hurry_the_last_is_shown(visit: Open) -> None:
+    page = visit()
+
+    def slowly(route: Route) -> None:
+        page.wait_for_timeout(700)
+        route.continue_()
+
+    page.route("**/run/predict*", slowly)
+    names = [re.compile(f"^Search with example {number}:") for number in (2, 3)]
+    last = page.get_by_role("link", name=names[1])
+    href = last.get_attribute("href")
+    page.get_by_role("link", name=names[0]).click()
+    last.click()
+    page.wait_for_url("**/" + str(href))
+    expect(page.locator(f"#results [data-at='{href}']")).to_be_visible()
+    told(page, HITS)
+    page.unroute_all(behavior="wait")
+
+
+def test_an_answer_that_does_not_come_is_told_and_asked_for_again(visit: Open) -> None:
+    page = visit("?id=" + id_of(SHIRT))
+    refusal = {"detail": "too many requests are under way; try again in a second"}
+    page.route("**/run/predict*", lambda route: route.fulfill(status=429, json=refusal))
+    page.get_by_role("link", name=re.compile("^Search with hit 2:")).click()
+    failed = page.get_by_role("alert").filter(has_text="too many requests are under way")
+    expect(failed).to_be_visible()
+    expect(page.locator("#results[aria-busy]")).to_have_count(0)
+    page.unroute("**/run/predict*")
+    failed.get_by_role("link", name="Try again").click()
+    told(page, HITS)
+    expect(failed).to_have_count(0)
+
+
+def test_a_server_that_was_away_is_asked_again(browser: Browser, served: Served) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(served.page + "/?id=" + id_of(SHIRT))
+    told(page, HITS)
+    context.set_offline(True)
+    page.get_by_role("link", name=re.compile("^Search with hit 2:")).click()
+    expect(page.get_by_text("The server is not reached.")).to_be_visible()
+    context.set_offline(False)
+    page.get_by_role("link", name=re.compile("^Search with hit 3:")).click()
+    told(page, HITS)
+    address = "?" + urlsplit(page.url).query
+    expect(page.locator("#results [data-at]")).to_have_attribute("data-at", address)
+    context.close()
+
+
+def test_on_a_phone_an_answer_out_of_sight_is_pointed_at(visit: Open) -> None:
+    page = visit("?id=" + id_of(SHIRT), PHONE)
+    jump = page.locator("#jump")
+    expect(jump).to_have_text(re.compile(r"^\d+ hits in .* ↓$"))
+    jump.click()
+    expect(jump).to_be_hidden()
+    expect(page.locator("#results [data-told]")).to_be_in_viewport()
+    page.get_by_label("Words").fill("shirt")
+    page.get_by_label("Words").press("Enter")
+    page.wait_for_url(lambda url: "q=shirt" in url)
+    told(page, HITS)
+    expect(page.locator("#results [data-told]")).to_be_in_viewport()
+
+
+def test_one_file_that_is_too_large_keeps_no_other_from_being_added(
+    visit: Open, tmp_path: Path
+) -> None:
+    for number in (7, 8):
+        (tmp_path / f"{number}.png").write_bytes(picture(number))
+    (tmp_path / "large.png").write_bytes(bytes(300_000))
+    page = visit("?q=shirt")
+    page.get_by_role("button", name="Add pictures to the collection").click()
+    form = page.locator("[data-adding]")
+    form.evaluate("(form) => { form.dataset.most = 300000; }")
+    form.get_by_label("Pictures, or zips").set_input_files(
+        [tmp_path / name for name in ("7.png", "large.png", "8.png")]
+    )
+    page.get_by_label("Words").fill("half typed")
+    form.get_by_role("button", name="Add").click()
+    expect(form.locator("[data-state]")).to_have_text("2 added, 1 could not be used.")
+    expect(form.locator("[data-rejected]")).to_contain_text("large.png: it is larger than")
+    expect(page.get_by_label("Words")).to_have_value("half typed")
+
+    form.get_by_label("Pictures, or zips").set_input_files([tmp_path / "8.png"])
+    form.get_by_role("button", name="Add").click()
+    again = "0 added, 1 were there already, 0 could not be used."
+    expect(form.locator("[data-state]")).to_have_text(again)
 
 
 def test_a_part_is_marked_by_the_mouse_and_by_the_keyboard(visit: Open) -> None:

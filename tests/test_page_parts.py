@@ -60,6 +60,16 @@ def test_each_field_gets_the_filter_that_suits_it() -> None:
     assert filters("str", ["same", "same"]) == ()
 
 
+def test_a_value_that_only_some_records_have_can_be_filtered_by() -> None:
+    some = records([{"f": True}, {}])
+    assert overview(2, {"f": "bool"}, some).filters == (Filter("f", "choice", ("true",)),)
+
+
+def test_a_field_whose_name_a_condition_cannot_have_gets_no_filter() -> None:
+    some = records([{"a=b": "x"}, {"a=b": "y"}])
+    assert overview(2, {"a=b": "str"}, some).filters == ()
+
+
 def test_conditions_that_no_filter_can_show_are_kept() -> None:
     settings, others = chosen(["a=1", "b>=2", "b<=3", "c!=4", "a=5"])
     assert settings == {("a", "="): "1", ("b", ">="): "2", ("b", "<="): "3"}

@@ -100,7 +100,7 @@ class TestReport:
         archive = ("x.zip", zipped({"a.png": picture(31)}))
         ended(served, submit(served, archive))
         again = ended(served, submit(served, archive))
-        assert again["state"] == "done"
+        assert (again["state"], again["finished"], again["skipped"]) == ("done", 1, 1)
         assert count(served) == 9
 
     def test_jobs_are_listed_the_newest_first(self, served: Served) -> None:

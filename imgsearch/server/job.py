@@ -32,6 +32,7 @@ class Job:
     found: int = 0
     finished: int = 0
     rejected: int = 0
+    skipped: int = 0
     error: str | None = None
     """Why it failed."""
 

@@ -130,7 +130,7 @@ class _Report:
     def __init__(self, job: Job, file: TextIO) -> None:
         self._job = job
         self._file = file
-        job.finished = job.rejected = 0
+        job.finished = job.rejected = job.skipped = 0
         job.error = None
 
     def tell(self, name: str, outcome: Outcome) -> None:
@@ -140,4 +140,5 @@ class _Report:
         self._file.write(json.dumps(asdict(line)) + "\n")
         self._file.flush()
         self._job.rejected += rejected
+        self._job.skipped += outcome.status == "skipped"
         self._job.finished += 1

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from imgsearch import images
 from imgsearch.errors import ImageError
@@ -37,17 +38,18 @@ class KeptFiles:
         with disk_full_told():
             folder = self._root / collection
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, prefix=".", delete=False) as part:
-                try:
+            descriptor, name = tempfile.mkstemp(dir=folder, prefix=".")
+            try:
+                with open(descriptor, "wb") as part:
                     digest = _copy(picture, part, most)
                     part.flush()
                     os.fsync(part.fileno())
-                    place = folder / digest[:2] / f"{digest}{_extension(Path(part.name))}"
-                    place.parent.mkdir(exist_ok=True)
-                    os.replace(part.name, place)
-                except BaseException:
-                    os.unlink(part.name)
-                    raise
+                place = folder / digest[:2] / f"{digest}{_extension(Path(name))}"
+                place.parent.mkdir(exist_ok=True)
+                if not _holds(place, digest):  # untouched, it is no news to an ingest
+                    os.replace(name, place)
+            finally:
+                Path(name).unlink(missing_ok=True)
         return place
 
     def keep_bytes(self, picture: bytes, collection: str) -> Path:
@@ -66,7 +68,7 @@ class KeptFiles:
         shutil.rmtree(self._root / collection, ignore_errors=True)
 
 
-def _copy(picture: Readable, part: "tempfile._TemporaryFileWrapper[bytes]", most: int) -> str:
+def _copy(picture: Readable, part: BinaryIO, most: int) -> str:
     """Copy a stream; returns its SHA-256 in hexadecimal."""
     digest = hashlib.sha256()
     copied = 0
@@ -77,6 +79,12 @@ def _copy(picture: Readable, part: "tempfile._TemporaryFileWrapper[bytes]", most
         digest.update(chunk)
         part.write(chunk)
     return digest.hexdigest()
+
+
+def _holds(place: Path, digest: str) -> bool:
+    with contextlib.suppress(OSError), place.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == digest
+    return False
 
 
 def _extension(path: Path) -> str:

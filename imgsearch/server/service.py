@@ -220,6 +220,10 @@ class Service:
 
         return await self._on(collection, find)
 
+    async def count(self, where: Sequence[str] = (), collection: str | None = None) -> int:
+        """How many records meet all conditions."""
+        return await self._on(collection, lambda index: index.count(where))
+
     async def open_picture(self, record: ImageRecord) -> PictureFile:
         """The open file of a record. Raises RefusedError if it is gone, or no picture any more."""
         return await run(self._pools.files, open_picture, record)

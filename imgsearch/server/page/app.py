@@ -12,8 +12,9 @@ from imgsearch.server.page.views import Views
 from imgsearch.server.problems import handle_problems, problem
 from imgsearch.server.service import Service
 
-# Gradio has some fifty more, which fetch files, take uploads, or tell of other visitors.
-_GRADIO = frozenset({"/", "/config", "/theme.css", "/favicon.ico"})
+# Gradio has some fifty more, which fetch files, take uploads, or tell of other visitors. By its
+# `app_id` the page learns that a server that was away is there again.
+_GRADIO = frozenset({"/", "/config", "/theme.css", "/favicon.ico", "/gradio_api/app_id"})
 _ASKING = "/gradio_api/run/predict"
 _GRADIO_FOLDERS = ("/assets/", "/static/")
 _OWN = ("/page.css", "/page.js", "/pictures")

@@ -18,6 +18,8 @@ _ORDER: tuple[Kind, ...] = get_args(Kind)
 _SAMPLE = 5000
 _MOST_CHOICES = 40
 _SHOWN_RECORDS = 12
+# A condition on a field with one of these in its name cannot be written.
+_OPERATORS = frozenset("=!<>")
 # After which a collection is looked through anew.
 _SECONDS = 60.0
 
@@ -72,8 +74,14 @@ def overview(
 ) -> Overview:
     """`records` are all, or a sample."""
     made = [
-        _filter(name, kind, [each.metadata[name] for each in records if name in each.metadata])
+        _filter(
+            name,
+            kind,
+            [each.metadata[name] for each in records if name in each.metadata],
+            len(records),
+        )
         for name, kind in fields.items()
+        if not _OPERATORS & set(name)
     ]
     filters = sorted((each for each in made if each), key=lambda each: _ORDER.index(each.kind))
     return Overview(images, tuple(filters), _distinct(records))
@@ -86,9 +94,10 @@ def _distinct(records: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:
     return tuple(reversed(by_content.values()))[:_SHOWN_RECORDS]
 
 
-def _filter(name: str, kind: FieldType, values: Sequence[Value]) -> Filter | None:
+def _filter(name: str, kind: FieldType, values: Sequence[Value], records: int) -> Filter | None:
+    """The filter of a field that so many records have these values of."""
     distinct = set(values)
-    if len(distinct) < 2:
+    if not distinct or (len(distinct) == 1 and len(values) == records):
         return None  # it would leave all, or none
     if kind in ("int", "float"):
         numbers = [value for value in distinct if not isinstance(value, str)]

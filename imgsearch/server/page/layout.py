@@ -19,9 +19,10 @@ from imgsearch.server.page.views import View, Views
 _MOST_SESSIONS = 200
 
 _HEAD = '<link rel="stylesheet" href="page.css"><script src="page.js" defer></script>'
-# All that the server needs to know of the page's state is its address.
-_HERE = "(...given) => [window.location.search, ...given.slice(1)]"
-_ASK = "(...given) => [window.imgsearch.ask(...given.slice(1)), ...given.slice(1)]"
+# All that the server needs to know of the page's state is its address. What the controls hold goes
+# into that; by itself it does not go out, as Gradio refuses a number that is still being typed.
+_HERE = f"() => [window.location.search, '', {DEFAULT_K}, 0]"
+_ASK = f"(...given) => [window.imgsearch.ask(...given.slice(1)), '', {DEFAULT_K}, 0]"
 
 _ANSWERED = "() => window.imgsearch?.answered()"
 
@@ -77,9 +78,11 @@ def _lay_out(blocks: gr.Blocks, views: Views, collection: str, most_bytes: int) 
                 max_length=500,
             )
             with gr.Row(elem_id="bounds"):
-                k = gr.Slider(1, MAX_K, DEFAULT_K, step=1, label="Hits", elem_id="k", min_width=120)
+                # Their buttons would set them back without a word to the page.
+                plain: Any = {"min_width": 200, "buttons": []}
+                k = gr.Slider(1, MAX_K, DEFAULT_K, step=1, label="Hits", elem_id="k", **plain)
                 least = gr.Slider(
-                    0, 1, 0, step=0.01, label="Minimum score", elem_id="least", min_width=120
+                    0, 1, 0, step=0.01, label="Minimum score", elem_id="least", **plain
                 )
             search = gr.Button("Search", variant="primary", elem_id="search")
             with gr.Accordion("Filters", open=False):
@@ -91,6 +94,7 @@ def _lay_out(blocks: gr.Blocks, views: Views, collection: str, most_bytes: int) 
     address = gr.Textbox(visible=False)
     visit = gr.Button("Visit", visible="hidden", elem_id="visit")
     ask = gr.Button("Ask", visible="hidden", elem_id="ask")
+    look = gr.Button("Look again", visible="hidden", elem_id="look")
     settings = [address, words, k, least]
 
     async def show(address: str, *_: object) -> list[Any]:
@@ -109,12 +113,21 @@ def _lay_out(blocks: gr.Blocks, views: Views, collection: str, most_bytes: int) 
         settings,
         [*parts, words, k, least],
         js=_HERE,
+        trigger_mode="always_last",
         **_QUIETLY,
     )
-    gr.on([visit.click, blocks.load], views.filters, [address], [filters], js=_HERE, **_QUIETLY)
+    gr.on(
+        [visit.click, look.click, blocks.load],
+        views.filters,
+        [address],
+        [filters],
+        js="() => [window.location.search]",
+        trigger_mode="always_last",
+        **_QUIETLY,
+    )
     # By the page's own controls: they are left as they are.
     answered = gr.on(
-        [ask.click, search.click, words.submit, k.input, least.input],
+        [ask.click, look.click, search.click, words.submit, k.input, least.input],
         show,
         settings,
         parts,

@@ -66,9 +66,13 @@ class Asked:
         return "?" + urlencode([(name, value) for name, value in parts if value])
 
     @property
+    def has_picture(self) -> bool:
+        return bool(self.record or self.picture)
+
+    @property
     def is_empty(self) -> bool:
         """Whether there is nothing to search for."""
-        return not (self.record or self.picture or self.words)
+        return not (self.has_picture or self.words.strip())
 
     @property
     def area(self) -> Region | None:
@@ -95,7 +99,13 @@ class Asked:
         return replace(self, min_score=None).address
 
     def without_picture(self) -> str:
-        return replace(self, record="", picture="", region="").address
+        return replace(self, record="", picture="", region="", min_score=None).address
+
+    def without_region(self) -> str:
+        return replace(self, region="").address
+
+    def without_condition(self, condition: str) -> str:
+        return replace(self, where=tuple(each for each in self.where if each != condition)).address
 
 
 def _number(text: str) -> int:

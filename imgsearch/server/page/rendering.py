@@ -15,6 +15,8 @@ _environment = Environment(
 )
 # Of a record's fields, those that are told at once.
 _environment.globals["TOLD"] = 3
+# In characters: what it is told by; all of it stands under its fields.
+_LONGEST = 200
 
 
 def render(template: str, **values: Any) -> str:
@@ -30,9 +32,12 @@ def _title(record: ImageRecord) -> str:
 
 
 def _described(record: ImageRecord) -> str:
-    return plain(_title(record)) or "a picture without a description"
+    text = plain(_title(record)) or "a picture without a description"
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 _environment.filters["title"] = _title
 _environment.filters["described"] = _described
-_environment.filters["plain"] = lambda value: plain(str(value))
+_environment.filters["plain"] = lambda value: plain(
+    str(value).lower() if isinstance(value, bool) else str(value)
+)

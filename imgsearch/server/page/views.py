@@ -41,57 +41,76 @@ class Views:
 
     async def show(self, address: str) -> View:
         """The view at an address; it never raises."""
-        asked = Asked()
+        asked, query = Asked(), ""
         try:
             asked = Asked.at(address)
-            return await self._view(asked)
+            record = await self._asked_about(asked)
+            query = render("query.html", asked=asked, record=record, collection=self._collection)
+            results = await self._results(asked, record)
         except CollectionNotFoundError as error:
             results = render(
-                "nothing.html", collection=self._collection, reason=self._service.told(error)
+                "nothing.html",
+                collection=self._collection,
+                asked=asked,
+                elsewhere=self._service.settings.store is not None,
+                reason=self._service.told(error),
             )
         except ImgsearchError as error:
-            results = render("trouble.html", reason=self._service.told(error))
+            results = render("trouble.html", asked=asked, reason=self._service.told(error))
         except Exception as error:
             log.error("internal error, please report it: %s: %s", type(error).__name__, error)
-            results = render("trouble.html", reason=_INTERNAL)
-        return View("", results, asked)
+            results = render("trouble.html", asked=asked, reason=_INTERNAL)
+        # By the address the page tells whether this answers what it asks for by now.
+        return View(query, render("answer.html", address=address, results=results), asked)
 
-    async def _view(self, asked: Asked) -> View:
-        if asked.is_empty:
+    async def _asked_about(self, asked: Asked) -> ImageRecord | None:
+        """The record whose picture is searched with; raises if the picture is not to be had."""
+        if asked.picture:
+            self.held.get(asked.picture)
+        return await self._service.record(asked.record) if asked.record else None
+
+    async def _results(self, asked: Asked, record: ImageRecord | None) -> str:
+        if asked.is_empty and not asked.where:
             overview = await self._overviews.get()
-            start = render(
-                "start.html", overview=overview, collection=self._collection, asked=asked
-            )
-            return View("", start, asked)
-        question, record = await self._question(asked)
-        query = render("query.html", asked=asked, record=record, collection=self._collection)
+            return render("start.html", overview=overview, collection=self._collection, asked=asked)
+        if asked.is_empty:
+            return await self._filtered(asked)
+        question = await self._question(asked, record)
         answer = await self._service.search(question)
         if answer.hits:
-            results = render("hits.html", answer=answer, asked=asked)
-        else:
-            best = await self._best(question)
-            results = render("no_hits.html", asked=asked, answer=answer, best=best)
-        return View(query, results, asked)
+            return render("hits.html", answer=answer, asked=asked)
+        best = await self._best(question)
+        return render("no_hits.html", asked=asked, answer=answer, best=best)
 
-    async def _question(self, asked: Asked) -> tuple[Question, ImageRecord | None]:
-        """The question, and the record that it is about."""
-        record = await self._service.record(asked.record) if asked.record else None
+    async def _filtered(self, asked: Asked) -> str:
+        """Filters alone: how many pictures pass, and some of them."""
+        records = await self._service.records(limit=asked.k, where=asked.where)
+        count = await self._service.count(asked.where)
+        return render(
+            "filtered.html",
+            asked=asked,
+            collection=self._collection,
+            records=records,
+            count=count,
+        )
+
+    async def _question(self, asked: Asked, record: ImageRecord | None) -> Question:
         question = Question(
             text=asked.words,
-            region=asked.area,
+            region=asked.area if asked.has_picture else None,
             k=asked.k,
             where=asked.where,
-            min_score=asked.min_score,
+            # It is a similarity to a picture: with words alone it has no meaning.
+            min_score=asked.min_score if asked.has_picture else None,
         )
         if asked.picture:
-            held = self.held.get(asked.picture)
-            return dataclasses.replace(question, pictures=[held.file]), record
+            return dataclasses.replace(question, pictures=[self.held.get(asked.picture).file])
         if record is None:
-            return question, None
+            return question
         if question.region:  # its vector is that of the whole
             picture = await self._service.read_picture(record)
-            return dataclasses.replace(question, pictures=[picture]), record
-        return dataclasses.replace(question, records=[record.id]), record
+            return dataclasses.replace(question, pictures=[picture])
+        return dataclasses.replace(question, records=[record.id])
 
     async def _best(self, question: Question) -> Answer:
         """What would be found without the minimum score."""
@@ -103,7 +122,7 @@ class Views:
             asked = Asked.at(address)
             overview = await self._overviews.get()
         except ImgsearchError:  # told in the view itself
-            return ""
+            return render("filters.html", filters=(), settings={}, others=(), nothing=True)
         settings, others = chosen(asked.where)
         known = {each.name for each in overview.filters}
         others += [

@@ -142,6 +142,7 @@ class IngestJob(BaseModel):
     found: int = Field(description="Files to bring in.", examples=[12])
     finished: int = Field(description="Files that have an outcome.", examples=[12])
     rejected: int = Field(description="Of those, what could not be used.", examples=[1])
+    skipped: int = Field(description="Of those, what was there already.", examples=[2])
     error: str | None = Field(description="Why the job failed.", examples=[None])
     report: str = Field(description="Where the outcome of each file is.")
 
@@ -155,6 +156,7 @@ class IngestJob(BaseModel):
             found=job.found,
             finished=job.finished,
             rejected=job.rejected,
+            skipped=job.skipped,
             error=service.public(job.error) if job.error else None,
             report=f"/v1/jobs/{job.id}/report",
         )

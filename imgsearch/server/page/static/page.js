@@ -1,6 +1,6 @@
 // What the visitor does becomes an address, and the server shows what is at an address.
-// Gradio carries it: its hidden buttons #visit and #ask ask for the view at the present address,
-// #visit also sets the words, the bounds and the filters by it.
+// Gradio carries it: its hidden buttons #visit, #ask and #look ask for the view at the present
+// address. #visit also sets the words, the bounds and the filters by it; #look, the filters alone.
 "use strict";
 
 (() => {
@@ -28,8 +28,9 @@
     find("#visit").click();
   }
 
-  // Change some of the address; null removes.
+  // Change some of the address; null removes. The answer is what the visitor waits for.
   function change(changes) {
+    wanted = "#results";
     const given = params();
     for (const [name, value] of Object.entries(changes)) {
       value === null ? given.delete(name) : given.set(name, value);
@@ -39,14 +40,17 @@
   }
 
   // The address of what the controls are set to, which becomes the page's own.
+  // A number that is still being typed, or out of bounds, is one that may stand there.
   function ask(words, k, least) {
     const given = params();
+    const number = Math.min(200, Math.round(Number(k))) || 24;
+    const score = Math.min(1, Number(least)) || 0;
     const before = given.get("q") ?? "";
     const filters = find("[data-filters]");
     const set = (name, value) => (value ? given.set(name, value) : given.delete(name));
     set("q", words.trim());
-    set("k", Number(k) === 24 ? "" : String(k));
-    set("min_score", Number(least) > 0 ? String(least) : "");
+    set("k", number === 24 ? "" : String(Math.max(1, number)));
+    set("min_score", score > 0 ? String(score) : "");
     const conditions = filters ? conditionsOf(filters) : given.getAll("where");
     const same = conditions.join("\n") === given.getAll("where").join("\n");
     given.delete("where");
@@ -70,6 +74,8 @@
 
   function busy() {
     find("#results")?.setAttribute("aria-busy", "true");
+    failed.replaceChildren();
+    state("");
   }
 
   const told = document.createElement("p");
@@ -77,13 +83,74 @@
   told.className = "sr";
   told.setAttribute("aria-live", "polite");
 
+  // What kept an answer from coming: it stands above the answer before.
+  const failed = document.createElement("p");
+  failed.id = "failed";
+  failed.className = "trouble";
+  failed.setAttribute("role", "alert");
+
+  // On a phone the answer may be out of sight.
+  const jump = document.createElement("a");
+  jump.id = "jump";
+  jump.href = "#results";
+  jump.hidden = true;
+  const outOfSight = () => find("#results")?.getBoundingClientRect().top > innerHeight - 40;
+
   // The answer is there, or there is none; the browser has yet to show it.
   const answered = () => requestAnimationFrame(() => setTimeout(settle));
 
+  // Gradio tells of an answer, but not of one that did not come.
+  let underWay = 0;
+  const fetched = window.fetch;
+  window.fetch = async (...given) => {
+    const isQuestion = String(given[0]?.url ?? given[0]).includes("/run/predict");
+    if (!isQuestion) return fetched(...given);
+    underWay += 1;
+    try {
+      const answer = await fetched(...given);
+      if (!answer.ok) fail(await reasonOf(answer.clone()));
+      return answer;
+    } catch (error) {
+      fail("The server is not reached.");
+      throw error;
+    } finally {
+      underWay -= 1;
+    }
+  };
+
+  async function reasonOf(answer) {
+    return detailOf(await answer.text()) ?? `The server answered ${answer.status}.`;
+  }
+
+  // What a problem+json tells.
+  function detailOf(text) {
+    try {
+      return JSON.parse(text).detail;
+    } catch {
+      return undefined; // not from the service itself: a proxy's page, say
+    }
+  }
+
+  function fail(reason) {
+    find("#results")?.removeAttribute("aria-busy");
+    const again = document.createElement("a");
+    again.href = address(params());
+    again.dataset.visit = "";
+    again.textContent = "Try again";
+    failed.replaceChildren(`${reason} `, again);
+    if (failed.getBoundingClientRect().top > innerHeight - 40) failed.scrollIntoView();
+  }
+
   function settle() {
     const results = find("#results");
+    const at = find("[data-at]", results)?.dataset.at;
+    // Of what was asked for in a hurry, the last is what the address tells.
+    if (!underWay && at !== undefined && at !== location.search) return show();
     results.removeAttribute("aria-busy");
-    told.textContent = find("[data-told]", results)?.textContent ?? "";
+    const tells = find("[data-told]", results)?.textContent ?? "";
+    told.textContent = tells;
+    document.title = `${titleOf(params(), tells)}imgsearch`;
+    jump.textContent = `${tells} ↓`;
     if (wanted) {
       const target = find(`${wanted} [data-told]`) ?? find(wanted);
       if (target) {
@@ -94,6 +161,12 @@
       }
       wanted = null;
     }
+    jump.hidden = !tells || !outOfSight();
+  }
+
+  function titleOf(given, tells) {
+    if (given.get("q")) return `${given.get("q")} – `;
+    return given.size ? `${tells} – ` : "";
   }
 
   // --- the part to search with ---
@@ -187,13 +260,7 @@
       request.upload.onprogress = (event) => progress?.(event.loaded / event.total);
       request.onload = () => {
         if (request.status < 300) return resolve(request.responseText);
-        let detail = `the server answered ${request.status}`;
-        try {
-          detail = JSON.parse(request.responseText).detail ?? detail;
-        } catch {
-          // Not from the service itself: a proxy's page, say.
-        }
-        reject(new Error(detail));
+        reject(new Error(detailOf(request.responseText) ?? `the server answered ${request.status}`));
       };
       request.onerror = () => reject(new Error("the server is not reached"));
       request.send(body);
@@ -242,10 +309,16 @@
 
   function dragged(event) {
     const isFile = event.dataTransfer?.types.includes("Files");
-    if (!isFile || event.target.closest?.("[data-adding]")) return;
+    const adding = event.target.closest?.("[data-adding]");
+    if (!isFile || event.target.matches?.("input[type=file]")) return;
     event.preventDefault();
-    find("[data-drop]")?.classList.toggle("over", event.type === "dragover");
-    if (event.type === "drop") hold(event.dataTransfer.files[0]);
+    find("[data-drop]")?.classList.toggle("over", event.type === "dragover" && !adding);
+    if (event.type !== "drop") return;
+    const { files, items } = event.dataTransfer;
+    const isFolder = [...items].some((each) => each.webkitGetAsEntry?.()?.isDirectory);
+    if (adding && !isFolder) adding.elements.files.files = files;
+    else if (isFolder) (adding ? tellAdding : state)("Folders can't be dropped here: choose the pictures in it.", true);
+    else hold(files[0]);
   }
 
   function pasted(event) {
@@ -276,34 +349,59 @@
     return all;
   }
 
+  function tellAdding(text, trouble = false) {
+    const line = find("[data-adding] [data-state]");
+    line.textContent = text;
+    line.classList.toggle("trouble", trouble);
+  }
+
+  let adding = false;
+
   async function add(form) {
-    const files = [...form.elements.files.files];
-    const [bar, line, list] = [find("progress", form), find("[data-state]", form), find("[data-rejected]", form)];
+    if (adding) return;
+    const [bar, list] = [find("progress", form), find("[data-rejected]", form)];
     const [submit, cancel] = form.querySelectorAll("button");
-    const parts = portions(files, Number(form.dataset.most));
-    const sums = { added: 0, rejected: 0 };
-    cancelled = false;
+    const most = Number(form.dataset.most);
+    const files = [...form.elements.files.files];
+    const small = files.filter((file) => file.size <= most - 131072);
+    const sums = { added: 0, skipped: 0, rejected: 0, left: 0 };
+    const troubles = [];
+    [adding, cancelled] = [true, false];
     list.replaceChildren();
-    line.classList.remove("trouble");
-    [submit.disabled, cancel.hidden, bar.hidden] = [true, false, false];
-    try {
-      for (const [number, part] of parts.entries()) {
-        if (cancelled) break;
-        const tell = (done, text) => {
-          bar.value = (number + done) / parts.length;
-          line.textContent = text;
-        };
-        await addPart(form, part, tell, sums, list);
-      }
-      line.textContent = `${cancelled ? "Cancelled: " : ""}${sums.added} added, ${sums.rejected} could not be used.`;
-      form.elements.files.value = "";
-      find("#visit").click();
-    } catch (error) {
-      line.textContent = error.message;
-      line.classList.add("trouble");
-    } finally {
-      [submit.disabled, cancel.hidden, bar.hidden] = [false, true, true];
+    for (const file of files.filter((each) => !small.includes(each))) {
+      sums.rejected += 1;
+      reject(list, file.name, `it is larger than the ${Math.floor(most / 1048576)} MiB that the service takes at once`);
     }
+    // Not `disabled`: what has the focus would lose it.
+    submit.setAttribute("aria-disabled", "true");
+    [cancel.hidden, bar.hidden] = [false, false];
+    const parts = small.length ? portions(small, most) : [];
+    for (const [number, part] of parts.entries()) {
+      if (cancelled) {
+        sums.left += part.length;
+        continue;
+      }
+      const tell = (done, text) => {
+        bar.value = (number + done) / parts.length;
+        tellAdding(text);
+      };
+      try {
+        await addPart(form, part, tell, sums, list);
+      } catch (error) {
+        sums.left += part.length;
+        if (!troubles.includes(error.message)) troubles.push(error.message);
+      }
+    }
+    const left = sums.left ? ` ${sums.left} were not added or not in full; choose them again to go on.` : "";
+    const there = sums.skipped ? `, ${sums.skipped} were there already` : "";
+    const sum = `${sums.added} added${there}, ${sums.rejected} could not be used.${left}`;
+    tellAdding([cancelled ? `Cancelled: ${sum}` : sum, ...troubles].join(" "), troubles.length > 0);
+    if (!troubles.length) form.reset();
+    if (cancel === document.activeElement) submit.focus();
+    submit.removeAttribute("aria-disabled");
+    [cancel.hidden, bar.hidden] = [true, true];
+    adding = false;
+    find("#look").click();
   }
 
   async function addPart(form, files, tell, sums, list) {
@@ -318,7 +416,8 @@
       await pause(300);
       job = JSON.parse(await send(cancelled ? "DELETE" : "GET", `v1/jobs/${job.id}`));
     }
-    sums.added += job.finished - job.rejected;
+    sums.added += job.finished - job.rejected - job.skipped;
+    sums.skipped += job.skipped;
     sums.rejected += job.rejected;
     if (job.rejected) await listRejected(job, list);
     if (job.error) throw new Error(job.error);
@@ -328,11 +427,14 @@
     const report = await send("GET", `v1/jobs/${job.id}/report`);
     for (const text of report.split("\n").filter(Boolean)) {
       const line = JSON.parse(text);
-      if (line.status !== "rejected") continue;
-      const item = document.createElement("li");
-      item.textContent = `${line.name}: ${line.reason}`;
-      list.append(item);
+      if (line.status === "rejected") reject(list, line.name, line.reason);
     }
+  }
+
+  function reject(list, name, reason) {
+    const item = document.createElement("li");
+    item.textContent = `${name}: ${reason}`;
+    list.append(item);
   }
 
   // --- what the visitor does ---
@@ -356,7 +458,11 @@
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[data-visit]");
     const action = event.target.closest("[data-do]");
-    if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey && event.button === 0) {
+    if (event.target.closest("#search")) wanted = "#results";
+    if (event.target === jump) {
+      event.preventDefault();
+      find("#results").scrollIntoView();
+    } else if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey && event.button === 0) {
       event.preventDefault();
       visit(link.search || "?");
     } else if (action) {
@@ -367,9 +473,12 @@
     if (event.target.matches("[data-choose], [data-capture]")) {
       hold(event.target.files[0]);
       event.target.value = "";
-    } else if (event.target.matches("[data-field]")) {
+    } else if (event.target.matches("[data-field]") && event.target.form.reportValidity()) {
       find("#ask").click();
     }
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && event.target.closest?.("#words")) wanted = "#results";
   });
   document.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -379,15 +488,21 @@
   for (const name of ["dragover", "dragleave", "drop"]) document.addEventListener(name, dragged);
   document.addEventListener("paste", pasted);
   addEventListener("popstate", show);
+  addEventListener("scroll", () => jump.hidden || (jump.hidden = !outOfSight()), { passive: true });
 
   // Gradio replaces the parts of the page.
   new MutationObserver(() => {
-    if (!told.isConnected) document.body.append(told);
+    if (!told.isConnected) document.body.append(told, jump);
+    if (!failed.isConnected) find("#answer")?.prepend(failed);
+    for (const head of document.querySelectorAll("#question .label-wrap")) {
+      const open = String(head.classList.contains("open"));
+      if (head.getAttribute("aria-expanded") !== open) head.setAttribute("aria-expanded", open);
+    }
     for (const marker of document.querySelectorAll("[data-marker]:not([data-ready])")) {
       marker.dataset.ready = "";
       setUp(marker);
     }
-  }).observe(document.body, { childList: true, subtree: true });
+  }).observe(document.body, { childList: true, subtree: true, attributeFilter: ["class"] });
 
   window.imgsearch = { ask, answered };
 })();
