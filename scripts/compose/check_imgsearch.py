@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ OTHERS = [UPLOADED.with_name(name) for name in ("10201.jpg", "10301.jpg")]
 
 
 def check(docker: Docker, server: Server, weaviate: Server) -> None:
-    """Build, upload, search, restart, ingest, stop."""
+    """Build, upload, search, restart, ingest, ask for a key, stop."""
     check_image(docker)
     started = time.monotonic()
     docker.compose("up", "-d")
@@ -38,6 +39,7 @@ def check(docker: Docker, server: Server, weaviate: Server) -> None:
     check_confined(docker)
     check_kept(docker, server, weaviate)
     check_ingest(docker, server)
+    check_key(docker, server)
     check_stop(docker, server)
 
 
@@ -113,6 +115,22 @@ def check_ingest(docker: Docker, server: Server) -> None:
     say(f"`run --rm imgsearch ingest /data`: {report['indexed']} pictures, found by both")
 
 
+def check_key(docker: Docker, server: Server) -> None:
+    """With a key the service is healthy as before, and answers nobody without it."""
+    key = secrets.token_hex(16)
+    keyed = replace(docker, environment={**docker.environment, "IMGSEARCH_API_KEY": key})
+    keyed.compose("up", "-d", "--no-deps", server.service)
+    keyed.wait_healthy(server)
+    path = "/v1/collections/images"
+    try:
+        without = str(_get(server, path))
+    except AssertionError as error:
+        without = str(error)
+    assert ": 401 " in without, without
+    assert json.loads(_get(server, path, {"X-API-Key": key}))["images"] > 50
+    say("with IMGSEARCH_API_KEY set, it answers with the key alone")
+
+
 def check_stop(docker: Docker, server: Server) -> None:
     """SIGTERM ends it in order: neither killed after the grace period, nor with an error."""
     started = time.monotonic()
@@ -133,8 +151,9 @@ def _post(server: Server, path: str, picture: Path, **fields: str) -> Any:
     return json.loads(_answer(request))
 
 
-def _get(server: Server, path: str) -> bytes:
-    return _answer(urllib.request.Request(f"http://127.0.0.1:{server.port}{path}"))
+def _get(server: Server, path: str, headers: Mapping[str, str] | None = None) -> bytes:
+    where = f"http://127.0.0.1:{server.port}{path}"
+    return _answer(urllib.request.Request(where, headers=dict(headers or {})))
 
 
 def _answer(request: urllib.request.Request) -> bytes:
