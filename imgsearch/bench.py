@@ -33,7 +33,7 @@ from imgsearch.events import Listener, Stage, ignore
 from imgsearch.images import Pixels, Preprocessing
 from imgsearch.pipeline import map_ahead
 from imgsearch.records import ImageRecord, Stamp
-from imgsearch.sampling import PictureSample
+from imgsearch.sampling import PictureSample, StoppedError
 from imgsearch.sources import Candidate, ScanLog, Sources, resolve, scan
 from imgsearch.stores import Collection, is_server
 from imgsearch.stores.scratch import scratch_collection
@@ -132,10 +132,6 @@ def _named(request: EncoderRequest) -> str:
     return f"{request.model} on {request.device} in {request.precision}"
 
 
-class _StoppedError(Exception):
-    """The user has had enough."""
-
-
 class _Run:
     def __init__(
         self,
@@ -158,10 +154,14 @@ class _Run:
 
     def over(self, sources: Sources, stdin: Iterable[str]) -> BenchReport:
         report = self._report
-        with contextlib.suppress(_StoppedError):
+        with contextlib.suppress(StoppedError):
             found = self._scan(sources, stdin)
             costs: dict[StageName, float] = {"scan": found.cost, "read": self._read().cost}
-            sample = PictureSample(resolve(self._sample), max_pixels=self._options.max_pixels)
+            sample = PictureSample(
+                resolve(self._sample),
+                max_pixels=self._options.max_pixels,
+                stopped=self._stop.is_set,
+            )
             for request in _requests(self._options, sample, report):
                 try:
                     report.choices.append(self._choose(request, costs))
@@ -203,7 +203,7 @@ class _Run:
             rate = Rate(stage, how, pictures, seconds)
             self._report.rates.append(rate)
         if self._stop.is_set():
-            raise _StoppedError
+            raise StoppedError("interrupted")
         if not pictures:
             raise NothingFoundError(self._nothing())
         return rate
@@ -259,7 +259,8 @@ class _Run:
                 return self._pixels(path, preprocessing) is not None
 
             model = encoder.stamp.model
-            self._measure("decode", f"one thread, for {model}", map(take, self._rounds()))
+            if self._options.workers > 1:
+                self._measure("decode", f"one thread, for {model}", map(take, self._rounds()))
             with contextlib.closing(self._in_pool(take, self._rounds())) as steps:
                 how = f"{self._threads}, for {model}"
                 self._decoded[preprocessing] = self._measure("decode", how, steps)
@@ -268,7 +269,9 @@ class _Run:
     def _encode(self, encoder: Encoder) -> Rate:
         size = self._options.batch_size or encoder.batch_size
         decoded = (self._pixels(path, encoder.preprocessing) for path in self._rounds())
-        batch = np.stack(list(islice((each for each in decoded if each is not None), size)))
+        usable = (each for each in decoded if each is not None)
+        pictures = np.stack(list(islice(usable, min(size, len(self._sample)))))
+        batch = np.resize(pictures, (size, *pictures.shape[1:]))
 
         def take(_: None) -> int:
             return len(encoder.encode(batch))

@@ -25,6 +25,7 @@ import numpy as np
 from imgsearch import config, images, metadata
 from imgsearch.encoders import Encoder, EncoderRequest, check_device, check_request, open_encoder
 from imgsearch.encoders.base import Vectors
+from imgsearch.encoders.catalog import AUTO
 from imgsearch.errors import (
     CollectionMismatchError,
     DeviceMemoryError,
@@ -38,7 +39,7 @@ from imgsearch.images import Fingerprint, Picture
 from imgsearch.metadata import MetadataReport, MetadataTable
 from imgsearch.pipeline import map_ahead, prefetched
 from imgsearch.records import FieldType, ImageRecord, Metadata, Stamp, path_to_uri
-from imgsearch.sampling import AMONG, PictureSample
+from imgsearch.sampling import AMONG, PictureSample, StoppedError
 from imgsearch.sources import Candidate, ScanLog, Sources, Unusable, resolve, scan
 from imgsearch.stopwatch import Stopwatch
 from imgsearch.stores.base import Collection, VectorStore
@@ -79,7 +80,8 @@ class IngestOptions:
 class IngestReport:
     """What a run did: always found = indexed + reused + skipped + rejected.
 
-    `seconds` are of the whole run, `images_per_second` of the pictures that were indexed;
+    `seconds` are of the whole run, `preparing` those before the model could be used: above all,
+    once, its export and calibration. `images_per_second` are those indexed in the rest of it;
     `runtime`, `device` and `compute_type` are None if no picture needed the model.
     """
 
@@ -101,6 +103,7 @@ class IngestReport:
     verified: bool = False
     """Whether the store was found to hold what was written: never after an interruption."""
     seconds: float = 0.0
+    preparing: float = 0.0
     images_per_second: float = 0.0
     busy: dict[str, float] = field(default_factory=dict)
     """Seconds for which each stage was at work, as the mean of its threads where it has several.
@@ -136,6 +139,7 @@ class IngestReport:
             "rejected": self.rejected,
             "removed": self.removed,
             "seconds": round(self.seconds, 3),
+            "preparing": round(self.preparing, 3),
             "images_per_second": round(self.images_per_second, 2),
             "busy": {stage: round(seconds, 3) for stage, seconds in self.busy.items()},
             "limit": self.limit,
@@ -175,12 +179,13 @@ def ingest(
     options = options or IngestOptions()
     with store.writing(collection, listener), ExitStack() as cleanup:
         stdin, ahead = _looked_ahead(stdin, request)
-        sample = PictureSample(sources, ahead, options.limit, options.max_pixels)
-        request = replace(request, sample=sample)
+        stop = stop or threading.Event()
+        sample = PictureSample(sources, ahead, options.limit, options.max_pixels, stop.is_set)
+        request = replace(request, sample=sample, checked=True)
         target = _Target(store, collection, request, encoder_opener, listener, options.replace)
         tables = _open_tables(sources, options.metadata, listener, cleanup)
         target.add_fields(_fields_of(tables, target.fields))
-        run = _Run(target, tables, options, listener, stop or threading.Event())
+        run = _Run(target, tables, options, listener, stop)
         return run.over(sources, stdin)
 
 
@@ -216,6 +221,8 @@ class _Target:
         self.collection: Collection | None = None
         self.previous: Collection | None = None
         """The collection whose place is to be taken."""
+        self.preparing = 0.0
+        """Seconds until the model could be used."""
         if name in store.names():
             self.collection = store.open(name)
             if replace:
@@ -224,10 +231,12 @@ class _Target:
                 check_request(request, self.collection.stamp)
 
     def _begin_successor(self, current: Collection) -> None:
-        self._encoder = self._open_encoder(self._request, None, self._listener)
+        if self._request.model == AUTO and self._request.precision:  # that alone is to change
+            self._request = replace(self._request, model=current.stamp.model)
+        self._encoder = self._opened(None)
         stamp = self._encoder.stamp
         if stamp == current.stamp:
-            self._listener(Note(f"collection {self.name} is of {stamp.model} already"))
+            self._listener(Note(f"collection {self.name} is of {_told(stamp)} already"))
             return
         self.previous, self.collection = current, self.store.successor(self.name, stamp)
         self.collection.add_fields(current.fields)
@@ -259,22 +268,35 @@ class _Target:
     def encoder(self) -> Encoder:
         """Opened by the feeding thread, before any other asks for it."""
         if self._encoder is None:
-            encoder = self._open_encoder(self._request, self.stamp, self._listener)
+            encoder = self._opened(self.stamp)
             if self.stamp and encoder.stamp.precision != self.stamp.precision:
                 raise CollectionMismatchError(
                     f"collection {self.name} was made in {self.stamp.precision}, and the model "
                     "calibrated for it is not on this machine, or not for this device: copy it "
-                    f"into {config.models_dir()} from the machine that made the collection, or "
-                    f"make the collection anew with --replace --model {self.stamp.model}"
+                    f"into {config.models_dir()} from the machine that made the collection; or "
+                    "calibrate it again by ingesting the same pictures as the first time into "
+                    "another --collection with --precision int8; or make the collection anew with "
+                    "--replace --precision int8"
                 )
             self._encoder = encoder
         return self._encoder
+
+    def _opened(self, stamp: Stamp | None) -> Encoder:
+        started = time.monotonic()
+        try:
+            return self._open_encoder(self._request, stamp, self._listener)
+        finally:
+            self.preparing += time.monotonic() - started
 
     def writable(self) -> Collection:
         if self.collection is None:
             self.collection = self.store.create(self.name, self.encoder().stamp)
             self.collection.add_fields(self._fields)
         return self.collection
+
+
+def _told(stamp: Stamp) -> str:
+    return f"{stamp.model} in {stamp.number_format}"
 
 
 def _open_tables(
@@ -391,6 +413,8 @@ class _Run:
             encoded = prefetched(self._encoded(items), depth=2)
             try:
                 self._write_all(encoded)
+            except StoppedError:  # while the model was being prepared: nothing has been taken yet
+                self._found = sum(self._counts.values())
             finally:
                 encoded.close()
                 items.close()
@@ -412,7 +436,8 @@ class _Run:
             self._check_nothing_is_left_behind(target.previous, target.collection)
             target.promote()
             target.collection.optimize(self._listener)
-            self._listener(Note(f"collection {target.name} is of {target.collection.stamp.model}"))
+            stamp = target.collection.stamp
+            self._listener(Note(f"collection {target.name} is of {_told(stamp)}"))
         return True
 
     def _check_nothing_is_left_behind(self, old: Collection, new: Collection) -> None:
@@ -730,10 +755,11 @@ class _Run:
                 f"internal error: {self._found} files were found, but {sum(counts.values())} are "
                 "accounted for; please report this"
             )
-        stamp, encoder = self._target.stamp, self._target.opened_encoder
+        target = self._target
+        stamp, encoder = target.stamp, target.opened_encoder
         return IngestReport(
-            collection=self._target.name,
-            store=self._target.store.url,
+            collection=target.name,
+            store=target.store.url,
             model=stamp.model if stamp else None,
             precision=stamp.number_format if stamp else None,
             runtime=encoder.runtime if encoder else None,
@@ -747,7 +773,8 @@ class _Run:
             removed=removed,
             verified=verified,
             seconds=seconds,
-            images_per_second=counts["indexed"] / seconds if seconds else 0.0,
+            preparing=target.preparing,
+            images_per_second=counts["indexed"] / max(seconds - target.preparing, 1e-9),
             busy=self._busy.seconds(
                 dict.fromkeys(_POOLED, self._options.workers) | {"encode": self._concurrency}
             ),

@@ -1,6 +1,7 @@
 """int8: a file calibrated on pictures, known by its digest, and never mixed with fp32."""
 
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from imgsearch import config
+from imgsearch import ImageIndex, config
 from imgsearch.encoders import EncoderRequest, int8_files, onnx_files, open_encoder
 from imgsearch.encoders.base import normalised
 from imgsearch.encoders.catalog import SPECS
@@ -17,12 +18,13 @@ from imgsearch.encoders.equalise import equalised
 from imgsearch.encoders.graph import Graph, observed
 from imgsearch.encoders.onnx_files import OnnxFile
 from imgsearch.encoders.onnx_runtime import OnnxEncoder
-from imgsearch.encoders.onnx_sessions import INPUT, OUTPUT, run_graph, vectors_of
+from imgsearch.encoders.onnx_sessions import INPUT, OUTPUT, open_session, run_graph, vectors_of
 from imgsearch.encoders.quantise import quantise
 from imgsearch.errors import CollectionMismatchError, ExportError, UsageError
 from imgsearch.events import Event, Note
 from imgsearch.images import Pixels, Preprocessing
 from imgsearch.records import Stamp
+from imgsearch.sampling import PictureSample
 from tests import tiny_model
 from tests.conftest import Cli, Painter, Result
 from tests.encoder_contract import EncoderContract, cosines
@@ -159,7 +161,7 @@ def test_a_calibrated_model_is_found_and_not_made_again(
 
 
 def test_too_few_pictures_are_refused(tiny: OnnxFile) -> None:
-    with pytest.raises(ExportError, match=r"needs 30 of them, but found 29.*--precision fp32"):
+    with pytest.raises(ExportError, match=r"needs 30 different .*, but found 29.*--precision fp32"):
         int8_files.get(tiny, sample(most=29))
     assert int8_files.get(tiny, sample(most=30)).path.is_file()
 
@@ -178,6 +180,14 @@ def test_a_model_that_loses_too_much_is_refused_and_not_kept(
     with pytest.raises(ExportError, match=r"mean cosine with fp32 is -?0\.\d+, less than 0.995"):
         int8_files.get(tiny, sample())
     assert [each.parent for each in config.models_dir().glob("*/model.onnx")] == [tiny.path.parent]
+
+
+def test_the_maximum_of_floats_is_taken_before_they_are_rounded(tmp_path: Path) -> None:
+    onnx.save(tiny_model.model(early_pool=True), tmp_path / "early.onnx")
+    quantise(tmp_path / "early.onnx", tmp_path / "int8.onnx", tiny_model.pictures(30), "early")
+    open_session(tmp_path / "int8.onnx", 1, save=tmp_path / "optimised.onnx")
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert kinds.index("MaxPool") < kinds.index("QuantizeLinear")
 
 
 def test_a_model_of_matrices_has_nothing_to_win(tmp_path: Path) -> None:
@@ -231,6 +241,24 @@ def ingest(cli: Cli, tiny: OnnxFile, shop: Path, tmp_path: Path) -> Cli:
     return run
 
 
+def calibrated() -> Path:
+    """The folder of the model in int8."""
+    specs = config.models_dir().glob("tiny-*/spec.json")
+    (folder,) = [path.parent for path in specs if "calibration" in path.read_text()]
+    return folder
+
+
+def damage(model: Path) -> None:
+    """Leave a model that loads, and makes something else; and nothing made of it."""
+    made = onnx.load(model)
+    for each in made.graph.initializer:
+        if each.name.endswith("weights_q"):
+            each.raw_data = bytes(len(each.raw_data))
+    onnx.save(made, model)
+    for folder in model.parent.glob("optimised-*"):
+        shutil.rmtree(folder)
+
+
 @pytest.mark.usefixtures("tiny")
 class TestCommands:
     def test_the_precision_is_told_and_queries_use_it(
@@ -265,9 +293,7 @@ class TestCommands:
         self, ingest: Cli, cli: Cli, shop: Path, paint: Painter
     ) -> None:
         assert ingest("--precision", "int8").code == 0
-        for folder in config.models_dir().glob("tiny-*"):
-            if "calibration" in (folder / "spec.json").read_text():
-                shutil.rmtree(folder)
+        shutil.rmtree(calibrated())
         found = cli("query", shop / "07.png", "--json", "--k", "1")
         assert found.json["hits"][0]["path"] == str(shop / "07.png")
         assert found.json["hits"][0]["score"] > 0.99
@@ -275,11 +301,75 @@ class TestCommands:
         refused = ingest()
         assert refused.code == 1
         assert "is not on this machine" in refused.err
-        assert "--replace --model tiny" in refused.err
+        assert "--replace --precision int8" in refused.err
+
+    def test_a_damaged_file_made_for_this_cpu_is_made_anew_before_vectors_are_kept(
+        self, ingest: Cli, cli: Cli, paint: Painter
+    ) -> None:
+        assert ingest("--precision", "int8").code == 0
+        (weights,) = calibrated().glob("optimised-*/weights.bin")
+        sound = weights.read_bytes()
+        weights.write_bytes(bytes(len(sound)))
+        new = paint("shop/new.png", 99)
+        after = ingest()
+        assert (after.code, after.json["indexed"], after.json["verified"]) == (0, 1, True)
+        assert weights.read_bytes() == sound
+        assert cli("query", new, "--json").json["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
+
+    def test_a_damaged_model_keeps_no_vectors_and_is_calibrated_again(
+        self, ingest: Cli, paint: Painter
+    ) -> None:
+        assert ingest("--precision", "int8").code == 0
+        damage(calibrated() / "model.onnx")
+        paint("shop/zz.png", 99)
+        refused = ingest()
+        assert refused.code == 1
+        assert "tiny in int8, as it was made for this machine, is damaged" in refused.err
+        paint("shop/zz.png", 99).unlink()
+        assert ingest("--precision", "int8", "--collection", "other").code == 0
+        paint("shop/zz.png", 99)
+        after = ingest()
+        assert (after.code, after.json["indexed"]) == (0, 1)
+
+    def test_time_to_prepare_the_model_is_told_by_itself(self, ingest: Cli) -> None:
+        report = ingest("--precision", "int8").json
+        assert 0 < report["preparing"] < report["seconds"]
+        assert report["images_per_second"] > 40 / report["seconds"]
+
+    def test_copies_of_one_picture_are_no_calibration(
+        self, ingest: Cli, shop: Path, paint: Painter
+    ) -> None:
+        for path in shop.iterdir():
+            shutil.copy(paint("one.png", 1), path)
+        refused = ingest("--precision", "int8")
+        assert refused.code == 1
+        assert "needs 30 different ones that can be used, but found 1:" in refused.err
+
+    def test_a_stop_while_the_model_is_prepared_takes_nothing(
+        self, tiny: OnnxFile, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stop = threading.Event()
+
+        def spread(_: PictureSample) -> list[str]:
+            stop.set()
+            return []
+
+        monkeypatch.setattr(PictureSample, "_spread", spread)
+        index = ImageIndex(
+            store=str(tmp_path / "db"),
+            model="tiny",
+            weights=str(tmp_path / "tiny.pth"),
+            device="cpu",
+            precision="int8",
+        )
+        with index:
+            report = index.add(shop, stop=stop)
+        assert (report.interrupted, report.found, report.model) == (True, 0, None)
 
     def test_replace_changes_the_precision(self, ingest: Cli, cli: Cli) -> None:
         assert ingest("--precision", "fp32").json["precision"] == "fp32"
         replaced = ingest("--precision", "int8", "--replace")
+        assert "collection images is of tiny in int8" in replaced.err
         assert (replaced.code, replaced.json["precision"]) == (0, "int8")
         (info,) = cli("info", "--json").json["collections"]
         assert info["stamp"]["precision"].startswith("int8 ")

@@ -140,7 +140,8 @@ def test_the_export_is_told_and_nothing_but_the_model_stays(own_models: Path) ->
     assert [entry.name for entry in own_models.iterdir() if entry.is_dir()] == [
         file.path.parent.name
     ]
-    assert sorted(entry.name for entry in file.path.parent.iterdir()) == ["model.onnx", "spec.json"]
+    kept = sorted(entry.name for entry in file.path.parent.iterdir())
+    assert kept == ["model.onnx", "spec.json", "vector.npy"]
 
 
 def test_a_model_that_cannot_be_exported_is_run_by_torch_and_not_tried_again(
@@ -165,6 +166,23 @@ def test_a_model_that_cannot_be_exported_is_run_by_torch_and_not_tried_again(
             in events
         )
     assert len(tries) == 1
+
+
+def test_a_full_disk_keeps_no_model_from_being_exported_the_next_time(
+    own_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def fail(*_: Any) -> None:
+        tries.append(1)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(export, "_write", fail)
+    for _ in range(2):
+        events: list[Event] = []
+        assert open_encoder(CPU, listener=events.append).runtime == "torch"
+        assert any("No space left" in getattr(event, "text", "") for event in events)
+    assert len(tries) == 2
 
 
 def test_an_export_whose_vectors_drift_is_refused(
@@ -213,8 +231,23 @@ def test_a_damaged_optimised_file_is_made_anew(
     assert file.stat().st_size == size
 
 
+def test_a_damaged_model_is_made_anew_before_its_vectors_are_kept(
+    own_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = onnx_files.get(EFFICIENTNET_LITE0, lite0_weights()).path
+    sound = made.read_bytes()
+    monkeypatch.setattr(export, "export", lambda _spec, _weights, path, _: path.write_bytes(sound))
+    half = len(sound) // 2
+    made.write_bytes(sound[:half] + bytes(100_000) + sound[half + 100_000 :])
+    events: list[Event] = []
+    open_encoder(replace(CPU, checked=True), listener=events.append)
+    told = [event.text for event in events if isinstance(event, Note)]
+    assert "is damaged: it has been removed" in told[0]
+    assert made.read_bytes() == sound
+
+
 def test_a_damaged_model_is_named(lite0: OnnxFile, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"damaged")
     encoder = OnnxEncoder(replace(lite0, path=tmp_path / "model.onnx"))
-    with pytest.raises(EncoderError, match=r"model.onnx: ONNX Runtime cannot load it: "):
+    with pytest.raises(EncoderError, match=r"model.onnx is damaged, .*: delete the folder "):
         encoder.encode(pictures(encoder, 1))

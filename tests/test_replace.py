@@ -112,4 +112,4 @@ def test_pictures_that_would_be_lost_forbid_the_switch(
 
 def test_the_command_wants_the_model_named(tmp_path: Path, folder: Path, cli: Cli) -> None:
     done = cli("ingest", folder, "--replace", "--store", tmp_path / "store")
-    assert (done.code, "--replace needs --model" in done.err) == (2, True)
+    assert (done.code, "--replace needs --model or --precision" in done.err) == (2, True)

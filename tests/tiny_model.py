@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from imgsearch import config
-from imgsearch.encoders import onnx_files
+from imgsearch.encoders import onnx_files, soundness
 from imgsearch.encoders.catalog import ModelSpec
 from imgsearch.encoders.onnx_files import OnnxFile
 from imgsearch.encoders.weights import file_sha256
@@ -52,8 +52,11 @@ class _Builder:
         return name
 
 
-def model(layers: bool = True) -> onnx.ModelProto:
-    """From uint8 (n, 32, 32, 3) to (n, 48); without `layers` all but a little is a matrix."""
+def model(layers: bool = True, early_pool: bool = False) -> onnx.ModelProto:
+    """From uint8 (n, 32, 32, 3) to (n, 48); without `layers` all but a little is a matrix.
+
+    With `early_pool` the maximum is taken of what the first layer gives, too.
+    """
     b = _Builder([], {}, np.random.default_rng(0))
     b.constants |= {
         "half": np.array(127.5, np.float32),
@@ -65,7 +68,10 @@ def model(layers: bool = True) -> onnx.ModelProto:
     x = b.node("Cast", [x], "floats", to=TensorProto.FLOAT)
     x = b.node("Div", [b.node("Sub", [x, "half"], "centred"), "half"], "normal")
     x = b.conv("stem", x, (8, 3, 1, 1), strides=[2, 2])
-    x = x0 = b.node("Relu", [x], "stem_relu")
+    x = b.node("Relu", [x], "stem_relu")
+    if early_pool:
+        x = b.node("MaxPool", [x], "early", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    x0 = x
     if layers:
         x = b.conv("wide", x, (32, 8, 3, 3), pads=[1, 1, 1, 1])
         x = b.node("Clip", [x, "zero", "six"], "wide_clip")
@@ -99,6 +105,7 @@ def exported(weights: Path) -> OnnxFile:
     with onnx_files.incoming() as part:
         onnx.save(model(), part / onnx_files.MODEL)
         kept = {"spec": asdict(SPEC), "weights": stamp.weights}
+        soundness.remember(part / onnx_files.MODEL, SIZE)
         (part / onnx_files.SPEC).write_text(json.dumps(kept))
         folder = onnx_files.place(part, stamp)
     return OnnxFile(folder / onnx_files.MODEL, SPEC, stamp)

@@ -60,7 +60,13 @@ def bench(
         ),
     ] = None,
     seconds: Annotated[
-        float, typer.Option(metavar="N", min=0.01, help="How long each measurement may take.")
+        float,
+        typer.Option(
+            metavar="N",
+            min=0.01,
+            callback=options.finite,
+            help="How long each measurement may take.",
+        ),
     ] = 2.0,
     limit: Annotated[
         int,
@@ -73,6 +79,7 @@ def bench(
         typer.Option(
             metavar="N",
             min=1,
+            max=4096,
             help="Pictures that the model takes at once. By default what suits the device.",
             show_default=False,
         ),
@@ -127,6 +134,8 @@ def bench(
         _print(report)
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
+    if not report.choices:  # each with its reason, above
+        raise typer.Exit(1)
 
 
 def _print(report: "BenchReport") -> None:

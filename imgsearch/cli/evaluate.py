@@ -31,9 +31,10 @@ def evaluate(
 ) -> None:
     """Measure how good the answers are. Do the hits of a picture have its own label?
 
-    Every query is a picture of the collection, left out of its own answer. Precision is the share
-    of the hits with the query's label; recall is the share of the exact answer that the index
-    finds, without a filter and with one on the label.
+    Every query is a picture of the collection, left out of its own answer. Precision (P@1, P@10) is
+    the share of the first 1 or 10 places whose hits have the query's label; mAP@10 also weighs at
+    which places they stand. Recall is the share of the exact answer that the index finds, without a
+    filter and with one on the label.
     """
     from imgsearch.evaluate import evaluate as run
     from imgsearch.stores import open_store

@@ -108,8 +108,8 @@ def ingest(
     from imgsearch.image_index import ImageIndex
     from imgsearch.sources import read_list
 
-    if replace and model == config.DEFAULT_MODEL:
-        raise UsageError("--replace needs --model: say with which model to embed anew")
+    if replace and model == config.DEFAULT_MODEL and precision is None:
+        raise UsageError("--replace needs --model or --precision: say how to embed anew")
     stop = threading.Event()
     with (
         _report_file(report) as lines,
@@ -189,10 +189,13 @@ def _print_summary(result: "IngestReport", report: str | None) -> None:
         + (", verified" * result.verified),
         style="bold",
     )
+    prepared = f", {result.preparing:.1f} s of them to prepare the model" * (result.preparing >= 1)
     speed = f", {result.images_per_second:,.1f} pictures a second" if result.indexed else ""
+    then = " from then on" * bool(prepared and speed)
     line(
-        f"in {result.seconds:.1f} s{speed}; collection {result.collection}, {result.model}"
-        + (f" ({made_by})" if result.runtime else "")
+        f"in {result.seconds:.1f} s{prepared}{speed}{then}; collection {result.collection}"
+        + (f", {result.model}" * bool(result.model))
+        + (f" ({made_by})" * bool(result.runtime))
     )
     if result.indexed:
         busy = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.busy.items())

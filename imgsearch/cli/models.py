@@ -7,6 +7,7 @@ import typer
 from imgsearch.cli import options
 from imgsearch.cli.console import Display, print_json, stdout
 from imgsearch.errors import ExportError
+from imgsearch.events import Event, Note
 
 if TYPE_CHECKING:
     from imgsearch.encoders.catalog import ModelSpec
@@ -59,9 +60,17 @@ def models(
 def _prepare(name: str, display: Display) -> None:
     from imgsearch.encoders import EncoderRequest, open_encoder
 
-    encoder = open_encoder(EncoderRequest(name, device="cpu"), listener=display)
+    notes: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Note):
+            notes.append(event.text)
+        display(event)
+
+    request = EncoderRequest(name, device="cpu", checked=True)
+    encoder = open_encoder(request, listener=listen)
     if encoder.runtime != "onnxruntime":
-        raise ExportError(f"{name} cannot be prepared for the CPU, see above; torch runs it")
+        raise ExportError(f"{name} cannot be prepared for the CPU; {notes[-1]}")
 
 
 def _row(spec: "ModelSpec") -> dict[str, Any]:

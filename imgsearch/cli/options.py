@@ -1,10 +1,19 @@
 """Options that several commands share."""
 
+import math
 from typing import Annotated, Literal
 
 import typer
 
 from imgsearch import config
+
+
+def finite(value: float | None) -> float | None:
+    """Click lets a bound pass what is not a number."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no finite number")
+    return value
+
 
 Store = Annotated[
     str | None,
@@ -25,6 +34,7 @@ StoreTimeout = Annotated[
     typer.Option(
         metavar="SECONDS",
         min=0,
+        callback=finite,
         help="How long to wait for a store that goes away, is overloaded, or is being written to "
         "by another process.",
     ),

@@ -56,6 +56,7 @@ def query(
             metavar="X",
             min=-1.0,
             max=1.0,
+            callback=options.finite,
             help="Only hits with at least this cosine similarity to IMAGE.",
             show_default=False,
         ),

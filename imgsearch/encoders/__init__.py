@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from imgsearch import config
-from imgsearch.encoders import devices, onnx_files
+from imgsearch.encoders import devices, onnx_files, soundness
 from imgsearch.encoders.base import Encoder, Sample
 from imgsearch.encoders.catalog import AUTO, AUTO_CHOICES, SPECS, ModelSpec
 from imgsearch.errors import (
@@ -37,7 +37,8 @@ class EncoderRequest:
     """What the user asked for. `weights` is a file or a URL; None means the model's own.
 
     `precision` None is the collection's, or fp32 for a new one. A `sample` of the pictures to come
-    is what int8 is calibrated on, and what an exported model is checked with.
+    is what int8 is calibrated on, and what an exported model is checked with. `checked` is for
+    who keeps the vectors: a file of the model that is damaged is then made anew, or refused.
     """
 
     model: str = AUTO
@@ -45,6 +46,7 @@ class EncoderRequest:
     device: str = config.DEFAULT_DEVICE
     precision: Precision | None = None
     sample: Sample | None = field(default=None, compare=False)
+    checked: bool = False
 
 
 def check_request(request: EncoderRequest, stamp: Stamp) -> None:
@@ -60,8 +62,8 @@ def check_request(request: EncoderRequest, stamp: Stamp) -> None:
     if request.precision not in (None, stamp.number_format):
         raise CollectionMismatchError(
             f"the collection was made in {stamp.number_format}, not in {request.precision}; their "
-            "vectors are not mixed: leave --precision out, use another --collection, or make it "
-            f"anew with --replace --model {stamp.model}"
+            f"vectors are not mixed: leave --precision (or {config.ENV_PRECISION}) out, use "
+            f"another --collection, or make it anew with --replace --precision {request.precision}"
         )
 
 
@@ -90,7 +92,8 @@ def open_encoder(
         if known and (request.weights is None or precision == "int8"):
             _check_stamp(SPECS.get(stamp.model, known.spec), stamp)
             _check_weights(known.spec, request, stamp, listener)
-            return _by_onnx_runtime(known)
+            if encoder := _sound(known, request, listener):
+                return encoder
         if precision == "int8":
             return _in_fp32_instead(request, stamp, listener)
         from imgsearch.encoders import weights
@@ -98,15 +101,18 @@ def open_encoder(
         spec = _spec(stamp.model)
         _check_stamp(spec, stamp)
         file = weights.get(spec, request.weights, stamp.weights, listener)
-    elif device == "cpu" and precision != "int8" and (known := _exported(request)):
-        return _by_onnx_runtime(known)
     else:
+        exported = _exported(request) if device == "cpu" else None
+        if exported and (encoder := _sound(exported, request, listener)):
+            return _calibrated(request, exported, listener) if precision == "int8" else encoder
         spec, file = _choose(request, listener)
     if precision == "int8":
-        return _calibrated(request, spec, file, listener)
+        base = onnx_files.get(spec, file, listener, request.sample)
+        return _calibrated(request, base, listener)
     if device == "cpu":
         try:
-            return _by_onnx_runtime(onnx_files.get(spec, file, listener, request.sample))
+            exported = onnx_files.get(spec, file, listener, request.sample)
+            return _by_onnx_runtime(exported)
         except ExportError as error:
             listener(Note(f"using torch, which is slower on the CPU: {error}"))
 
@@ -133,29 +139,29 @@ def _check_weights(
         weights.get(spec, request.weights, stamp.weights, listener)
 
 
-def _calibrated(
-    request: EncoderRequest, spec: ModelSpec, file: "WeightsFile", listener: Listener
-) -> Encoder:
+def _calibrated(request: EncoderRequest, base: onnx_files.OnnxFile, listener: Listener) -> Encoder:
     """Never replaced by fp32: it was asked for."""
     if request.sample is None:
         raise UsageError("int8 needs pictures to be calibrated on: an ingest has them")
-    devices.require_torch("for --precision int8")
     from imgsearch.encoders import int8_files
 
-    base = onnx_files.get(spec, file, listener, request.sample)
+    if encoder := _sound(int8_files.get(base, request.sample, listener), request, listener):
+        return encoder
     return _by_onnx_runtime(int8_files.get(base, request.sample, listener))
 
 
 def _in_fp32_instead(request: EncoderRequest, stamp: Stamp, listener: Listener) -> Encoder:
     """For queries, which find what they would with int8: benchmarks/int8.py measures that."""
-    listener(
-        Note(
-            f"searching in fp32: the collection's {stamp.precision} is not on this machine, or not "
-            "for this device; its answers are as good"
-        )
-    )
     request = replace(request, precision=None)
-    return open_encoder(request, replace(stamp, precision="fp32"), listener)
+    encoder = open_encoder(request, replace(stamp, precision="fp32"), listener)
+    if not request.checked:  # else its vectors would be kept, and who asked refuses that
+        listener(
+            Note(
+                f"searching in fp32: the collection's {stamp.precision} is not on this machine, or "
+                "not for this device; its answers are as good"
+            )
+        )
+    return encoder
 
 
 def last_used_encoder() -> Encoder | None:
@@ -175,6 +181,26 @@ def last_used_encoder() -> Encoder | None:
     except EncoderError:
         return None
     return encoder
+
+
+def _sound(
+    file: onnx_files.OnnxFile, request: EncoderRequest, listener: Listener
+) -> Encoder | None:
+    """The encoder; None if the file was damaged, which is then removed."""
+    encoder = _by_onnx_runtime(file)
+    if not request.checked or soundness.is_sound(encoder, file.path):
+        return encoder
+    from imgsearch.encoders.onnx_sessions import forget_optimised
+
+    forget_optimised(file.path)
+    encoder = _by_onnx_runtime(file)
+    if soundness.is_sound(encoder, file.path):
+        return encoder
+    if not onnx_files.discard(file):
+        raise EncoderError(f"{file.path} is damaged and cannot be replaced: install it again")
+    what = f"{file.stamp.model} in {file.stamp.number_format}"
+    listener(Note(f"{what}, as it was made for this machine, is damaged: it has been removed"))
+    return None
 
 
 def _by_onnx_runtime(file: onnx_files.OnnxFile) -> Encoder:

@@ -23,12 +23,14 @@ def missing_for_torch() -> list[str]:
     return [name for name in _TORCH if importlib.util.find_spec(name) is None]
 
 
-def require_torch(purpose: str) -> None:
+def require_torch(
+    purpose: str, instead: str = "use a model that `imgsearch models` tells as exported"
+) -> None:
     """Raises MissingTorchError, with what it is needed for and what to do, where it is missing."""
     if missing := missing_for_torch():
         raise MissingTorchError(
             f"{', '.join(missing)} must be installed {purpose}: install all of imgsearch-cli, or "
-            "use a model that `imgsearch models` tells as exported"
+            f"{instead}"
         )
 
 

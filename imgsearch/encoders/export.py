@@ -42,7 +42,7 @@ def export(
         made = normalised(run_session(open_session(path, threads=1), pixels))
         with torch.inference_mode():
             expected = normalised(model(torch.from_numpy(pixels)).numpy())
-    except EncoderError:
+    except (EncoderError, OSError, MemoryError):
         raise
     except Exception as error:  # whatever the tracer, the translator and the runtime stumble over
         raise ExportError(f"{spec.name} cannot be exported: {first_line(error)[:200]}") from error

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from imgsearch import config
-from imgsearch.encoders import onnx_files
+from imgsearch.encoders import devices, onnx_files, soundness
 from imgsearch.encoders.base import Sample
 from imgsearch.encoders.locking import locked
 from imgsearch.encoders.onnx_files import OnnxFile
@@ -42,7 +42,8 @@ def get(base: OnnxFile, sample: Sample, listener: Listener = ignore) -> OnnxFile
     if len(pixels) < _LEAST:
         raise ExportError(
             f"int8 is calibrated on the pictures of a collection's first ingest and needs {_LEAST} "
-            f"of them, but found {len(pixels)}: name more at once, or use --precision fp32"
+            f"different ones that can be used, but found {len(pixels)}: name more at once, or use "
+            "--precision fp32, which also tells what is wrong with each file"
         )
     calibration = _digest(base, pixels)
     if known := _find(base, calibration):
@@ -77,6 +78,7 @@ def _find(base: OnnxFile, calibration: str) -> OnnxFile | None:
 
 def _make(base: OnnxFile, pixels: Pixels, calibration: str, listener: Listener) -> OnnxFile:
     name = base.spec.name
+    devices.require_torch(f"to calibrate {name} for int8", "use --precision fp32")
     held_out = len(pixels) * _CHECKED // (_CALIBRATED + _CHECKED)
     listener(Note(f"calibrating {name} for int8 on {len(pixels) - held_out} pictures, once"))
     started = time.monotonic()
@@ -87,6 +89,7 @@ def _make(base: OnnxFile, pixels: Pixels, calibration: str, listener: Listener) 
         quantise(base.path, model, pixels[held_out:], name)
         cosine = _mean_cosine(base.path, model, pixels[:held_out])
         _check(name, cosine)
+        soundness.remember(model, base.spec.preprocessing.size)
         digest = hashlib.sha256(model.read_bytes()).hexdigest()
         stamp = replace(base.stamp, precision=f"int8 {digest[:12]}")
         kept = {

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgsearch import config
-from imgsearch.encoders import devices
+from imgsearch.encoders import devices, soundness
 from imgsearch.encoders.base import Sample
 from imgsearch.encoders.catalog import SPECS, ModelSpec
 from imgsearch.encoders.locking import locked
+from imgsearch.encoders.soundness import VECTOR
 from imgsearch.errors import ExportError
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.images import Preprocessing
@@ -97,6 +98,8 @@ def _from_installation(path: Path) -> Path:
             linked = Path(part, "linked")
             linked.mkdir()
             shutil.copyfile(installed.with_name(SPEC), linked / SPEC)
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(installed.with_name(VECTOR), linked / VECTOR)
             (linked / MODEL).symlink_to(installed)
             linked.rename(path.parent)
     except OSError:  # it cannot be written there, or another process has
@@ -142,6 +145,8 @@ def get(
             return _make(spec, weights, stamp, listener, sample)
     except OSError as error:
         raise ExportError(f"{folder} cannot be written: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise ExportError(f"{spec.name} cannot be exported: too little memory") from error
 
 
 def _make(
@@ -162,6 +167,7 @@ def _make(
         except ExportError as error:
             _remember_refusal(_folder(stamp), str(error))
             raise
+        soundness.remember(part / MODEL, spec.preprocessing.size)
         kept = {"spec": asdict(spec), "weights": weights.sha256}
         (part / SPEC).write_text(json.dumps(kept))
         folder = place(part, stamp)
@@ -185,9 +191,18 @@ def incoming() -> Iterator[Path]:
 def place(part: Path, stamp: Stamp) -> Path:
     """Let what was made in `part` appear where `find` looks for it."""
     folder = _folder(stamp)
+    soundness.settle(part)
     _remove(folder)  # damaged, or else it would have been found
     part.rename(folder)
     return folder
+
+
+def discard(file: OnnxFile) -> bool:
+    """Remove a damaged model, so that it is made anew; False for one that cannot be removed."""
+    if file.path.is_symlink() or file.path.parent.parent != config.models_dir():
+        return False  # the installation's
+    _remove(file.path.parent)
+    return not file.path.exists()
 
 
 def _remove(folder: Path) -> None:

@@ -13,6 +13,7 @@ import onnxruntime as ort
 
 from imgsearch import config
 from imgsearch.encoders.base import Vectors, normalised
+from imgsearch.encoders.soundness import settle
 from imgsearch.errors import EncoderError, first_line
 from imgsearch.images import Pixels
 
@@ -70,12 +71,18 @@ def open_optimised(path: Path, threads: int) -> Session:
     try:
         part.mkdir()
         session = open_session(path, threads, save=part / path.name)
+        settle(part)
         part.rename(optimised)
     except (EncoderError, OSError):
         return open_session(path, threads)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return session
+
+
+def forget_optimised(path: Path) -> None:
+    """Remove what was made of a model for this kind of CPU."""
+    shutil.rmtree(path.with_name(f"optimised-{_cpu()}"), ignore_errors=True)
 
 
 def open_session(
@@ -97,8 +104,8 @@ def open_session(
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # they have no base but this
         raise EncoderError(
-            f"{path}: ONNX Runtime cannot load it: {first_line(error)}; delete its folder, and "
-            "it is made anew"
+            f"{path} is damaged, ONNX Runtime cannot load it: delete the folder {path.parent}; a "
+            f"model in fp32 is then made anew, and stands in for one in int8 ({first_line(error)})"
         ) from error
 
 
