@@ -23,6 +23,12 @@ def parse_where(texts: Iterable[str], fields: Mapping[str, FieldType]) -> list[C
     return [_parse_one(text, fields) for text in texts]
 
 
+def is_field(name: str) -> bool:
+    """Whether a condition can name this field."""
+    match = _SHAPE.fullmatch(f"{name}=")
+    return match is not None and match["field"] == name
+
+
 def _parse_one(text: str, fields: Mapping[str, FieldType]) -> Condition:
     match = _SHAPE.fullmatch(text)
     if match is None:

@@ -363,6 +363,8 @@ def media_type(file: IO[bytes]) -> str:
     """
     name = _open(file).format or ""
     file.seek(0)
+    if name == "MPO":  # a JPEG with more behind it, as many cameras write them
+        name = "JPEG"
     return Image.MIME.get(name, "application/octet-stream")
 
 

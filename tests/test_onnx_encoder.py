@@ -246,6 +246,21 @@ def test_a_damaged_model_is_made_anew_before_its_vectors_are_kept(
     assert made.read_bytes() == sound
 
 
+def test_the_runtime_tells_nobody_and_keeps_no_id_of_the_machine(
+    lite0: OnnxFile, tmp_path: Path
+) -> None:
+    run = "import sys; from pathlib import Path; from imgsearch.encoders.onnx_sessions import *; "
+    run += "open_session(Path(sys.argv[1]), 1)"
+    private = ("CI", "XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY", "IMGSEARCH_HOME")
+    environment = {name: text for name, text in os.environ.items() if name not in private}
+    subprocess.run(
+        [sys.executable, "-c", run, str(lite0.path)],
+        env=environment | {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)},
+        check=True,
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_damaged_model_is_named(lite0: OnnxFile, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"damaged")
     encoder = OnnxEncoder(replace(lite0, path=tmp_path / "model.onnx"))

@@ -4,11 +4,14 @@ import base64
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from imgsearch.ingest import ingest
+from imgsearch.records import ImageRecord
 from imgsearch.server.settings import Settings
+from imgsearch.server.uploads import Uploads
 from imgsearch.stores import open_store
 from tests.conftest import Painter
 from tests.fakes import ColourEncoder
@@ -116,7 +119,7 @@ class TestUpload:
     ) -> None:
         self.upload(served, picture(51))
         self.upload(served, picture(51))
-        kept = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+        kept = [path for path in (tmp_path / "home" / "uploads").rglob("*") if path.is_file()]
         assert [path.read_bytes() for path in kept] == [picture(51)]
         assert kept[0].stem == hashlib.sha256(picture(51)).hexdigest()
 
@@ -131,13 +134,32 @@ class TestUpload:
         self.upload(served, picture(52))
         assert served.client.get(url).json()["metadata"]["description"] == "a cap"
 
+    def test_an_upload_without_a_description_tells_the_one_that_is_there(
+        self, served: Served
+    ) -> None:
+        self.upload(served, picture(52), description="first")
+        assert self.upload(served, picture(52))["description"] == "first"
+
+    def test_a_file_that_a_removal_takes_away_meanwhile_is_kept_again(
+        self, served: Served, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        written = Uploads._written
+
+        async def lose(self: Uploads, record: ImageRecord, *given: Any) -> ImageRecord:
+            Path(record.path).unlink()
+            return await written(self, record, *given)
+
+        monkeypatch.setattr(Uploads, "_written", lose)
+        answer = self.upload(served, picture(53))
+        assert served.client.get(answer["image"]).content == picture(53)
+
     def test_what_is_no_picture_is_refused_and_not_kept(
         self, served: Served, tmp_path: Path
     ) -> None:
         answer = served.client.post("/upload/", files={"file": b"<script>"})
         assert answer.status_code == 422
         assert answer.json()["detail"] == "not a picture of any known format"
-        assert not list((tmp_path / "home").rglob("*.*"))
+        assert not list((tmp_path / "home" / "uploads").rglob("*.*"))
 
 
 class TestGetImage:

@@ -117,6 +117,11 @@ class TestOrigins:
         answer = served.client.get("/v1/collections", headers=headers)
         assert "access-control-allow-origin" not in answer.headers
 
+    def test_names_that_are_none_are_refused(self, served: Served) -> None:
+        assert served.client.get("/", headers={"Host": "["}).status_code == 421
+        foreign = {"Origin": "http://["}
+        assert served.client.post("/search/", headers=foreign).status_code == 403
+
     def test_its_own_page_may_call(self, served: Served) -> None:
         headers = {"Origin": served.url}
         answer = served.client.post("/search/", files={"file": picture(0)}, headers=headers)
@@ -258,6 +263,15 @@ class TestBodies:
                     with contextlib.suppress(ConnectionResetError):
                         assert client.recv(100) == b""
             assert alive(served)
+
+    def test_a_form_that_was_cut_off_is_refused(self, narrow: Served) -> None:
+        form = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+        answer = narrow.client.post(
+            "/v1/collections/images/search",
+            content=form + picture(1)[:-9],
+            headers={"Content-Type": "multipart/form-data; boundary=x"},
+        )
+        assert (answer.status_code, "cut off" in answer.json()["detail"]) == (400, True)
 
     def test_a_client_that_leaves_in_the_middle_is_no_error(self, narrow: Served) -> None:
         for _ in range(20):

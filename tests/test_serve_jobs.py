@@ -156,6 +156,24 @@ class TestHostileArchives:
         assert (job["state"], job["rejected"]) == ("done", 1)
         assert count(served) == 9
 
+    def test_damage_in_one_file_keeps_no_other_from_being_taken(self, served: Served) -> None:
+        packed = bytearray(zipped({"bad.png": picture(36)}, zipfile.ZIP_BZIP2))
+        packed[60] ^= 0xFF
+        files = [("a.png", picture(37)), ("bad.zip", bytes(packed)), ("b.png", picture(38))]
+        job = ended(served, submit(served, *files))
+        assert (job["state"], job["finished"], job["rejected"]) == ("done", 3, 1)
+        (line,) = [line for line in report(served, job) if line["status"] == "rejected"]
+        assert line["name"] == "bad.png"
+        assert "damaged zip" in line["reason"]
+
+    def test_a_file_without_a_name_is_taken(self, served: Served) -> None:
+        packed = bytearray(zipped({"x": picture(39)}))
+        # Its name of one byte becomes a part of what may follow a name.
+        for lengths in (26, packed.index(b"PK\1\2") + 28):
+            packed[lengths : lengths + 4] = b"\0\0\1\0"
+        job = ended(served, submit(served, ("n.zip", bytes(packed))))
+        assert (job["state"], job["finished"], job["rejected"]) == ("done", 1, 0)
+
     def test_a_zip_in_a_zip_is_no_picture(self, served: Served) -> None:
         inner = zipped({"a.png": picture(1)})
         job = ended(served, submit(served, ("a.zip", zipped({"inner.zip": inner}))))
@@ -184,6 +202,42 @@ class TestStopping:
         assert ended(served, third)["state"] == "done"
         assert served.client.get(f"/v1/jobs/{second['id']}").json()["finished"] == 0
 
+    def test_a_cancelled_job_stays_cancelled_after_a_stop(self, tmp_path: Path) -> None:
+        settings = filled(tmp_path, archives=LIMITS)
+        encoder = ColourEncoder()
+        encoder.gate = threading.Event()
+        with serving(settings, encoder) as served:
+            job = submit(served, self.archive())
+            waiting = submit(served, ("one.png", picture(61)))
+            for each in (job, waiting):
+                served.client.delete(f"/v1/jobs/{each['id']}")
+            threading.Timer(0.3, encoder.gate.set).start()
+        with serving(settings, ColourEncoder()) as served:
+            states = {each["id"]: each["state"] for each in served.client.get("/v1/jobs").json()}
+        assert states == {job["id"]: "cancelled", waiting["id"]: "cancelled"}
+
+    def test_a_collection_is_not_dropped_under_a_job(
+        self, served: Served, slow: threading.Event
+    ) -> None:
+        job = submit(served, self.archive())
+        refused = served.client.delete("/v1/collections/images")
+        assert (refused.status_code, refused.json()["type"][-16:]) == (409, ":collection-busy")
+        assert job["id"] in refused.json()["detail"]
+        slow.set()
+        assert ended(served, job)["state"] == "done"
+        assert served.client.delete("/v1/collections/images").status_code == 204
+
+    def test_two_services_of_one_data_directory_do_each_their_own_jobs(
+        self, served: Served, slow: threading.Event
+    ) -> None:
+        job = submit(served, self.archive())
+        with serving(served.service.settings, ColourEncoder()) as other:
+            assert other.client.get("/v1/jobs").json() == []
+            own = submit(other, ("b.png", picture(62)))
+            slow.set()
+            assert ended(other, own)["state"] == "done"
+            assert ended(served, job)["state"] == "done"
+
     def test_so_many_may_wait_and_no_more(self, served: Served, slow: threading.Event) -> None:
         answers = [
             served.client.post(UPLOADS, files={"files": picture(70)}).status_code for _ in range(20)
@@ -204,7 +258,8 @@ class TestStopping:
                 assert time.monotonic() < deadline
             threading.Timer(0.3, encoder.gate.set).start()
         with serving(settings, ColourEncoder()) as served:
-            assert ended(served, job)["state"] == "done"
+            done = ended(served, job)
+            assert (done["state"], done["skipped"]) == ("done", 0)
             assert ended(served, waiting)["state"] == "done"
             assert count(served) == 8 + 20 + 1
             found = served.client.get(

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from imgsearch.ingest import ingest
+from imgsearch.server.service import Service
+from imgsearch.server.settings import Settings
 from imgsearch.stores import open_store
 from tests.fakes import ColourEncoder
 from tests.serving import Served, filled, id_of, picture, serving
@@ -53,6 +55,25 @@ def problem(served: Served, method: str, path: str, **request: Any) -> tuple[int
 
 
 class TestSearch:
+    def test_a_part_of_a_record_is_that_part_of_its_picture(
+        self, served: Served, folder: Path
+    ) -> None:
+        region = "0,0,0.5,0.5"
+        whole = search(served, record=id_of(folder / "shop" / "3.png"), k=3)
+        part = search(served, record=id_of(folder / "shop" / "3.png"), k=3, region=region)
+        assert part == search(served, picture(3), k=3, region=region)
+        assert [hit["score"] for hit in part] != [hit["score"] for hit in whole]
+
+    @pytest.mark.parametrize("option", [{"region": "0,0,1,1"}, {"exclude_self": "true"}])
+    def test_what_needs_a_picture_is_refused_of_words(
+        self, served: Served, option: dict[str, str]
+    ) -> None:
+        status, name, detail = problem(
+            served, "POST", f"{IMAGES}/search", data={"text": "even", **option}
+        )
+        assert (status, name) == (400, "wrong-usage")
+        assert "need a picture or a record" in detail
+
     def test_a_picture_finds_itself_first(self, served: Served, folder: Path) -> None:
         hits = search(served, picture(3), k=3)
         assert [hit["rank"] for hit in hits] == [1, 2, 3]
@@ -322,3 +343,31 @@ def test_paths_are_told_only_if_that_is_allowed(folder: Path, tmp_path: Path) ->
 )
 def test_every_error_is_a_problem(served: Served, method: str, path: str, status: int) -> None:
     assert problem(served, method, path)[0] == status
+
+
+def test_head_is_get_without_the_body(served: Served, folder: Path) -> None:
+    for path in ("/", "/healthz", f"{IMAGES}/records/{id_of(folder / 'shop' / '3.png')}/image"):
+        head, got = served.client.head(path), served.client.get(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == got.headers["content-length"]
+
+
+def test_a_date_that_is_none_makes_an_answer_stale(served: Served, folder: Path) -> None:
+    path = f"{IMAGES}/records/{id_of(folder / 'shop' / '3.png')}/image"
+    date = "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"
+    assert served.client.get(path, headers={"If-Modified-Since": date}).status_code == 200
+
+
+def test_a_field_that_no_condition_could_name_is_refused(own: Served, tmp_path: Path) -> None:
+    path = f"{IMAGES}/records/{id_of(tmp_path / 'shop' / '3.png')}"
+    for name in ("a=b", " lead"):
+        assert problem(own, "PATCH", path, json={name: "x"})[:2] == (422, "unusable-metadata")
+
+
+def test_folders_are_hidden_from_clients_and_nothing_else_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    service = Service(Settings(store="a", data=tmp_path / "home"))
+    text = f"{tmp_path}/a: no collection a at {tmp_path}/a/b or {tmp_path}/ab"
+    assert service.public(text) == f"the store: no collection a at the store/b or {tmp_path}/ab"

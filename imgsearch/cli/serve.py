@@ -99,6 +99,11 @@ def serve(
     from imgsearch.stores import check_name
 
     check_name(collection)
+    if api_key is not None and api_key != api_key.strip():
+        raise UsageError("--api-key: no client can send a key that begins or ends with a space")
+    for origin in cors_origin or ():
+        if origin != "*" and "://" not in origin:
+            raise UsageError(f"--cors-origin {origin}: an origin is like https://{origin}")
     if not (is_loopback(host) or api_key or insecure):
         raise UsageError(
             f"--host {host}: others could reach the service there: set {config.ENV_API_KEY}, or "

@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+
+# From 1.29 on it tells Microsoft of each session, and keeps an id of the machine, unless this is
+# set before it is loaded (its Privacy.md).
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 import onnxruntime as ort
 
 from imgsearch import config

@@ -7,6 +7,7 @@ from imgsearch import __version__
 from imgsearch.server import compat, docs, health
 from imgsearch.server.guards.admission import Admission
 from imgsearch.server.guards.answers import Answers
+from imgsearch.server.guards.head import Head
 from imgsearch.server.guards.origins import Origins
 from imgsearch.server.problems import handle_problems
 from imgsearch.server.service import Service
@@ -53,5 +54,7 @@ def _guard(app: FastAPI, service: Service) -> None:
             allow_origins=list(settings.cors_origins),
             allow_methods=["*"],
             allow_headers=["*"],
+            expose_headers=["ETag", "Location", "Retry-After"],
         )
+    app.add_middleware(Head)
     app.add_middleware(Answers, metrics=service.metrics)

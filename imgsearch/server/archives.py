@@ -16,6 +16,10 @@ from imgsearch.server.settings import ArchiveLimits
 
 MAGIC = b"PK\x03\x04"
 
+# What zipfile and the libraries behind it raise for it; bz2 raises OSError.
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, ValueError, IndexError,
+)  # fmt: skip
 # The end of the directory is there, with a comment of up to 64 KiB behind it.
 _END_SEARCHED = (1 << 16) + 22
 # What the directory may take for each file, with long names.
@@ -90,7 +94,7 @@ def _damage_told() -> Iterator[None]:
     """zipfile and the libraries behind it have many words for damage."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
+    except _DAMAGE as error:
         raise ImageError(f"damaged zip: {error}") from error
     except (NotImplementedError, RuntimeError, EOFError) as error:
         raise ImageError(f"cannot be unpacked: {error}") from error
@@ -98,14 +102,14 @@ def _damage_told() -> Iterator[None]:
 
 def _is_taken(info: zipfile.ZipInfo) -> bool:
     """No folders, and not what macOS puts beside the files."""
-    return not info.is_dir() and not info.filename.startswith("__MACOSX/")
+    return not info.filename.endswith("/") and not info.filename.startswith("__MACOSX/")
 
 
 def _opened(file: BinaryIO, limits: ArchiveLimits) -> zipfile.ZipFile:
     _check_directory(file, limits)
     try:
         return zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except (*_DAMAGE, NotImplementedError) as error:
         raise _refused(f"it cannot be read: {error}") from error
 
 

@@ -26,6 +26,6 @@ def is_fresh(request: Request, etag: str, mtime_ns: int) -> bool:
     if since := request.headers.get("if-modified-since"):
         try:
             return mtime_ns // 10**9 <= parsedate_to_datetime(since).timestamp()
-        except ValueError:
+        except (ValueError, OverflowError):
             return False
     return False

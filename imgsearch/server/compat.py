@@ -80,7 +80,7 @@ async def search_file(
     best = answer.hits[0]
     found: dict[str, Any] = {"search_results": await _result(service, best)} if fullresult else {}
     return SimilarPicture(
-        filename=file.filename,
+        filename=_name(file),
         similar_category=_description(best),
         image=f"/get-image/{best.record.id}",
         hits=hits_of(answer, show_path=service.settings.show_paths),
@@ -103,12 +103,12 @@ async def upload_file(
         Text, Form(max_length=10_000, description="To search for by words.")
     ] = "",
 ) -> Uploaded:
-    """Keep a picture and index it. The same picture again replaces its description."""
+    """Keep a picture and index it. The same picture again replaces its description by a new one."""
     collection = service.settings.collection
     record = await service.uploads.add(await file.read(), description, collection)
     return Uploaded(
-        filename=file.filename,
-        description=description,
+        filename=_name(file),
+        description=str(record.metadata.get(DESCRIPTION_FIELD, "")),
         id=record.id,
         image=f"/get-image/{record.id}",
     )
@@ -118,6 +118,11 @@ async def upload_file(
 async def get_image(request: Request, service: TheService, image_id: str) -> Response:
     """The picture of a record of the default collection, with its own media type."""
     return await picture_response(request, service, image_id)
+
+
+def _name(file: UploadFile) -> str | None:
+    """As the client named it, as far as that can be said in UTF-8."""
+    return file.filename and file.filename.encode("utf-8", "replace").decode()
 
 
 def _description(hit: Hit) -> str:

@@ -26,12 +26,12 @@ _PROBLEMS = {
     403: "Pages of this origin may not call the service.",
     404: "There is no such thing.",
     408: "The request came too slowly.",
-    409: "The collection was made by another model.",
+    409: "The collection was made by another model, or jobs are at work in it.",
     413: "The request is too large.",
     421: "The service is not called by this name.",
     422: "The request, or a picture in it, cannot be used.",
     429: "Too many requests are under way; `Retry-After` says when to come again.",
-    500: "An internal error.",
+    500: "An internal error, or the data directory cannot be written to.",
     503: "The store or the model is away; `Retry-After` says when to come again.",
     507: "The disk is full.",
 }
@@ -40,6 +40,11 @@ _EXAMPLE = {
     "title": "Not Found",
     "status": 404,
     "detail": "no collection shoes here (there is images); `imgsearch ingest` makes one",
+}
+# Each of them will do.
+_KEYS = {
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {"type": "http", "scheme": "bearer"},
 }
 _SCHEMA = {
     "type": "object",
@@ -64,6 +69,9 @@ def describe_problems(app: FastAPI) -> None:
         if app.openapi_schema is None:
             schema = made()
             schema.setdefault("components", {}).setdefault("schemas", {})["Problem"] = _SCHEMA
+            if app.state.service.settings.api_key:
+                schema["components"]["securitySchemes"] = _KEYS
+                schema["security"] = [{name: []} for name in _KEYS]
             for operations in schema["paths"].values():
                 for operation in operations.values():
                     _add_problems(operation["responses"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from imgsearch.server.archives import MAGIC, Member, check_archive, members
+from imgsearch.server.refusals import RefusedError
 from imgsearch.server.settings import ArchiveLimits
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -33,6 +34,8 @@ class Job:
     finished: int = 0
     rejected: int = 0
     skipped: int = 0
+    cancelled: bool = False
+    """Whether somebody asked for its end, which may be yet to come."""
     error: str | None = None
     """Why it failed."""
 
@@ -57,9 +60,16 @@ def take_files(folder: Path, files: Sequence[tuple[str, BinaryIO]], limits: Arch
         content.seek(0)
         with (folder / _FILES / str(number)).open("wb") as file:
             shutil.copyfileobj(content, file)
-        found += check_archive(content, limits) if _is_archive(content) else 1
+        found += _checked(name, content, limits) if _is_archive(content) else 1
     (folder / _FILES / _NAMES).write_text(json.dumps(names))
     return found
+
+
+def _checked(name: str, archive: BinaryIO, limits: ArchiveLimits) -> int:
+    try:
+        return check_archive(archive, limits)
+    except RefusedError as error:
+        raise RefusedError(error.status, error.name, f"{name}: {error}") from error
 
 
 def _is_archive(file: BinaryIO) -> bool:

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -25,6 +25,7 @@ from imgsearch.server.archives import Member
 from imgsearch.server.indexes import Indexes
 from imgsearch.server.job import REPORT, Job, Line, files_of
 from imgsearch.server.kept import KeptFiles
+from imgsearch.server.refusals import RefusedError
 from imgsearch.server.settings import ArchiveLimits
 from imgsearch.server.uploads import DESCRIPTION_FIELD
 
@@ -51,8 +52,9 @@ class JobRunner:
         Raises StoreError if the store has been away for too long, EncoderError, or RefusedError for
         a bomb or a full disk.
         """
+        before = _told_before(folder / REPORT)
         with (folder / REPORT).open("w", encoding="utf-8") as file:
-            report = _Report(job, file)
+            report = _Report(job, file, before)
             for part in self._parts(job, files_of(folder, self.limits), report):
                 if stop.is_set():
                     return
@@ -65,18 +67,23 @@ class JobRunner:
     ) -> Iterator[dict[str, list[str]]]:
         """The URIs of kept files, some at a time, each with the names that clients gave it."""
         part: dict[str, list[str]] = {}
-        for member in files:
-            try:
-                if isinstance(member.content, ImageError):
-                    raise member.content
-                path = self.files.keep(member.content, job.collection, self.most)
-            except ImageError as error:
-                report.tell(member.name, Outcome("", "rejected", str(error)))
-                continue
-            part.setdefault(path_to_uri(str(path)), []).append(member.name)
-            if len(part) >= _PART:
+        try:
+            for member in files:
+                try:
+                    if isinstance(member.content, ImageError):
+                        raise member.content
+                    path = self.files.keep(member.content, job.collection, self.most)
+                except ImageError as error:
+                    report.tell(member.name, Outcome("", "rejected", str(error)))
+                    continue
+                part.setdefault(path_to_uri(str(path)), []).append(member.name)
+                if len(part) >= _PART:
+                    yield part
+                    part = {}
+        except RefusedError:  # what came before is taken in all the same
+            if part:
                 yield part
-                part = {}
+            raise
         if part:
             yield part
 
@@ -124,12 +131,26 @@ def _describe(index: ImageIndex, ids: list[str], description: str) -> None:
         )
 
 
+def _told_before(report: Path) -> dict[tuple[str, str | None], Line]:
+    lines = {}
+    with suppress(FileNotFoundError):
+        for text in report.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError, TypeError):  # the last one may be there in part
+                line = Line(**json.loads(text))
+                lines[line.name, line.id] = line
+    return lines
+
+
 class _Report:
     """Writes a line for each file, and counts."""
 
-    def __init__(self, job: Job, file: TextIO) -> None:
+    def __init__(
+        self, job: Job, file: TextIO, before: Mapping[tuple[str, str | None], Line]
+    ) -> None:
+        """`before` are the lines of a run that was broken off."""
         self._job = job
         self._file = file
+        self._before = before
         job.finished = job.rejected = job.skipped = 0
         job.error = None
 
@@ -137,8 +158,10 @@ class _Report:
         rejected = outcome.status == "rejected"
         record = None if rejected else record_id(outcome.uri)
         line = Line(name, outcome.status, outcome.reason, record)
+        if outcome.status == "skipped":  # by this very job, if it has been begun before
+            line = self._before.get((name, record), line)
         self._file.write(json.dumps(asdict(line)) + "\n")
         self._file.flush()
         self._job.rejected += rejected
-        self._job.skipped += outcome.status == "skipped"
+        self._job.skipped += line.status == "skipped"
         self._job.finished += 1

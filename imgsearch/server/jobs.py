@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import queue
 import shutil
@@ -9,8 +10,9 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from imgsearch.errors import ImgsearchError
 from imgsearch.server.job import ENDED, REPORT, Job, State, drop_files, take_files
@@ -19,10 +21,16 @@ from imgsearch.server.refusals import RefusedError
 from imgsearch.server.settings import ArchiveLimits
 from imgsearch.stores import check_name
 
+if TYPE_CHECKING:
+    from filelock import FileLock
+
 # Jobs that wait; whoever comes on top is told to come again.
 _MOST_WAITING = 16
 # Ended jobs whose reports are kept.
 _MOST_KEPT = 100
+_STATE = "job.json"
+
+log = logging.getLogger("imgsearch.server")
 
 
 class Jobs:
@@ -45,12 +53,16 @@ class Jobs:
         self._cancelled: dict[str, threading.Event] = {}
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._saving = threading.Lock()
+        self._claimed: FileLock | None = None
+        # Jobs whose files are being laid down.
+        self._arriving = 0
 
     # For clients.
 
     def list(self) -> list[Job]:
         """All that are known, the newest first."""
-        return sorted(self._jobs.values(), key=lambda job: job.created, reverse=True)
+        return sorted([*self._jobs.values()], key=lambda job: job.created, reverse=True)
 
     def get(self, job_id: str) -> Job:
         """Raises RefusedError if there is no such job."""
@@ -67,20 +79,40 @@ class Jobs:
         and UsageError for a name that no collection can have.
         """
         check_name(collection)
-        waiting = sum(job.state == "queued" for job in self._jobs.values())
-        if waiting >= _MOST_WAITING:
-            raise RefusedError(429, "overloaded", f"{waiting} jobs wait; try again later", 30)
+        with self._lock:
+            queued = sum(job.state == "queued" for job in self._jobs.values())
+            waiting = queued + self._arriving
+            if waiting >= _MOST_WAITING:
+                raise RefusedError(429, "overloaded", f"{waiting} jobs wait; try again later", 30)
+            self._arriving += 1
         job = Job(uuid.uuid4().hex, collection, description)
         folder = self._folder(job)
         try:
             with disk_full_told():
                 job.found = take_files(folder, files, self._limits)
                 self._save(job)
+            self._add(job)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        self._add(job)
+        finally:
+            with self._lock:
+                self._arriving -= 1
         return job
+
+    def check_idle(self, collection: str) -> None:
+        """Raises RefusedError while there are jobs for a collection."""
+        if busy := [job.id for job in self.list() if self._is_for(job, collection)]:
+            raise RefusedError(
+                409,
+                "collection-busy",
+                f"jobs bring pictures into collection {collection}: wait for them, or cancel them: "
+                f"{', '.join(busy)}",
+            )
+
+    @staticmethod
+    def _is_for(job: Job, collection: str) -> bool:
+        return job.collection == collection and job.state not in ENDED
 
     def cancel(self, job_id: str) -> Job:
         """Let a job end soon; what it has written stays."""
@@ -88,6 +120,9 @@ class Jobs:
         with self._lock:
             if job.state not in ENDED:
                 self._cancelled[job_id].set()
+                job.cancelled = True
+                with contextlib.suppress(OSError):  # a full disk: it is remembered until the end
+                    self._save(job)
                 if job.state == "queued":
                     self._end(job, "cancelled")
         return job
@@ -104,16 +139,44 @@ class Jobs:
     def _folder(self, job: Job) -> Path:
         return self._root / job.id
 
+    def claim(self) -> bool:
+        """Take the folder for this process, or one beside it; whether it is the first of them.
+
+        Two services may share a data directory, but neither is to do the jobs of the other.
+        """
+        from filelock import FileLock, Timeout
+
+        first = self._root
+        for number in count(1):
+            root = first if number == 1 else first.with_name(f"{first.name}-{number}")
+            try:
+                root.mkdir(parents=True, exist_ok=True)
+                claimed = FileLock(root.with_name(f".{root.name}.lock"), thread_local=False)
+                claimed.acquire(blocking=False)
+            except Timeout:
+                continue
+            except OSError:  # it cannot be written to, which a job will tell
+                return False
+            self._root, self._claimed = root, claimed
+            break
+        return self._root == first
+
     def resume(self) -> None:
         """Go on with the jobs that the last run of the service left."""
-        for place in sorted(self._root.glob("*/job.json")):
+        left = []
+        for folder in self._root.glob("*/"):
             try:
-                job = Job(**json.loads(place.read_text()))
+                left.append(Job(**json.loads((folder / _STATE).read_text())))
+            except FileNotFoundError:  # its files had not all arrived
+                shutil.rmtree(folder, ignore_errors=True)
             except (OSError, ValueError, TypeError):
                 continue  # of another version, or damaged
+        for job in sorted(left, key=lambda job: job.created):
             if job.state == "running":
                 job.state = "queued"
             self._add(job)
+            if job.cancelled and job.state not in ENDED:
+                self._end(job, "cancelled")
 
     def stop(self) -> None:
         """Let the running job write what is in flight; it goes on next time."""
@@ -127,6 +190,8 @@ class Jobs:
         self.stop()
         if self._thread:
             self._thread.join()
+        if self._claimed:
+            self._claimed.release()
 
     def _add(self, job: Job) -> None:
         self._jobs[job.id] = job
@@ -154,7 +219,8 @@ class Jobs:
             job.error = str(error)
         except Exception as error:
             job.error = f"internal error: {type(error).__name__}"
-        if self._stopping.is_set():
+            log.error("job %s: %s: %s", job.id, job.error, error)
+        if self._stopping.is_set() and not job.cancelled:
             job.state = "queued"  # on the disk it is as it began
         elif job.error:
             self._end(job, "failed")
@@ -163,16 +229,17 @@ class Jobs:
 
     def _end(self, job: Job, state: State) -> None:
         job.state = state
-        drop_files(self._folder(job))
         with contextlib.suppress(OSError):  # a full disk: the job is remembered until the end
             self._save(job)
+        drop_files(self._folder(job))
         ended = [each for each in self.list() if each.state in ENDED]
         for each in ended[_MOST_KEPT:]:
             shutil.rmtree(self._folder(each), ignore_errors=True)
             del self._jobs[each.id]
 
     def _save(self, job: Job) -> None:
-        place = self._folder(job) / "job.json"
+        place = self._folder(job) / _STATE
         part = place.with_suffix(".part")
-        part.write_text(json.dumps(asdict(job)))
-        os.replace(part, place)
+        with self._saving:
+            part.write_text(json.dumps(asdict(job)))
+            os.replace(part, place)

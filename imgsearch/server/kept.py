@@ -1,6 +1,7 @@
 """The files of uploaded pictures, by content, under the data directory."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -15,7 +16,7 @@ from imgsearch import images
 from imgsearch.errors import ImageError
 from imgsearch.records import ImageRecord, path_to_uri
 from imgsearch.server.archives import Readable
-from imgsearch.server.refusals import FULL, disk_full
+from imgsearch.server.refusals import FULL, RefusedError, disk_full
 
 _CHUNK = 1 << 20
 
@@ -54,6 +55,12 @@ class KeptFiles:
 
     def keep_bytes(self, picture: bytes, collection: str) -> Path:
         return self.keep(io.BytesIO(picture), collection, len(picture))
+
+    def clean(self) -> None:
+        """Remove what a killed service left half-way; nothing may be kept meanwhile."""
+        for part in self._root.glob("*/.*"):
+            if part.is_file():
+                part.unlink(missing_ok=True)
 
     def owns(self, record: ImageRecord) -> bool:
         """Whether a record's file came by an upload."""
@@ -102,4 +109,11 @@ def disk_full_told() -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL:
             raise disk_full() from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise RefusedError(
+                500,
+                "not-writable",
+                f"the service may not write to its data directory ({error.strerror}); "
+                "IMGSEARCH_HOME says where it is",
+            ) from error
         raise

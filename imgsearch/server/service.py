@@ -3,8 +3,11 @@
 import asyncio
 import hashlib
 import heapq
+import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import BinaryIO, Literal, TypeVar
 
@@ -17,12 +20,14 @@ from imgsearch.errors import (
     CollectionMismatchError,
     CollectionNotFoundError,
     ImgsearchError,
+    MetadataError,
+    RecordNotFoundError,
     StaleCollectionError,
     StoreError,
     UsageError,
 )
 from imgsearch.events import Listener, Note, ignore
-from imgsearch.filters import parse_where
+from imgsearch.filters import is_field, parse_where
 from imgsearch.image_index import ImageIndex
 from imgsearch.images import thumbnail
 from imgsearch.records import CollectionInfo, Hit, ImageRecord, Value
@@ -39,6 +44,7 @@ from imgsearch.server.questions import MAX_DEPTH, MAX_PICTURES, Answer, Question
 from imgsearch.server.settings import Settings
 from imgsearch.server.thumbnails import Thumbnails
 from imgsearch.server.uploads import Uploads
+from imgsearch.stores import is_server
 
 T = TypeVar("T")
 
@@ -78,6 +84,11 @@ class Service:
             settings.archives,
             settings.limits.body,
         )
+        store = settings.store or config.default_store()
+        self._private = (
+            (_named(store if is_server(store) else os.path.abspath(store)), "the store"),
+            (_named(os.path.abspath(settings.data)), "the data directory"),
+        )
         self.jobs = Jobs(settings.jobs, runner, settings.archives)
         self.metrics.watch(lambda: self.in_flight, lambda: self._encoding.waiting)
 
@@ -94,6 +105,8 @@ class Service:
             await self._load(guess)
         finally:
             guess.cancel()
+        if self.jobs.claim():
+            self.uploads.files.clean()
         self.jobs.resume()
         if self.state == "starting":
             self.state = "ready"
@@ -141,6 +154,7 @@ class Service:
         """Raises ImageError, UsageError, StoreError or EncoderError."""
         _check(question)
         started = time.perf_counter()
+        question = await self._with_parts(question, collection)
         index = await self._index(collection)
         try:
             model, hits = await self._find(index, question)
@@ -148,6 +162,14 @@ class Service:
             model, hits = await self._find(index, question)
         seconds = time.perf_counter() - started
         return Answer(index.name, model, seconds, hits[question.offset :])
+
+    async def _with_parts(self, question: Question, collection: str | None) -> Question:
+        """A part of a record's picture has to be encoded: its vector is that of the whole."""
+        if not (question.region and question.records):
+            return question
+        records = [await self.record(each, collection) for each in question.records]
+        parts = [await self.read_picture(each) for each in records]
+        return replace(question, pictures=[*parts, *question.pictures], records=[])
 
     async def _find(self, index: ImageIndex, question: Question) -> tuple[str, list[Hit]]:
         if not question.pictures and not question.records:
@@ -250,14 +272,27 @@ class Service:
     async def set_metadata(
         self, record_id: str, changes: Mapping[str, Value | None], collection: str | None = None
     ) -> ImageRecord:
-        """Raises MetadataError for a value that is not of its field's type."""
-        return await self._write(collection, lambda index: index.set_metadata(record_id, changes))
+        """Raises MetadataError for a value that is not of its field's type, and for a new field of
+        a name that no condition could have.
+        """
+
+        def change(index: ImageIndex) -> ImageRecord:
+            for name in changes.keys() - index.fields.keys():
+                if not is_field(name):
+                    raise MetadataError(f"no condition could be written on a field named {name!r}")
+            return index.set_metadata(record_id, changes)
+
+        return await self._write(collection, change)
 
     async def remove(self, record_id: str, collection: str | None = None) -> None:
         """Forget a record. The file stays, unless it came by an upload."""
         record = await self.record(record_id, collection)
-        await self._write(collection, lambda index: index.remove([record_id]))
-        await run(self._pools.files, self.uploads.files.remove, record)
+
+        def forget(index: ImageIndex) -> None:
+            index.remove([record_id])
+            self.uploads.files.remove(record)  # here, before an upload of the same is written
+
+        await self._write(collection, forget)
 
     async def submit(
         self, files: Sequence[tuple[str, BinaryIO]], description: str, collection: str
@@ -280,7 +315,11 @@ class Service:
         return await run(self._pools.store, each)
 
     async def drop(self, collection: str) -> None:
-        """Remove a whole collection, and what was uploaded into it."""
+        """Remove a whole collection, and what was uploaded into it.
+
+        Raises RefusedError while a job brings pictures into it.
+        """
+        self.jobs.check_idle(collection or self.settings.collection)
         await self._write(collection, lambda index: index.drop())
         self._indexes.forget(collection)
         await run(self._pools.files, self.uploads.files.remove_all, collection)
@@ -307,16 +346,22 @@ class Service:
         """The text, as it may be shown to clients."""
         if self.settings.show_paths:
             return text
-        store = self.settings.store or config.default_store()
-        home = str(self.settings.data)
-        for private, public in ((store, "the store"), (home, "the data directory")):
-            text = text.replace(private, public)
+        for place, public in self._private:
+            text = place.sub(public, text)
         return text
+
+
+def _named(place: str) -> re.Pattern[str]:
+    """A folder or a URL where a text names it, or what is inside it."""
+    return re.compile(rf"(?<![\w./\\-]){re.escape(place)}(?![\w.-])")
 
 
 def _check(question: Question) -> None:
     if not (question.pictures or question.records or question.text.strip()):
         raise UsageError("nothing to search for: give a picture, the id of a record, or words")
+    alone = not (question.pictures or question.records)
+    if alone and (question.region or question.exclude_self):
+        raise UsageError("region and exclude_self need a picture or a record")
     if len(question.pictures) + len(question.records) > MAX_PICTURES:
         raise UsageError(f"at most {MAX_PICTURES} pictures can be searched for together")
     if question.offset + question.k > MAX_DEPTH:
@@ -344,4 +389,7 @@ def _stored(index: ImageIndex, ids: Sequence[str]) -> tuple[Vectors, list[str]]:
     """The vectors of records, of shape (n, dimension), and the SHA-256s of their contents."""
     digests = [index.get(each).sha256 for each in ids]
     vectors = index.collection.vectors(ids)
+    for each in ids:
+        if each not in vectors:  # removed between the two
+            raise RecordNotFoundError(f"collection {index.name} has no record {each}")
     return np.stack([vectors[each] for each in ids]), digests

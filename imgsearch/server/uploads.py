@@ -27,11 +27,12 @@ _WRITES_BEFORE_OPTIMIZING = 64
 
 @dataclass(frozen=True, slots=True)
 class _Upload:
-    """A record on its way into the store; `done` is set when it is there, or cannot be."""
+    """A record on its way into the store; `done` tells it as it is there, or why it cannot be."""
 
     record: ImageRecord
+    picture: bytes
     vector: Vectors
-    done: "asyncio.Future[None]"
+    done: "asyncio.Future[ImageRecord]"
 
 
 class Uploads:
@@ -70,8 +71,7 @@ class Uploads:
             height=decoded.height,
             metadata={DESCRIPTION_FIELD: description} if description else {},
         )
-        await self._written(record, vector, collection, encoder)
-        return record
+        return await self._written(record, picture, vector, collection, encoder)
 
     def _encoder(self, collection: str) -> Encoder:
         """The collection's own model, or the one that makes a new collection."""
@@ -83,15 +83,20 @@ class Uploads:
             )
 
     async def _written(
-        self, record: ImageRecord, vector: Vectors, collection: str, encoder: Encoder
-    ) -> None:
-        upload = _Upload(record, vector, asyncio.get_running_loop().create_future())
+        self,
+        record: ImageRecord,
+        picture: bytes,
+        vector: Vectors,
+        collection: str,
+        encoder: Encoder,
+    ) -> ImageRecord:
+        upload = _Upload(record, picture, vector, asyncio.get_running_loop().create_future())
         self._waiting.setdefault(collection, []).append(upload)
         writer = self._writers.get(collection)
         if writer is None or writer.done():
             writing = self._write_all(collection, encoder)
             self._writers[collection] = asyncio.create_task(writing)
-        await upload.done
+        return await upload.done
 
     async def _write_all(self, collection: str, encoder: Encoder) -> None:
         """Until none waits any more."""
@@ -99,16 +104,16 @@ class Uploads:
             for start in range(0, len(waiting), _TOGETHER):
                 part = waiting[start : start + _TOGETHER]
                 try:
-                    refused = await run(self._pools.write, self._write, collection, encoder, part)
+                    ends = await run(self._pools.write, self._write, collection, encoder, part)
                 except Exception as error:  # each client is told
-                    refused = {upload.record.id: error for upload in part}
+                    ends = {upload.record.id: error for upload in part}
                 for upload in part:
-                    _end(upload, refused.get(upload.record.id))
+                    _end(upload, ends[upload.record.id])
 
     def _write(
         self, name: str, encoder: Encoder, uploads: Sequence[_Upload]
-    ) -> dict[str, Exception]:
-        """Returns the ids of what the store refused, with the reason."""
+    ) -> dict[str, ImageRecord | Exception]:
+        """By id, the record as it is in the store, or why the store refused it."""
         store = self._indexes.store
         # The later of two uploads of one content counts.
         latest = {upload.record.id: upload for upload in uploads}
@@ -120,6 +125,9 @@ class Uploads:
                     f"collection {name} has just been replaced by one of another model: try again"
                 )
             known = collection.lookup(list(latest))
+            for upload in latest.values():
+                if not os.path.exists(upload.record.path):  # removed with a record of the same
+                    self.files.keep_bytes(upload.picture, name)
             records = [_merged(upload.record, known) for upload in latest.values()]
             collection.add_fields(_fields_of(records))
             vectors = np.stack([upload.vector for upload in latest.values()])
@@ -127,16 +135,17 @@ class Uploads:
             self._writes += 1
             if self._writes % _WRITES_BEFORE_OPTIMIZING == 0:
                 collection.optimize()
-        return {each: StoreError(reason) for each, reason in refused.items()}
+        written: dict[str, ImageRecord | Exception] = {each.id: each for each in records}
+        return written | {each: StoreError(reason) for each, reason in refused.items()}
 
 
-def _end(upload: _Upload, error: Exception | None) -> None:
+def _end(upload: _Upload, end: ImageRecord | Exception) -> None:
     if upload.done.done():  # its client has gone
         return
-    if error is None:
-        upload.done.set_result(None)
+    if isinstance(end, Exception):
+        upload.done.set_exception(end)
     else:
-        upload.done.set_exception(error)
+        upload.done.set_result(end)
 
 
 def _merged(record: ImageRecord, known: Mapping[str, ImageRecord]) -> ImageRecord:

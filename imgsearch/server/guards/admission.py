@@ -2,6 +2,7 @@
 
 import contextlib
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -11,7 +12,7 @@ from imgsearch.server.problems import RETRY_SECONDS, problem
 from imgsearch.server.service import Service
 
 # Answered whatever the load is, so that nobody restarts a service because it is busy.
-_ALWAYS = frozenset({"/healthz", "/readyz", "/metrics"})
+_ALWAYS = frozenset({"/", "/healthz", "/readyz", "/metrics"})
 _RETRY = {"Retry-After": str(RETRY_SECONDS)}
 # Requests whose bodies are still coming in, for each one that is worked on. Their bodies are on
 # the disk, so that slow clients hold up nobody else.
@@ -44,7 +45,7 @@ class Admission:
     async def _admit(self, visit: "_Visit", scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(scope) or (None if _has_body(scope) else visit.enter())
         if refusal is None:
-            body = Body(receive, send, self._limits, visit.enter)
+            body = Body(receive, send, self._limits, visit.enter, _end_of_form(scope))
             try:
                 with contextlib.suppress(BrokenOffError):
                     await self._app(scope, body.receive, body.send)
@@ -72,6 +73,7 @@ class _Visit:
         self._service = service
         self._counts = scope["path"] not in _ALWAYS
         self._inside = False
+        self._in_time = service.state == "ready"
 
     def enter(self) -> Response | None:
         """Take the place, once, or say why there is none.
@@ -81,7 +83,8 @@ class _Visit:
         if not self._counts or self._inside:
             return None
         service = self._service
-        if service.state != "ready":
+        # What had begun to arrive when the service was asked to stop is still answered.
+        if service.state != "ready" and not (self._in_time and service.state == "draining"):
             detail = f"the service is {service.state}; try again in a moment"
             return problem(503, "not-ready", detail, _RETRY)
         if service.in_flight >= service.settings.limits.requests:
@@ -101,6 +104,15 @@ def _overloaded(requests: int) -> Response:
     return problem(429, "overloaded", detail, _RETRY)
 
 
+def _end_of_form(scope: Scope) -> bytes:
+    """What a multipart form ends with; nothing of any other body."""
+    kind, options = parse_options_header(Headers(scope=scope).get("content-type"))
+    boundary = options.get(b"boundary", b"")
+    return b"--" + boundary + b"--" if kind == b"multipart/form-data" and boundary else b""
+
+
 def _has_body(scope: Scope) -> bool:
+    if scope["method"] not in ("POST", "PUT", "PATCH"):  # nobody would read it
+        return False
     headers = Headers(scope=scope)
     return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers

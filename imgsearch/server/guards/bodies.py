@@ -13,6 +13,8 @@ from imgsearch.server.settings import Limits
 # Whoever was refused may still be sending: the connection is of no more use.
 _CLOSE = {"Connection": "close"}
 _DRAIN_SECONDS = 2.0
+# Bytes that may stand behind the end of a form, which nobody reads.
+_EPILOGUE = 1024
 
 
 def too_large(limits: Limits) -> Response:
@@ -26,6 +28,10 @@ def _too_slow(limits: Limits) -> Response:
         f"{limits.pause_seconds:g} s"
     )
     return problem(408, "too-slow", detail, _CLOSE)
+
+
+def _cut_off() -> Response:
+    return problem(400, "bad-request", "the form has no end: it was cut off on its way", _CLOSE)
 
 
 async def drain(receive: Receive) -> None:
@@ -56,12 +62,16 @@ class Body:
         send: Send,
         limits: Limits,
         arrived: Callable[[], Response | None],
+        end: bytes = b"",
     ) -> None:
+        """`end` must be among the last of the body: a form without it has been cut off."""
         self._receive = receive
         self._send = send
         self._limits = limits
         self._arrived = arrived
         self._left = limits.body
+        self._end = end
+        self._tail = b""
         self._until: float | None = None
         self._complete = False
         self._answering = False
@@ -80,8 +90,12 @@ class Body:
         self._left -= len(message.get("body", b""))
         if self._left < 0:
             raise self._broken_off(too_large(self._limits))
+        if self._end:
+            self._tail = (self._tail + message.get("body", b""))[-len(self._end) - _EPILOGUE :]
         if not message.get("more_body", False):
             self._complete = True
+            if message["type"] == "http.request" and self._end not in self._tail:
+                raise self._broken_off(_cut_off())
             if message["type"] == "http.request" and (refusal := self._arrived()):
                 raise self._broken_off(refusal)
         return message

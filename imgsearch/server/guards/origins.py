@@ -66,7 +66,10 @@ class Origins:
     def _is_foreign(self, origin: str | None, host: str) -> bool:
         if origin is None or origin in self._cors or "*" in self._cors:
             return False
-        return urlsplit(origin).netloc != host
+        try:
+            return urlsplit(origin).netloc != host
+        except ValueError:
+            return True
 
     def _has_key(self, headers: Headers) -> bool:
         assert self._key is not None
@@ -83,7 +86,10 @@ def _is_open(path: str) -> bool:
 
 def _name_in(host: str) -> str:
     """A Host header without its port."""
-    return (urlsplit(f"//{host}").hostname or "") if "@" not in host else ""
+    try:
+        return (urlsplit(f"//{host}").hostname or "") if "@" not in host else ""
+    except ValueError:
+        return ""
 
 
 def _key_in(authorization: bytes) -> bytes:

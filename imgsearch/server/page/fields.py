@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from imgsearch.filters import is_field
 from imgsearch.records import FieldType, ImageRecord, Value
 from imgsearch.server.service import Service
 
@@ -18,8 +19,6 @@ _ORDER: tuple[Kind, ...] = get_args(Kind)
 _SAMPLE = 5000
 _MOST_CHOICES = 40
 _SHOWN_RECORDS = 12
-# A condition on a field with one of these in its name cannot be written.
-_OPERATORS = frozenset("=!<>")
 # After which a collection is looked through anew.
 _SECONDS = 60.0
 
@@ -81,7 +80,7 @@ def overview(
             len(records),
         )
         for name, kind in fields.items()
-        if not _OPERATORS & set(name)
+        if is_field(name)
     ]
     filters = sorted((each for each in made if each), key=lambda each: _ORDER.index(each.kind))
     return Overview(images, tuple(filters), _distinct(records))

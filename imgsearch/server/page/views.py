@@ -75,7 +75,7 @@ class Views:
             return render("start.html", overview=overview, collection=self._collection, asked=asked)
         if asked.is_empty:
             return await self._filtered(asked)
-        question = await self._question(asked, record)
+        question = self._question(asked, record)
         answer = await self._service.search(question)
         if answer.hits:
             return render("hits.html", answer=answer, asked=asked)
@@ -94,7 +94,7 @@ class Views:
             count=count,
         )
 
-    async def _question(self, asked: Asked, record: ImageRecord | None) -> Question:
+    def _question(self, asked: Asked, record: ImageRecord | None) -> Question:
         question = Question(
             text=asked.words,
             region=asked.area if asked.has_picture else None,
@@ -105,12 +105,7 @@ class Views:
         )
         if asked.picture:
             return dataclasses.replace(question, pictures=[self.held.get(asked.picture).file])
-        if record is None:
-            return question
-        if question.region:  # its vector is that of the whole
-            picture = await self._service.read_picture(record)
-            return dataclasses.replace(question, pictures=[picture])
-        return dataclasses.replace(question, records=[record.id])
+        return dataclasses.replace(question, records=[record.id]) if record else question
 
     async def _best(self, question: Question) -> Answer:
         """What would be found without the minimum score."""

@@ -6,7 +6,7 @@ from fastapi import APIRouter, File, Form, Response, UploadFile
 from fastapi.responses import StreamingResponse
 
 from imgsearch.server.dependencies import TheService
-from imgsearch.server.v1.models import CollectionName, IngestJob
+from imgsearch.server.v1.models import CollectionName, IngestJob, Text
 
 router = APIRouter(prefix="/v1", tags=["uploads"])
 
@@ -18,7 +18,7 @@ async def upload(
     collection: CollectionName,
     files: Annotated[list[UploadFile], File(description="Pictures, or zips of pictures.")],
     description: Annotated[
-        str, Form(max_length=10_000, description="Of all of them, to search for by words.")
+        Text, Form(max_length=10_000, description="Of all of them, to search for by words.")
     ] = "",
 ) -> IngestJob:
     """Take pictures in. They are indexed by a job, whose progress is told where `Location` says.
