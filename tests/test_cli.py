@@ -62,7 +62,7 @@ class TestIngest:
     KEYS = (
         *("collection", "store", "model", "precision", "runtime", "device", "compute_type"),
         *("found", "indexed", "reused", "skipped", "rejected", "removed"),
-        *("seconds", "images_per_second", "busy", "limit"),
+        *("seconds", "preparing", "images_per_second", "busy", "limit"),
     )
 
     def test_json_is_one_object_with_the_accounts(self, cli: Cli, filled: Path) -> None:
