@@ -1,0 +1,6 @@
+"""Both sides of each claim of speed, in one run."""
+
+import os
+
+# Before any of them loads ONNX Runtime by itself: see imgsearch/encoders/onnx_sessions.py.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
