@@ -4,7 +4,7 @@
 
 Photographs from FOLDER are enlarged bicubically, given the mild noise that a camera's sensor has,
 and saved as JPEG of quality 90. Each is decoded whole and in draft mode with every margin (see
-`imgsearch.images.DRAFT_MARGIN`), and efficientnet-lite0's vectors of the two are compared.
+`imgsearch.images.decoding.DRAFT_MARGIN`), and efficientnet-lite0's vectors of the two are compared.
 """
 
 import argparse

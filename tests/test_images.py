@@ -22,7 +22,16 @@ from PIL import Image, ImageCms
 
 from imgsearch import images
 from imgsearch.errors import ImageError
-from imgsearch.images import Loaded, Preprocessing, decode, fingerprint, fit, load
+from imgsearch.images import (
+    Loaded,
+    Preprocessing,
+    decode,
+    files,
+    fingerprint,
+    fit,
+    formats,
+    load,
+)
 from tests.conftest import SAMPLES
 
 AWKWARD = SAMPLES / "awkward"
@@ -322,7 +331,7 @@ def test_vectors_of_draft_mode_are_equal_within_the_stated_cosine() -> None:
 @pytest.mark.parametrize("format_", ["HEIF", "MPO"])
 def test_an_embedded_thumbnail_is_never_taken_for_the_picture(format_: str) -> None:
     """pillow-heif's draft mode hands out the thumbnail, which may be out of date or a lie."""
-    images._know_all_formats()
+    formats.know_all_formats()
     data = encoded(half_and_half((1024, 768)), format_, **(
         {"thumbnails": [256]} if format_ == "HEIF" else {}
     ))  # fmt: skip
@@ -388,13 +397,13 @@ def test_postscript_is_never_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_heic_is_read_where_its_extra_is_installed() -> None:
-    images._know_all_formats()
+    formats.know_all_formats()
     loaded = load(encoded(half_and_half((64, 48)), "HEIF", quality=95))
     assert (loaded.width, loaded.height) == (64, 48)
 
 
 def test_without_its_extra_the_reason_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    images._know_all_formats()
+    formats.know_all_formats()
     data = encoded(half_and_half((64, 48)), "HEIF")
     monkeypatch.delitem(Image.OPEN, "HEIF")
     assert reason(data) == "HEIC needs an extra: pip install 'imgsearch-cli[heic]'"
@@ -420,12 +429,12 @@ def test_a_large_file_is_not_kept_in_memory(
     file = tmp_path / "a.bin"
     file.write_bytes(b"some bytes")
     kept = fingerprint(str(file))
-    monkeypatch.setattr(images, "KEEP_BYTES", 5)
+    monkeypatch.setattr(files, "KEEP_BYTES", 5)
     assert fingerprint(str(file)).data is None
     assert fingerprint(str(file)).sha256 == kept.sha256
 
 
-@pytest.mark.parametrize("keep", [0, images.KEEP_BYTES])
+@pytest.mark.parametrize("keep", [0, files.KEEP_BYTES])
 def test_a_file_that_changes_while_it_is_read_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: int
 ) -> None:
@@ -441,7 +450,7 @@ def test_a_file_that_changes_while_it_is_read_is_rejected(
                 more.write(b"second half")
         return real(descriptor)
 
-    monkeypatch.setattr(images, "KEEP_BYTES", keep)
+    monkeypatch.setattr(files, "KEEP_BYTES", keep)
     monkeypatch.setattr(os, "fstat", grow)
     with pytest.raises(ImageError, match="changed while it was read"):
         fingerprint(str(file))
@@ -484,7 +493,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def sources_to_damage() -> dict[str, bytes]:
-    images._know_all_formats()
+    formats.know_all_formats()
     files = {
         name: (AWKWARD / name).read_bytes()
         for name in EXPECTED
@@ -588,7 +597,7 @@ def test_many_threads_decode_the_same_pixels() -> None:
     ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000", "QOI", "DDS", "ICNS"],
 )
 def test_a_picture_is_told_by_its_first_bytes(format_: str) -> None:
-    images._know_all_formats()
+    formats.know_all_formats()
     assert images.looks_like_a_picture(encoded(half_and_half((64, 64)), format_)[:32])
 
 

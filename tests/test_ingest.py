@@ -239,7 +239,7 @@ def test_a_large_file_that_changes_between_its_readings_is_left_for_the_next_run
     run: Run, events: list[Event], shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shop(3)
-    monkeypatch.setattr(images, "KEEP_BYTES", 0)
+    monkeypatch.setattr(images.files, "KEEP_BYTES", 0)
     real = images.decode
 
     def slow(source: str | bytes, *more: Any) -> Any:

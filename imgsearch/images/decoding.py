@@ -1,0 +1,158 @@
+"""From a file to RGB pixels: size limits, reduced decoding of JPEGs, orientation.
+
+Whatever a decoder raises on a damaged file becomes an ImageError whose message is the reason, so
+that one bad file never ends a run.
+"""
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from imgsearch.config import DEFAULT_MAX_PIXELS
+from imgsearch.errors import ImageError
+from imgsearch.images.colours import to_rgb
+from imgsearch.images.files import open_file
+from imgsearch.images.formats import damage, open_image, reason
+from imgsearch.images.preprocessing import Loaded, Pixels, Preprocessing, fit
+from imgsearch.images.regions import Region
+
+Source = str | bytes | Image.Image
+"""An image: the path of its file, the file's bytes, or a Pillow image."""
+
+# A JPEG is decoded at a half, quarter or eighth of its size as long as the result is still this
+# many times the network's own scale, so that the resize that follows has enough to work from.
+# With 4, vectors of efficientnet-lite0 have a cosine of at least 0.994 with those of the whole
+# picture (0.999 on average) and decoding takes half the time or less; with 2 it would be 0.973,
+# and a third of the time. Measured by benchmarks/draft_mode.py at 8 to 17 megapixels, 40
+# photographs each, with as much noise (4 of 255) as a camera makes in poor light.
+DRAFT_MARGIN = 4
+DRAFT_COSINE = 0.99
+
+_DRAFT_FORMATS = frozenset({"JPEG", "MPO"})
+
+# What to do for each value of EXIF's orientation. Done here rather than by Pillow's
+# `exif_transpose`, which gives up when it cannot write the rest of the EXIF block anew.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = frozenset(_TURNS[value] for value in (5, 6, 7, 8))
+# Those after which the file's right or lower edge is the picture's left, or its upper one.
+_FROM_THE_RIGHT = frozenset(_TURNS[value] for value in (2, 3, 6, 7))
+_FROM_BELOW = frozenset(_TURNS[value] for value in (3, 4, 7, 8))
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded picture: `pixels` is uint8 of shape (size, size, 3), RGB, ready for the encoder.
+
+    `width` and `height` are those of the whole picture in the file, oriented.
+    """
+
+    pixels: Pixels
+    width: int
+    height: int
+
+
+def decode(
+    source: Source,
+    preprocessing: Preprocessing,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    region: Region | None = None,
+) -> Picture:
+    """Decode a picture, or a region of it as if it were the whole, for a network.
+
+    Large JPEGs are decoded at reduced size (see `DRAFT_MARGIN`). Raises ImageError, and
+    UsageError for a region that holds nothing.
+    """
+    enough = None if region else DRAFT_MARGIN * preprocessing.short_side
+    loaded = load(source, enough, max_pixels)
+    shown = loaded
+    if region:
+        part = loaded.image.crop(region.box(loaded.width, loaded.height))
+        shown = Loaded(part, part.width, part.height)
+    try:
+        square = fit(shown, preprocessing)
+    except (MemoryError, ValueError, OSError) as error:
+        raise ImageError(f"cannot be resized: {reason(error)}") from error
+    return Picture(np.asarray(square, dtype=np.uint8), loaded.width, loaded.height)
+
+
+def load(source: Source, enough: int | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Loaded:
+    """Decode a picture. Raises ImageError.
+
+    A JPEG may come back smaller, but with no side under `enough` pixels.
+    """
+    try:
+        if isinstance(source, Image.Image):
+            _check_pixels(source, max_pixels)
+            return _decoded(source, None)
+        with io.BytesIO(source) if isinstance(source, bytes) else open_file(source) as file:
+            image = open_image(file)
+            _check_pixels(image, max_pixels)
+            return _decoded(image, enough)
+    except OSError as error:
+        raise ImageError(error.strerror or str(error)) from error
+    except MemoryError as error:
+        raise ImageError("not enough memory to decode it") from error
+
+
+def _check_pixels(image: Image.Image, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        raise ImageError(
+            f"{image.width} x {image.height} pixels are more than the limit of {max_pixels:,} "
+            "(--max-pixels)"
+        )
+
+
+def _decoded(image: Image.Image, enough: int | None) -> Loaded:
+    """Raises ImageError or MemoryError."""
+    scale = 1.0
+    try:
+        # Only JPEG: HEIC's draft is an embedded thumbnail, which may show anything.
+        if enough is not None and image.format in _DRAFT_FORMATS:
+            whole = image.size
+            if draft := image.draft(image.mode, (enough, enough)):
+                scale = whole[0] / draft[1][2]
+        _make_room(image)
+        image.load()
+        turn = _TURNS.get(_orientation(image))
+        rgb = to_rgb(image)
+        if turn is not None:
+            rgb = rgb.transpose(turn)
+    except (ImageError, MemoryError):
+        raise
+    # Decoders raise nearly anything on damaged input: OSError, SyntaxError, struct.error,
+    # IndexError, zlib.error, DecompressionBombError (no OSError) and more.
+    except Exception as error:
+        raise ImageError(damage(image.format or "picture", error)) from error
+    if scale == 1.0:
+        return Loaded(rgb, rgb.width, rgb.height)
+    width, height = whole if turn not in _SIDEWAYS else (whole[1], whole[0])
+    # What reaches over the edge on the right and at the bottom goes with the turn.
+    left = rgb.width - width / scale if turn in _FROM_THE_RIGHT else 0.0
+    top = rgb.height - height / scale if turn in _FROM_BELOW else 0.0
+    return Loaded(rgb, width, height, scale, left, top)
+
+
+def _make_room(image: Image.Image) -> None:
+    """Give a TIFF its memory before Pillow does, which would ask the process's own pixel limit."""
+    if image.format == "TIFF" and image._im is None:
+        core: Any = getattr(Image, "core")  # noqa: B009
+        image.im = core.new(image.mode, getattr(image, "_tile_size", image.size))
+
+
+def _orientation(image: Image.Image) -> int:
+    """After loading, because some formats have their EXIF block behind the pixels."""
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # damaged EXIF says nothing about the pixels
+        return 1

@@ -1,0 +1,65 @@
+"""Image files as they are read: opened safely, fingerprinted, and checked for changes."""
+
+import hashlib
+import io
+import os
+import stat
+from dataclasses import dataclass
+
+from imgsearch.errors import ImageError
+
+# Files up to this size are kept in memory between fingerprint and decoding; larger ones are
+# opened again, so that a queue of large pictures cannot fill the memory.
+KEEP_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """A file as it was read: SHA-256 in hexadecimal, size in bytes, mtime in ns."""
+
+    sha256: str
+    size: int
+    mtime_ns: int
+    data: bytes | None
+    """The file's bytes, or None for one larger than `KEEP_BYTES`."""
+
+
+_CHANGED = "the file changed while it was read; the next run will take it"
+
+
+def fingerprint(path: str) -> Fingerprint:
+    """Read a file once. Raises ImageError if it cannot be read, is empty, or changes meanwhile."""
+    try:
+        with open_file(path) as file:
+            before = os.fstat(file.fileno())
+            # One byte more than there should be, so that a file that grows cannot fill the memory.
+            data = file.read(before.st_size + 1) if before.st_size <= KEEP_BYTES else None
+            if data is None:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            else:
+                digest = hashlib.sha256(data).hexdigest()
+            after = os.fstat(file.fileno())
+    except OSError as error:
+        raise ImageError(error.strerror or str(error)) from error
+    if before.st_size == 0:
+        raise ImageError("the file is empty")
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise ImageError(_CHANGED)
+    return Fingerprint(digest, before.st_size, before.st_mtime_ns, data)
+
+
+def open_file(path: str) -> io.BufferedReader:
+    """Open a file, and nothing else: a pipe would wait for a writer. Raises OSError, ImageError."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ImageError("not a regular file")
+    return open(path, "rb")
+
+
+def check_unchanged(path: str, known: Fingerprint) -> None:
+    """Raises ImageError if a file is not, by size and time, the one that was fingerprinted."""
+    try:
+        now = os.stat(path)
+    except OSError as error:
+        raise ImageError(error.strerror or str(error)) from error
+    if (now.st_size, now.st_mtime_ns) != (known.size, known.mtime_ns):
+        raise ImageError(_CHANGED)

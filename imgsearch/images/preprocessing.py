@@ -1,0 +1,133 @@
+"""From a decoded image to a network's input: which square, and how it is resized."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = NDArray[np.uint8]
+
+# How pixels come from a file (see `decode`); part of every stamp.
+DECODING = "decode 1"
+
+# Pictures longer than this many times their short side are cut before they are resized.
+_LONGEST = 16
+
+_RESAMPLING = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """From a picture of any size to a network's input.
+
+    With `crop_fraction`, as in TensorFlow: the centre square of that part of the short side is
+    cut out, then resized to `size`. Else, as in torchvision: the short side is resized to
+    `resize`, then the centre square of `size` is cut out. `mean` and `std` are for values in
+    [0, 1] and are applied by the encoder.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Literal["bilinear", "bicubic"]
+    resize: int | None = None
+    crop_fraction: float | None = None
+
+    def describe(self) -> str:
+        """The form in which a collection's stamp holds it. A change of any step changes it."""
+        if self.crop_fraction is not None:
+            shape = f"crop {self.crop_fraction:g}, resize {self.size}"
+        else:
+            shape = f"resize {self.resize}, crop {self.size}"
+        mean = " ".join(f"{value:g}" for value in self.mean)
+        std = " ".join(f"{value:g}" for value in self.std)
+        return f"{shape}, {self.interpolation}, mean {mean}, std {std}, {DECODING}"
+
+    @property
+    def short_side(self) -> int:
+        """Pixels of the whole picture's short side at the network's scale."""
+        if self.crop_fraction is not None:
+            return round(self.size / self.crop_fraction)
+        return self.resize or self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An RGB picture, oriented and over white.
+
+    `width` and `height` are those of the whole picture in the file, oriented. `image` is smaller
+    by the factor `scale`, and its last pixels may reach over the whole's edge: so the whole lies
+    in it from (`left`, `top`), in pixels of `image`, on.
+    """
+
+    image: Image.Image
+    width: int
+    height: int
+    scale: float = 1.0
+    left: float = 0.0
+    top: float = 0.0
+
+    def box(self, left: float, top: float, right: float, bottom: float) -> "_Box":
+        """A part of the whole picture, in pixels of `image`."""
+        return (
+            self.left + left / self.scale,
+            self.top + top / self.scale,
+            self.left + right / self.scale,
+            self.top + bottom / self.scale,
+        )
+
+
+_Box = tuple[float, float, float, float]
+
+
+def fit(loaded: Loaded, preprocessing: Preprocessing) -> Image.Image:
+    """The centre square at the network's size.
+
+    All is reckoned in pixels of the whole picture, so that a reduced one gives the same square:
+    a shift by a part of a pixel moves a vector more than the reduction itself does.
+    """
+    width, height = loaded.width, loaded.height
+    size = preprocessing.size
+    filter_ = _RESAMPLING[preprocessing.interpolation]
+    if preprocessing.crop_fraction is not None:
+        # `decode_and_center_crop` of TensorFlow's EfficientNet: whole pixels, rounded this way.
+        side = max(1, int(preprocessing.crop_fraction * min(width, height)))
+        left, top = (width - side + 1) // 2, (height - side + 1) // 2
+        box = loaded.box(left, top, left + side, top + side)
+        return _cut_and_resize(loaded.image, box, (size, size), filter_)
+    # torchvision's Resize and CenterCrop, with the same rounding.
+    short = preprocessing.resize or size
+    if width <= height:
+        whole = (short, int(short * height / width))
+    else:
+        whole = (int(short * width / height), short)
+    left, top = round((whole[0] - size) / 2.0), round((whole[1] - size) / 2.0)
+    if max(whole) <= _LONGEST * short:
+        resized = loaded.image.resize(whole, filter_, box=loaded.box(0, 0, width, height))
+        return resized.crop((left, top, left + size, top + size))
+    # The same square without making the rest: a picture of 10,000 x 1 would need gigabytes.
+    scale = min(width, height) / short
+    box = loaded.box(left * scale, top * scale, (left + size) * scale, (top + size) * scale)
+    return loaded.image.resize((size, size), filter_, box=box)
+
+
+def _cut_and_resize(
+    image: Image.Image,
+    box: tuple[float, float, float, float],
+    size: tuple[int, int],
+    filter_: Image.Resampling,
+) -> Image.Image:
+    """Resize a part of a picture as if there were nothing around it.
+
+    `resize(box=...)` alone lets the filter reach for pixels beyond the box.
+    """
+    left, top = math.floor(box[0]), math.floor(box[1])
+    right, bottom = min(image.width, math.ceil(box[2])), min(image.height, math.ceil(box[3]))
+    inner = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+    return image.crop((left, top, right, bottom)).resize(size, filter_, box=inner)
