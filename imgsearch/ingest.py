@@ -7,6 +7,7 @@ writing in the caller's. So they overlap, memory is bounded by the batch size, a
 pipeline in the order in which it was found.
 """
 
+import contextlib
 import math
 import os
 import sys
@@ -37,7 +38,7 @@ from imgsearch.errors import (
 from imgsearch.events import Counted, Listener, Note, Outcome, Status, ignore
 from imgsearch.images import Fingerprint, Picture
 from imgsearch.metadata import MetadataReport, MetadataTable
-from imgsearch.pipeline import map_ahead, prefetched
+from imgsearch.pipeline import FLUSH, Flush, gathered, map_ahead, prefetched
 from imgsearch.records import FieldType, ImageRecord, Metadata, Stamp, path_to_uri
 from imgsearch.sampling import AMONG, PictureSample, StoppedError
 from imgsearch.sources import Candidate, ScanLog, Sources, Unusable, resolve, scan
@@ -52,6 +53,8 @@ _LOOKUP = 512
 # Records are written when so many wait, or after so many seconds: what a killed run can lose.
 _WRITE_ROWS = 512
 _WRITE_SECONDS = 2.0
+# How soon a stage notices that another has failed while the sources give nothing new.
+_ALERT_SECONDS = 0.5
 # What the time is told of; `index` is all that is done after the last picture is in.
 _STAGES = ("scan", "read", "decode", "encode", "write", "index")
 _POOLED = ("read", "decode")
@@ -383,6 +386,7 @@ class _Run:
         self._fits = sys.maxsize
         self._fitting = threading.Lock()
         self._busy = Stopwatch(_STAGES)
+        self._failed = threading.Event()
         # Vectors that may not be in the store yet, so that copies within a run are encoded once.
         self._recent: OrderedDict[str, Vectors] = OrderedDict()
 
@@ -415,6 +419,9 @@ class _Run:
                 self._write_all(encoded)
             except StoppedError:  # while the model was being prepared: nothing has been taken yet
                 self._found = sum(self._counts.values())
+            except BaseException:
+                self._failed.set()
+                raise
             finally:
                 encoded.close()
                 items.close()
@@ -457,11 +464,14 @@ class _Run:
                 "remove`; what has been done is kept for the next run"
             )
 
+    def _is_ending(self) -> bool:
+        return self._stop.is_set() or self._failed.is_set()
+
     def _count_ahead(self, sources: Sources) -> None:
         """Count the pictures in the background, so that progress can be shown against a total."""
 
         def count() -> None:
-            total = sum(1 for _ in scan(sources, ScanLog(), stopped=self._stop.is_set))
+            total = sum(1 for _ in scan(sources, ScanLog(), stopped=self._is_ending))
             self._listener(Counted(min(total, self._options.limit or total)))
 
         threading.Thread(target=count, name="imgsearch-count", daemon=True).start()
@@ -471,7 +481,10 @@ class _Run:
     def _prepared(
         self, sources: Sources, stdin: Iterable[str], pool: Executor
     ) -> Iterator[list[_Item]]:
-        """Batches of which at most `batch_size` pictures need the model."""
+        """Batches of which at most `batch_size` images need the model.
+
+        An empty one says that those behind it may be long in coming.
+        """
         ahead = self._batch_size + self._options.workers
         fresh = self._fresh(sources, stdin)
         read = map_ahead(pool, self._read, fresh, ahead)
@@ -480,6 +493,12 @@ class _Run:
         batch: list[_Item] = []
         pictures = 0
         for item in decoded:
+            if item is FLUSH:
+                if batch:
+                    yield batch
+                yield []
+                batch, pictures = [], 0
+                continue
             if self._stop.is_set() and item.picture:
                 self._found -= 1  # as if it had not been met: the next run takes it
                 continue
@@ -491,19 +510,49 @@ class _Run:
         if batch:
             yield batch
 
-    def _fresh(self, sources: Sources, stdin: Iterable[str]) -> Iterator[_Item]:
-        """Files that are new or changed, or whose metadata has changed; others are skipped."""
-        found = scan(sources, self._log, stdin, self._stop.is_set)
-        chunks = _chunks(islice(found, self._options.limit), _LOOKUP)
-        for chunk in self._busy.making("scan", chunks):
+    def _fresh(self, sources: Sources, stdin: Iterable[str]) -> Iterator[_Item | Flush]:
+        """Files that are new or changed, or whose metadata has changed; others are skipped.
+
+        With `FLUSH` among them where the search for the next has taken long.
+        """
+        found = scan(sources, self._log, stdin, self._is_ending)
+        chunks = gathered(
+            islice(found, self._options.limit),
+            _LOOKUP,
+            _ALERT_SECONDS,
+            lambda seconds: self._busy.add("scan", seconds),
+        )
+        with contextlib.closing(chunks):
+            yield from self._with_flushes(self._fresh_of(chunks))
+
+    def _with_flushes(self, items: Iterable[_Item | None]) -> Iterator[_Item | Flush]:
+        """The items, and a `FLUSH` in place of None once the waits for items add up.
+
+        Time that the later stages take is no wait: they are busy, and hold back nothing for long.
+        """
+        waited, since = 0.0, time.monotonic()
+        for item in items:
+            waited += time.monotonic() - since
+            if item is not None:
+                yield item
+            if waited >= _WRITE_SECONDS:
+                yield FLUSH
+                waited = 0.0
+            since = time.monotonic()
+
+    def _fresh_of(self, chunks: Iterable[list[Candidate | Unusable]]) -> Iterator[_Item | None]:
+        """Fresh files, with None after each chunk, even if none of its files is fresh."""
+        for chunk in chunks:
+            if self._is_ending():
+                return
             candidates = [entry for entry in chunk if isinstance(entry, Candidate)]
             ids = [entry.id for entry in candidates]
             collection, previous = self._target.collection, self._target.previous
             with self._busy("scan"):
-                known = collection.lookup(ids) if collection else {}
-                before = previous.lookup(ids) if previous else known
+                known = collection.lookup(ids) if collection and ids else {}
+                before = previous.lookup(ids) if previous and ids else known
             for entry in chunk:
-                if self._stop.is_set():
+                if self._is_ending():
                     return
                 self._found += 1
                 if isinstance(entry, Unusable):
@@ -512,6 +561,7 @@ class _Run:
                     yield item
                 else:
                     yield from self._if_fresh(entry, known.get(entry.id), before.get(entry.id))
+            yield None
 
     def _if_fresh(
         self, candidate: Candidate, known: ImageRecord | None, before: ImageRecord | None
@@ -536,9 +586,12 @@ class _Run:
                 found = table.lookup(path) or found
         return found
 
-    def _reused(self, items: Iterable[_Item]) -> Iterator[_Item]:
+    def _reused(self, items: Iterable[_Item | Flush]) -> Iterator[_Item | Flush]:
         """Give files whose content is known (renamed, copied, touched) the stored vector."""
-        for chunk in _chunks(items, self._batch_size):
+        for chunk in self._chunks(items):
+            if chunk is FLUSH:
+                yield FLUSH
+                continue
             digests = {item.fingerprint.sha256 for item in chunk if item.fingerprint}
             collection = self._target.collection
             stored = collection.vectors_of(sorted(digests)) if collection and digests else {}
@@ -551,6 +604,20 @@ class _Run:
                     # Here, in one thread, before the pool's threads ask for it.
                     self._target.encoder()
                 yield item
+
+    def _chunks(self, items: Iterable[_Item | Flush]) -> Iterator[list[_Item] | Flush]:
+        """Lists of `batch_size` items, and shorter ones before a flush and at the end."""
+        chunk: list[_Item] = []
+        for item in items:
+            if item is not FLUSH:
+                chunk.append(item)
+            if chunk and (item is FLUSH or len(chunk) >= self._batch_size):
+                yield chunk
+                chunk = []
+            if item is FLUSH:
+                yield FLUSH
+        if chunk:
+            yield chunk
 
     def _read(self, item: _Item) -> _Item:
         if not item.ended:
@@ -586,6 +653,11 @@ class _Run:
         flying: deque[_Flight] = deque()
         with ThreadPoolExecutor(_MOST_IN_FLIGHT, "imgsearch-encode") as pool:
             for batch in batches:
+                if not batch:
+                    while flying:
+                        yield self._land(flying.popleft())
+                    yield []
+                    continue
                 flying.append(self._take_off(batch, flying, pool))
                 if len(flying) >= self._concurrency:
                     yield self._land(flying.popleft())
@@ -660,8 +732,8 @@ class _Run:
         since = -math.inf
         for batch in batches:
             waiting += batch
-            now = time.monotonic()
-            if len(waiting) >= _WRITE_ROWS or now - since >= _WRITE_SECONDS:
+            late = not batch or time.monotonic() - since >= _WRITE_SECONDS
+            if waiting and (late or len(waiting) >= _WRITE_ROWS):
                 self._write(waiting)
                 waiting, since = [], time.monotonic()
         self._write(waiting)
@@ -823,9 +895,3 @@ def _is_gone(path: str) -> bool:
     except OSError:
         return False
     return False
-
-
-def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk

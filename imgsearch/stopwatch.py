@@ -4,9 +4,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeVar
-
-T = TypeVar("T")
 
 
 class Stopwatch:
@@ -23,20 +20,12 @@ class Stopwatch:
         try:
             yield
         finally:
-            seconds = time.perf_counter() - started
-            with self._lock:
-                self._seconds[stage] += seconds
+            self.add(stage, time.perf_counter() - started)
 
-    def making(self, stage: str, items: Iterable[T]) -> Iterator[T]:
-        """The same items; the time that it takes to make them is the stage's."""
-        iterator = iter(items)
-        while True:
-            with self(stage):
-                try:
-                    item = next(iterator)
-                except StopIteration:
-                    return
-            yield item
+    def add(self, stage: str, seconds: float) -> None:
+        """Count seconds that were measured elsewhere."""
+        with self._lock:
+            self._seconds[stage] += seconds
 
     def seconds(self, threads: Mapping[str, int]) -> dict[str, float]:
         """By stage, the mean of its `threads`, of which a stage has one if it is not named."""

@@ -1,5 +1,6 @@
-"""The two tools that the pipeline is made of."""
+"""The tools that the pipeline is made of."""
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from imgsearch.pipeline import map_ahead, prefetched
+from imgsearch.pipeline import FLUSH, Flush, gathered, map_ahead, prefetched
 
 
 def test_mapping_ahead_keeps_the_order_whatever_takes_longest() -> None:
@@ -87,3 +88,71 @@ def test_a_reader_that_stops_ends_the_maker_too() -> None:
     ahead.close()
     assert closed.wait(5)
     assert not any(thread.name == "imgsearch-stage" for thread in threading.enumerate())
+
+
+def test_gathering_makes_full_lists_and_a_rest() -> None:
+    assert [len(part) for part in gathered(range(25), 10, 60)] == [10, 10, 5]
+    assert list(itertools.chain.from_iterable(gathered(range(25), 10, 60))) == list(range(25))
+
+
+def test_gathering_gives_what_there_is_while_the_maker_blocks() -> None:
+    blocked = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        blocked.wait(60)
+
+    parts = gathered(items(), 10, 0.01)
+    seen = list(itertools.islice(itertools.takewhile(lambda part: part != [1], parts), 1000))
+    assert all(part == [] for part in seen)
+    assert next(parts) == []
+    parts.close()  # at once, though the maker is still at its item
+    blocked.set()
+
+
+def test_gathering_goes_no_more_than_a_list_ahead() -> None:
+    made: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    parts = gathered(items(), 5, 60)
+    assert next(parts) == [0, 1, 2, 3, 4]
+    parts.close()
+    assert len(made) <= 16
+
+
+def test_gathering_raises_what_the_maker_raised_after_what_it_made() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise KeyError("broken")
+
+    parts = gathered(items(), 10, 60)
+    assert next(parts) == [1]
+    with pytest.raises(KeyError, match="broken"):
+        next(parts)
+
+
+def test_gathering_counts_the_time_of_the_maker_and_not_of_its_reader() -> None:
+    seconds: list[float] = []
+    assert list(gathered(range(3), 2, 60, seconds.append)) == [[0, 1], [2]]
+    assert seconds
+    assert all(each >= 0 for each in seconds)
+
+
+def test_a_flush_brings_out_what_is_in_the_making() -> None:
+    met: list[int] = []
+
+    def items() -> Iterator[int | Flush]:
+        yield from range(3)
+        yield FLUSH
+        met.append(3)
+        yield 3
+
+    with ThreadPoolExecutor(2) as pool:
+        results = map_ahead(pool, lambda number: number, items(), 100)
+        assert list(itertools.islice(results, 4)) == [0, 1, 2, FLUSH]
+        assert met == []
+        assert list(results) == [3]

@@ -1,6 +1,5 @@
 """A stopwatch adds up what each stage does, in whatever thread."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -37,18 +36,6 @@ def test_failed_work_counts_too(clock: list[float]) -> None:
     with pytest.raises(OSError, match="gone"):
         fail()
     assert watch.seconds({}) == {"read": 4.0}
-
-
-def test_making_counts_and_what_is_done_with_the_items_does_not(clock: list[float]) -> None:
-    def slow() -> Iterator[int]:
-        for number in range(3):
-            clock[0] += 1
-            yield number
-
-    watch = Stopwatch(["scan"])
-    for _ in watch.making("scan", slow()):
-        clock[0] += 10
-    assert watch.seconds({}) == {"scan": 3.0}
 
 
 def test_threads_are_added_up() -> None:
