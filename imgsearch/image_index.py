@@ -24,6 +24,7 @@ from imgsearch.errors import (
 from imgsearch.events import Listener, ignore
 from imgsearch.filters import parse_where
 from imgsearch.images import Region, Source, decode
+from imgsearch.origins import without
 from imgsearch.records import (
     DESCRIPTION,
     CollectionInfo,
@@ -444,7 +445,8 @@ class ImageIndex:
     def set_metadata(self, record_id: str, changes: Mapping[str, Value | None]) -> ImageRecord:
         """Set some of a record's fields, and remove those that are None; returns it as it is then.
 
-        Fields that are new get the type of their value. Raises RecordNotFoundError, and
+        Fields that are new get the type of their value. A later ingest sets a field again if a
+        table has a value for it, and leaves it otherwise. Raises RecordNotFoundError, and
         MetadataError for a value that is not of its field's type.
         """
 
@@ -456,7 +458,8 @@ class ImageIndex:
             typed = {name: _typed(name, value, collection.fields) for name, value in values.items()}
             collection.add_fields({name: _type_of(value) for name, value in typed.items()})
             kept = {name: old for name, old in known.metadata.items() if name not in changes}
-            collection.set_metadata({record_id: {**kept, **typed}})
+            origins = without(known.origins, changes)
+            collection.set_metadata({record_id: {**kept, **typed}}, {record_id: origins})
             return collection.lookup([record_id])[record_id]
 
         with self.store.writing(self._name, self._listener):

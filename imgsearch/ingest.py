@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from imgsearch import config, images, metadata
+from imgsearch import config, images, metadata, origins
 from imgsearch.encoders import Encoder, EncoderRequest, check_device, check_request, open_encoder
 from imgsearch.encoders.base import Vectors
 from imgsearch.encoders.catalog import AUTO
@@ -39,7 +39,7 @@ from imgsearch.events import Counted, Listener, Note, Outcome, Status, ignore
 from imgsearch.images import Fingerprint, Picture
 from imgsearch.metadata import MetadataReport, MetadataTable
 from imgsearch.pipeline import FLUSH, Flush, gathered, map_ahead, prefetched
-from imgsearch.records import FieldType, ImageRecord, Metadata, Stamp, path_to_uri
+from imgsearch.records import FieldType, ImageRecord, Metadata, Origins, Stamp, path_to_uri
 from imgsearch.sampling import AMONG, PictureSample, StoppedError
 from imgsearch.sources import Candidate, ScanLog, Sources, Unusable, resolve, scan
 from imgsearch.stopwatch import Stopwatch
@@ -187,7 +187,8 @@ def ingest(
         request = replace(request, sample=sample, checked=True)
         target = _Target(store, collection, request, encoder_opener, listener, options.replace)
         tables = _open_tables(sources, options.metadata, listener, cleanup)
-        target.add_fields(_fields_of(tables, target.fields))
+        fields = _fields_of(tables, target.fields, listener, strict=options.metadata is not None)
+        target.add_fields(fields)
         run = _Run(target, tables, options, listener, stop)
         return run.over(sources, stdin)
 
@@ -320,14 +321,29 @@ def _open_tables(
 
 
 def _fields_of(
-    tables: Sequence[MetadataTable], existing: dict[str, FieldType]
+    tables: Sequence[MetadataTable],
+    existing: dict[str, FieldType],
+    listener: Listener,
+    *,
+    strict: bool,
 ) -> dict[str, FieldType]:
-    """The fields of all tables; each table reads its columns as the collection has them."""
-    fields = dict(existing)
+    """The fields of all tables; each table reads its columns as the collection has them.
+
+    A field that is new gets the type that holds the values of all tables, whatever their order.
+    Raises MetadataError if `strict`, where values are not of the collection's type; else they are
+    left out with a note.
+    """
+    fields = metadata.common_types(table.fields for table in tables) | existing
     for table in tables:
-        table.widen(fields)
-        fields |= table.fields
-    return fields
+        misfits = table.widen(fields)
+        if strict and misfits:
+            raise MetadataError(
+                f"{table.file}: {misfits[0]}; correct the file, rename the column, or use another "
+                "collection"
+            )
+        for misfit in misfits:
+            listener(Note(f"metadata of {table.file}: {misfit}: such values are left out"))
+    return {name: fields[name] for table in tables for name in table.fields} | existing
 
 
 @dataclass(slots=True)
@@ -335,7 +351,8 @@ class _Item:
     """One file on its way. It ends with a reason for rejection, or with a record and a vector."""
 
     candidate: Candidate
-    metadata: Metadata | None = None
+    metadata: Metadata = field(default_factory=dict)
+    origins: Origins | None = None
     fingerprint: Fingerprint | None = None
     picture: Picture | None = None
     vector: Vectors | None = None
@@ -567,24 +584,20 @@ class _Run:
         self, candidate: Candidate, known: ImageRecord | None, before: ImageRecord | None
     ) -> Iterator[_Item]:
         """`before` is the record in the collection whose place is to be taken, else the known."""
-        values = self._metadata_for(candidate.path)
-        if values is None and (has := known or before):  # no table speaks of it: what it has stays
-            values = has.metadata
-        item = _Item(candidate, metadata=values, replaces=known)
+        path = candidate.path
+        rows = ((each, each.lookup(path)) for each in self._tables if each.covers(path))
+        values, owners = origins.joined(known or before, rows)
+        item = _Item(candidate, metadata=values, origins=owners, replaces=known)
         if known is None or (known.size, known.mtime_ns) != (candidate.size, candidate.mtime_ns):
             yield item
-        elif values != known.metadata:
+        elif values != known.metadata or (
+            # Collections of earlier versions are not rewritten for it.
+            known.origins is not None and owners != known.origins
+        ):
             item.status, item.reason = "reused", "metadata changed"
             yield item
         else:
             self._end(candidate.uri, "skipped")
-
-    def _metadata_for(self, path: str) -> Metadata | None:
-        found: Metadata | None = None
-        for table in self._tables:
-            if table.covers(path):
-                found = table.lookup(path) or found
-        return found
 
     def _reused(self, items: Iterable[_Item | Flush]) -> Iterator[_Item | Flush]:
         """Give files whose content is known (renamed, copied, touched) the stored vector."""
@@ -742,9 +755,9 @@ class _Run:
         # A file named twice in one list may be here twice; the later one is the newer.
         written = {item.candidate.id: item for item in items if item.vector is not None}
         changed = {
-            item.candidate.id: item.metadata
+            item.candidate.id: item
             for item in items
-            if item.vector is None and item.status == "reused" and item.metadata is not None
+            if item.vector is None and item.status == "reused"
         }
         with self._busy("write"):
             refused = self._store(written, changed)
@@ -753,7 +766,7 @@ class _Run:
                 item.reject(reason)
             self._end(item.candidate.uri, item.status or "rejected", item.reason)
 
-    def _store(self, written: dict[str, _Item], changed: dict[str, Metadata]) -> dict[str, str]:
+    def _store(self, written: dict[str, _Item], changed: dict[str, _Item]) -> dict[str, str]:
         """Returns the ids of what the store refused, with the reason."""
         refused: dict[str, str] = {}
         if written:
@@ -764,7 +777,10 @@ class _Run:
             refused = collection.upsert(records, vectors)
             self._witness.wrote(records, vectors, known, refused)
         if changed:
-            self._target.writable().set_metadata(changed)
+            self._target.writable().set_metadata(
+                {record_id: item.metadata for record_id, item in changed.items()},
+                {record_id: item.origins for record_id, item in changed.items()},
+            )
         return refused
 
     def _end(self, uri: str, status: Status, reason: str = "") -> None:
@@ -878,7 +894,8 @@ def _record(item: _Item) -> ImageRecord:
         mtime_ns=item.fingerprint.mtime_ns,
         width=item.size[0],
         height=item.size[1],
-        metadata=item.metadata or {},
+        metadata=item.metadata,
+        origins=item.origins,
     )
 
 

@@ -4,13 +4,14 @@ The rows are kept in a temporary SQLite file, so that a table of millions of row
 """
 
 import csv
+import hashlib
 import json
 import os
 import re
 import sqlite3
 import tempfile
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 
 from imgsearch.errors import MetadataError
 from imgsearch.filters import parse_value
-from imgsearch.records import DESCRIPTION, FieldType, Metadata, Value
+from imgsearch.records import DESCRIPTION, FieldType, Metadata, Value, path_to_uri
 
 if TYPE_CHECKING:
     import _csv
@@ -89,7 +90,9 @@ class MetadataTable:
         self.file = file
         # Where the pictures of Kaggle's layout really are, if `images` is a link.
         self._scopes = (scope, os.path.realpath(os.path.join(scope, "images"))) if scope else ()
-        self._folder = os.path.dirname(os.path.realpath(file))
+        real = os.path.realpath(file)
+        self._folder = os.path.dirname(real)
+        self.id = hashlib.blake2b(os.fsencode(path_to_uri(real)), digest_size=4).hexdigest()
         self._duplicates = 0
         self._rows = 0
         self._malformed: list[int] = []
@@ -166,16 +169,22 @@ class MetadataTable:
             cells = {name: row[index].strip() for index, name in self._columns}
             cells = {name: text for name, text in cells.items() if text}
             for name, text in cells.items():
-                guesses[name].see(text)
+                guesses[name].see(text, line)
             stored = self._rows_db.execute(
                 "INSERT OR IGNORE INTO row VALUES (?, ?, 0)", (key, json.dumps(cells))
             )
             self._duplicates += stored.rowcount == 0
+        self._guesses = guesses
         self.fields: dict[str, FieldType] = {
             name: "str" if name == DESCRIPTION else guess.type
             for name, guess in guesses.items()
             if guess.seen
         }
+
+    @property
+    def columns(self) -> list[str]:
+        """The fields that rows can set, also those that no row sets."""
+        return [name for _, name in self._columns]
 
     def _numbered(self, reader: "_csv.Reader") -> Iterator[tuple[int, list[str]]]:
         """The rows that are not blank, each with its first line's number; [] for a broken one."""
@@ -253,20 +262,23 @@ class MetadataTable:
                 values[name] = value
         return values
 
-    def widen(self, fields: Mapping[str, FieldType]) -> None:
+    def widen(self, fields: Mapping[str, FieldType]) -> list[str]:
         """Read the columns as the types that a collection already has for them.
 
-        Raises MetadataError where a column's values are not all of that type.
+        Values that are not of that type are no values from then on. Returns a sentence for each
+        column that has such, with an example.
         """
+        misfits = []
         for name, mine in self.fields.items():
             theirs = fields.get(name, mine)
             if not _fits(mine, theirs):
-                raise MetadataError(
-                    f"{self.file}: the collection has {name!r} as {theirs}, but the file has "
-                    f"values that are {mine}; correct the file, rename the column, or use another "
-                    "collection"
+                line, text = self._guesses[name].not_of[theirs]
+                misfits.append(
+                    f"the collection has {name!r} as {theirs}, but the file has values that are "
+                    f"{mine}, for example {text!r} in line {line}"
                 )
             self.fields[name] = theirs
+        return misfits
 
     def report(self) -> MetadataReport:
         (unused,) = self._rows_db.execute("SELECT count(*) FROM row WHERE used = 0").fetchone()
@@ -296,16 +308,36 @@ def _fits(narrow: FieldType, wide: FieldType) -> bool:
     return narrow == wide or wide == "str" or (narrow == "int" and wide == "float")
 
 
+def common_types(tables: Iterable[Mapping[str, FieldType]]) -> dict[str, FieldType]:
+    """For each field the narrowest type that holds what every table has in it."""
+    common: dict[str, FieldType] = {}
+    for fields in tables:
+        for name, mine in fields.items():
+            theirs = common.get(name, mine)
+            either = (each for each in (mine, theirs) if _fits(mine, each) and _fits(theirs, each))
+            common[name] = next(either, "str")
+    return common
+
+
 class _TypeGuess:
-    """The narrowest type that all values seen are of."""
+    """The narrowest type that all values seen are of; `not_of` has an example against each other.
+
+    An example is a line's number and the text there, shortened.
+    """
 
     def __init__(self) -> None:
         self.seen = False
+        self.not_of: dict[FieldType, tuple[int, str]] = {}
         self._possible = list(_NARROW_TO_WIDE)
 
-    def see(self, text: str) -> None:
+    def see(self, text: str, line: int) -> None:
         self.seen = True
-        self._possible = [kind for kind in self._possible if _is_of(text, kind)]
+        if all(_is_of(text, kind) for kind in self._possible):
+            return
+        for kind in self._possible:
+            if not _is_of(text, kind):
+                self.not_of[kind] = (line, text[:40])
+        self._possible = [kind for kind in self._possible if kind not in self.not_of]
 
     @property
     def type(self) -> FieldType:

@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 Value = str | int | float | bool
 Metadata = Mapping[str, Value]
+Origins = Mapping[str, str]
 FieldType = Literal["int", "float", "bool", "str"]
 FIELD_TYPES: tuple[FieldType, ...] = get_args(FieldType)
 
@@ -55,7 +56,9 @@ class ImageRecord:
     """One image at one place.
 
     `size` is in bytes, `mtime_ns` in nanoseconds since the epoch, `width` and `height` in pixels
-    after EXIF orientation; `sha256` is that of the file, in hexadecimal.
+    after EXIF orientation; `sha256` is that of the file, in hexadecimal. `origins` maps each field
+    whose value comes from a table to the table's id; None is a record of an earlier version, which
+    does not say.
     """
 
     uri: str
@@ -65,6 +68,7 @@ class ImageRecord:
     width: int
     height: int
     metadata: Metadata = field(default_factory=dict)
+    origins: Origins | None = None
 
     @property
     def id(self) -> str:

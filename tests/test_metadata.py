@@ -210,14 +210,14 @@ def test_a_column_is_read_as_the_wider_type_that_a_collection_has(
 
 
 @pytest.mark.parametrize(("mine", "theirs"), [("1.5", "int"), ("x", "int"), ("1", "bool")])
-def test_a_column_that_does_not_fit_the_collection_is_refused(
+def test_values_that_do_not_fit_the_collection_are_named_and_left_out(
     tmp_path: Path, mine: str, theirs: FieldType
 ) -> None:
-    with (
-        MetadataTable(write(tmp_path, f"id,n\n1,{mine}\n")) as table,
-        pytest.raises(MetadataError, match=f"the collection has 'n' as {theirs}, but the file has"),
-    ):
-        table.widen({"n": theirs})
+    with MetadataTable(write(tmp_path, f"id,n\n1,{mine}\n")) as table:
+        (misfit,) = table.widen({"n": theirs})
+        assert f"the collection has 'n' as {theirs}, but the file has" in misfit
+        assert misfit.endswith(f"for example '{mine}' in line 2")
+        assert table.lookup("/x/1.jpg") == {}
 
 
 # Joining

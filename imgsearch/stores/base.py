@@ -18,6 +18,7 @@ from imgsearch.records import (
     FieldType,
     ImageRecord,
     Metadata,
+    Origins,
     Scored,
     Stamp,
 )
@@ -81,8 +82,15 @@ class Collection(Protocol):
         """
         ...
 
-    def set_metadata(self, metadata: Mapping[str, Metadata]) -> None:
-        """Replace the metadata of the records with these ids; ids without a record are ignored."""
+    def set_metadata(
+        self,
+        metadata: Mapping[str, Metadata],
+        origins: Mapping[str, Origins | None] | None = None,
+    ) -> None:
+        """Replace the metadata of the records with these ids; ids without a record are ignored.
+
+        `origins` has those of each record after the change; by default they stay as they are.
+        """
         ...
 
     def delete(self, ids: Sequence[str]) -> int:

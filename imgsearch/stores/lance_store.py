@@ -39,12 +39,14 @@ from imgsearch.errors import (
     StoreFullError,
 )
 from imgsearch.events import Listener, Note, Stage, ignore
+from imgsearch.origins import from_text, to_text
 from imgsearch.records import (
     CollectionInfo,
     Condition,
     FieldType,
     ImageRecord,
     Metadata,
+    Origins,
     Scored,
     Stamp,
     Value,
@@ -220,6 +222,7 @@ class LanceCollection:
                 fields[field.decode()] = types[column.type]
         self._columns, self._fields = columns, fields
         self._has_words = _WORDS in self._dataset.schema.names
+        self._has_origins = _ORIGINS in self._dataset.schema.names
 
     @property
     def name(self) -> str:
@@ -268,6 +271,13 @@ class LanceCollection:
                 self._own().add_columns(new)
                 self._newest()
 
+    def _add_origins(self) -> None:
+        """The column for them, which collections of earlier versions lack."""
+        if not self._has_origins:
+            with _translated(f"{self.path}: no column can be added"):
+                self._own().add_columns([pa.field(_ORIGINS, pa.string())])
+                self._newest()
+
     def lookup(self, ids: Sequence[str]) -> dict[str, ImageRecord]:
         known: dict[str, ImageRecord] = {}
         for part in _parts(ids):
@@ -297,6 +307,8 @@ class LanceCollection:
     def upsert(self, records: Sequence[ImageRecord], vectors: Vectors) -> dict[str, str]:
         if not records:
             return {}
+        if any(record.origins is not None for record in records):
+            self._add_origins()
         table = self._to_table(records, vectors)
         known = self.lookup([record.id for record in records])
 
@@ -327,6 +339,7 @@ class LanceCollection:
             "height": [record.height for record in records],
             **self._metadata_columns([record.metadata for record in records]),
             _WORDS: [record_words(record.metadata) or None for record in records],
+            _ORIGINS: [to_text(record.origins) for record in records],
             "vector": pa.FixedSizeListArray.from_arrays(
                 pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1)),
                 self.stamp.dimension,
@@ -341,13 +354,21 @@ class LanceCollection:
             for field, column in self._columns.items()
         }
 
-    def set_metadata(self, metadata: Mapping[str, Metadata]) -> None:
+    def set_metadata(
+        self,
+        metadata: Mapping[str, Metadata],
+        origins: Mapping[str, Origins | None] | None = None,
+    ) -> None:
         if not metadata or not self._columns:
             return
+        if origins is not None:
+            self._add_origins()
         columns: dict[str, Any] = {"id": list(metadata)}
         columns |= self._metadata_columns(list(metadata.values()))
         if self._has_words:
             columns[_WORDS] = [record_words(values) or None for values in metadata.values()]
+        if origins is not None:
+            columns[_ORIGINS] = [to_text(origins[record_id]) for record_id in metadata]
         schema = pa.schema([self._dataset.schema.field(name) for name in columns])
         table = pa.table(columns, schema=schema)
         self._retried(
@@ -562,7 +583,8 @@ class LanceCollection:
         return CollectionInfo(self.name, self.stamp, self.count(), dict(self.fields), size)
 
     def _record_columns(self) -> list[str]:
-        return [*_RECORD_COLUMNS, *self._columns.values()]
+        kept = [_ORIGINS] if self._has_origins else []
+        return [*_RECORD_COLUMNS, *kept, *self._columns.values()]
 
     def _to_record(self, row: dict[str, Any]) -> ImageRecord:
         metadata = {
@@ -570,7 +592,11 @@ class LanceCollection:
             for field, column in self._columns.items()
             if row.get(column) is not None
         }
-        return ImageRecord(**{name: row[name] for name in _RECORD_COLUMNS}, metadata=metadata)
+        return ImageRecord(
+            **{name: row[name] for name in _RECORD_COLUMNS},
+            metadata=metadata,
+            origins=from_text(row.get(_ORIGINS)),
+        )
 
     def _condition(self, where: Sequence[Condition]) -> str | None:
         """All conditions as one expression of Lance's SQL dialect."""
@@ -588,6 +614,7 @@ _RECORD_COLUMNS = ("uri", "sha256", "size", "mtime_ns", "width", "height")
 _BASE_COLUMNS = ("id", *_RECORD_COLUMNS)
 # What `search_words` looks into.
 _WORDS = "words"
+_ORIGINS = "origins"
 
 
 def _schema(stamp: Stamp) -> pa.Schema:
@@ -597,6 +624,7 @@ def _schema(stamp: Stamp) -> pa.Schema:
         for name in _BASE_COLUMNS
     ]
     columns.append(pa.field(_WORDS, pa.string()))
+    columns.append(pa.field(_ORIGINS, pa.string()))
     columns.append(pa.field("vector", pa.list_(pa.float32(), stamp.dimension), nullable=False))
     return pa.schema(columns, metadata={_STAMP_KEY: stamp.to_json().encode()})
 

@@ -8,7 +8,7 @@ collection's own name and its stamp as JSON.
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +22,9 @@ VECTOR = "image"
 
 WORDS = "words"
 """The property that `search_words` looks into."""
+
+ORIGINS = "origins"
+"""The property that says which table set each field."""
 
 _PREFIX = "Imgsearch_"
 _RQ_BITS = 8
@@ -108,6 +111,20 @@ _BASE_TYPES: dict[str, FieldType] = {
     "width": "int",
     "height": "int",
 }
+
+
+def origins_property(taken: Set[str] = frozenset()) -> config.Property:
+    """Named so if it is free: in a collection of an earlier version a field may have the name."""
+    return config.Property(
+        name=_free_name(ORIGINS, taken) if taken else ORIGINS,
+        data_type=config.DataType.TEXT,
+        description=json.dumps({"origins": "the fields that tables set, as JSON"}),
+        tokenization=config.Tokenization.FIELD,
+        index_filterable=False,
+        index_searchable=False,
+    )
+
+
 _BASE = [
     _property("uri", "str", "where the picture is"),
     _property("sha256", "str", "SHA-256 of the file, in hexadecimal"),
@@ -131,9 +148,10 @@ _BASE = [
     ),
     _property("width", "int", "in pixels, upright"),
     _property("height", "int", "in pixels, upright"),
+    origins_property(),
 ]
 BASE_NAMES = frozenset({*_BASE_TYPES, WORDS})
-_RESERVED = {*BASE_NAMES, "id", "vector", "vectors", "_additional"}
+_RESERVED = {*BASE_NAMES, ORIGINS, "id", "vector", "vectors", "_additional"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +160,19 @@ class Schema:
 
     `properties` maps fields to properties; `exact` maps those of them that have a twin to it: a
     text that holds a value which Weaviate would not keep or match to the letter (see `values`).
-    `has_words` is false for classes made before there was a property of words.
+    `has_words` is false for classes made before there was a property of words, `origins` None for
+    those made before there was one for origins.
     """
 
     fields: Mapping[str, FieldType]
     properties: Mapping[str, str]
     exact: Mapping[str, str]
     has_words: bool
+    origins: str | None
 
     @property
     def names(self) -> set[str]:
-        return {*self.properties.values(), *self.exact.values()}
+        return {*self.properties.values(), *self.exact.values(), *filter(None, [self.origins])}
 
 
 def read_schema(properties: Iterable[Any]) -> Schema:
@@ -161,6 +181,7 @@ def read_schema(properties: Iterable[Any]) -> Schema:
     names: dict[str, str] = {}
     exact: dict[str, str] = {}
     has_words = False
+    origins = None
     for each in properties:
         told = _told(each.description)
         if isinstance(field := told.get("field"), str):
@@ -168,9 +189,11 @@ def read_schema(properties: Iterable[Any]) -> Schema:
             names[field] = each.name
         elif isinstance(field := told.get("exact"), str):
             exact[field] = each.name
+        elif "origins" in told:
+            origins = each.name
         elif each.name == WORDS:
             has_words = True
-    return Schema(fields, names, exact, has_words)
+    return Schema(fields, names, exact, has_words, origins)
 
 
 def _told(description: str | None) -> dict[str, Any]:
@@ -192,7 +215,7 @@ def exact_property(field: str, schema: Schema) -> config.Property:
     return _property(name, "str", json.dumps({"exact": field}))
 
 
-def _free_name(wanted: str, taken: set[str]) -> str:
+def _free_name(wanted: str, taken: Set[str]) -> str:
     plain = re.sub(r"[^A-Za-z0-9]+", "_", wanted).strip("_")[:60]
     name = plain[:1].lower() + plain[1:]
     lower = {each.lower() for each in taken | _RESERVED}

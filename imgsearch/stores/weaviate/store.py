@@ -18,6 +18,7 @@ from imgsearch.records import (
     FieldType,
     ImageRecord,
     Metadata,
+    Origins,
     Scored,
     Stamp,
 )
@@ -296,17 +297,24 @@ class WeaviateCollection:
         if not records:
             return {}
         self._add_twins({f for each in records for f in values.metadata_with_twins(each.metadata)})
+        if self._schema.origins is None and any(each.origins is not None for each in records):
+            self._add_property(schemas.origins_property(self._schema.names))
         self._written = True
         return push(self._server, self.class_name, self._schema, records, vectors)
 
-    def set_metadata(self, metadata: Mapping[str, Metadata]) -> None:
+    def set_metadata(
+        self,
+        metadata: Mapping[str, Metadata],
+        origins: Mapping[str, Origins | None] | None = None,
+    ) -> None:
         for part in _parts(list(metadata), _VECTORS_PER_REQUEST):
             condition = query.Filter.by_id().contains_any(part)
             found = self._fetch(condition, len(part), vectors=True)
             if not found:
                 continue
             records = [
-                _with_metadata(self._record(each), metadata[str(each.uuid)]) for each in found
+                _with_metadata(self._record(each), metadata[str(each.uuid)], origins)
+                for each in found
             ]
             refused = self.upsert(records, np.stack([_vector(each) for each in found]))
             for reason in refused.values():
@@ -540,5 +548,8 @@ def _ranked(found: list[Scored]) -> list[Scored]:
     return sorted(found, key=_rank)
 
 
-def _with_metadata(record: ImageRecord, metadata: Metadata) -> ImageRecord:
-    return dataclasses.replace(record, metadata=metadata)
+def _with_metadata(
+    record: ImageRecord, metadata: Metadata, origins: Mapping[str, Origins | None] | None
+) -> ImageRecord:
+    kept = record.origins if origins is None else origins[record.id]
+    return dataclasses.replace(record, metadata=metadata, origins=kept)

@@ -15,6 +15,7 @@ from typing import Any
 from google.protobuf.struct_pb2 import Struct
 
 from imgsearch.errors import StoreError
+from imgsearch.origins import from_text, to_text
 from imgsearch.records import Condition, FieldType, ImageRecord, Metadata, Value
 from imgsearch.stores.base import Vectors
 from imgsearch.stores.weaviate.client import base_pb2, batch_pb2, query
@@ -81,6 +82,8 @@ def to_object(
     }
     if schema.has_words and (words := record_words(record.metadata)):
         properties[WORDS] = words
+    if schema.origins and (origins := to_text(record.origins)):
+        properties[schema.origins] = origins
     for field, value in record.metadata.items():
         properties[schema.properties[field]] = _rounded(value)
         if needs_twin(value):
@@ -121,6 +124,7 @@ def to_record(found: Object, schema: Schema) -> ImageRecord:
             width=int(have["width"]),
             height=int(have["height"]),
             metadata=metadata,
+            origins=from_text(have.get(schema.origins or "")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(
