@@ -28,6 +28,9 @@ DEFAULT_UI_PORT = 7860
 # Of one request to the service, in MiB, and how many requests it has under way at once.
 DEFAULT_MAX_BODY = 64
 DEFAULT_MAX_REQUESTS = 64
+# Seconds without a byte after which a client of the service has stalled. Mobile connections pause
+# for some seconds when they change cells.
+DEFAULT_STALL_TIMEOUT = 30.0
 # A service decodes what strangers send, several at once: 64 megapixels are 200 MB of RGB.
 SERVE_MAX_PIXELS = 64_000_000
 

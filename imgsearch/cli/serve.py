@@ -78,6 +78,15 @@ def serve(
             metavar="N", min=1, help="Requests under way at once; others are told to come again."
         ),
     ] = config.DEFAULT_MAX_REQUESTS,
+    stall_timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            min=1,
+            help="Close a connection whose client sends or reads nothing for this long. The whole "
+            "transfer may take as long as it needs.",
+        ),
+    ] = config.DEFAULT_STALL_TIMEOUT,
     store: options.Store = None,
     collection: options.Collection = config.DEFAULT_COLLECTION,
     model: options.Model = config.DEFAULT_MODEL,
@@ -132,6 +141,11 @@ def serve(
             hosts=names_of(host, allow_host or ()),
             cors_origins=tuple(cors_origin or ()),
             show_paths=show_paths,
-            limits=Limits(max_body << 20, requests=max_requests, pixels=max_pixels),
+            limits=Limits(
+                max_body << 20,
+                stall_seconds=stall_timeout,
+                requests=max_requests,
+                pixels=max_pixels,
+            ),
         )
         Running(Service(settings, display), display).serve(api, page)

@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -15,6 +16,7 @@ from imgsearch.events import Listener, Note, ignore
 from imgsearch.server.app import create_app
 from imgsearch.server.guards.protocol import PromptProtocol
 from imgsearch.server.service import Service
+from imgsearch.server.settings import Limits
 
 # For requests under way, after the signal.
 DRAIN_SECONDS = 30
@@ -32,10 +34,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(app: ASGIApp) -> _Server:
+def _server(app: ASGIApp, limits: Limits) -> _Server:
     settings = uvicorn.Config(
         app,
-        http=PromptProtocol,
+        http=partial(PromptProtocol, limits=limits),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         limit_concurrency=_CONNECTIONS,
@@ -112,7 +114,7 @@ class Running:
             tasks.create_task(self._serve(app, page))
 
     async def _serve(self, app: ASGIApp, listening: socket.socket) -> None:
-        server = _server(app)
+        server = _server(app, self._service.settings.limits)
         self._servers.append(server)
         await server.serve([listening])
 

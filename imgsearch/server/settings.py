@@ -12,10 +12,12 @@ class Limits:
 
     body: int = config.DEFAULT_MAX_BODY << 20
     """Of one request; uploads are on the disk while they arrive."""
-    body_seconds: float = 60.0
-    """For a request's body to arrive, and for each part of an answer to be taken."""
-    pause_seconds: float = 10.0
-    """Between two parts of a body."""
+    stall_seconds: float = config.DEFAULT_STALL_TIMEOUT
+    """How long a client may neither send the body that it announced nor read its answer."""
+    min_rate: int = 1024
+    """Bytes per second that a client must send or read on average; below any real connection."""
+    head_seconds: float = 10.0
+    """For the head of a request to arrive, from its first byte or that of the connection."""
     requests: int = config.DEFAULT_MAX_REQUESTS
     """Under way at once; whoever comes on top is told to come again."""
     pixels: int = config.SERVE_MAX_PIXELS

@@ -22,8 +22,9 @@ _ARRIVING = 8
 class Admission:
     """Bounds what is worked on, and so the memory that it takes and the time until an answer.
 
-    A request counts from when all of it has arrived. Until then its size and its time are bounded,
-    whatever it says its length is.
+    A request counts from when all of it has arrived until its answer begins. Before that its size
+    and its rate are bounded, whatever it says its length is; after that the protocol cuts off
+    readers that stall, and all that an answer holds is an open file and a chunk of it.
     """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
@@ -45,7 +46,7 @@ class Admission:
     async def _admit(self, visit: "_Visit", scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(scope) or (None if _has_body(scope) else visit.enter())
         if refusal is None:
-            body = Body(receive, send, self._limits, visit.enter, _end_of_form(scope))
+            body = Body(receive, send, self._limits, visit.enter, visit.leave, _end_of_form(scope))
             try:
                 with contextlib.suppress(BrokenOffError):
                     await self._app(scope, body.receive, body.send)
@@ -61,7 +62,8 @@ class Admission:
         length = Headers(scope=scope).get("content-length", "")
         if length.isdigit() and int(length) > self._limits.body:
             return too_large(self._limits)
-        if self._open > _ARRIVING * self._limits.requests:
+        is_vital = scope["path"] in _ALWAYS and not _has_body(scope)
+        if not is_vital and self._open > _ARRIVING * self._limits.requests:
             return _overloaded(self._open)
         return None
 
@@ -73,6 +75,7 @@ class _Visit:
         self._service = service
         self._counts = scope["path"] not in _ALWAYS
         self._inside = False
+        self._left = False
         self._in_time = service.state == "ready"
 
     def enter(self) -> Response | None:
@@ -80,7 +83,7 @@ class _Visit:
 
         An answer that is streamed listens for its client, as if there were a body yet to come.
         """
-        if not self._counts or self._inside:
+        if not self._counts or self._inside or self._left:
             return None
         service = self._service
         # What had begun to arrive when the service was asked to stop is still answered.
@@ -94,6 +97,8 @@ class _Visit:
         return None
 
     def leave(self) -> None:
+        """Give the place up, for good."""
+        self._left = True
         if self._inside:
             self._inside = False
             self._service.in_flight -= 1

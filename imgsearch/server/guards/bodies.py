@@ -24,8 +24,8 @@ def too_large(limits: Limits) -> Response:
 
 def _too_slow(limits: Limits) -> Response:
     detail = (
-        f"a request must arrive within {limits.body_seconds:g} s, and without a pause of "
-        f"{limits.pause_seconds:g} s"
+        f"the body stopped arriving for {limits.stall_seconds:g} s (--stall-timeout), or came at "
+        f"less than {limits.min_rate:,} bytes per second"
     )
     return problem(408, "too-slow", detail, _CLOSE)
 
@@ -52,8 +52,9 @@ class BrokenOffError(Exception):
 class Body:
     """One request on its way in, and its answer on its way out.
 
-    `arrived` is called when all of the body is in, and may refuse it. Once there is a `refusal`,
-    nothing more is read, and nothing that the app answers is sent.
+    `arrived` is called when the whole body is here, and may refuse it; `answered` is called when
+    the answer begins. Once there is a `refusal`, nothing more is read, and nothing that the app
+    answers is sent.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Body:
         send: Send,
         limits: Limits,
         arrived: Callable[[], Response | None],
+        answered: Callable[[], None],
         end: bytes = b"",
     ) -> None:
         """`end` must be among the last of the body: a form without it has been cut off."""
@@ -69,10 +71,11 @@ class Body:
         self._send = send
         self._limits = limits
         self._arrived = arrived
+        self._answered = answered
         self._left = limits.body
         self._end = end
         self._tail = b""
-        self._until: float | None = None
+        self._waited = 0.0
         self._complete = False
         self._answering = False
         self.refusal: Response | None = None
@@ -80,13 +83,7 @@ class Body:
     async def receive(self) -> Message:
         if self._complete:  # what comes now is that the client goes away
             return await self._receive()
-        now = asyncio.get_running_loop().time()
-        self._until = self._until or now + self._limits.body_seconds
-        try:
-            async with asyncio.timeout_at(min(self._until, now + self._limits.pause_seconds)):
-                message = await self._receive()
-        except TimeoutError:
-            raise self._broken_off(_too_slow(self._limits)) from None
+        message = await self._next()
         self._left -= len(message.get("body", b""))
         if self._left < 0:
             raise self._broken_off(too_large(self._limits))
@@ -100,14 +97,33 @@ class Body:
                 raise self._broken_off(refusal)
         return message
 
+    async def _next(self) -> Message:
+        """The next part of the body.
+
+        Only the wait for the client counts, not what is done with its data in between.
+        """
+        limits = self._limits
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        # As much time as the slowest connection needs for what has arrived, and one pause.
+        arrived = limits.body - self._left
+        budget = limits.stall_seconds + arrived / limits.min_rate - self._waited
+        try:
+            async with asyncio.timeout(min(limits.stall_seconds, budget)):
+                message = await self._receive()
+        except TimeoutError:
+            raise self._broken_off(_too_slow(limits)) from None
+        self._waited += loop.time() - began
+        return message
+
     def _broken_off(self, refusal: Response) -> BrokenOffError:
         if not self._answering:
             self.refusal = refusal
         return BrokenOffError()
 
     async def send(self, message: Message) -> None:
-        """Raises TimeoutError for a client that does not read its answer."""
         if self.refusal is None:
-            self._answering = True
-            async with asyncio.timeout(self._limits.body_seconds):
-                await self._send(message)
+            if not self._answering:
+                self._answering = True
+                self._answered()
+            await self._send(message)
