@@ -181,13 +181,12 @@ class TestUploads:
             client.sendall(self.head(90_000) + b"--b\r\n")
             client.settimeout(pause)
             answer = b""
-            while not answer:
+            while b"--stall-timeout" not in answer:
                 try:
-                    answer = client.recv(10_000)
+                    answer += client.recv(10_000)
                 except TimeoutError:
                     client.sendall(b"x")
         assert b" 408 " in answer.partition(b"\r\n")[0]
-        assert b"--stall-timeout" in answer
 
     def test_drips_do_not_keep_health_from_being_told(self, tmp_path: Path) -> None:
         limits = Limits(requests=2)
@@ -198,7 +197,6 @@ class TestUploads:
             for _ in range(40):
                 client = stack.enter_context(connect(served))
                 client.sendall(self.head(90_000))
-            full = served.client.get("/v1/collections")
-            assert (full.status_code, full.json()["type"][-10:]) == (429, "overloaded")
+            wait_until(lambda: served.client.get("/v1/collections").status_code == 429)
             for path in ("/healthz", "/readyz", "/metrics"):
                 assert served.client.get(path).status_code == 200
