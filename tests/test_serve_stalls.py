@@ -194,9 +194,11 @@ class TestUploads:
             serving(filled(tmp_path, limits=limits), ColourEncoder()) as served,
             contextlib.ExitStack() as stack,
         ):
-            for _ in range(40):
-                client = stack.enter_context(connect(served))
-                client.sendall(self.head(90_000))
-            wait_until(lambda: served.client.get("/v1/collections").status_code == 429)
+
+            def is_full_with_one_more() -> bool:
+                stack.enter_context(connect(served)).sendall(self.head(90_000))
+                return served.client.get("/v1/collections").status_code == 429
+
+            wait_until(is_full_with_one_more)
             for path in ("/healthz", "/readyz", "/metrics"):
                 assert served.client.get(path).status_code == 200
