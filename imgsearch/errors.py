@@ -11,6 +11,7 @@ ImgsearchError                      exit code 1
 │   ├── WeightsError                weights missing, not to be fetched, damaged, or not fitting
 │   ├── DeviceError                 the device that was asked for is not there
 │   ├── DeviceMemoryError           a batch does not fit; a smaller one may
+│   ├── UnreadableModelError        a model's file is in no format that its runtime can read
 │   ├── ExportError                 torch cannot export the model, or its vectors would differ
 │   └── MissingTorchError           torch would be needed, and is not installed
 ├── ServeError                      the service cannot listen where it should
@@ -79,6 +80,10 @@ class DeviceError(EncoderError):
 
 class DeviceMemoryError(EncoderError):
     """A batch does not fit into the device's memory; a smaller one may."""
+
+
+class UnreadableModelError(EncoderError):
+    """A model's file was read, and its content is in no format that its runtime knows."""
 
 
 class ExportError(EncoderError):

@@ -242,8 +242,30 @@ def test_a_damaged_model_is_made_anew_before_its_vectors_are_kept(
     events: list[Event] = []
     open_encoder(replace(CPU, checked=True), listener=events.append)
     told = [event.text for event in events if isinstance(event, Note)]
-    assert "is damaged: it has been removed" in told[0]
+    assert "is damaged: moved to " in told[0]
     assert made.read_bytes() == sound
+    (aside,) = own_models.glob("damaged/*/*/model.onnx")
+    assert str(aside.parent) in told[0]
+    assert aside.read_bytes() != sound
+
+
+@pytest.mark.parametrize("reason", ["Failed to allocate memory", "Too many open files"])
+def test_what_a_shortage_kept_from_being_exported_is_tried_again(
+    own_models: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    tries = []
+
+    def fail(*_: Any) -> None:
+        tries.append(1)
+        try:
+            raise RuntimeError(reason)
+        except RuntimeError as error:
+            raise ValueError("the exporter failed") from error
+
+    monkeypatch.setattr(export, "_write", fail)
+    for _ in range(2):
+        assert open_encoder(CPU).runtime == "torch"
+    assert len(tries) == 2
 
 
 def test_the_runtime_tells_nobody_and_keeps_no_id_of_the_machine(
@@ -264,5 +286,5 @@ def test_the_runtime_tells_nobody_and_keeps_no_id_of_the_machine(
 def test_a_damaged_model_is_named(lite0: OnnxFile, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"damaged")
     encoder = OnnxEncoder(replace(lite0, path=tmp_path / "model.onnx"))
-    with pytest.raises(EncoderError, match=r"model.onnx is damaged, .*: delete the folder "):
+    with pytest.raises(EncoderError, match=r"cannot load .*model.onnx .*; if this persists, move "):
         encoder.encode(pictures(encoder, 1))

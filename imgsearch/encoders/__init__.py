@@ -9,6 +9,7 @@ from imgsearch.encoders.base import Encoder, Sample
 from imgsearch.encoders.catalog import AUTO, AUTO_CHOICES, SPECS, ModelSpec
 from imgsearch.errors import (
     CollectionMismatchError,
+    DeviceMemoryError,
     EncoderError,
     ExportError,
     UsageError,
@@ -38,7 +39,7 @@ class EncoderRequest:
 
     `precision` None is the collection's, or fp32 for a new one. A `sample` of the pictures to come
     is what int8 is calibrated on, and what an exported model is checked with. `checked` is for
-    who keeps the vectors: a file of the model that is damaged is then made anew, or refused.
+    who keeps the vectors: a file of the model that is damaged is then replaced, or refused.
     """
 
     model: str = AUTO
@@ -186,20 +187,29 @@ def last_used_encoder() -> Encoder | None:
 def _sound(
     file: onnx_files.OnnxFile, request: EncoderRequest, listener: Listener
 ) -> Encoder | None:
-    """The encoder; None if the file was damaged, which is then removed."""
+    """The encoder; None if the file is proven to be damaged, which is then set aside.
+
+    Raises EncoderError if the model cannot be checked; its file stays in place then.
+    """
     encoder = _by_onnx_runtime(file)
-    if not request.checked or soundness.is_sound(encoder, file.path):
+    if not request.checked:
         return encoder
+    try:
+        if soundness.agrees(encoder, file.path):
+            return encoder
+    except DeviceMemoryError:
+        raise
+    except EncoderError:
+        pass  # what was optimised for this CPU may be the reason
     from imgsearch.encoders.onnx_sessions import forget_optimised
 
     forget_optimised(file.path)
     encoder = _by_onnx_runtime(file)
-    if soundness.is_sound(encoder, file.path):
+    if not soundness.is_damaged(encoder, file.path, onnx_files.recorded_digest(file)):
         return encoder
-    if not onnx_files.discard(file):
-        raise EncoderError(f"{file.path} is damaged and cannot be replaced: install it again")
+    aside = onnx_files.set_aside(file)
     what = f"{file.stamp.model} in {file.stamp.number_format}"
-    listener(Note(f"{what}, as it was made for this machine, is damaged: it has been removed"))
+    listener(Note(f"{what}, as it was made for this machine, is damaged: moved to {aside}"))
     return None
 
 

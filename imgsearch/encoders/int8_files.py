@@ -90,7 +90,7 @@ def _make(base: OnnxFile, pixels: Pixels, calibration: str, listener: Listener) 
         cosine = _mean_cosine(base.path, model, pixels[:held_out])
         _check(name, cosine)
         soundness.remember(model, base.spec.preprocessing.size)
-        digest = hashlib.sha256(model.read_bytes()).hexdigest()
+        digest = soundness.sha256_of(model)
         stamp = replace(base.stamp, precision=f"int8 {digest[:12]}")
         kept = {
             "spec": asdict(base.spec),

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -24,7 +25,7 @@ from imgsearch.encoders.base import Sample
 from imgsearch.encoders.catalog import SPECS, ModelSpec
 from imgsearch.encoders.locking import locked
 from imgsearch.encoders.soundness import VECTOR
-from imgsearch.errors import ExportError
+from imgsearch.errors import DeviceMemoryError, EncoderError, ExportError
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.images import Preprocessing
 from imgsearch.records import Stamp
@@ -37,6 +38,11 @@ _VERSION = 1
 MODEL = "model.onnx"
 SPEC = "spec.json"
 _REFUSAL = "refusal.json"
+_SHA256 = "sha256"
+# What torch says, in errors of no class of their own.
+_RESOURCES = re.compile(r"allocate|out of memory|no space left|too many open files", re.IGNORECASE)
+# Deeper than any search for models looks.
+_DAMAGED = "damaged"
 # Real pictures that an export is checked with, where some are at hand.
 _CHECKED = 8
 
@@ -165,10 +171,12 @@ def _make(
         try:
             export(spec, weights, part / MODEL, sample and sample(spec.preprocessing, _CHECKED))
         except ExportError as error:
-            _remember_refusal(_folder(stamp), str(error))
+            if not _is_transient(error):
+                _remember_refusal(_folder(stamp), str(error))
             raise
         soundness.remember(part / MODEL, spec.preprocessing.size)
-        kept = {"spec": asdict(spec), "weights": weights.sha256}
+        digest = soundness.sha256_of(part / MODEL)
+        kept = {"spec": asdict(spec), "weights": weights.sha256, _SHA256: digest}
         (part / SPEC).write_text(json.dumps(kept))
         folder = place(part, stamp)
     listener(Note(f"{spec.name} is ready, after {time.monotonic() - started:.0f} s"))
@@ -192,17 +200,45 @@ def place(part: Path, stamp: Stamp) -> Path:
     """Let what was made in `part` appear where `find` looks for it."""
     folder = _folder(stamp)
     soundness.settle(part)
-    _remove(folder)  # damaged, or else it would have been found
+    if (folder / MODEL).exists():  # it was not found, because what belongs to it was not readable
+        _move_aside(folder)
+    _remove(folder)
     part.rename(folder)
     return folder
 
 
-def discard(file: OnnxFile) -> bool:
-    """Remove a damaged model, so that it is made anew; False for one that cannot be removed."""
+def set_aside(file: OnnxFile) -> Path:
+    """Move a damaged model where no search looks, and return the place.
+
+    It is not deleted: an int8 model may be the only one that a collection's images can be encoded
+    with. Raises EncoderError for one that cannot be moved.
+    """
     if file.path.is_symlink() or file.path.parent.parent != config.models_dir():
-        return False  # the installation's
-    _remove(file.path.parent)
-    return not file.path.exists()
+        raise EncoderError(f"{file.path} is damaged and cannot be replaced: install it again")
+    try:
+        return _move_aside(file.path.parent)
+    except OSError as error:
+        raise EncoderError(
+            f"{file.path} is damaged, and its folder cannot be moved: {error.strerror or error}"
+        ) from error
+
+
+def _move_aside(folder: Path) -> Path:
+    damaged = config.models_dir() / _DAMAGED
+    damaged.mkdir(exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=damaged)) / folder.name
+    folder.rename(place)
+    return place
+
+
+def recorded_digest(file: OnnxFile) -> str:
+    """How the SHA-256 of a model's file began when it was made; "" where it was not recorded."""
+    if file.stamp.number_format == "int8":
+        return file.stamp.precision.rpartition(" ")[2]
+    try:
+        return str(json.loads(file.path.with_name(SPEC).read_text()).get(_SHA256, ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def _remove(folder: Path) -> None:
@@ -232,6 +268,18 @@ def _torch_version() -> str:
     from importlib.metadata import version
 
     return version("torch")
+
+
+def _is_transient(error: BaseException) -> bool:
+    """Whether it may go better another time: the memory or the disk was the reason."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError | MemoryError | DeviceMemoryError):
+            return True
+        if _RESOURCES.search(str(cause)):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _remember_refusal(folder: Path, reason: str) -> None:

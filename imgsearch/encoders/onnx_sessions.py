@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ import onnxruntime as ort
 from imgsearch import config
 from imgsearch.encoders.base import Vectors, normalised
 from imgsearch.encoders.soundness import settle
-from imgsearch.errors import EncoderError, first_line
+from imgsearch.errors import DeviceMemoryError, EncoderError, UnreadableModelError, first_line
 from imgsearch.images import Pixels
 
 Session: TypeAlias = ort.InferenceSession
@@ -30,6 +31,9 @@ OUTPUT = "vectors"
 # Pictures that one thread takes at once, few so that a layer's values stay in its core's cache. On
 # two shared cores chunks of 2 to 16 differed less than the runs did; 32 at once was slower.
 CHUNK = 4
+# ONNX Runtime's names for a file that it has read and found to be no model.
+_UNREADABLE = ("InvalidProtobuf", "InvalidGraph", "InvalidArgument")
+_OUT_OF_MEMORY = re.compile(r"bad_alloc|allocat|out of memory|cannot allocate", re.IGNORECASE)
 _WEIGHTS_APART = {
     "session.optimized_model_external_initializers_file_name": "weights.bin",
     "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
@@ -70,14 +74,18 @@ def open_optimised(path: Path, threads: int) -> Session:
     if optimised.is_dir():
         try:
             return open_session(optimised / path.name, threads, optimise=False)
+        except DeviceMemoryError:
+            raise  # to optimise it again would take more
         except EncoderError:
-            shutil.rmtree(optimised, ignore_errors=True)  # damaged: made anew
+            shutil.rmtree(optimised, ignore_errors=True)  # it can always be made from the model
     part = optimised.with_suffix(f".{os.getpid()}.part")
     try:
         part.mkdir()
         session = open_session(path, threads, save=part / path.name)
         settle(part)
         part.rename(optimised)
+    except DeviceMemoryError:
+        raise
     except (EncoderError, OSError):
         return open_session(path, threads)
     finally:
@@ -93,7 +101,11 @@ def forget_optimised(path: Path) -> None:
 def open_session(
     path: Path, threads: int, *, optimise: bool = True, save: Path | None = None
 ) -> Session:
-    """A session on the CPU; `save` is where to write the optimised model. Raises EncoderError."""
+    """A session on the CPU; `save` is where to write the optimised model.
+
+    Raises EncoderError: UnreadableModelError where the content of the file is the reason, and
+    DeviceMemoryError where the memory is.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors; it warns that an optimised file suits one CPU alone
@@ -108,9 +120,13 @@ def open_session(
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # they have no base but this
-        raise EncoderError(
-            f"{path} is damaged, ONNX Runtime cannot load it: delete the folder {path.parent}; a "
-            f"model in fp32 is then made anew, and stands in for one in int8 ({first_line(error)})"
+        reason = first_line(error)
+        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(reason):
+            raise DeviceMemoryError(f"too little memory to load {path}") from error
+        kind = UnreadableModelError if type(error).__name__ in _UNREADABLE else EncoderError
+        raise kind(
+            f"ONNX Runtime cannot load {path} ({reason}); if this persists, move {path.parent} "
+            "away: a model in fp32 is then made again, and stands in for one in int8"
         ) from error
 
 

@@ -1,17 +1,22 @@
 """Whether a model's file gives what it gave when it was made.
 
-A damaged file (a disk that fails, a power cut) may well load, and make vectors that are like no
-other's. So what a model makes of one picture is kept beside it, and compared before an ingest.
+A damaged file (a failing disk, a power cut) may still load, and make vectors that resemble no
+others. So the vector of one made image is kept with each model, and compared before an ingest.
+
+Only a proven difference counts as damage. A check that fails for another reason (too little
+memory, too many open files) proves nothing: an int8 model that is lost cannot be made again, and
+its collection would take no more images.
 """
 
+import hashlib
 import os
 from pathlib import Path
 
 import numpy as np
 
-from imgsearch.encoders.base import Encoder
+from imgsearch.encoders.base import Encoder, Vectors
 from imgsearch.encoders.checking import least_cosine, representative
-from imgsearch.errors import EncoderError
+from imgsearch.errors import EncoderError, UnreadableModelError, first_line
 from imgsearch.images import Pixels
 
 VECTOR = "vector.npy"
@@ -26,19 +31,54 @@ def remember(model: Path, size: int) -> None:
     np.save(model.with_name(VECTOR), vectors_of(model, _picture(size), threads=1))
 
 
-def is_sound(encoder: Encoder, model: Path) -> bool:
-    """Whether the model in a file can be opened and makes what it made; True if nobody knows."""
-    try:
-        kept = np.load(model.with_name(VECTOR), allow_pickle=False)
-    except FileNotFoundError:
+def agrees(encoder: Encoder, model: Path) -> bool:
+    """Whether a model makes the vector that was kept with it; True where none was kept.
+
+    Raises EncoderError if the model cannot be run, and UnreadableModelError if its file or that of
+    the vector is in no readable format.
+    """
+    vectors = encoder.encode(_picture(encoder.preprocessing.size))
+    kept = _kept(model)
+    if kept is None:
         return True
-    except (OSError, ValueError):  # damaged itself
-        return False
-    try:
-        vectors = encoder.encode(_picture(encoder.preprocessing.size))
-    except EncoderError:
-        return False
     return kept.shape == vectors.shape and least_cosine(kept, vectors) >= _LEAST_COSINE
+
+
+def is_damaged(encoder: Encoder, model: Path, digest: str) -> bool:
+    """Whether a model is proven to be no longer what was made.
+
+    `digest` is how the SHA-256 of its file began when it was made, in hexadecimal, or "" where
+    that was not recorded; then an unreadable format or another vector is the proof. Raises
+    EncoderError if the model cannot be used and its file is not the reason.
+    """
+    try:
+        if agrees(encoder, model):
+            return False
+    except EncoderError as error:
+        if digest and not sha256_of(model).startswith(digest):
+            return True
+        if not isinstance(error, UnreadableModelError):
+            raise
+        if not digest:
+            return True
+        remember(model, encoder.preprocessing.size)  # so it is the vector's file; else this raises
+        return False
+    if digest and sha256_of(model).startswith(digest):
+        raise EncoderError(
+            f"{model} is the file that was made, but gives other vectors than it did then: either "
+            f"{model.with_name(VECTOR)} is damaged, or this version of ONNX Runtime computes "
+            "something else; nothing was written"
+        )
+    return True
+
+
+def sha256_of(model: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal. Raises EncoderError if it cannot be read."""
+    try:
+        with model.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise EncoderError(f"{model} cannot be read: {error.strerror or error}") from error
 
 
 def settle(folder: Path) -> None:
@@ -46,6 +86,18 @@ def settle(folder: Path) -> None:
     for path in folder.iterdir():
         with path.open("rb+") as file:
             os.fsync(file.fileno())
+
+
+def _kept(model: Path) -> Vectors | None:
+    path = model.with_name(VECTOR)
+    try:
+        return np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
+    except FileNotFoundError:
+        return None
+    except (ValueError, EOFError) as error:
+        raise UnreadableModelError(f"{path} is damaged: {first_line(error)}") from error
+    except (OSError, MemoryError) as error:
+        raise EncoderError(f"{path} cannot be read: {first_line(error)}") from error
 
 
 def _picture(size: int) -> Pixels:

@@ -28,6 +28,8 @@ def read_state(weights: WeightsFile) -> dict[str, torch.Tensor]:
         loaded = torch.load(weights.path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise WeightsError(f"{weights.source}: cannot be read: {error.strerror}") from error
+    except MemoryError as error:
+        raise WeightsError(f"{weights.source}: cannot be loaded: too little memory") from error
     except Exception as error:  # unpickling raises nearly anything on damaged input
         if isinstance(error, pickle.UnpicklingError) and "unsupported global" in str(error).lower():
             raise WeightsError(
