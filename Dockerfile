@@ -27,7 +27,7 @@ RUN case ${ACCELERATOR} in \
     && printf '%s\n' "$@" > excluded.txt \
     && uv venv --quiet --python "$(command -v python)" /opt/imgsearch \
     && VIRTUAL_ENV=/opt/imgsearch uv pip install --compile-bytecode --excludes excluded.txt \
-        --constraints constraints.txt --requirements pyproject.toml --extra heic
+        --constraints constraints.txt --requirements pyproject.toml --extra heic --extra raw
 COPY README.md LICENSE ./
 COPY imgsearch imgsearch
 RUN VIRTUAL_ENV=/opt/imgsearch uv pip install --compile-bytecode --no-deps .

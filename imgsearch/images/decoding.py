@@ -6,7 +6,7 @@ that one bad file never ends a run.
 
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -16,7 +16,9 @@ from imgsearch.errors import ImageError
 from imgsearch.images.colours import to_rgb
 from imgsearch.images.files import open_file
 from imgsearch.images.formats import damage, open_image, reason
+from imgsearch.images.limits import check_pixels
 from imgsearch.images.preprocessing import Loaded, Pixels, Preprocessing, fit
+from imgsearch.images.raw import decode_raw, raw_format
 from imgsearch.images.regions import Region
 
 Source = str | bytes | Image.Image
@@ -93,11 +95,13 @@ def load(source: Source, enough: int | None = None, max_pixels: int = DEFAULT_MA
     """
     try:
         if isinstance(source, Image.Image):
-            _check_pixels(source, max_pixels)
+            check_pixels(source.width, source.height, max_pixels)
             return _decoded(source, None)
         with io.BytesIO(source) if isinstance(source, bytes) else open_file(source) as file:
+            if name := raw_format(file):
+                return _load_raw(file, name, enough, max_pixels)
             image = open_image(file)
-            _check_pixels(image, max_pixels)
+            check_pixels(image.width, image.height, max_pixels)
             return _decoded(image, enough)
     except OSError as error:
         raise ImageError(error.strerror or str(error)) from error
@@ -105,12 +109,11 @@ def load(source: Source, enough: int | None = None, max_pixels: int = DEFAULT_MA
         raise ImageError("not enough memory to decode it") from error
 
 
-def _check_pixels(image: Image.Image, max_pixels: int) -> None:
-    if image.width * image.height > max_pixels:
-        raise ImageError(
-            f"{image.width} x {image.height} pixels are more than the limit of {max_pixels:,} "
-            "(--max-pixels)"
-        )
+def _load_raw(file: IO[bytes], name: str, enough: int | None, max_pixels: int) -> Loaded:
+    found = decode_raw(file, name, max_pixels)
+    if isinstance(found, bytes):
+        return load(found, enough, max_pixels)
+    return Loaded(found, found.width, found.height)
 
 
 def _decoded(image: Image.Image, enough: int | None) -> Loaded:

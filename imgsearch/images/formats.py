@@ -7,6 +7,7 @@ from typing import IO
 from PIL import Image, ImageFile
 
 from imgsearch.errors import ImageError
+from imgsearch.images.raw import looks_raw, raw_format
 
 # Pillow runs Ghostscript, an external program, on these; a picture index never should.
 _NEVER_OPENED = frozenset({"EPS"})
@@ -35,6 +36,8 @@ _BMP_HEADER_SIZES = frozenset({12, 40, 52, 56, 64, 108, 124})
 def looks_like_a_picture(head: bytes) -> bool:
     """Whether a file's first 32 bytes are those of a usual picture format."""
     if head.startswith(_SIGNATURES):
+        return True
+    if looks_raw(head):
         return True
     if head[:4] == b"RIFF":
         return head[8:12] == b"WEBP"
@@ -123,6 +126,8 @@ def media_type(file: IO[bytes]) -> str:
     Only its header is read; the file is at its beginning again. Raises ImageError for a file that
     is no picture, OSError for one that cannot be read.
     """
+    if raw := raw_format(file):
+        return f"image/x-{raw.lower().replace(' ', '-')}"
     name = open_image(file).format or ""
     file.seek(0)
     if name == "MPO":  # a JPEG with more behind it, as many cameras write them

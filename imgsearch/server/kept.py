@@ -97,7 +97,7 @@ def _holds(place: Path, digest: str) -> bool:
 def _extension(path: Path) -> str:
     """By content, so that other programs know the file. Raises ImageError for no picture."""
     with path.open("rb") as file:
-        kind = images.media_type(file).rpartition("/")[2]
+        kind = images.media_type(file).rpartition("/")[2].removeprefix("x-")
     return "." + re.sub(r"[^a-z0-9]", "", kind.replace("jpeg", "jpg"))[:8]
 
 

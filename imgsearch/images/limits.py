@@ -1,0 +1,11 @@
+"""The limit on an image's size, which a file of a few kilobytes can claim to be gigabytes."""
+
+from imgsearch.errors import ImageError
+
+
+def check_pixels(width: int, height: int, most: int) -> None:
+    """Raises ImageError for an image of more than `most` pixels."""
+    if width * height > most:
+        raise ImageError(
+            f"{width} x {height} pixels are more than the limit of {most:,} (--max-pixels)"
+        )
