@@ -141,13 +141,15 @@ class TestUpload:
         assert self.upload(served, picture(52))["description"] == "first"
 
     def test_a_file_that_a_removal_takes_away_meanwhile_is_kept_again(
-        self, served: Served, monkeypatch: pytest.MonkeyPatch
+        self, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         written = Uploads._written
+        self.upload(served, picture(53))
+        (kept,) = (tmp_path / "home" / "uploads").rglob("*.png")
 
-        async def lose(self: Uploads, record: ImageRecord, *given: Any) -> ImageRecord:
-            Path(record.path).unlink()
-            return await written(self, record, *given)
+        async def lose(self: Uploads, *given: Any) -> ImageRecord:
+            kept.unlink()
+            return await written(self, *given)
 
         monkeypatch.setattr(Uploads, "_written", lose)
         answer = self.upload(served, picture(53))

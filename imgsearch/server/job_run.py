@@ -24,7 +24,7 @@ from imgsearch.records import path_to_uri, record_id, uri_to_path
 from imgsearch.server.archives import Member
 from imgsearch.server.indexes import Indexes
 from imgsearch.server.job import REPORT, Job, Line, files_of
-from imgsearch.server.kept import KeptFiles
+from imgsearch.server.kept import KeptFiles, Staged
 from imgsearch.server.refusals import RefusedError
 from imgsearch.server.settings import ArchiveLimits
 from imgsearch.server.uploads import DESCRIPTION_FIELD
@@ -34,6 +34,18 @@ _PART = 64
 # Small, so that searches do not wait for a batch of an ingest.
 _BATCH = 8
 _RETRY_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """A staged file, and the names that clients gave it."""
+
+    staged: Staged
+    names: list[str]
+
+
+_Part = dict[str, _Arrived]
+"""By SHA-256."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,28 +67,31 @@ class JobRunner:
         before = _told_before(folder / REPORT)
         with (folder / REPORT).open("w", encoding="utf-8") as file:
             report = _Report(job, file, before)
-            for part in self._parts(job, files_of(folder, self.limits), report):
-                if stop.is_set():
-                    return
-                for outcome in self._ingested(job, list(part), stop):
-                    for name in part[outcome.uri]:
-                        report.tell(name, outcome)
+            for part in self._parts(files_of(folder, self.limits), report):
+                try:
+                    if stop.is_set():
+                        return
+                    for sha256, outcome in self._ingested(job, part, stop):
+                        for name in part[sha256].names:
+                            report.tell(name, outcome)
+                finally:
+                    _discard(part)
 
-    def _parts(
-        self, job: Job, files: Iterable[Member], report: "_Report"
-    ) -> Iterator[dict[str, list[str]]]:
-        """The URIs of kept files, some at a time, each with the names that clients gave it."""
-        part: dict[str, list[str]] = {}
+    def _parts(self, files: Iterable[Member], report: "_Report") -> Iterator[_Part]:
+        """Staged files, some at a time."""
+        part: _Part = {}
         try:
             for member in files:
                 try:
                     if isinstance(member.content, ImageError):
                         raise member.content
-                    path = self.files.keep(member.content, job.collection, self.most)
+                    staged = self.files.stage(member.content, self.most)
                 except ImageError as error:
                     report.tell(member.name, Outcome("", "rejected", str(error)))
                     continue
-                part.setdefault(path_to_uri(str(path)), []).append(member.name)
+                if staged.sha256 in part:
+                    staged.discard()
+                part.setdefault(staged.sha256, _Arrived(staged, [])).names.append(member.name)
                 if len(part) >= _PART:
                     yield part
                     part = {}
@@ -84,39 +99,60 @@ class JobRunner:
             if part:
                 yield part
             raise
+        except BaseException:
+            _discard(part)
+            raise
         if part:
             yield part
 
-    def _ingested(self, job: Job, uris: list[str], stop: threading.Event) -> list[Outcome]:
-        """What became of kept files. A store that goes away is waited for."""
+    def _ingested(self, job: Job, part: _Part, stop: threading.Event) -> list[tuple[str, Outcome]]:
+        """The outcome of each staged file, by SHA-256. Waits for a store that goes away."""
         until = time.monotonic() + config.DEFAULT_STORE_TIMEOUT
         while True:
             try:
-                return self.writer.submit(self._ingest, job, uris, stop).result()
+                return self.writer.submit(self._ingest, job, part, stop).result()
             except (CollectionMismatchError, VerificationError):
                 raise
             except StoreError:
                 if time.monotonic() > until or stop.wait(_RETRY_SECONDS):
                     raise
 
-    def _ingest(self, job: Job, uris: list[str], stop: threading.Event) -> list[Outcome]:
-        outcomes: list[Outcome] = []
+    def _ingest(self, job: Job, part: _Part, stop: threading.Event) -> list[tuple[str, Outcome]]:
+        outcomes: list[tuple[str, Outcome]] = []
+        with self.files.turn(job.collection):
+            uris = {
+                path_to_uri(str(self.files.place(arrived.staged, job.collection))): sha256
+                for sha256, arrived in part.items()
+            }
 
-        def listen(event: Event) -> None:
-            if isinstance(event, Outcome):
-                outcomes.append(event)
+            def listen(event: Event) -> None:
+                if isinstance(event, Outcome):
+                    outcomes.append((uris[event.uri], event))
 
-        index = self.indexes.new(job.collection)
-        with suppress(NothingFoundError):  # all of them were rejected, as the outcomes tell
-            paths = map(uri_to_path, uris)
-            index.add("-", stdin=paths, listener=listen, stop=stop, batch_size=_BATCH)
-        for outcome in outcomes:
-            if outcome.status == "rejected":
-                Path(uri_to_path(outcome.uri)).unlink(missing_ok=True)
-        used = [record_id(each.uri) for each in outcomes if each.status != "rejected"]
-        if job.description and used:
-            _describe(index, used, job.description)
+            index = self.indexes.new(job.collection)
+            with suppress(NothingFoundError):  # all of them were rejected, as the outcomes tell
+                paths = map(uri_to_path, uris)
+                index.add("-", stdin=paths, listener=listen, stop=stop, batch_size=_BATCH)
+            self._remove_useless(index, outcomes)
+            used = [record_id(each.uri) for _, each in outcomes if each.status != "rejected"]
+            if job.description and used:
+                _describe(index, used, job.description)
         return outcomes
+
+    def _remove_useless(self, index: ImageIndex, outcomes: list[tuple[str, Outcome]]) -> None:
+        """Delete the files of rejected images, except those that a record has."""
+        rejected = [each.uri for _, each in outcomes if each.status == "rejected"]
+        if not rejected:
+            return
+        known = index.get_many([record_id(uri) for uri in rejected]) if index.exists() else {}
+        for uri in rejected:
+            if record_id(uri) not in known:
+                Path(uri_to_path(uri)).unlink(missing_ok=True)
+
+
+def _discard(part: _Part) -> None:
+    for arrived in part.values():
+        arrived.staged.discard()
 
 
 def _describe(index: ImageIndex, ids: list[str], description: str) -> None:

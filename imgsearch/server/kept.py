@@ -1,4 +1,4 @@
-"""The files of uploaded pictures, by content, under the data directory."""
+"""The files of uploaded images, by content, under the data directory."""
 
 import contextlib
 import errno
@@ -9,77 +9,140 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import FileLock, Timeout
+
 from imgsearch import images
-from imgsearch.errors import ImageError
+from imgsearch.errors import ImageError, StoreBusyError
 from imgsearch.records import ImageRecord, path_to_uri
 from imgsearch.server.archives import Readable
 from imgsearch.server.refusals import FULL, RefusedError, disk_full
+from imgsearch.server.scratch import Scratch
 
 _CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """An uploaded file that is whole and on disk, but not yet among a collection's files.
+
+    `sha256` is that of its content, in hexadecimal.
+    """
+
+    path: Path
+    sha256: str
+    extension: str
+
+    def discard(self) -> None:
+        """Delete the staged file. Harmless once it has been placed."""
+        self.path.unlink(missing_ok=True)
 
 
 class KeptFiles:
     """`ROOT/COLLECTION/ab/abcd...SHA-256`, with the extension of its format.
 
-    A content is kept once in a collection; what a client called it is never part of a path.
+    A collection keeps each content once; the name that a client gave it is never part of a path.
+
+    Files arrive in two steps. `stage` reads a stream into scratch space, and may run at any time.
+    `place`, `remove` and `remove_all` change a collection's files, together with its records: they
+    are called within `turn`, so that a record and its file come and go as one, whichever service
+    on this data directory adds, removes or drops.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, scratch: Scratch, timeout: float) -> None:
+        """`timeout` in seconds bounds how long a turn waits for another service."""
         self._root = root
+        self._scratch = scratch
+        self._timeout = timeout
 
-    def keep(self, picture: Readable, collection: str, most: int) -> Path:
-        """Where the content of a stream, of at most so many bytes, lies from now on.
+    def stage(self, image: Readable, most: int) -> Staged:
+        """Copy a stream of at most `most` bytes into scratch space.
 
-        It appears whole or not at all. Raises ImageError for what is no picture, or too large, and
-        RefusedError if the disk is full.
+        Raises ImageError for what is no image, or too large, and RefusedError if the disk is full
+        or not writable.
         """
         with disk_full_told():
-            folder = self._root / collection
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(dir=folder, prefix=".")
+            descriptor, name = tempfile.mkstemp(dir=self._scratch.folder)
             try:
                 with open(descriptor, "wb") as part:
-                    digest = _copy(picture, part, most)
+                    digest = _copy(image, part, most)
                     part.flush()
                     os.fsync(part.fileno())
-                place = folder / digest[:2] / f"{digest}{_extension(Path(name))}"
-                place.parent.mkdir(exist_ok=True)
-                if not _holds(place, digest):  # untouched, it is no news to an ingest
-                    os.replace(name, place)
-            finally:
+                return Staged(Path(name), digest, _extension(Path(name)))
+            except BaseException:
                 Path(name).unlink(missing_ok=True)
+                raise
+
+    def stage_bytes(self, image: bytes) -> Staged:
+        return self.stage(io.BytesIO(image), len(image))
+
+    @contextlib.contextmanager
+    def turn(self, collection: str) -> Iterator[None]:
+        """Exclude every other change to the files of a collection, by any process.
+
+        Raises StoreBusyError if another service holds the turn for longer than the timeout.
+        """
+        locks = self._root.with_name("locks")
+        lock = FileLock(locks / f"{collection}.lock")
+        try:
+            locks.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=self._timeout)
+        except Timeout:
+            raise StoreBusyError(
+                f"another service has been writing to collection {collection} for "
+                f"{self._timeout:.0f} s; try again when it has finished"
+            ) from None
+        except OSError:
+            if os.access(locks, os.W_OK):
+                raise
+            # Not writable: there is nothing to protect, and records can still be removed.
+            yield
+            return
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def place(self, staged: Staged, collection: str) -> Path:
+        """Put a staged file among a collection's files; returns its path. Call it within `turn`.
+
+        An equal file that is there already stays as it is, so that an ingest skips it.
+        """
+        with disk_full_told():
+            place = self._root / collection / staged.sha256[:2]
+            place.mkdir(parents=True, exist_ok=True)
+            place /= staged.sha256 + staged.extension
+            if not _holds(place, staged.sha256):
+                place.unlink(missing_ok=True)
+                try:
+                    # A link, so that the staged file is there for a retry.
+                    os.link(staged.path, place)
+                except OSError:  # the file system has no links
+                    os.replace(staged.path, place)
         return place
-
-    def keep_bytes(self, picture: bytes, collection: str) -> Path:
-        return self.keep(io.BytesIO(picture), collection, len(picture))
-
-    def clean(self) -> None:
-        """Remove what a killed service left half-way; nothing may be kept meanwhile."""
-        for part in self._root.glob("*/.*"):
-            if part.is_file():
-                part.unlink(missing_ok=True)
 
     def owns(self, record: ImageRecord) -> bool:
         """Whether a record's file came by an upload."""
         return record.uri.startswith(path_to_uri(str(self._root.absolute())) + "/")
 
     def remove(self, record: ImageRecord) -> None:
-        """Delete the file of a record, if it came by an upload."""
+        """Delete the file of a record, if it came by an upload. Call it within `turn`."""
         if self.owns(record):
             Path(record.path).unlink(missing_ok=True)
 
     def remove_all(self, collection: str) -> None:
+        """Delete all files of a collection. Call it within `turn`."""
         shutil.rmtree(self._root / collection, ignore_errors=True)
 
 
-def _copy(picture: Readable, part: BinaryIO, most: int) -> str:
+def _copy(image: Readable, part: BinaryIO, most: int) -> str:
     """Copy a stream; returns its SHA-256 in hexadecimal."""
     digest = hashlib.sha256()
     copied = 0
-    while chunk := picture.read(_CHUNK):
+    while chunk := image.read(_CHUNK):
         copied += len(chunk)
         if copied > most:
             raise ImageError(f"the file has more than {most:,} bytes (--max-body)")
@@ -95,7 +158,7 @@ def _holds(place: Path, digest: str) -> bool:
 
 
 def _extension(path: Path) -> str:
-    """By content, so that other programs know the file. Raises ImageError for no picture."""
+    """By content, so that other programs know the file. Raises ImageError for what is no image."""
     with path.open("rb") as file:
         kind = images.media_type(file).rpartition("/")[2].removeprefix("x-")
     return "." + re.sub(r"[^a-z0-9]", "", kind.replace("jpeg", "jpg"))[:8]

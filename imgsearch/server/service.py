@@ -41,6 +41,7 @@ from imgsearch.server.metrics import Metrics
 from imgsearch.server.pictures import PictureFile, open_picture, read_picture
 from imgsearch.server.pools import Pools, run
 from imgsearch.server.questions import MAX_DEPTH, MAX_PICTURES, Answer, Question
+from imgsearch.server.scratch import Scratch
 from imgsearch.server.settings import Settings
 from imgsearch.server.thumbnails import Thumbnails
 from imgsearch.server.uploads import Uploads
@@ -76,7 +77,8 @@ class Service:
         self._indexes = Indexes(settings, listener, encoder_opener)
         self._encoding = Encoding(settings, self._pools, self.metrics)
         self._thumbnails = Thumbnails()
-        self.uploads = Uploads(settings, self._pools, self._indexes, self._encoding)
+        self._scratch = Scratch(settings.scratch)
+        self.uploads = Uploads(settings, self._pools, self._indexes, self._encoding, self._scratch)
         runner = JobRunner(
             self._indexes,
             self.uploads.files,
@@ -105,8 +107,7 @@ class Service:
             await self._load(guess)
         finally:
             guess.cancel()
-        if self.jobs.claim():
-            self.uploads.files.clean()
+        self.jobs.claim()
         self.jobs.resume()
         if self.state == "starting":
             self.state = "ready"
@@ -146,6 +147,7 @@ class Service:
         await asyncio.to_thread(self.jobs.close)
         self._encoding.close()
         await asyncio.to_thread(self._pools.close)
+        self._scratch.close()
         self._indexes.close()
 
     # Searching.
@@ -289,8 +291,9 @@ class Service:
         record = await self.record(record_id, collection)
 
         def forget(index: ImageIndex) -> None:
-            index.remove([record_id])
-            self.uploads.files.remove(record)  # here, before an upload of the same is written
+            with self.uploads.files.turn(index.name):
+                index.remove([record_id])
+                self.uploads.files.remove(record)
 
         await self._write(collection, forget)
 
@@ -317,12 +320,19 @@ class Service:
     async def drop(self, collection: str) -> None:
         """Remove a whole collection, and what was uploaded into it.
 
-        Raises RefusedError while a job brings pictures into it.
+        Raises RefusedError while jobs bring images into it. What is uploaded from then on makes a
+        new collection.
         """
-        self.jobs.check_idle(collection or self.settings.collection)
-        await self._write(collection, lambda index: index.drop())
-        self._indexes.forget(collection)
-        await run(self._pools.files, self.uploads.files.remove_all, collection)
+
+        def forget() -> None:
+            with self.uploads.files.turn(collection):
+                # Here, as a job may have been submitted while this waited for its turn.
+                self.jobs.check_idle(collection)
+                self._indexes.forget(collection)
+                self._indexes.store.drop(collection)
+                self.uploads.files.remove_all(collection)
+
+        await run(self._pools.write, forget)
 
     # How it is done.
 

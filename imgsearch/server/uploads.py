@@ -1,20 +1,23 @@
-"""Single uploads: kept, encoded with what else arrives, and written with what else waits."""
+"""Single uploads: encoded with what else arrives, and written with what else waits."""
 
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from imgsearch.encoders import EncoderRequest
 from imgsearch.encoders.base import Encoder, Vectors
 from imgsearch.errors import CollectionNotFoundError, StaleCollectionError, StoreError
+from imgsearch.images import Picture
 from imgsearch.records import FieldType, ImageRecord, path_to_uri
 from imgsearch.server.encoding import Encoding
 from imgsearch.server.indexes import Indexes
-from imgsearch.server.kept import KeptFiles
+from imgsearch.server.kept import KeptFiles, Staged
 from imgsearch.server.pools import Pools, run
+from imgsearch.server.scratch import Scratch
 from imgsearch.server.settings import Settings
 from imgsearch.stores import check_name
 
@@ -27,11 +30,15 @@ _WRITES_BEFORE_OPTIMIZING = 64
 
 @dataclass(frozen=True, slots=True)
 class _Upload:
-    """A record on its way into the store; `done` tells it as it is there, or why it cannot be."""
+    """An image on its way into the store.
 
-    record: ImageRecord
-    picture: bytes
+    `done` gets its record once the store has it, or the error that prevents it.
+    """
+
+    staged: Staged
+    image: Picture
     vector: Vectors
+    description: str
     done: "asyncio.Future[ImageRecord]"
 
 
@@ -39,9 +46,14 @@ class Uploads:
     """Takes pictures in one by one. Those that wait for the store are written together."""
 
     def __init__(
-        self, settings: Settings, pools: Pools, indexes: Indexes, encoding: Encoding
+        self,
+        settings: Settings,
+        pools: Pools,
+        indexes: Indexes,
+        encoding: Encoding,
+        scratch: Scratch,
     ) -> None:
-        self.files = KeptFiles(settings.uploads)
+        self.files = KeptFiles(settings.uploads, scratch, settings.store_timeout)
         self._settings = settings
         self._pools = pools
         self._indexes = indexes
@@ -50,28 +62,19 @@ class Uploads:
         self._writers: dict[str, asyncio.Task[None]] = {}
         self._writes = 0
 
-    async def add(self, picture: bytes, description: str, collection: str) -> ImageRecord:
-        """Keep and index a picture; the same content again replaces its description.
+    async def add(self, image: bytes, description: str, collection: str) -> ImageRecord:
+        """Keep and index an image; the same content again replaces its description.
 
-        The collection is made if need be. Raises ImageError if it is no usable picture,
-        EncoderError, RefusedError if the disk is full, or StoreError: the file is there for the
-        next try then.
+        Creates the collection if need be. Raises ImageError if it is no usable image, EncoderError,
+        RefusedError if the disk is full, or StoreError.
         """
         check_name(collection)
         encoder = await run(self._pools.store, self._encoder, collection)
-        decoded, vector = await self._encoding.vector(picture, encoder)
-        path = await run(self._pools.files, self.files.keep_bytes, picture, collection)
-        status = os.stat(path)
-        record = ImageRecord(
-            uri=path_to_uri(str(path)),
-            sha256=path.stem,
-            size=status.st_size,
-            mtime_ns=status.st_mtime_ns,
-            width=decoded.width,
-            height=decoded.height,
-            metadata={DESCRIPTION_FIELD: description} if description else {},
-        )
-        return await self._written(record, picture, vector, collection, encoder)
+        decoded, vector = await self._encoding.vector(image, encoder)
+        staged = await run(self._pools.files, self.files.stage_bytes, image)
+        done: asyncio.Future[ImageRecord] = asyncio.get_running_loop().create_future()
+        upload = _Upload(staged, decoded, vector, description, done)
+        return await self._written(upload, collection, encoder)
 
     def _encoder(self, collection: str) -> Encoder:
         """The collection's own model, or the one that makes a new collection."""
@@ -82,15 +85,7 @@ class Uploads:
                 EncoderRequest(self._settings.model, self._settings.weights)
             )
 
-    async def _written(
-        self,
-        record: ImageRecord,
-        picture: bytes,
-        vector: Vectors,
-        collection: str,
-        encoder: Encoder,
-    ) -> ImageRecord:
-        upload = _Upload(record, picture, vector, asyncio.get_running_loop().create_future())
+    async def _written(self, upload: _Upload, collection: str, encoder: Encoder) -> ImageRecord:
         self._waiting.setdefault(collection, []).append(upload)
         writer = self._writers.get(collection)
         if writer is None or writer.done():
@@ -106,37 +101,71 @@ class Uploads:
                 try:
                     ends = await run(self._pools.write, self._write, collection, encoder, part)
                 except Exception as error:  # each client is told
-                    ends = {upload.record.id: error for upload in part}
+                    ends = {upload.staged.sha256: error for upload in part}
                 for upload in part:
-                    _end(upload, ends[upload.record.id])
+                    _end(upload, ends[upload.staged.sha256])
 
     def _write(
         self, name: str, encoder: Encoder, uploads: Sequence[_Upload]
     ) -> dict[str, ImageRecord | Exception]:
-        """By id, the record as it is in the store, or why the store refused it."""
+        """By SHA-256, the record as the store has it, or why the store refused it."""
+        try:
+            with self.files.turn(name), self._indexes.store.writing(name):
+                return self._write_now(name, encoder, uploads)
+        finally:
+            for upload in uploads:
+                upload.staged.discard()
+
+    def _write_now(
+        self, name: str, encoder: Encoder, uploads: Sequence[_Upload]
+    ) -> dict[str, ImageRecord | Exception]:
         store = self._indexes.store
-        # The later of two uploads of one content counts.
-        latest = {upload.record.id: upload for upload in uploads}
-        with store.writing(name):
-            fresh = name not in store.names()
-            collection = store.create(name, encoder.stamp) if fresh else store.open(name)
-            if collection.stamp != encoder.stamp:
-                raise StaleCollectionError(
-                    f"collection {name} has just been replaced by one of another model: try again"
-                )
-            known = collection.lookup(list(latest))
-            for upload in latest.values():
-                if not os.path.exists(upload.record.path):  # removed with a record of the same
-                    self.files.keep_bytes(upload.picture, name)
-            records = [_merged(upload.record, known) for upload in latest.values()]
-            collection.add_fields(_fields_of(records))
-            vectors = np.stack([upload.vector for upload in latest.values()])
-            refused = collection.upsert(records, vectors)
-            self._writes += 1
-            if self._writes % _WRITES_BEFORE_OPTIMIZING == 0:
-                collection.optimize()
-        written: dict[str, ImageRecord | Exception] = {each.id: each for each in records}
-        return written | {each: StoreError(reason) for each, reason in refused.items()}
+        fresh = name not in store.names()
+        collection = store.create(name, encoder.stamp) if fresh else store.open(name)
+        if collection.stamp != encoder.stamp:
+            raise StaleCollectionError(
+                f"collection {name} has just been replaced by one of another model: try again"
+            )
+        latest = {upload.staged.sha256: upload for upload in _described(uploads)}
+        new = {
+            digest: _record(upload, self.files.place(upload.staged, name))
+            for digest, upload in latest.items()
+        }
+        known = collection.lookup([record.id for record in new.values()])
+        written = {digest: _merged(record, known) for digest, record in new.items()}
+        records = list(written.values())
+        collection.add_fields(_fields_of(records))
+        vectors = np.stack([upload.vector for upload in latest.values()])
+        refused = collection.upsert(records, vectors)
+        for record in records:
+            if record.id in refused and record.id not in known:
+                self.files.remove(record)
+        self._writes += 1
+        if self._writes % _WRITES_BEFORE_OPTIMIZING == 0:
+            collection.optimize()
+        return {
+            digest: StoreError(refused[record.id]) if record.id in refused else record
+            for digest, record in written.items()
+        }
+
+
+def _described(uploads: Sequence[_Upload]) -> list[_Upload]:
+    """The uploads, each with the last description that came with its content, if any did."""
+    said = {each.staged.sha256: each.description for each in uploads if each.description}
+    return [replace(each, description=said.get(each.staged.sha256, "")) for each in uploads]
+
+
+def _record(upload: _Upload, path: Path) -> ImageRecord:
+    status = os.stat(path)
+    return ImageRecord(
+        uri=path_to_uri(str(path)),
+        sha256=upload.staged.sha256,
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        width=upload.image.width,
+        height=upload.image.height,
+        metadata={DESCRIPTION_FIELD: upload.description} if upload.description else {},
+    )
 
 
 def _end(upload: _Upload, end: ImageRecord | Exception) -> None:
