@@ -39,7 +39,7 @@ demo: $(READY)
 		--exclude-self --gallery $(DEMO)/gallery.html
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff check .

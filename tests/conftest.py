@@ -24,6 +24,11 @@ ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "sample_data"
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """For `-n auto`: tests mostly wait, so that more of them than cores run well at once."""
+    return min(8, max(4, os.cpu_count() or 1))
+
+
 @pytest.fixture(scope="session")
 def exported_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models as exported for ONNX Runtime: every test may use those that another had made."""

@@ -22,7 +22,7 @@ class ColourEncoder:
     """The mean colour of each of 4 x 4 parts of the picture: 48 dimensions, in microseconds.
 
     `fits` bounds the batch that its pretended device holds. `batches` tells the sizes it was
-    given. With `gate`, it waits there before each batch.
+    given. With `gate`, it waits there before each batch, and sets `at_gate` once it does.
     """
 
     runtime = "fake"
@@ -37,6 +37,7 @@ class ColourEncoder:
         self.fits = fits
         self.batches: list[int] = []
         self.gate: threading.Event | None = None
+        self.at_gate = threading.Event()
 
     @property
     def encoded(self) -> int:
@@ -44,6 +45,7 @@ class ColourEncoder:
 
     def encode(self, pixels: Pixels) -> Vectors:
         if self.gate:
+            self.at_gate.set()
             self.gate.wait(30)
         if len(pixels) > self.fits:
             raise DeviceMemoryError(f"a batch of {len(pixels)} does not fit")

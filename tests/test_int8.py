@@ -122,7 +122,12 @@ def test_fast_kernels_give_what_the_file_says(tiny: OnnxFile, tmp_path: Path) ->
     fast = vectors_of(tmp_path / "int8.onnx", pixels, 1)
     run = run_graph((tmp_path / "int8.onnx").read_bytes(), [OUTPUT])
     (written,) = run({INPUT: pixels})
-    np.testing.assert_allclose(fast, normalised(written), atol=1e-6)
+    off = np.abs(fast - normalised(written)).max(axis=1)
+    # A sum that lies on the border between two steps of rounding may fall to either side, as
+    # kernels add in different orders (seen with AVX-512 VNNI: 1 image of 64). Saturation changes
+    # most images, and by more.
+    assert (off > 1e-6).sum() <= 2
+    assert off.max() < 1e-3
 
 
 def test_the_same_pictures_give_the_same_file(tiny: OnnxFile, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_what_arrives_while_the_model_works_is_its_next_batch(tmp_path: Path) ->
     with serving(filled(tmp_path), encoder) as served, ThreadPoolExecutor(12) as clients:
         encoder.gate = threading.Event()
         first = clients.submit(ask, served, 0)
-        until(lambda: served.service.in_flight == 1)
+        assert encoder.at_gate.wait(30)
         others = [clients.submit(ask, served, number) for number in range(1, 8)]
         until(lambda: "imgsearch_queue_depth 7.0" in served.client.get("/metrics").text)
         encoder.gate.set()
