@@ -14,6 +14,7 @@ ImgsearchError                      exit code 1
 │   ├── UnreadableModelError        a model's file is in no format that its runtime can read
 │   ├── ExportError                 torch cannot export the model, or its vectors would differ
 │   └── MissingTorchError           torch would be needed, and is not installed
+├── ScratchError                    no room for temporary files, or no right to write them
 ├── ServeError                      the service cannot listen where it should
 └── StoreError
     ├── CollectionNotFoundError     no collection of this name in the store
@@ -92,6 +93,10 @@ class ExportError(EncoderError):
 
 class MissingTorchError(EncoderError):
     """torch, or what goes with it, would be needed, and this installation is without it."""
+
+
+class ScratchError(ImgsearchError):
+    """Temporary files cannot be written: the disk is full, or its folder is read-only or gone."""
 
 
 class ServeError(ImgsearchError):

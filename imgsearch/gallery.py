@@ -8,9 +8,9 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
-from imgsearch import images
+from imgsearch import images, scratch
 from imgsearch.config import DEFAULT_MAX_PIXELS
-from imgsearch.errors import ImageError, SourceError, UsageError
+from imgsearch.errors import ImageError, ScratchError, SourceError, UsageError
 from imgsearch.records import Hit
 
 _HTML = (b"<!doctype html", b"<html")
@@ -51,19 +51,18 @@ def write_gallery(
     target = Path(os.path.realpath(file))
     _refuse_to_destroy(file, target)
     page = _render(query, query_name, hits, subtitle, max_pixels)
-    part = target.with_name(f".{target.name[:50]}.{os.getpid()}.part")
     try:
-        try:
-            part.write_text(page, encoding="utf-8")
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
+        target.parent.stat()  # it is not made
+        with scratch.folder([target.parent]) as part:
+            (part / "page").write_text(page, encoding="utf-8")
+            os.replace(part / "page", target)
+    except (OSError, ScratchError) as error:
         raise _not_written(file, error) from error
 
 
-def _not_written(file: str, error: OSError) -> SourceError:
-    return SourceError(f"--gallery {file}: cannot be written: {error.strerror or error}")
+def _not_written(file: str, error: OSError | ScratchError) -> SourceError:
+    reason = getattr(error, "strerror", None) or error
+    return SourceError(f"--gallery {file}: cannot be written: {reason}")
 
 
 def _refuse_to_destroy(file: str, target: Path) -> None:

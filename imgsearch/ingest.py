@@ -19,11 +19,12 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from imgsearch import config, images, metadata, origins
+from imgsearch import config, images, metadata, origins, scratch
 from imgsearch.encoders import Encoder, EncoderRequest, check_device, check_request, open_encoder
 from imgsearch.encoders.base import Vectors
 from imgsearch.encoders.catalog import AUTO
@@ -43,6 +44,7 @@ from imgsearch.records import FieldType, ImageRecord, Metadata, Origins, Stamp, 
 from imgsearch.sampling import AMONG, PictureSample, StoppedError
 from imgsearch.sources import Candidate, ScanLog, Sources, Unusable, resolve, scan
 from imgsearch.stopwatch import Stopwatch
+from imgsearch.stores import is_server
 from imgsearch.stores.base import Collection, VectorStore
 from imgsearch.verify import Witness
 
@@ -186,7 +188,10 @@ def ingest(
         sample = PictureSample(sources, ahead, options.limit, options.max_pixels, stop.is_set)
         request = replace(request, sample=sample, checked=True)
         target = _Target(store, collection, request, encoder_opener, listener, options.replace)
-        tables = _open_tables(sources, options.metadata, listener, cleanup)
+        places = scratch.places(*(() if is_server(store.url) else [Path(store.url)]))
+        for place in places:
+            scratch.clean(place)
+        tables = _open_tables(sources, options.metadata, places, listener, cleanup)
         fields = _fields_of(tables, target.fields, listener, strict=options.metadata is not None)
         target.add_fields(fields)
         run = _Run(target, tables, options, listener, stop)
@@ -304,15 +309,20 @@ def _told(stamp: Stamp) -> str:
 
 
 def _open_tables(
-    sources: Sources, named: str | None, listener: Listener, cleanup: ExitStack
+    sources: Sources,
+    named: str | None,
+    places: Sequence[Path],
+    listener: Listener,
+    cleanup: ExitStack,
 ) -> list[MetadataTable]:
     if named is not None:
-        return [cleanup.enter_context(MetadataTable(named))]
+        return [cleanup.enter_context(MetadataTable(named, places=places))]
     tables = []
     for folder in sources.folders:
         if file := metadata.find_for(folder):
             try:
-                tables.append(cleanup.enter_context(MetadataTable(file, scope=folder)))
+                table = MetadataTable(file, scope=folder, places=places)
+                tables.append(cleanup.enter_context(table))
                 listener(Note(f"metadata: {file}"))
             except MetadataError as error:
                 # Nobody asked for this file; it may have nothing to do with the pictures.

@@ -3,21 +3,22 @@
 The rows are kept in a temporary SQLite file, so that a table of millions of rows takes no memory.
 """
 
+import contextlib
 import csv
 import hashlib
 import json
 import os
 import re
 import sqlite3
-import tempfile
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
-from imgsearch.errors import MetadataError
+from imgsearch import scratch
+from imgsearch.errors import MetadataError, ScratchError
 from imgsearch.filters import parse_value
 from imgsearch.records import DESCRIPTION, FieldType, Metadata, Value, path_to_uri
 
@@ -82,10 +83,14 @@ class MetadataTable:
     counts. Use it as a context manager; the temporary file goes with it.
     """
 
-    def __init__(self, file: str, scope: str | None = None) -> None:
+    def __init__(
+        self, file: str, scope: str | None = None, places: Sequence[Path] | None = None
+    ) -> None:
         """Read `file`, for pictures under the folder `scope` or for all.
 
-        Raises MetadataError if it cannot be read, has no header, or no column to join by.
+        `places` are folders for the temporary file, the first choice first. Raises MetadataError
+        if the table cannot be read, has no header, or no column to join by, and ScratchError if no
+        temporary file can be written.
         """
         self.file = file
         # Where the pictures of Kaggle's layout really are, if `images` is a link.
@@ -97,18 +102,16 @@ class MetadataTable:
         self._rows = 0
         self._malformed: list[int] = []
         self._unmatched_pictures = 0
-        self._spool = tempfile.TemporaryDirectory(prefix="imgsearch-", ignore_cleanup_errors=True)
-        # One thread at a time uses it: the pipeline's feeding thread, then whoever reports.
-        self._rows_db = sqlite3.connect(
-            os.path.join(self._spool.name, "rows.sqlite"),
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        try:
-            self._read()
-        except BaseException:
-            self.close()
-            raise
+        with contextlib.ExitStack() as cleanup:
+            self._spool = cleanup.enter_context(scratch.folder(places or scratch.places()))
+            # One thread at a time uses it: the pipeline's feeding thread, then whoever reports.
+            self._rows_db = sqlite3.connect(
+                self._spool / "rows.sqlite", isolation_level=None, check_same_thread=False
+            )
+            cleanup.callback(self._rows_db.close)
+            with self._spooling():
+                self._read()
+            self._cleanup = cleanup.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -122,8 +125,17 @@ class MetadataTable:
         self.close()
 
     def close(self) -> None:
-        self._rows_db.close()
-        self._spool.cleanup()
+        self._cleanup.close()
+
+    @contextlib.contextmanager
+    def _spooling(self) -> Iterator[None]:
+        """SQLite's errors are those of the disk, or of a folder that went away."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise ScratchError(
+                f"{self._spool}: the rows of {self.file} cannot be kept there for the run: {error}"
+            ) from error
 
     def _read(self) -> None:
         database = self._rows_db
@@ -246,9 +258,10 @@ class MetadataTable:
     def lookup(self, path: str) -> Metadata | None:
         """The typed row of a picture, or None; counts rows and pictures that found no partner."""
         for key in self._keys_of(path):
-            found = self._rows_db.execute(
-                "UPDATE row SET used = 1 WHERE key = ? RETURNING cells", (key,)
-            ).fetchone()
+            with self._spooling():
+                found = self._rows_db.execute(
+                    "UPDATE row SET used = 1 WHERE key = ? RETURNING cells", (key,)
+                ).fetchone()
             if found:
                 return self._typed(json.loads(found[0]))
         self._unmatched_pictures += 1

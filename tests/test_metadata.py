@@ -111,13 +111,12 @@ def test_a_table_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert "cannot be read" in refusal(str(tmp_path))
 
 
-def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_left_behind(tmp_path: Path) -> None:
     spool = tmp_path / "spool"
-    spool.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(spool))
-    with MetadataTable(write(tmp_path, "id,a\n1,2\n")):
+    with MetadataTable(write(tmp_path, "id,a\n1,2\n"), places=[spool]):
         assert list(spool.iterdir())
-    refusal(write(tmp_path, "name\nx\n"))
+    with pytest.raises(MetadataError):
+        MetadataTable(write(tmp_path, "name\nx\n"), places=[spool])
     assert not list(spool.iterdir())
 
 

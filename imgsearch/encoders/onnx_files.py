@@ -19,13 +19,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imgsearch import config
+from imgsearch import config, scratch
 from imgsearch.encoders import devices, soundness
 from imgsearch.encoders.base import Sample
 from imgsearch.encoders.catalog import SPECS, ModelSpec
 from imgsearch.encoders.locking import locked
 from imgsearch.encoders.soundness import VECTOR
-from imgsearch.errors import DeviceMemoryError, EncoderError, ExportError
+from imgsearch.errors import DeviceMemoryError, EncoderError, ExportError, ScratchError
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.images import Preprocessing
 from imgsearch.records import Stamp
@@ -100,15 +100,15 @@ def _from_installation(path: Path) -> Path:
         return path
     try:
         path.parent.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent.parent, suffix=".part") as part:
-            linked = Path(part, "linked")
+        with scratch.folder([path.parent.parent]) as part:
+            linked = part / "linked"
             linked.mkdir()
             shutil.copyfile(installed.with_name(SPEC), linked / SPEC)
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(installed.with_name(VECTOR), linked / VECTOR)
             (linked / MODEL).symlink_to(installed)
             linked.rename(path.parent)
-    except OSError:  # it cannot be written there, or another process has
+    except (ScratchError, OSError):  # it cannot be written there, or another process has
         pass
     return path if path.is_file() else installed
 

@@ -1,10 +1,12 @@
 """ONNX Runtime's sessions on the CPU. The only module that imports it."""
 
+import contextlib
 import hashlib
 import os
 import platform
 import re
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,10 +19,16 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import onnxruntime as ort
 
-from imgsearch import config
+from imgsearch import config, scratch
 from imgsearch.encoders.base import Vectors, normalised
 from imgsearch.encoders.soundness import settle
-from imgsearch.errors import DeviceMemoryError, EncoderError, UnreadableModelError, first_line
+from imgsearch.errors import (
+    DeviceMemoryError,
+    EncoderError,
+    ScratchError,
+    UnreadableModelError,
+    first_line,
+)
 from imgsearch.images import Pixels
 
 Session: TypeAlias = ort.InferenceSession
@@ -34,6 +42,7 @@ CHUNK = 4
 # ONNX Runtime's names for a file that it has read and found to be no model.
 _UNREADABLE = ("InvalidProtobuf", "InvalidGraph", "InvalidArgument")
 _OUT_OF_MEMORY = re.compile(r"bad_alloc|allocat|out of memory|cannot allocate", re.IGNORECASE)
+_DISUSED_SECONDS = 30 * 24 * 3600
 _WEIGHTS_APART = {
     "session.optimized_model_external_initializers_file_name": "weights.bin",
     "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
@@ -73,24 +82,38 @@ def open_optimised(path: Path, threads: int) -> Session:
     optimised = path.with_name(f"optimised-{_cpu()}")
     if optimised.is_dir():
         try:
-            return open_session(optimised / path.name, threads, optimise=False)
+            session = open_session(optimised / path.name, threads, optimise=False)
+            with contextlib.suppress(OSError):  # else it is only made again some day
+                os.utime(optimised)
+            return session
         except DeviceMemoryError:
             raise  # to optimise it again would take more
         except EncoderError:
             shutil.rmtree(optimised, ignore_errors=True)  # it can always be made from the model
-    part = optimised.with_suffix(f".{os.getpid()}.part")
+    _remove_disused(path.parent)
     try:
-        part.mkdir()
-        session = open_session(path, threads, save=part / path.name)
-        settle(part)
-        part.rename(optimised)
+        with scratch.folder([path.parent]) as part:
+            made = part / optimised.name
+            made.mkdir()
+            session = open_session(path, threads, save=made / path.name)
+            settle(made)
+            made.rename(optimised)
     except DeviceMemoryError:
         raise
-    except (EncoderError, OSError):
+    except (EncoderError, ScratchError, OSError):
         return open_session(path, threads)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return session
+
+
+def _remove_disused(folder: Path) -> None:
+    """Remove what was optimised for other CPUs, or by other versions, and not opened for long.
+
+    A folder that several machines share has one for each kind of CPU.
+    """
+    for left in folder.glob("optimised-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _DISUSED_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def forget_optimised(path: Path) -> None:

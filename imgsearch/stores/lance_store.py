@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 from lance.query import MatchQuery
 
-from imgsearch import config
+from imgsearch import config, scratch
 from imgsearch.errors import (
     CollectionMismatchError,
     CollectionNotFoundError,
@@ -142,10 +142,12 @@ class LanceStore:
     def drop(self, name: str) -> None:
         path = self.open(name).path
         # Renamed first, so that a reader sees all of it or nothing.
-        doomed = path.with_name(f".{name}-dropped-{os.getpid()}")
-        with self.writing(name), _translated(f"{path}: cannot be deleted"):
-            path.rename(doomed)
-            shutil.rmtree(doomed)
+        with (
+            self.writing(name),
+            scratch.folder([self._folder]) as doomed,
+            _translated(f"{path}: cannot be deleted"),
+        ):
+            path.rename(doomed / path.name)
 
     def successor(self, name: str, stamp: Stamp) -> "LanceCollection":
         path = self._path(name + _SUCCESSOR)
@@ -192,9 +194,17 @@ class LanceStore:
                         f"{self._lock_timeout:.0f} s; try again when it has finished"
                     ) from None
         try:
+            self._clean(name)
             yield
         finally:
             lock.release()
+
+    def _clean(self, name: str) -> None:
+        """Remove what killed processes left, of whom none can be dropping this collection now."""
+        scratch.clean(self._folder)
+        for left in self._folder.glob(f".{name}-dropped-*"):  # by earlier versions
+            if left.name.rpartition("-")[2].isdigit():
+                shutil.rmtree(left, ignore_errors=True)
 
     def _path(self, name: str) -> Path:
         return self._folder / (name + _SUFFIX)

@@ -1,13 +1,11 @@
 """A collection to try things in, which leaves nothing behind."""
 
 import contextlib
-import os
 import secrets
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from imgsearch import config
+from imgsearch import config, scratch
 from imgsearch.events import Listener, ignore
 from imgsearch.records import Stamp
 from imgsearch.stores import Collection, is_server, open_store
@@ -27,7 +25,7 @@ def scratch_collection(
     """
     with contextlib.ExitStack() as cleanup:
         if url is None or not is_server(url):
-            url = cleanup.enter_context(_scratch_folder(url))
+            url = str(cleanup.enter_context(scratch.folder(_places(url))))
         store = cleanup.enter_context(open_store(url, timeout, listener))
         name = f"scratch-{secrets.token_hex(6)}"
         try:
@@ -37,10 +35,8 @@ def scratch_collection(
                 store.drop(name)
 
 
-def _scratch_folder(url: str | None) -> tempfile.TemporaryDirectory[str]:
+def _places(url: str | None) -> list[Path]:
     with open_store(url) as store:
         folder = Path(store.url)
     near = next(place for place in (folder, *folder.parents) if place.is_dir())
-    # Where nothing may be written, the system's own place has to do.
-    where = near if os.access(near, os.W_OK) else None
-    return tempfile.TemporaryDirectory(prefix=".imgsearch-", dir=where, ignore_cleanup_errors=True)
+    return scratch.places(near)

@@ -1,0 +1,181 @@
+"""Temporary files: gone with their owner, or removed by a later run; never a living one's."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imgsearch import scratch
+from imgsearch.errors import ScratchError
+from imgsearch.metadata import MetadataTable
+from imgsearch.stores.lance_store import LanceStore
+from tests.conftest import Cli, Painter
+from tests.store_contract import STAMP
+
+
+def killed_after(program: str, *arguments: Path) -> None:
+    """A process that ends without any cleaning up, as after `kill -9`."""
+    subprocess.run(
+        [sys.executable, "-c", f"{program}\nimport os; os._exit(9)", *map(str, arguments)],
+        timeout=60,
+    )
+
+
+LEAVING = """
+import sys, pathlib
+from imgsearch import scratch
+folder = scratch.folder([pathlib.Path(sys.argv[1])])
+(folder.__enter__() / "rows").write_bytes(b"left")
+"""
+
+
+def test_nothing_stays(tmp_path: Path) -> None:
+    with scratch.folder([tmp_path]) as one, scratch.folder([tmp_path]) as two:
+        assert one != two
+        (one / "file").write_text("x")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(KeyError), scratch.folder([tmp_path]):
+        raise KeyError
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_is_not(
+    tmp_path: Path,
+) -> None:
+    with scratch.folder([tmp_path]) as mine:
+        (mine / "file").write_text("x")
+        killed_after(LEAVING, tmp_path)
+        assert len(list(tmp_path.glob(".scratch/*/rows"))) == 1
+        scratch.clean(tmp_path)
+        assert [path.name for path in tmp_path.glob(".scratch/*/*")] == ["file"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_first_place_that_can_be_written_to_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with scratch.folder([tmp_path / "file", tmp_path / "new"]) as made:
+        assert tmp_path / "new" in made.parents
+
+
+def test_no_place_at_all_is_told_with_the_reason_for_each(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    (tmp_path / "b").write_text("")
+    with pytest.raises(ScratchError) as caught, scratch.folder([tmp_path / "a", tmp_path / "b"]):
+        pass
+    assert f"{tmp_path / 'a'}: Not a directory; {tmp_path / 'b'}: Not a directory" in str(
+        caught.value
+    )
+
+
+def test_a_full_disk_is_found_out_before_it_is_relied_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _: bytes) -> int:
+        if tmp_path / "full" in path.parents:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return 1
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    with scratch.folder([tmp_path / "full", tmp_path / "room"]) as made:
+        assert tmp_path / "room" in made.parents
+    with (
+        pytest.raises(ScratchError, match="full: No space left on device"),
+        scratch.folder([tmp_path / "full"]),
+    ):
+        pass
+
+
+def test_an_ingest_that_was_killed_leaves_nothing_for_long(
+    cli: Cli, paint: Painter, tmp_path: Path
+) -> None:
+    folder = paint("shop/1.png", 1).parent
+    (folder / "styles.csv").write_text("id,kind\n1,shoe\n")
+    program = """
+import sys, pathlib
+from imgsearch import scratch
+from imgsearch.metadata import MetadataTable
+table = MetadataTable(sys.argv[1], places=[pathlib.Path(sys.argv[2])])
+"""
+    store = tmp_path / "store"
+    for _ in range(3):
+        killed_after(program, folder / "styles.csv", store)
+    assert len(list(store.glob(".scratch/*/rows.sqlite"))) == 1, "each run removes the last one's"
+    (folder / "styles.csv").unlink()  # also a run that needs no temporary files
+    (folder / "1.png").write_bytes(b"no picture")
+    cli("ingest", folder, "--store", store)
+    assert not list(store.rglob(".scratch"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no limits for the size of files")
+def test_rows_for_which_there_is_no_room_end_the_run_with_the_folders_name(
+    tmp_path: Path,
+) -> None:
+    """A limit for the size of files stands in for a full disk; both come as SQLite's error."""
+    table = tmp_path / "styles.csv"
+    table.write_text("id,text\n" + "".join(f"{n},{'x' * 1000}\n" for n in range(5000)))
+    program = """
+import resource, signal, sys, pathlib
+from imgsearch.errors import ScratchError
+from imgsearch.metadata import MetadataTable
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+try:
+    MetadataTable(sys.argv[1], places=[pathlib.Path(sys.argv[2])])
+except ScratchError as error:
+    print(error)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(table), str(tmp_path / "place")],
+        timeout=60,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stdout.startswith(f"{tmp_path / 'place' / '.scratch'}"), ran.stderr
+    assert str(table) in ran.stdout
+    assert not list(tmp_path.rglob(".scratch"))
+
+
+def test_a_temporary_folder_that_is_missing_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    table = tmp_path / "styles.csv"
+    table.write_text("id,kind\n1,shoe\n")
+    with MetadataTable(str(table)) as opened:
+        assert opened.lookup("/x/1.jpg") == {"kind": "shoe"}
+
+
+def test_what_earlier_versions_left_of_a_dropped_collection_is_removed(tmp_path: Path) -> None:
+    store = LanceStore(tmp_path)
+    left, other = tmp_path / ".images-dropped-17", tmp_path / ".images-dropped-by-me"
+    store.create("images", STAMP)
+    for folder in (left, other):
+        folder.mkdir()
+    with store.writing("images"):
+        assert not left.exists()
+    store.drop("images")
+    assert store.names() == []
+    assert other.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {other.name, ".images.lock"}
+
+
+def test_a_dropped_collection_whose_deletion_was_killed_is_removed_by_the_next_writer(
+    tmp_path: Path,
+) -> None:
+    store = LanceStore(tmp_path)
+    store.create("images", STAMP)
+    program = """
+import os, shutil, sys
+from imgsearch.stores.lance_store import LanceStore
+shutil.rmtree = lambda *_, **__: os._exit(9)
+LanceStore(sys.argv[1]).drop("images")
+"""
+    killed_after(program, tmp_path)
+    assert store.names() == []
+    assert list(tmp_path.glob(".scratch/*/images.lance"))
+    with store.writing("shoes"):
+        assert not list(tmp_path.glob(".scratch"))
