@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from imgsearch.encoders import open_encoder
+from imgsearch.events import Listener, ignore
 from imgsearch.ingest import ingest
 from imgsearch.records import canonical_path, path_to_uri, record_id
 from imgsearch.server.address import listen
@@ -43,6 +44,7 @@ def serving(
     *,
     wait: bool = True,
     with_page: bool = False,
+    listener: Listener = ignore,
 ) -> Iterator[Served]:
     """With the encoder given, or with the real ones."""
     opener = encoder.open if encoder else open_encoder
@@ -50,8 +52,9 @@ def serving(
     port = socket.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     service = Service(settings, encoder_opener=opener)
-    running = Running(service)
+    running = Running(service, listener)
     page = listen("127.0.0.1", 0, "--ui-port") if with_page else None
+    address = f"http://127.0.0.1:{page.getsockname()[1]}" if page else ""
     thread = threading.Thread(target=running.serve, args=(socket, page))
     thread.start()
     with socket, page or contextlib.nullcontext():
@@ -61,7 +64,6 @@ def serving(
             with httpx.Client(base_url=url, timeout=90, limits=limits) as client:
                 if wait:
                     wait_until_ready(client)
-                address = f"http://127.0.0.1:{page.getsockname()[1]}" if page else ""
                 yield Served(service, client, url, port, address)
         finally:
             running.stop()

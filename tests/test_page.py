@@ -17,6 +17,7 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
+from imgsearch.server.page import fields
 from imgsearch.server.settings import Settings
 from scripts import browser as browsers
 from tests.conftest import SAMPLES
@@ -419,6 +420,59 @@ def test_pictures_are_added_with_a_description_and_found(visit: Open, tmp_path: 
     page = visit("?q=quilt")
     told(page, re.compile("^1 hit in "))
     expect(page.locator(".card-title")).to_have_text("patchwork <i>quilt</i>")
+
+
+def test_a_busy_server_is_asked_again_what_became_of_the_files(visit: Open, tmp_path: Path) -> None:
+    fresh = tmp_path / "busy.png"
+    fresh.write_bytes(picture(77))
+    page = visit()
+    refused: list[str] = []
+
+    def once(route: Route) -> None:
+        """Refuse each kind of request the first time."""
+        if route.request.method in refused:
+            return route.continue_()
+        refused.append(route.request.method)
+        return route.fulfill(status=429, json={"detail": "busy"}, headers={"Retry-After": "1"})
+
+    page.route(re.compile(r"/v1/(jobs/|collections/images/uploads)"), once)
+    page.get_by_role("button", name="Add pictures to the collection").click()
+    form = page.locator("[data-adding]")
+    form.get_by_label("Pictures, or zips").set_input_files([fresh])
+    form.get_by_role("button", name="Add").click()
+    expect(form.locator("[data-state]")).to_have_text("1 added, 0 could not be used.")
+    assert refused == ["POST", "GET"]
+
+
+def test_files_whose_fate_cannot_be_asked_are_not_told_as_left_out(
+    visit: Open, tmp_path: Path
+) -> None:
+    fresh = tmp_path / "unknown.png"
+    fresh.write_bytes(picture(78))
+    page = visit()
+    gone = {"detail": "no job of this id"}
+    page.route("**/v1/jobs/*", lambda route: route.fulfill(status=404, json=gone))
+    page.get_by_role("button", name="Add pictures to the collection").click()
+    form = page.locator("[data-adding]")
+    form.get_by_label("Pictures, or zips").set_input_files([fresh])
+    form.get_by_role("button", name="Add").click()
+    expect(form.locator("[data-state]")).to_contain_text("1 were sent, and may still be added")
+
+
+def test_a_large_collection_can_be_filtered_by_a_value_that_is_not_offered(
+    visit: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fields, "_SAMPLE", 2)
+    with serving(filled(tmp_path, 8), ColourEncoder(), with_page=True) as large:
+        page = visit(base=large.page)
+        page.get_by_role("button", name="Filters").click()
+        page.get_by_role("spinbutton", name="from").fill("7")
+        page.get_by_role("spinbutton", name="from").press("Enter")
+        told(page, re.compile("^1 picture passes"))
+        page.get_by_role("button", name="Clear filters").click()
+        page.get_by_label("kind").fill("even")
+        page.get_by_label("kind").press("Enter")
+        told(page, re.compile("^4 pictures pass"))
 
 
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])

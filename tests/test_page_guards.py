@@ -1,9 +1,16 @@
 """What the page lets in, beside what it shows: none of Gradio's own doors, no names of files."""
 
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import httpx
 import pytest
 
+from imgsearch import ImageIndex
+from imgsearch.events import Event, Note
+from imgsearch.records import ImageRecord
+from imgsearch.server.page import fields
 from imgsearch.server.settings import Limits
 from tests.fakes import ColourEncoder
 from tests.serving import Served, filled, picture, serving
@@ -111,3 +118,57 @@ def test_a_picture_is_held_in_memory_alone(served: Served) -> None:
     assert served.client.get(f"{served.page}/pictures/{name}").content[8:12] == b"WEBP"
     assert not list(served.service.settings.data.rglob(f"*{name}*"))
     assert f"pictures/{name}" in ask(served, f"?picture={name}&k=3")
+
+
+def requests_counted(served: Served, route: str) -> float:
+    wanted = f'imgsearch_request_seconds_count{{route="{route}",status="200"}} '
+    lines = served.client.get("/metrics").text.splitlines()
+    return sum(float(line.removeprefix(wanted)) for line in lines if line.startswith(wanted))
+
+
+def test_a_call_of_the_api_by_the_page_counts_once(served: Served) -> None:
+    route = "/v1/collections"
+    before = requests_counted(served, route)
+    answer = served.client.get(served.page + route)
+    assert answer.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert requests_counted(served, route) == before + 1
+
+
+def test_a_page_view_reads_no_more_than_a_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fields, "_SAMPLE", 3)
+    read: list[int] = []
+    records = ImageIndex.records
+
+    def counted(index: ImageIndex) -> Iterator[ImageRecord]:
+        for number, record in enumerate(records(index)):
+            read.append(number)
+            yield record
+
+    monkeypatch.setattr(ImageIndex, "records", counted)
+    with serving(filled(tmp_path), ColourEncoder(), with_page=True) as served:
+        assert "8 pictures in collection images" in ask(served, "")
+    assert len(read) == 3
+
+
+def test_the_api_is_served_where_the_page_cannot_be_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: object) -> None:
+        raise ImportError("cannot import name 'Blocks'\nfrom gradio")
+
+    monkeypatch.setattr("imgsearch.server.page.build_page", fail)
+    told: list[Event] = []
+    settings = filled(tmp_path)
+    with serving(settings, ColourEncoder(), with_page=True, listener=told.append) as served:
+        deadline = time.monotonic() + 60
+        while served.client.get("/healthz").json() != {"status": "ok", "page": "failed"}:
+            assert time.monotonic() < deadline, "the page did not fail"
+            time.sleep(0.01)
+        assert served.client.get("/readyz").status_code == 200
+        assert served.client.get("/v1/collections").status_code == 200
+        with pytest.raises(httpx.ConnectError):
+            served.client.get(served.page)
+    assert "the page cannot be built: ImportError: cannot import name 'Blocks'" in caplog.text
+    assert any("without the page" in event.text for event in told if isinstance(event, Note))

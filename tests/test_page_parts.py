@@ -49,15 +49,42 @@ def records(values: Sequence[Metadata]) -> list[ImageRecord]:
 
 
 def filters(kind: FieldType, values: Sequence[str | int | float | bool]) -> tuple[Filter, ...]:
-    return overview(9, {"f": kind}, records([{"f": each} for each in values])).filters
+    """Of a collection that holds these values alone."""
+    return overview(len(values), {"f": kind}, records([{"f": each} for each in values])).filters
+
+
+def filters_of_more(
+    kind: FieldType, values: Sequence[str | int | float | bool]
+) -> tuple[Filter, ...]:
+    """Of a collection that holds these values among others."""
+    return overview(10**7, {"f": kind}, records([{"f": each} for each in values])).filters
 
 
 def test_each_field_gets_the_filter_that_suits_it() -> None:
     assert filters("str", ["b", "a", "b"]) == (Filter("f", "choice", ("a", "b")),)
     assert filters("bool", [True, False]) == (Filter("f", "choice", ("false", "true")),)
     assert filters("int", [3, 1, 2]) == (Filter("f", "range", (), "1", "3", "1"),)
-    assert filters("str", [str(each) for each in range(41)]) == (Filter("f", "text"),)
+    many = tuple(f"{each:02}" for each in range(41))
+    assert filters("str", many) == (Filter("f", "text", many),)
     assert filters("str", ["same", "same"]) == ()
+
+
+def test_a_field_of_a_large_collection_takes_any_value() -> None:
+    """Values that are rare, or all values of a rare field, are not among the records looked at."""
+    assert filters_of_more("str", ["b", "a", "b"]) == (Filter("f", "text", ("a", "b")),)
+    assert filters_of_more("str", []) == (Filter("f", "text"),)
+    assert filters_of_more("str", ["same"]) == (Filter("f", "text", ("same",)),)
+    assert filters_of_more("bool", [True]) == (Filter("f", "choice", ("false", "true")),)
+    assert filters_of_more("int", [3, 1]) == (Filter("f", "range", step="1"),)
+    assert filters_of_more("float", []) == (Filter("f", "range", step="any"),)
+
+
+def test_suggestions_are_short_and_few() -> None:
+    values = ["x" * 81, "often", "often", *(str(each) for each in range(500))]
+    (made,) = filters_of_more("str", values)
+    assert "often" in made.choices
+    assert len(made.choices) == 200
+    assert max(map(len, made.choices)) <= 80
 
 
 def test_a_value_that_only_some_records_have_can_be_filtered_by() -> None:

@@ -25,8 +25,11 @@ _ROUTERS = (
 )
 
 
-def create_app(service: Service) -> FastAPI:
-    """The ASGI app of a service; who runs it starts the service, and closes it."""
+def create_app(service: Service, *, for_browsers: bool = False) -> FastAPI:
+    """The ASGI app of a service; who runs it starts the service, and closes it.
+
+    `for_browsers` is for the page: see `Origins`.
+    """
     app = FastAPI(
         title="imgsearch",
         description="Find pictures that look like a picture.",
@@ -39,15 +42,15 @@ def create_app(service: Service) -> FastAPI:
         app.include_router(router)
     docs.describe_problems(app)
     handle_problems(app)
-    _guard(app, service)
+    _guard(app, service, for_browsers)
     return app
 
 
-def _guard(app: FastAPI, service: Service) -> None:
+def _guard(app: FastAPI, service: Service, for_browsers: bool) -> None:
     """The last one added is the first one asked."""
     settings = service.settings
     app.add_middleware(Admission, service=service)
-    app.add_middleware(Origins, settings=settings)
+    app.add_middleware(Origins, settings=settings, for_browsers=for_browsers)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

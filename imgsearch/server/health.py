@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from imgsearch.server.dependencies import TheService
 from imgsearch.server.refusals import RefusedError
+from imgsearch.server.service import PageState
 
 router = APIRouter(tags=["health"])
 
@@ -15,10 +16,15 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
+class Life(Health):
+    page: PageState
+    """Whether the page is served. The API does not depend on it; the log has the reason."""
+
+
 @router.get("/healthz")
-async def health() -> Health:
+async def health(service: TheService) -> Life:
     """Whether the process answers at all."""
-    return Health()
+    return Life(page=service.page)
 
 
 @router.get("/readyz")

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import logging
+import os
 import signal
 import socket
 import threading
@@ -11,12 +13,14 @@ from functools import partial
 import uvicorn
 from starlette.types import ASGIApp
 
-from imgsearch.errors import ImgsearchError
+from imgsearch.errors import ImgsearchError, first_line
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.server.app import create_app
 from imgsearch.server.guards.protocol import PromptProtocol
 from imgsearch.server.service import Service
 from imgsearch.server.settings import Limits
+
+log = logging.getLogger("imgsearch.server")
 
 # For requests under way, after the signal.
 DRAIN_SECONDS = 30
@@ -104,14 +108,37 @@ class Running:
         self, tasks: asyncio.TaskGroup, api: socket.socket, page: socket.socket | None
     ) -> None:
         """The page comes last, so that what it loads does not hold up the API."""
+        if page:
+            self._service.page = "starting"
         await self._service.start()
         self._listener(Note(f"ready at http://{_name(api)}, documentation at /docs"))
-        if page:
+        if page and (app := await self._page()):
+            self._listener(Note(f"the page is at http://{_name(page)}"))
+            self._service.page = "ready"
+            tasks.create_task(self._serve(app, page))
+        elif page:
+            page.close()  # refused, and not left waiting
+
+    async def _page(self) -> ASGIApp | None:
+        """The page's app; None if it cannot be built, which the API does not depend on."""
+
+        def build() -> ASGIApp:
             from imgsearch.server.page import build_page
 
-            app = await asyncio.to_thread(build_page, self._service)
-            self._listener(Note(f"the page is at http://{_name(page)}"))
-            tasks.create_task(self._serve(app, page))
+            return build_page(self._service)
+
+        try:
+            return await asyncio.to_thread(build)
+        except Exception as error:  # whatever Gradio, or another version of it, raises
+            self._service.page = "failed"
+            log.error(
+                "the page cannot be built: %s: %s (IMGSEARCH_DEBUG=1 shows where)",
+                type(error).__name__,
+                first_line(error),
+                exc_info=error if os.environ.get("IMGSEARCH_DEBUG") else None,
+            )
+            self._listener(Note("the API is served without the page"))
+            return None
 
     async def _serve(self, app: ASGIApp, listening: socket.socket) -> None:
         server = _server(app, self._service.settings.limits)

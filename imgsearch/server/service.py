@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import BinaryIO, Literal, TypeVar
 
 import numpy as np
@@ -53,6 +54,7 @@ T = TypeVar("T")
 _RETRY_SECONDS = 2.0
 
 State = Literal["starting", "ready", "draining"]
+PageState = Literal["off", "starting", "ready", "failed"]
 
 
 class Service:
@@ -71,6 +73,7 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.state: State = "starting"
+        self.page: PageState = "off"
         self.in_flight = 0
         self._listener = listener
         self._pools = Pools()
@@ -241,6 +244,14 @@ class Service:
                 if record.id > after and all(each.holds(record.metadata) for each in conditions)
             )
             return heapq.nsmallest(limit, found, key=lambda record: record.id)
+
+        return await self._on(collection, find)
+
+    async def some_records(self, limit: int, collection: str | None = None) -> list[ImageRecord]:
+        """Up to `limit` records, whichever the store gives first; no more of it is read."""
+
+        def find(index: ImageIndex) -> list[ImageRecord]:
+            return list(islice(index.records(), limit))
 
         return await self._on(collection, find)
 

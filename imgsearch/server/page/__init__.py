@@ -17,17 +17,18 @@ def build_page(service: Service) -> ASGIApp:
     from imgsearch.server.guards.admission import Admission
     from imgsearch.server.guards.answers import Answers
     from imgsearch.server.guards.origins import Origins
-    from imgsearch.server.page.app import Page, own_app
+    from imgsearch.server.page.app import Page, Parts, own_app
     from imgsearch.server.page.layout import gradio_app
     from imgsearch.server.page.views import Views
 
     settings = service.settings
     views = Views(service)
     gradio = gradio_app(views, settings.collection, settings.limits.body)
-    page = Page(
+    parts = Parts(
         gradio=gradio,
         asking=Admission(gradio, service),
         own=Admission(own_app(service, views), service),
-        api=create_app(service),
     )
-    return Answers(Origins(page, settings, for_browsers=True), service.metrics)
+    own = Answers(Origins(parts, settings, for_browsers=True), service.metrics)
+    # The API has guards of its own, which also count its answers.
+    return Page(own, api=create_app(service, for_browsers=True))

@@ -45,14 +45,25 @@ _MEDIA_TYPES = {"page.css": "text/css", "page.js": "text/javascript"}
 
 
 class Page:
+    """The API under its own path, and the page everywhere else."""
+
+    def __init__(self, own: ASGIApp, api: ASGIApp) -> None:
+        self._own = own
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_api = scope.get("path", "").startswith(_API)
+        await (self._api if is_api else self._own)(scope, receive, send)
+
+
+class Parts:
     """Sends each request to the app that answers it; what none is to answer is not there."""
 
-    def __init__(self, gradio: ASGIApp, asking: ASGIApp, own: ASGIApp, api: ASGIApp) -> None:
+    def __init__(self, gradio: ASGIApp, asking: ASGIApp, own: ASGIApp) -> None:
         """`asking` is where Gradio's questions go; the rest of `gradio` are files."""
         self._gradio = gradio
         self._asking = asking
         self._own = own
-        self._api = api
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_on(message: Message) -> None:
@@ -68,8 +79,6 @@ class Page:
         path = scope.get("path", "")
         if scope["type"] != "http":
             return problem(404, "not-found", "there is nothing here")
-        if path.startswith(_API):
-            return self._api
         if path.startswith(_OWN):
             return self._own
         if path == _ASKING:

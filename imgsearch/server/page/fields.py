@@ -1,8 +1,9 @@
-"""Filters, made from what a collection's fields hold."""
+"""Filters, made from a collection's fields and some of their values."""
 
 import asyncio
 import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -14,10 +15,13 @@ from imgsearch.server.service import Service
 Kind = Literal["choice", "range", "text"]
 _ORDER: tuple[Kind, ...] = get_args(Kind)
 
-# Looked through for the values that a field has; records come in the order of their ids, which are
-# digests, so that the first ones are a fair sample.
-_SAMPLE = 5000
+# Records whose values are offered. Filters of a larger collection take any other value, too: to
+# know all of its values would mean to read the whole of it.
+_SAMPLE = 1000
 _MOST_CHOICES = 40
+_MOST_SUGGESTIONS = 200
+# In characters: a description is nothing to choose from a list.
+_LONGEST_SUGGESTION = 80
 _SHOWN_RECORDS = 12
 # After which a collection is looked through anew.
 _SECONDS = 60.0
@@ -30,6 +34,7 @@ class Filter:
     name: str
     kind: Kind
     choices: tuple[str, ...] = ()
+    """All values of a `choice`; of a `text`, some that are suggested."""
     least: str = ""
     most: str = ""
     step: str = "any"
@@ -61,7 +66,7 @@ class Overviews:
             images = (await self.service.info()).images
             known = self._known
             if known is None or known.images != images or time.monotonic() > self._until:
-                records = await self.service.records(limit=_SAMPLE)
+                records = await self.service.some_records(_SAMPLE)
                 fields = (await self.service.info()).fields
                 known = overview(images, fields, records)
                 self._known, self._until = known, time.monotonic() + _SECONDS
@@ -71,13 +76,13 @@ class Overviews:
 def overview(
     images: int, fields: Mapping[str, FieldType], records: Sequence[ImageRecord]
 ) -> Overview:
-    """`records` are all, or a sample."""
+    """`records` are some of the collection's `images`, or all of them."""
     made = [
         _filter(
             name,
             kind,
             [each.metadata[name] for each in records if name in each.metadata],
-            len(records),
+            len(records) if len(records) >= images else None,
         )
         for name, kind in fields.items()
         if is_field(name)
@@ -93,18 +98,32 @@ def _distinct(records: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:
     return tuple(reversed(by_content.values()))[:_SHOWN_RECORDS]
 
 
-def _filter(name: str, kind: FieldType, values: Sequence[Value], records: int) -> Filter | None:
-    """The filter of a field that so many records have these values of."""
+def _filter(
+    name: str, kind: FieldType, values: Sequence[Value], records: int | None
+) -> Filter | None:
+    """The filter of a field with these values, of all `records` or, if that is None, of some."""
     distinct = set(values)
-    if not distinct or (len(distinct) == 1 and len(values) == records):
+    is_complete = records is not None
+    if is_complete and (not distinct or (len(distinct) == 1 and len(values) == records)):
         return None  # it would leave all, or none
     if kind in ("int", "float"):
         numbers = [value for value in distinct if not isinstance(value, str)]
         step = "1" if kind == "int" else "any"
-        return Filter(name, "range", (), str(min(numbers)), str(max(numbers)), step)
-    if len(distinct) <= _MOST_CHOICES:
+        if is_complete:
+            return Filter(name, "range", (), str(min(numbers)), str(max(numbers)), step)
+        return Filter(name, "range", step=step)
+    if kind == "bool":
+        known = set(map(_text, distinct)) if is_complete else {"false", "true"}
+        return Filter(name, "choice", tuple(sorted(known)))
+    if is_complete and len(distinct) <= _MOST_CHOICES:
         return Filter(name, "choice", tuple(sorted(map(_text, distinct))))
-    return Filter(name, "text")
+    return Filter(name, "text", _suggestions(values))
+
+
+def _suggestions(values: Iterable[Value]) -> tuple[str, ...]:
+    """The most frequent values, in alphabetical order."""
+    texts = (text for text in map(_text, values) if len(text) <= _LONGEST_SUGGESTION)
+    return tuple(sorted(text for text, _ in Counter(texts).most_common(_MOST_SUGGESTIONS)))
 
 
 def _text(value: Value) -> str:

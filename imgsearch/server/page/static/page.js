@@ -260,18 +260,39 @@
       request.upload.onprogress = (event) => progress?.(event.loaded / event.total);
       request.onload = () => {
         if (request.status < 300) return resolve(request.responseText);
-        reject(new Error(detailOf(request.responseText) ?? `the server answered ${request.status}`));
+        const error = new Error(detailOf(request.responseText) ?? `the server answered ${request.status}`);
+        error.status = request.status;
+        error.after = Number(request.getResponseHeader("Retry-After")) * 1000;
+        reject(error);
       };
-      request.onerror = () => reject(new Error("the server is not reached"));
+      request.onerror = () => reject(Object.assign(new Error("the server is not reached"), { status: 0 }));
       request.send(body);
     });
+  }
+
+  const BUSY = [429, 503];
+  const AWAY = [...BUSY, 0, 502, 504]; // a proxy's, or a network's
+  const PATIENCE = 120_000;
+
+  // As `send`, but a server with one of these `states` is asked again, for two minutes.
+  async function persist(states, ...request) {
+    const until = performance.now() + PATIENCE;
+    for (let wait = 500; ; wait = Math.min(2 * wait, 10_000)) {
+      try {
+        return await send(...request);
+      } catch (error) {
+        const next = error.after || wait;
+        if (!states.includes(error.status) || performance.now() + next > until) throw error;
+        await pause(next);
+      }
+    }
   }
 
   async function hold(file) {
     if (!file) return;
     state("Sending…");
     try {
-      const answer = await send("POST", "pictures", file, (part) => {
+      const answer = await persist(BUSY, "POST", "pictures", file, (part) => {
         state(`Sending… ${Math.round(part * 100)} %`);
       });
       state("");
@@ -364,7 +385,7 @@
     const most = Number(form.dataset.most);
     const files = [...form.elements.files.files];
     const small = files.filter((file) => file.size <= most - 131072);
-    const sums = { added: 0, skipped: 0, rejected: 0, left: 0 };
+    const sums = { added: 0, skipped: 0, rejected: 0, left: 0, unknown: 0 };
     const troubles = [];
     [adding, cancelled] = [true, false];
     list.replaceChildren();
@@ -388,13 +409,14 @@
       try {
         await addPart(form, part, tell, sums, list);
       } catch (error) {
-        sums.left += part.length;
+        sums[error.isUnknown ? "unknown" : "left"] += part.length;
         if (!troubles.includes(error.message)) troubles.push(error.message);
       }
     }
     const left = sums.left ? ` ${sums.left} were not added or not in full; choose them again to go on.` : "";
     const there = sums.skipped ? `, ${sums.skipped} were there already` : "";
-    const sum = `${sums.added} added${there}, ${sums.rejected} could not be used.${left}`;
+    const unknown = sums.unknown ? ` ${sums.unknown} were sent, and may still be added: the server could not be asked.` : "";
+    const sum = `${sums.added} added${there}, ${sums.rejected} could not be used.${left}${unknown}`;
     tellAdding([cancelled ? `Cancelled: ${sum}` : sum, ...troubles].join(" "), troubles.length > 0);
     if (!troubles.length) form.reset();
     if (cancel === document.activeElement) submit.focus();
@@ -409,13 +431,8 @@
     for (const file of files) body.append("files", file);
     body.append("description", form.elements.description.value);
     const url = `v1/collections/${form.dataset.adding}/uploads`;
-    const sent = await send("POST", url, body, (part) => tell(part / 2, `Sending… ${Math.round(part * 100)} %`));
-    let job = JSON.parse(sent);
-    while (!["done", "failed", "cancelled"].includes(job.state)) {
-      tell(0.5 + job.finished / (job.found || 1) / 2, `${job.finished} of ${job.found} done`);
-      await pause(300);
-      job = JSON.parse(await send(cancelled ? "DELETE" : "GET", `v1/jobs/${job.id}`));
-    }
+    const sent = await persist(BUSY, "POST", url, body, (part) => tell(part / 2, `Sending… ${Math.round(part * 100)} %`));
+    const job = await finished(JSON.parse(sent), tell);
     sums.added += job.finished - job.rejected - job.skipped;
     sums.skipped += job.skipped;
     sums.rejected += job.rejected;
@@ -423,8 +440,22 @@
     if (job.error) throw new Error(job.error);
   }
 
+  // The job once it has ended. The server goes on with it whether it is asked or not.
+  async function finished(job, tell) {
+    try {
+      while (!["done", "failed", "cancelled"].includes(job.state)) {
+        tell(0.5 + job.finished / (job.found || 1) / 2, `${job.finished} of ${job.found} done`);
+        await pause(300);
+        job = JSON.parse(await persist(AWAY, cancelled ? "DELETE" : "GET", `v1/jobs/${job.id}`));
+      }
+      return job;
+    } catch (error) {
+      throw Object.assign(error, { isUnknown: true });
+    }
+  }
+
   async function listRejected(job, list) {
-    const report = await send("GET", `v1/jobs/${job.id}/report`);
+    const report = await persist(AWAY, "GET", `v1/jobs/${job.id}/report`);
     for (const text of report.split("\n").filter(Boolean)) {
       const line = JSON.parse(text);
       if (line.status === "rejected") reject(list, line.name, line.reason);
