@@ -38,6 +38,8 @@ class Job:
     """Whether somebody asked for its end, which may be yet to come."""
     error: str | None = None
     """Why it failed."""
+    crashes: int = 0
+    """How often in a row the service was killed while it ran this job, the present run included."""
 
 
 @dataclass(frozen=True, slots=True)

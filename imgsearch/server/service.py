@@ -110,8 +110,7 @@ class Service:
             await self._load(guess)
         finally:
             guess.cancel()
-        self.jobs.claim()
-        self.jobs.resume()
+        await run(self._pools.files, self.jobs.resume)
         if self.state == "starting":
             self.state = "ready"
 
@@ -313,6 +312,10 @@ class Service:
     ) -> Job:
         """Take files (names and contents), pictures or zips of pictures, in for a job."""
         return await run(self._pools.files, self.jobs.submit, files, description, collection)
+
+    async def cancel(self, job_id: str) -> Job:
+        """Let a job end soon. Raises RefusedError."""
+        return await run(self._pools.files, self.jobs.cancel, job_id)
 
     # Collections.
 

@@ -46,7 +46,7 @@ async def job(service: TheService, job_id: str) -> IngestJob:
 @router.delete("/jobs/{job_id}")
 async def cancel(service: TheService, job_id: str) -> IngestJob:
     """Let a job end soon. What it has indexed by then stays."""
-    return IngestJob.of(service.jobs.cancel(job_id), service)
+    return IngestJob.of(await service.cancel(job_id), service)
 
 
 @router.get("/jobs/{job_id}/report", response_class=StreamingResponse)

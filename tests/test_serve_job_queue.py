@@ -1,0 +1,223 @@
+"""The queue of jobs by itself: one worker that nothing ends, leases, and jobs left behind."""
+
+import io
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from imgsearch.server import jobs as jobs_module
+from imgsearch.server.job import ENDED, Job
+from imgsearch.server.jobs import Jobs
+from imgsearch.server.leases import Lease
+from imgsearch.server.refusals import RefusedError
+from imgsearch.server.settings import ArchiveLimits
+
+Run = Callable[[Job, Path, threading.Event], None]
+
+
+def do_nothing(job: Job, folder: Path, stop: threading.Event) -> None:
+    pass
+
+
+def until_stopped(job: Job, folder: Path, stop: threading.Event) -> None:
+    assert stop.wait(30)
+
+
+def submitted(jobs: Jobs) -> str:
+    return jobs.submit([("a.png", io.BytesIO(b"any"))], "", "images").id
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def ended(jobs: Jobs, job_id: str) -> str:
+    wait_for(lambda: jobs.get(job_id).state in ENDED)
+    return jobs.get(job_id).state
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Callable[..., Jobs]]:
+    """Starts a queue on the one data directory; closed at the end, if not before."""
+    with ExitStack() as cleanup:
+
+        def start(run: Run = do_nothing, patience: float = 0.0) -> Jobs:
+            jobs = Jobs(
+                tmp_path / "jobs",
+                run,
+                ArchiveLimits(),
+                look_seconds=0.01,
+                patience_seconds=patience,
+            )
+            cleanup.callback(jobs.close)
+            jobs.resume()
+            return jobs
+
+        yield start
+
+
+def files_left(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "jobs").rglob("*") if path.is_file())
+
+
+class TestWorker:
+    def test_an_error_of_a_job_fails_that_job_alone(self, started: Callable[..., Jobs]) -> None:
+        def fail_first(job: Job, folder: Path, stop: threading.Event) -> None:
+            if job.id == first:
+                raise RuntimeError("out of luck")
+
+        gate = threading.Event()
+
+        def run(*given: object) -> None:
+            assert gate.wait(30)
+            fail_first(*given)  # type: ignore[arg-type]
+
+        jobs = started(run)
+        first, second = submitted(jobs), submitted(jobs)
+        gate.set()
+        assert ended(jobs, second) == "done"
+        assert ended(jobs, first) == "failed"
+        assert jobs.get(first).error == "internal error: RuntimeError"
+
+    def test_an_error_after_a_job_does_not_end_it(
+        self, started: Callable[..., Jobs], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(_: Path) -> None:
+            monkeypatch.undo()
+            raise RuntimeError("out of luck")
+
+        jobs = started()
+        monkeypatch.setattr(jobs_module, "drop_files", fail)
+        first, second = submitted(jobs), submitted(jobs)
+        assert ended(jobs, second) == "done"
+        assert ended(jobs, first) == "done"
+
+    def test_ends_and_cancellations_at_once_do_not_end_it(
+        self, started: Callable[..., Jobs], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(jobs_module, "_MOST_KEPT", 1)
+        monkeypatch.setattr(jobs_module, "_MOST_WAITING", 100)
+        jobs = started()
+
+        def submit_and_cancel(_: int) -> None:
+            with suppress(RefusedError):  # its report may have been dropped by now
+                jobs.cancel(submitted(jobs))
+
+        with ThreadPoolExecutor(8) as clients:
+            list(clients.map(submit_and_cancel, range(100)))
+        assert ended(jobs, submitted(jobs)) == "done"
+        wait_for(lambda: files_left(tmp_path) == ["job.json"])
+
+    def test_nothing_is_kept_of_a_job_but_its_state(
+        self, started: Callable[..., Jobs], tmp_path: Path
+    ) -> None:
+        jobs = started()
+        for each in [submitted(jobs) for _ in range(3)]:
+            assert ended(jobs, each) == "done"
+        wait_for(lambda: files_left(tmp_path) == ["job.json"] * 3)
+        assert not jobs._held
+
+
+class TestServicesOfOneDataDirectory:
+    def test_each_runs_its_own_jobs(self, started: Callable[..., Jobs]) -> None:
+        one, other = started(until_stopped), started()
+        busy = submitted(one)
+        assert ended(other, submitted(other)) == "done"
+        assert [job.id for job in other.list()] != [busy]
+        assert other.get(busy).state in ("queued", "running")
+        with pytest.raises(RefusedError, match="another service"):
+            other.cancel(busy)
+        with pytest.raises(RefusedError, match=busy):
+            other.check_idle("images")
+        assert one.cancel(busy).cancelled
+        assert ended(one, busy) == "cancelled"
+
+    def test_the_only_one_that_comes_back_runs_the_jobs_of_both(
+        self, started: Callable[..., Jobs]
+    ) -> None:
+        both = [started(until_stopped) for _ in range(2)]
+        left = [submitted(each) for each in both]
+        for each in both:
+            each.close()
+        alone = started()
+        assert [ended(alone, each) for each in left] == ["done", "done"]
+
+    def test_a_running_one_takes_over_what_another_left(self, started: Callable[..., Jobs]) -> None:
+        staying, leaving = started(), started(until_stopped)
+        left = [submitted(leaving) for _ in range(2)]
+        leaving.close()
+        assert [ended(staying, each) for each in left] == ["done", "done"]
+
+    def test_one_that_restarts_takes_its_jobs_back(self, started: Callable[..., Jobs]) -> None:
+        staying = started(until_stopped, patience=3600)
+        restarting = started(until_stopped)
+        left = submitted(restarting)
+        restarting.close()
+        wait_for(lambda: left in staying._free_since)
+        assert staying.list() == []
+        again = started()
+        assert ended(again, left) == "done"
+        wait_for(lambda: [job.id for job in staying.list()] == [left])
+
+    def test_a_killed_process_loses_its_leases(self, tmp_path: Path) -> None:
+        program = (
+            "import pathlib, sys; from imgsearch.server.leases import Lease; "
+            "lease = Lease.take(pathlib.Path(sys.argv[1])); print('taken', flush=True); input()"
+        )
+        command = [sys.executable, "-c", program, str(tmp_path / "job")]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as holder:
+            assert holder.stdout
+            assert holder.stdout.readline() == "taken\n"
+            assert Lease.take(tmp_path / "job") is None
+            holder.kill()
+        lease = Lease.take(tmp_path / "job")
+        assert lease is not None
+        lease.end()
+        assert not list(tmp_path.iterdir())
+
+
+class TestAfterCrashes:
+    def write(self, tmp_path: Path, job: Job) -> None:
+        folder = tmp_path / "jobs" / job.id
+        (folder / "files").mkdir(parents=True)
+        (folder / "job.json").write_text(json.dumps(asdict(job)))
+
+    @pytest.mark.parametrize(("crashes", "state"), [(4, "done"), (5, "failed")])
+    def test_a_job_that_keeps_killing_the_service_fails(
+        self, started: Callable[..., Jobs], tmp_path: Path, crashes: int, state: str
+    ) -> None:
+        job = Job("a" * 32, "images", state="running", crashes=crashes)
+        self.write(tmp_path, job)
+        jobs = started()
+        assert ended(jobs, job.id) == state
+        assert bool(jobs.get(job.id).error) == (state == "failed")
+
+    def test_a_job_whose_files_had_not_all_arrived_is_dropped(
+        self, started: Callable[..., Jobs], tmp_path: Path
+    ) -> None:
+        (tmp_path / "jobs" / ("b" * 32) / "files").mkdir(parents=True)
+        started()
+        assert not list((tmp_path / "jobs").iterdir())
+
+    def test_a_job_of_another_version_is_left_alone(
+        self, started: Callable[..., Jobs], tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "jobs" / ("c" * 32)
+        folder.mkdir(parents=True)
+        (folder / "job.json").write_text('{"unknown": 1}')
+        assert started().list() == []
+        assert (folder / "job.json").exists()
