@@ -33,8 +33,6 @@ Source = str | bytes | Image.Image
 DRAFT_MARGIN = 4
 DRAFT_COSINE = 0.99
 
-_DRAFT_FORMATS = frozenset({"JPEG", "MPO"})
-
 # What to do for each value of EXIF's orientation. Done here rather than by Pillow's
 # `exif_transpose`, which gives up when it cannot write the rest of the EXIF block anew.
 _TURNS = {
@@ -100,7 +98,7 @@ def load(source: Source, enough: int | None = None, max_pixels: int = DEFAULT_MA
         with io.BytesIO(source) if isinstance(source, bytes) else open_file(source) as file:
             if name := raw_format(file):
                 return _load_raw(file, name, enough, max_pixels)
-            image = open_image(file)
+            image = open_image(file, verify=True)
             check_pixels(image.width, image.height, max_pixels)
             return _decoded(image, enough)
     except OSError as error:
@@ -121,7 +119,7 @@ def _decoded(image: Image.Image, enough: int | None) -> Loaded:
     scale = 1.0
     try:
         # Only JPEG: HEIC's draft is an embedded thumbnail, which may show anything.
-        if enough is not None and image.format in _DRAFT_FORMATS:
+        if enough is not None and image.format == "JPEG":
             whole = image.size
             if draft := image.draft(image.mode, (enough, enough)):
                 scale = whole[0] / draft[1][2]

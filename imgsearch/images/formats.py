@@ -1,20 +1,24 @@
 """Which format a file has, by its content, and the Pillow plugin that opens it."""
 
+import errno
 import importlib
+import linecache
 import threading
+import zlib
 from typing import IO
 
 from PIL import Image, ImageFile
 
 from imgsearch.errors import ImageError
+from imgsearch.images import jpeg, png
 from imgsearch.images.raw import looks_raw, raw_format
 
 # Pillow runs Ghostscript, an external program, on these; a picture index never should.
 _NEVER_OPENED = frozenset({"EPS"})
 
 _SIGNATURES: tuple[bytes, ...] = (
-    b"\xff\xd8\xff",  # JPEG, MPO
-    b"\x89PNG\r\n\x1a\n",
+    jpeg.SIGNATURE,
+    png.SIGNATURE,
     b"GIF87a",
     b"GIF89a",
     b"II*\0",  # TIFF, both byte orders, and BigTIFF
@@ -51,11 +55,29 @@ def looks_like_a_picture(head: bytes) -> bool:
 _UNSUPPORTED = ("unsupported", "not supported", "unknown", "not available", "cannot find loader")
 
 
-def open_image(file: IO[bytes]) -> ImageFile.ImageFile:
-    """`Image.open` without its pixel limit, which is a setting of the whole process."""
+def open_image(file: IO[bytes], verify: bool = False) -> ImageFile.ImageFile:
+    """Open a file by its content, without metadata that its pixels do not depend on.
+
+    `verify` checks the checksums of its pixels, for which all of them are read. Unlike `Image.open`
+    it obeys no pixel limit, which is a setting of the whole process. Raises ImageError.
+    """
     head = file.read(32)
     if not head:
         raise ImageError("the file is empty")
+    if head.startswith(png.SIGNATURE):
+        container = png.take_apart(file)
+    elif head.startswith(jpeg.SIGNATURE):
+        container = jpeg.take_apart(file)
+    else:
+        return _open(file, head)
+    if verify:
+        container.verify()
+    image = _open(container.file, head)
+    image.info.update(container.info)
+    return image
+
+
+def _open(file: IO[bytes], head: bytes) -> ImageFile.ImageFile:
     _know_formats(head)
     signed = looks_like_a_picture(head)
     problem = ""
@@ -90,8 +112,8 @@ _formats_lock = threading.Lock()
 
 # The formats that most pictures have, each told by how its files begin, and known by one import.
 _COMMON = {
-    b"\xff\xd8\xff": "PIL.JpegImagePlugin",
-    b"\x89PNG\r\n\x1a\n": "PIL.PngImagePlugin",
+    jpeg.SIGNATURE: "PIL.JpegImagePlugin",
+    png.SIGNATURE: "PIL.PngImagePlugin",
 }
 
 
@@ -130,8 +152,6 @@ def media_type(file: IO[bytes]) -> str:
         return f"image/x-{raw.lower().replace(' ', '-')}"
     name = open_image(file).format or ""
     file.seek(0)
-    if name == "MPO":  # a JPEG with more behind it, as many cameras write them
-        name = "JPEG"
     return Image.MIME.get(name, "application/octet-stream")
 
 
@@ -140,12 +160,33 @@ def damage(format_: str, error: Exception) -> str:
     text = reason(error)
     if isinstance(error, Image.DecompressionBombError):
         return f"{format_}: {text}"
-    if text == "not identified by this driver":  # Pillow's words for a header that makes no sense
+    # Pillow's words for a header that makes no sense; and its way to pass on what Python raised.
+    if text == "not identified by this driver" or (
+        isinstance(error, SyntaxError) and error.args and isinstance(error.args[0], Exception)
+    ):
         text = "its header cannot be read"
+    elif not _said_by_decoder(error):
+        text = "its content cannot be read"
     unsupported = any(word in text.lower() for word in _UNSUPPORTED)
     return f"{'unsupported' if unsupported else 'damaged'} {format_}: {text}"
 
 
+def _said_by_decoder(error: Exception) -> bool:
+    """Whether the words are a decoder's own, not what Python says of a slip in its code."""
+    if isinstance(error, OSError):
+        return error.errno != errno.EINVAL  # of a seek to before the beginning
+    if isinstance(error, (SyntaxError, RuntimeError, zlib.error)):
+        return not isinstance(error, RecursionError)
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None:
+        return False
+    line = linecache.getline(last.tb_frame.f_code.co_filename, last.tb_lineno)
+    return line.strip().startswith("raise ")
+
+
 def reason(error: BaseException) -> str:
+    """An error's text, in one line of bounded length."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."

@@ -1,0 +1,85 @@
+"""JPEG files, by segments."""
+
+import io
+from collections.abc import Iterator
+from typing import IO
+
+from imgsearch.images.container import Container
+from imgsearch.images.splicing import Part, splice
+
+SIGNATURE = b"\xff\xd8\xff"
+END = b"\xff\xd9"
+_SOS, _APP0, _APP1, _APP2, _APP14, _COM = 0xDA, 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
+_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+_METADATA = frozenset({*range(0xE0, 0xF0), _COM})
+# Bytes between segments.
+_MOST_RUBBISH = 1 << 16
+# What libjpeg needs of the two application segments that tell it the colour space.
+_LEAST_JFIF, _LEAST_ADOBE = 14, 12
+
+
+def take_apart(file: IO[bytes]) -> Container:
+    """A JPEG file without segments that its pixels do not depend on.
+
+    A file whose segments make no sense is left as it is: the decoder says what is wrong with it.
+    """
+    container = Container(file)
+    parts: list[Part] = [(0, 2)]
+    exif, profile = bytearray(), list[bytes]()
+    for marker, offset, length in _segments(file):
+        if marker == _SOS:
+            end = file.seek(0, io.SEEK_END)
+            container.file = splice(file, [*parts, (offset - 4, end - offset + 4)])
+            break
+        if marker not in _METADATA:
+            parts.append((offset - 4, length + 4))
+            continue
+        if marker not in (_APP0, _APP1, _APP2, _APP14):
+            continue
+        file.seek(offset)
+        data = file.read(length)
+        if (marker == _APP0 and data[:5] == b"JFIF\0" and length >= _LEAST_JFIF) or (
+            marker == _APP14 and data[:5] == b"Adobe" and length >= _LEAST_ADOBE
+        ):
+            parts.append((offset - 4, length + 4))
+        elif marker == _APP1 and data[:6] == b"Exif\0\0":
+            exif += data[6:]
+        elif marker == _APP1 and data.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
+            container.info["xmp"] = data.partition(b"\0")[2]
+        elif marker == _APP2 and data.startswith(b"ICC_PROFILE\0"):
+            profile.append(data[12:])
+    if exif:
+        container.info["exif"] = b"Exif\0\0" + exif
+    if whole := _assembled(profile):
+        container.info["icc_profile"] = whole
+    return container
+
+
+def _assembled(pieces: list[bytes]) -> bytes | None:
+    """A colour profile, from its pieces: each begins with its number and how many there are."""
+    pieces = sorted(piece for piece in pieces if len(piece) > 2)
+    numbers = [(piece[0], piece[1]) for piece in pieces]
+    if numbers != [(number + 1, len(pieces)) for number in range(len(pieces))]:
+        return None
+    return b"".join(piece[2:] for piece in pieces)
+
+
+def _segments(file: IO[bytes]) -> Iterator[tuple[int, int, int]]:
+    """Marker, offset and length of the data of each, up to the first that is not whole."""
+    end = file.seek(0, io.SEEK_END)
+    at, rubbish = 2, 0
+    while at < end and rubbish < _MOST_RUBBISH:
+        file.seek(at)
+        head = file.read(4)
+        if len(head) < 2 or head[0] != 0xFF or head[1] in (0x00, 0xFF):
+            at, rubbish = at + 1, rubbish + 1  # padding, or what does not belong there
+        elif head[1] in _STANDALONE:
+            at += 2
+        elif len(head) < 4 or head[1:2] == END[1:]:
+            return
+        else:
+            length = int.from_bytes(head[2:], "big") - 2
+            if length < 0 or at + 4 + length > end:
+                return
+            yield head[1], at + 4, length
+            at += 4 + length
