@@ -75,6 +75,19 @@ class StoreContract:
     def collection(self, store: VectorStore, name: str) -> Collection:
         return store.create(name, STAMP)
 
+    @pytest.mark.parametrize("where", [[], [Condition("kind", "=", "hat")]])
+    def test_an_exact_search_orders_equal_scores_by_uri(
+        self, collection: Collection, where: list[Condition]
+    ) -> None:
+        collection.add_fields({"kind": "str"})
+        records = [record(number, kind="hat" if number % 2 else "shoe") for number in range(9)]
+        same = np.repeat(vectors(1), 9, axis=0)
+        assert collection.upsert(records, same) == {}
+        found = collection.search(same[0], 3, where, exact=True)
+        expected = [each for each in records if all(c.holds(each.metadata) for c in where)]
+        assert [each.record for each in found] == expected[:3]
+        assert all(each.score == pytest.approx(1) for each in found)
+
     def test_a_new_collection_is_empty_and_stamped(
         self, store: VectorStore, collection: Collection, name: str
     ) -> None:

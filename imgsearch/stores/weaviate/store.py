@@ -450,13 +450,14 @@ class WeaviateCollection:
         """Compare with every vector, here: the server's index has no way to be left out."""
         best: list[Scored] = []
         for page in self._pages(vectors=True):
-            scores = np.stack([_vector(each) for each in page]) @ vector
-            found = (
-                Scored(record, _clipped(float(score)))
-                for each, score in zip(page, scores, strict=True)
-                if all(test.holds((record := self._record(each)).metadata) for test in where)
-            )
-            best = heapq.nsmallest(k, [*best, *found], key=_rank)
+            scores = np.clip(np.stack([_vector(each) for each in page]) @ vector, -1, 1)
+            least = best[-1].score if len(best) == k else -math.inf
+            found = [
+                Scored(self._record(page[at]), float(scores[at]))
+                for at in np.flatnonzero(scores >= least).tolist()
+            ]
+            fitting = [each for each in found if _fits(each.record, where)]
+            best = heapq.nsmallest(k, [*best, *fitting], key=_rank)
         return best
 
     def optimize(self, listener: Listener = ignore) -> None:
@@ -537,6 +538,10 @@ def _vector(found: Any) -> Vectors:
 
 def _clipped(score: float) -> float:
     return min(1.0, max(-1.0, score))
+
+
+def _fits(record: ImageRecord, where: Sequence[Condition]) -> bool:
+    return all(condition.holds(record.metadata) for condition in where)
 
 
 def _rank(scored: Scored) -> tuple[float, str]:
