@@ -97,12 +97,12 @@ def _cpu_quota(
     groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> float:
     """Cores' worth of time that Linux lets this process have, of versions 1 and 2 of cgroups."""
-    named = (group for name in _control_groups(own) for group in (name, *name.parents))
+    named = (group for name in control_groups("cpu", own) for group in (name, *name.parents))
     return min((_quota_of(groups / group) for group in named), default=math.inf)
 
 
-def _control_groups(own: Path) -> list[PurePosixPath]:
-    """Folders of this process's groups, relative to where they are mounted."""
+def control_groups(controller: str, own: Path = Path("/proc/self/cgroup")) -> list[PurePosixPath]:
+    """Folders of this process's groups, relative to where they are mounted: none but on Linux."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
@@ -112,8 +112,8 @@ def _control_groups(own: Path) -> list[PurePosixPath]:
         _, controllers, path = line.split(":", 2)
         if not controllers:  # version 2
             folders.append(PurePosixPath(path.lstrip("/")))
-        elif "cpu" in controllers.split(","):
-            folders.append(PurePosixPath("cpu", path.lstrip("/")))
+        elif controller in controllers.split(","):
+            folders.append(PurePosixPath(controller, path.lstrip("/")))
     return folders
 
 

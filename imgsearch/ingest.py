@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from imgsearch import config, images, metadata, origins, scratch
+from imgsearch import config, images, memory, metadata, origins, scratch
 from imgsearch.encoders import Encoder, EncoderRequest, check_device, check_request, open_encoder
 from imgsearch.encoders.base import Vectors
 from imgsearch.encoders.catalog import AUTO
@@ -414,6 +414,7 @@ class _Run:
         self._fitting = threading.Lock()
         self._busy = Stopwatch(_STAGES)
         self._failed = threading.Event()
+        self._read_ahead = memory.read_ahead_budget()
         # Vectors that may not be in the store yet, so that copies within a run are encoded once.
         self._recent: OrderedDict[str, Vectors] = OrderedDict()
 
@@ -623,6 +624,7 @@ class _Run:
                     item.vector = known.vector
                     item.size = (known.width, known.height)
                     item.status, item.reason = "reused", "same content as a known picture"
+                    self._drop_data(item)
                 if not item.ended:
                     # Here, in one thread, before the pool's threads ask for it.
                     self._target.encoder()
@@ -646,10 +648,21 @@ class _Run:
         if not item.ended:
             with self._busy("read"):
                 try:
-                    item.fingerprint = images.fingerprint(item.candidate.path)
+                    item.fingerprint = self._affordable(images.fingerprint(item.candidate.path))
                 except ImageError as error:
                     item.reject(str(error))
         return item
+
+    def _affordable(self, fingerprint: Fingerprint) -> Fingerprint:
+        """Without the file's bytes if those read ahead are too many: it is read again then."""
+        if fingerprint.data is None or self._read_ahead.take(len(fingerprint.data)):
+            return fingerprint
+        return replace(fingerprint, data=None)
+
+    def _drop_data(self, item: _Item) -> None:
+        if item.fingerprint and item.fingerprint.data is not None:
+            self._read_ahead.give_back(len(item.fingerprint.data))
+            item.fingerprint = replace(item.fingerprint, data=None)
 
     def _decode(self, item: _Item) -> _Item:
         with self._busy("decode"):
@@ -668,7 +681,8 @@ class _Run:
             except ImageError as error:
                 item.picture = None
                 item.reject(str(error))
-            item.fingerprint = replace(item.fingerprint, data=None)
+            finally:
+                self._drop_data(item)
         return item
 
     def _encoded(self, batches: Iterable[list[_Item]]) -> Iterator[list[_Item]]:

@@ -10,22 +10,31 @@ from PIL import Image
 from imgsearch.errors import ImageError
 from imgsearch.images.preprocessing import Pixels
 
+_INVERTED = [255 - value for value in range(256)]
+# Formats whose readers hold nothing beside the pixels.
+_PIXELS_ALONE = frozenset({"PNG", "JPEG", "MPO", "TIFF", "BMP"})
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to RGB: transparency over white, 16 bits and floats scaled, inks by profile."""
+
+def to_rgb(image: Image.Image, *, expendable: bool = False) -> Image.Image:
+    """Any mode to RGB: transparency over white, 16 bits and floats scaled, inks by profile.
+
+    An `expendable` image may be changed, or be the result: that saves a copy of all its pixels.
+    """
     if image.mode.startswith(("I", "F")):
         return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGB", rgba.size, "white")
-        white.paste(rgba, mask=rgba)
-        return white
+        rgba = image if expendable and image.mode == "RGBA" else image.convert("RGBA")
+        rgba.paste("white", mask=rgba.getchannel("A").point(_INVERTED))
+        return rgba.convert("RGB")
     if image.mode == "CMYK":
         return _cmyk_to_rgb(image)
     if image.mode == "LAB":
         from PIL import ImageCms
 
         return _through_profiles(image, ImageCms.createProfile("LAB"))
+    # The readers of other formats keep more than the pixels for as long as the image exists.
+    if expendable and image.mode == "RGB" and image.format in _PIXELS_ALONE:
+        return image
     return image.convert("RGB")
 
 

@@ -11,15 +11,18 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
+from imgsearch import memory
 from imgsearch.config import DEFAULT_MAX_PIXELS
 from imgsearch.errors import ImageError
 from imgsearch.images.colours import to_rgb
 from imgsearch.images.files import open_file
+from imgsearch.images.footprint import decoding_bytes, rgb_bytes
 from imgsearch.images.formats import damage, open_image, reason
 from imgsearch.images.limits import check_pixels
 from imgsearch.images.preprocessing import Loaded, Pixels, Preprocessing, fit
 from imgsearch.images.raw import decode_raw, raw_format
 from imgsearch.images.regions import Region
+from imgsearch.memory import Lease
 
 Source = str | bytes | Image.Image
 """An image: the path of its file, the file's bytes, or a Pillow image."""
@@ -74,7 +77,20 @@ def decode(
     UsageError for a region that holds nothing.
     """
     enough = None if region else DRAFT_MARGIN * preprocessing.short_side
-    loaded = load(source, enough, max_pixels)
+    with memory.lease() as lease:
+        return _decode(source, preprocessing, enough, max_pixels, region, lease)
+
+
+def _decode(
+    source: Source,
+    preprocessing: Preprocessing,
+    enough: int | None,
+    max_pixels: int,
+    region: Region | None,
+    lease: Lease,
+) -> Picture:
+    """A function of its own, so that the image is freed before the lease ends."""
+    loaded = load(source, enough, max_pixels, lease)
     shown = loaded
     if region:
         part = loaded.image.crop(region.box(loaded.width, loaded.height))
@@ -86,47 +102,81 @@ def decode(
     return Picture(np.asarray(square, dtype=np.uint8), loaded.width, loaded.height)
 
 
-def load(source: Source, enough: int | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Loaded:
+def load(
+    source: Source,
+    enough: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    lease: Lease | None = None,
+) -> Loaded:
     """Decode a picture. Raises ImageError.
 
-    A JPEG may come back smaller, but with no side under `enough` pixels.
+    A JPEG may come back smaller, but with no side under `enough` pixels. It waits for memory while
+    other threads decode; what it takes belongs to the `lease`, or is given back at the end.
     """
+    if lease is None:
+        with memory.lease() as own:
+            return load(source, enough, max_pixels, own)
     try:
         if isinstance(source, Image.Image):
-            check_pixels(source.width, source.height, max_pixels)
-            return _decoded(source, None)
+            return _decoded(source, None, max_pixels, lease, expendable=False)
         with io.BytesIO(source) if isinstance(source, bytes) else open_file(source) as file:
             if name := raw_format(file):
-                return _load_raw(file, name, enough, max_pixels)
-            image = open_image(file, verify=True)
-            check_pixels(image.width, image.height, max_pixels)
-            return _decoded(image, enough)
+                return _load_raw(file, name, enough, max_pixels, lease)
+            # Not kept in a variable, so that what the reader holds is freed as soon as possible.
+            return _decoded(
+                open_image(file, verify=True), enough, max_pixels, lease, expendable=True
+            )
     except OSError as error:
         raise ImageError(error.strerror or str(error)) from error
     except MemoryError as error:
         raise ImageError("not enough memory to decode it") from error
 
 
-def _load_raw(file: IO[bytes], name: str, enough: int | None, max_pixels: int) -> Loaded:
-    found = decode_raw(file, name, max_pixels)
+def _load_raw(
+    file: IO[bytes], name: str, enough: int | None, max_pixels: int, lease: Lease
+) -> Loaded:
+    with memory.lease() as own:
+        found = decode_raw(file, name, max_pixels, own.take)
     if isinstance(found, bytes):
-        return load(found, enough, max_pixels)
+        return load(found, enough, max_pixels, lease)
+    lease.take(rgb_bytes(found))
     return Loaded(found, found.width, found.height)
 
 
-def _decoded(image: Image.Image, enough: int | None) -> Loaded:
+def _reserve(image: Image.Image, whole: tuple[int, int], lease: Lease) -> None:
+    """Wait for the memory that decoding takes. Raises ImageError if there is never enough."""
+    need = decoding_bytes(image, whole)
+    if need > (most := memory.most_for_one_image()):
+        raise ImageError(
+            f"{whole[0]} x {whole[1]} pixels of {image.format or image.mode} take about "
+            f"{need / 1e9:.1f} GB of memory to decode, and there are {most / 1e9:.1f} GB for it"
+        )
+    lease.take(need)
+
+
+def _decoded(
+    image: Image.Image,
+    enough: int | None,
+    max_pixels: int,
+    lease: Lease,
+    *,
+    expendable: bool,
+) -> Loaded:
     """Raises ImageError or MemoryError."""
+    check_pixels(image.width, image.height, max_pixels)
     scale = 1.0
+    whole, format_ = image.size, image.format
     try:
         # Only JPEG: HEIC's draft is an embedded thumbnail, which may show anything.
-        if enough is not None and image.format == "JPEG":
-            whole = image.size
-            if draft := image.draft(image.mode, (enough, enough)):
-                scale = whole[0] / draft[1][2]
+        if enough is not None and format_ == "JPEG":
+            draft = image.draft(image.mode, (enough, enough))
+            scale = whole[0] / draft[1][2] if draft else 1.0
+        _reserve(image, whole, lease)
         _make_room(image)
         image.load()
         turn = _TURNS.get(_orientation(image))
-        rgb = to_rgb(image)
+        rgb = to_rgb(image, expendable=expendable)
+        del image
         if turn is not None:
             rgb = rgb.transpose(turn)
     except (ImageError, MemoryError):
@@ -134,7 +184,7 @@ def _decoded(image: Image.Image, enough: int | None) -> Loaded:
     # Decoders raise nearly anything on damaged input: OSError, SyntaxError, struct.error,
     # IndexError, zlib.error, DecompressionBombError (no OSError) and more.
     except Exception as error:
-        raise ImageError(damage(image.format or "picture", error)) from error
+        raise ImageError(damage(format_ or "picture", error)) from error
     if scale == 1.0:
         return Loaded(rgb, rgb.width, rgb.height)
     width, height = whole if turn not in _SIDEWAYS else (whole[1], whole[0])

@@ -7,6 +7,7 @@ one below it; other TIFF files with sub-directories (pyramids, previews) are non
 
 import io
 import os
+from collections.abc import Callable
 from contextlib import closing
 from typing import IO, Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 
 from imgsearch.errors import ImageError
 from imgsearch.images import tiff
+from imgsearch.images.footprint import raw_decoding_bytes
 from imgsearch.images.limits import check_pixels
 
 # Formats with a signature of their own.
@@ -95,11 +97,14 @@ def _is_sensor_data(directory: tiff.Directory) -> bool:
     return directory.get(tiff.PHOTOMETRIC) in ((_CFA,), (_LINEAR,))
 
 
-def decode_raw(file: IO[bytes], name: str, max_pixels: int) -> bytes | Image.Image:
+def decode_raw(
+    file: IO[bytes], name: str, max_pixels: int, take_memory: Callable[[int], None]
+) -> bytes | Image.Image:
     """The largest embedded preview, as JPEG, upright by its EXIF; else the image, developed.
 
     A preview is what the camera makes of the sensor's data, and takes a small part of the time.
-    The developed image has half the sensor's width and height. Raises ImageError.
+    The developed image has half the sensor's width and height. `take_memory` is called with the
+    bytes needed before any pixel is decoded. Raises ImageError.
     """
     try:
         import rawpy
@@ -115,6 +120,7 @@ def decode_raw(file: IO[bytes], name: str, max_pixels: int) -> bytes | Image.Ima
             raw.open_buffer(file)
             sizes = raw.sizes
             check_pixels(sizes.raw_width, sizes.raw_height, max_pixels)
+            take_memory(raw_decoding_bytes(sizes.raw_width, sizes.raw_height))
             return _preview(raw) or _developed(raw)
     except rawpy.LibRawError as error:
         what = "unsupported" if isinstance(error, rawpy.LibRawFileUnsupportedError) else "damaged"
