@@ -22,6 +22,7 @@ from imgsearch.stores.base import Collection
 K = 10
 DEFAULT_SAMPLE = 500
 _VECTORS_AT_ONCE = 256
+_FEW_COPIES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +144,11 @@ def _ask(
     own = record.metadata[label]
     same = [Condition(label, "=", own)]
     copies = collection.copies([record.sha256])[record.sha256]
+    # An index is measured without a filter where that is possible.
+    few, without = (copies, []) if copies <= _FEW_COPIES else (0, [record.sha256])
     of_label = collection.copies([record.sha256], same)[record.sha256]
     found, exact, found_same, exact_same = (
-        _others(collection.search(vector, K + copies, where, exact=exact), record)
+        _others(collection.search(vector, K + few, where, exact=exact, without=without), record)
         for where in ((), same)
         for exact in (False, True)
     )

@@ -1,6 +1,8 @@
 """Search: pictures in, hits out. `Searcher` answers for one collection and one encoder."""
 
 import hashlib
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from collections.abc import Collection as Container
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ from imgsearch.encoders.base import Vectors, normalised
 from imgsearch.errors import UsageError
 from imgsearch.images import Region, Source
 from imgsearch.records import Condition, Hit, ImageRecord, Scored
-from imgsearch.stores.base import Collection
+from imgsearch.stores.base import MOST_EXCLUDED, Collection
 from imgsearch.words import query_words
 
 DEFAULT_K = 10
@@ -22,6 +24,13 @@ DEFAULT_K = 10
 # order however many of them are asked for.
 _FUSION_CONSTANT = 60
 _FUSION_DEPTH = 200
+# How often a store is asked for one answer, where copies of few contents fill what it returns.
+_MOST_REQUESTS = 50
+_FEW_REQUESTS = 5
+_FEW_COPIES = 8
+
+_Ask = Callable[[int, Sequence[str]], list[Scored]]
+"""The best `k` records without some contents, given as SHA-256s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +115,14 @@ def search_vector(
     With `options.text` they are those of the vector and those of the words, fused; see `_fused`.
     """
 
-    def nearest(k: int) -> list[Scored]:
-        return collection.search(vector, k, options.where)
+    def nearest(k: int, excluded: Sequence[str]) -> list[Scored]:
+        return collection.search(vector, k, options.where, without=excluded)
 
     if options.text.strip():
         depth = max(options.k, _FUSION_DEPTH)
-        similar = _distinct(nearest, depth, options, without)
-        relevant = _distinct(_by_words(collection, options), depth, options, without)
+        similar = _distinct(nearest, depth, options, without, enough=options.k)
+        by_words = _by_words(collection, options)
+        relevant = _distinct(by_words, depth, options, without, enough=options.k)
         found = _fused(collection, vector, similar, relevant, options)
     else:
         similar = _distinct(nearest, options.k, options, without)
@@ -188,9 +198,9 @@ def _key(record: ImageRecord, options: SearchOptions) -> str:
     return record.sha256 if options.collapse else record.id
 
 
-def _by_words(collection: Collection, options: SearchOptions) -> Callable[[int], list[Scored]]:
+def _by_words(collection: Collection, options: SearchOptions) -> _Ask:
     words = query_words(options.text)
-    return lambda k: collection.search_words(words, k, options.where)
+    return lambda k, excluded: collection.search_words(words, k, options.where, without=excluded)
 
 
 def mean(vectors: Vectors) -> Vectors:
@@ -216,25 +226,42 @@ def _digests(sources: Sequence[Source]) -> tuple[list[str], list[Source]]:
 
 
 def _distinct(
-    ask: Callable[[int], list[Scored]], k: int, options: SearchOptions, without: Container[str]
+    ask: _Ask,
+    k: int,
+    options: SearchOptions,
+    without: Container[str],
+    enough: int | None = None,
 ) -> list[Scored]:
-    """At least k records, if there are so many, after copies and the picture itself are out.
+    """At least k records, if there are so many, without copies and without contents of `without`.
 
-    The store is asked for more as long as copies have filled its answer.
+    The first request excludes nothing, as a store answers fastest without a filter. Further ones
+    exclude the contents that crowded the answers before. So each request returns a bounded number
+    of records, whatever the number of copies, and the number of requests is bounded too: fewer
+    than k records are found only where more than `_MOST_REQUESTS` contents crowd the answers. With
+    `enough` records a few requests have to do.
     """
-    wanted = k + len(without)
-    while True:
-        answer = ask(wanted)
-        kept = [scored for scored in answer if scored.record.sha256 not in without]
-        if options.collapse:
-            kept = _first_of_each_content(kept)
-        if len(kept) >= k or len(answer) < wanted:
-            return kept
-        wanted *= 4
-
-
-def _first_of_each_content(answer: Sequence[Scored]) -> list[Scored]:
-    by_content: dict[str, Scored] = {}
-    for scored in answer:
-        by_content.setdefault(scored.record.sha256, scored)
-    return list(by_content.values())
+    found: dict[str, Scored] = {}
+    # By content: how many records of an answer are of no use once the content is known.
+    crowd = Counter(dict.fromkeys(without, 1))
+    excluded: list[str] = []
+    more = k
+    for request in range(1, _MOST_REQUESTS + 1):
+        wanted = more + crowd.total() - sum(crowd[each] for each in excluded)
+        answer = ask(wanted, excluded)
+        contents = Counter(scored.record.sha256 for scored in answer)
+        crowd |= Counter(contents if options.collapse else {d: contents[d] for d in without})
+        for scored in answer:
+            if scored.record.sha256 not in without:
+                found.setdefault(_key(scored.record, options), scored)
+        before, excluded = excluded, [each for each, _ in crowd.most_common(MOST_EXCLUDED)]
+        if len(found) >= k or len(answer) < wanted or before == excluded:
+            break
+        if enough is not None and len(found) >= enough and request >= _FEW_REQUESTS:
+            break
+        copies = len(answer) / len(contents)
+        # More at once saves requests only where copies are few: else they fill it just the same.
+        if options.collapse and copies <= _FEW_COPIES:
+            more = min(math.ceil((k - len(found)) * copies), 2 * k)
+        else:
+            more = k
+    return sorted(found.values(), key=lambda scored: (-scored.score, scored.record.uri))

@@ -10,7 +10,7 @@ import pytest
 from imgsearch.encoders.base import normalised
 from imgsearch.errors import CollectionMismatchError, CollectionNotFoundError, StoreError
 from imgsearch.records import Condition, FieldType, ImageRecord, Metadata, Operator, Stamp, Value
-from imgsearch.stores.base import Collection, Vectors, VectorStore
+from imgsearch.stores.base import MOST_EXCLUDED, Collection, Vectors, VectorStore
 from imgsearch.words import query_words
 
 DIMENSION = 8
@@ -497,3 +497,32 @@ class StoreContract:
         write(new, [record(3, kind="shoe")])
         store.promote(name, OTHER_STAMP)
         assert with_words(store.open(name), "shoes") == [record(3).uri]
+
+    def test_contents_can_be_excluded_from_a_search(self, collection: Collection) -> None:
+        collection.add_fields({"year": "int", "kind": "str"})
+        records = [
+            record(number, content=number // 2, year=number, kind="shoe") for number in range(12)
+        ]
+        write(collection, records)
+        without = [record(0, content=content).sha256 for content in (0, 2, 77)]
+        kept = {each.uri for each in records if each.sha256 not in without}
+        query = vectors(1, seed=9)[0]
+        for exact in (False, True):
+            found = collection.search(query, 100, without=without, exact=exact)
+            assert {each.record.uri for each in found} == kept
+        late = [Condition("year", ">=", 8)]
+        expected = {each.uri for each in records[8:]}
+        found = collection.search(query, 100, late, without=without)
+        assert {each.record.uri for each in found} == expected
+        by_words = collection.search_words(["shoe"], 100, late, without=without)
+        assert {each.record.uri for each in by_words} == expected
+        everything = [each.sha256 for each in records]
+        assert collection.search(query, 5, without=everything) == []
+        assert collection.search_words(["shoe"], 5, without=everything) == []
+
+    def test_as_many_contents_as_promised_can_be_excluded(self, collection: Collection) -> None:
+        records = [record(number) for number in range(MOST_EXCLUDED + 3)]
+        write(collection, records)
+        without = [each.sha256 for each in records[:MOST_EXCLUDED]]
+        found = collection.search(vectors(1, seed=9)[0], 10, without=without)
+        assert {each.record.uri for each in found} == {each.uri for each in records[MOST_EXCLUDED:]}

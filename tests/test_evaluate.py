@@ -75,9 +75,15 @@ class Forgetful:
         return getattr(self._collection, name)
 
     def search(
-        self, vector: Any, k: int, where: Sequence[Condition] = (), *, exact: bool = False
+        self,
+        vector: Any,
+        k: int,
+        where: Sequence[Condition] = (),
+        *,
+        exact: bool = False,
+        without: Sequence[str] = (),
     ) -> list[Scored]:
-        answer = self._collection.search(vector, k + 2, where, exact=True)
+        answer = self._collection.search(vector, k + 2, where, exact=True, without=without)
         return answer[:k] if exact or where else [answer[0], *answer[2:]][:k]
 
 

@@ -339,3 +339,18 @@ def test_a_search_is_exact_below_the_index(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         [each.score for each in collection.search(query, 20)], expected, rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("contents", [1, 2, 9])
+def test_an_index_is_built_also_over_few_different_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contents: int
+) -> None:
+    monkeypatch.setattr(lance_store, "VECTOR_INDEX_ROWS", 1000)
+    collection = LanceStore(tmp_path).create("images", STAMP)
+    copies = [record(number, content=number % contents) for number in range(1200)]
+    different = vectors(contents)
+    collection.upsert(copies, different[np.arange(1200) % contents])
+    collection.optimize()
+    assert collection._indexed_rows()["vector"] == 1200
+    found = collection.search(different[0], 1)[0]
+    assert found.score == pytest.approx(1.0, abs=1e-5)

@@ -25,6 +25,9 @@ from imgsearch.records import (
 
 Vectors = NDArray[np.float32]
 
+MOST_EXCLUDED = 1000
+"""How many contents one search can exclude: a filter of 64 kB, far below any store's limit."""
+
 NO_WORDS = (
     "it was made before its words could be searched: `imgsearch copy --as NAME` makes a collection "
     "that has them, and encodes nothing again"
@@ -110,25 +113,37 @@ class Collection(Protocol):
         ...
 
     def search(
-        self, vector: Vectors, k: int, where: Sequence[Condition] = (), *, exact: bool = False
+        self,
+        vector: Vectors,
+        k: int,
+        where: Sequence[Condition] = (),
+        *,
+        exact: bool = False,
+        without: Sequence[str] = (),
     ) -> list[Scored]:
         """The k records most similar to a vector of shape (dimension,), best first.
 
         Only records that meet all conditions; equal scores in the order of their URIs. `exact`
-        compares with every vector, and uses no index that might miss one.
+        compares with every vector, and uses no index that might miss one. Records with one of the
+        SHA-256s `without`, at most `MOST_EXCLUDED`, are excluded by the store itself.
         """
         ...
 
     def search_words(
-        self, words: Sequence[str], k: int, where: Sequence[Condition] = ()
+        self,
+        words: Sequence[str],
+        k: int,
+        where: Sequence[Condition] = (),
+        *,
+        without: Sequence[str] = (),
     ) -> list[Scored]:
         """The k records whose metadata holds any of the words, the most relevant first.
 
         By BM25: the more of the words, the rarer they are, and the shorter the record's text, the
         better. The words are `imgsearch.words.query_words` of a text. Only records that meet all
-        conditions; equal scores in the order of their URIs. A store that is spread over shards may
-        reckon rarity and length in each of them by itself. Raises CollectionMismatchError for a
-        collection made by a version that kept no words.
+        conditions; equal scores in the order of their URIs; `without` as in `search`. A store that
+        is spread over shards may reckon rarity and length in each of them by itself. Raises
+        CollectionMismatchError for a collection made by a version that kept no words.
         """
         ...
 

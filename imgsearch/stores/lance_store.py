@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ import imgsearch.stores.arrow_without_pandas  # noqa: F401 - before lance, which
 import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from lance.query import MatchQuery
 
 from imgsearch import config, scratch
@@ -86,6 +88,7 @@ _SMALL_FRAGMENTS = 128
 _KEEP_VERSIONS = datetime.timedelta(hours=1)
 _ATTEMPTS = 5
 _IDS_PER_FILTER = 1000
+_PAGE = 4096
 
 
 class LanceStore:
@@ -269,6 +272,13 @@ class LanceCollection:
         with _translated(f"{self.path}: cannot be read"):
             return self._newest().scanner(columns=columns, filter=condition, **options).to_table()
 
+    def _batches(
+        self, columns: list[str], condition: str | None, **options: Any
+    ) -> Iterator[pa.RecordBatch]:
+        with _translated(f"{self.path}: cannot be read"):
+            scanner = self._newest().scanner(columns=columns, filter=condition, **options)
+            yield from scanner.to_batches()
+
     def add_fields(self, fields: Mapping[str, FieldType]) -> None:
         for name, kind in fields.items():
             if kind != self._fields.get(name, kind):
@@ -398,29 +408,32 @@ class LanceCollection:
 
     def scan(self, uri_prefix: str = "") -> Iterator[list[ImageRecord]]:
         condition = f"starts_with(uri, {_literal(uri_prefix)})" if uri_prefix else None
-        with _translated(f"{self.path}: cannot be read"):
-            scanner = self._newest().scanner(
-                columns=self._record_columns(), filter=condition, batch_size=4096
-            )
-            for batch in scanner.to_batches():
-                yield [self._to_record(row) for row in batch.to_pylist()]
+        for batch in self._batches(self._record_columns(), condition, batch_size=_PAGE):
+            yield [self._to_record(row) for row in batch.to_pylist()]
 
     def count(self, where: Sequence[Condition] = ()) -> int:
         with _translated(f"{self.path}: cannot be read"):
             return int(self._newest().count_rows(filter=self._condition(where)))
 
     def copies(self, digests: Sequence[str], where: Sequence[Condition] = ()) -> dict[str, int]:
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         for part in _parts(digests):
             condition = " AND ".join(
                 filter(None, [_one_of("sha256", part), self._condition(where)])
             )
-            for content in self._read(["sha256"], condition)["sha256"].to_pylist():
-                counts[content] = counts.get(content, 0) + 1
-        return counts
+            for batch in self._batches(["sha256"], condition):
+                for each in pc.value_counts(batch["sha256"]).to_pylist():
+                    counts[each["values"]] += each["counts"]
+        return dict(counts)
 
     def search(
-        self, vector: Vectors, k: int, where: Sequence[Condition] = (), *, exact: bool = False
+        self,
+        vector: Vectors,
+        k: int,
+        where: Sequence[Condition] = (),
+        *,
+        exact: bool = False,
+        without: Sequence[str] = (),
     ) -> list[Scored]:
         if k < 1 or (total := self.count(where)) == 0:
             return []
@@ -432,7 +445,7 @@ class LanceCollection:
             nearest |= self._probing(k, share=total / max(1, self.count()))
         table = self._read(
             [*self._record_columns(), "vector"],
-            self._condition(where),
+            self._condition(where, without),
             nearest=nearest,
             prefilter=True,
             disable_scoring_autoprojection=True,
@@ -449,29 +462,35 @@ class LanceCollection:
         return sorted(found, key=lambda scored: (-scored.score, scored.record.uri))
 
     def search_words(
-        self, words: Sequence[str], k: int, where: Sequence[Condition] = ()
+        self,
+        words: Sequence[str],
+        k: int,
+        where: Sequence[Condition] = (),
+        *,
+        without: Sequence[str] = (),
     ) -> list[Scored]:
         if not self._has_words:
             raise CollectionMismatchError(f"{self.path}: {NO_WORDS}")
         if k < 1 or not words:
             return []
         query = MatchQuery(" ".join(words), _WORDS)
-        found = self._relevant(query, where, k, limit=k + 1)
+        condition = self._condition(where, without)
+        found = self._relevant(query, condition, k, limit=k + 1)
         if len(found) > k and found[k]["_score"] == found[k - 1]["_score"]:
             # Many records may have the same words: which of them come first, their URIs decide.
-            found = self._relevant(query, where, k, limit=None)
+            found = self._relevant(query, condition, k, limit=None)
         records = self.lookup([row["id"] for row in found[:k]])
         return [
             Scored(records[row["id"]], row["_score"]) for row in found[:k] if row["id"] in records
         ]
 
     def _relevant(
-        self, query: MatchQuery, where: Sequence[Condition], k: int, limit: int | None
+        self, query: MatchQuery, condition: str | None, k: int, limit: int | None
     ) -> list[dict[str, Any]]:
         """Ids and scores of the k + 1 best of `limit` records, or of all."""
         table = self._read(
             ["id", "uri", "_score"],
-            self._condition(where),
+            condition,
             full_text_query=query,
             prefilter=True,
             limit=limit,
@@ -525,14 +544,7 @@ class LanceCollection:
     def _build_index(self, column: str, rows: int) -> None:
         dataset = self._own()
         if column == "vector":
-            dataset.create_index(
-                "vector",
-                "IVF_RQ",
-                metric=self.stamp.distance,
-                num_partitions=_partitions(rows),
-                num_bits=1,
-                replace=True,
-            )
+            self._build_vector_index(dataset, _partitions(rows))
         elif column == _WORDS:
             # They are words already, in the form in which they are compared.
             dataset.create_scalar_index(
@@ -549,6 +561,24 @@ class LanceCollection:
             )
         else:
             dataset.create_scalar_index(column, "BTREE", replace=True)
+
+    def _build_vector_index(self, dataset: lance.LanceDataset, partitions: int) -> None:
+        try:
+            dataset.create_index(
+                "vector",
+                "IVF_RQ",
+                metric=self.stamp.distance,
+                num_partitions=partitions,
+                num_bits=1,
+                replace=True,
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            # Copies have equal vectors, and there are no more partitions than different vectors.
+            told = re.search(r"could only form (\d+) non-empty clusters", str(error))
+            fewer = int(told[1]) if told else partitions
+            if fewer >= partitions:
+                raise
+            self._build_vector_index(dataset, max(1, fewer // 2))
 
     def _extend_indexes(self) -> None:
         self._own().optimize.optimize_indices()
@@ -608,9 +638,12 @@ class LanceCollection:
             origins=from_text(row.get(_ORIGINS)),
         )
 
-    def _condition(self, where: Sequence[Condition]) -> str | None:
-        """All conditions as one expression of Lance's SQL dialect."""
-        return " AND ".join(self._test(condition) for condition in where) or None
+    def _condition(self, where: Sequence[Condition], without: Sequence[str] = ()) -> str | None:
+        """All conditions, and no content of `without`, as one expression of Lance's SQL dialect."""
+        tests = [self._test(condition) for condition in where]
+        if without:
+            tests.append(f"NOT ({_one_of('sha256', without)})")
+        return " AND ".join(tests) or None
 
     def _test(self, condition: Condition) -> str:
         column = self._columns.get(condition.field)

@@ -388,13 +388,19 @@ class WeaviateCollection:
         return counts
 
     def search(
-        self, vector: Vectors, k: int, where: Sequence[Condition] = (), *, exact: bool = False
+        self,
+        vector: Vectors,
+        k: int,
+        where: Sequence[Condition] = (),
+        *,
+        exact: bool = False,
+        without: Sequence[str] = (),
     ) -> list[Scored]:
         if k < 1:
             return []
         if exact or k > _MOST_RESULTS:
-            return self._search_all(vector, k, where)
-        condition = self._filter(where)
+            return self._search_all(vector, k, where, frozenset(without))
+        condition = self._filter(where, *_excluding(without))
         # The server takes distances anew from the whole vectors, so they are exact to 1e-6.
         answer = self._read(
             lambda: self._handle.query.near_vector(
@@ -413,14 +419,19 @@ class WeaviateCollection:
         )
 
     def search_words(
-        self, words: Sequence[str], k: int, where: Sequence[Condition] = ()
+        self,
+        words: Sequence[str],
+        k: int,
+        where: Sequence[Condition] = (),
+        *,
+        without: Sequence[str] = (),
     ) -> list[Scored]:
         """As the protocol says, of at most 10,000 records."""
         if not self._schema.has_words:
             raise CollectionMismatchError(f"collection {self.name}: {NO_WORDS}")
         if k < 1 or not words:
             return []
-        condition, text = self._filter(where), " ".join(words)
+        condition, text = self._filter(where, *_excluding(without)), " ".join(words)
         k = min(k, _MOST_RESULTS)
         found = self._by_words(text, condition, min(k + 1, _MOST_RESULTS))
         if len(found) > k and found[k][:1] == found[k - 1][:1]:
@@ -446,7 +457,9 @@ class WeaviateCollection:
             for each in answer.objects
         )
 
-    def _search_all(self, vector: Vectors, k: int, where: Sequence[Condition]) -> list[Scored]:
+    def _search_all(
+        self, vector: Vectors, k: int, where: Sequence[Condition], without: Container[str]
+    ) -> list[Scored]:
         """Compare with every vector, here: the server's index has no way to be left out."""
         best: list[Scored] = []
         for page in self._pages(vectors=True):
@@ -456,7 +469,11 @@ class WeaviateCollection:
                 Scored(self._record(page[at]), float(scores[at]))
                 for at in np.flatnonzero(scores >= least).tolist()
             ]
-            fitting = [each for each in found if _fits(each.record, where)]
+            fitting = [
+                each
+                for each in found
+                if each.record.sha256 not in without and _fits(each.record, where)
+            ]
             best = heapq.nsmallest(k, [*best, *fitting], key=_rank)
         return best
 
@@ -534,6 +551,12 @@ def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 def _vector(found: Any) -> Vectors:
     return np.asarray(found.vector[VECTOR], dtype=np.float32)
+
+
+def _excluding(digests: Sequence[str]) -> list[Any]:
+    if not digests:
+        return []
+    return [query.Filter.not_(query.Filter.by_property("sha256").contains_any(list(digests)))]
 
 
 def _clipped(score: float) -> float:

@@ -1,0 +1,115 @@
+"""A search among many copies of few images: distinct hits, from bounded answers of the store."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from imgsearch.records import Scored
+from imgsearch.search import SearchOptions, search_text, search_vector
+from imgsearch.stores import open_store
+from imgsearch.stores.base import Collection
+from tests.store_contract import DIMENSION, STAMP, record, vectors
+
+COPIES = 400
+CROWDED = 6
+
+
+class Spy:
+    """Passes everything on to a collection, and notes how many records each search asked for."""
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+        self.asked: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._collection, name)
+
+    def search(self, vector: Any, k: int, *more: Any, **options: Any) -> list[Scored]:
+        self.asked.append(k)
+        return self._collection.search(vector, k, *more, **options)
+
+    def search_words(self, words: Sequence[str], k: int, *more: Any, **options: Any) -> Any:
+        self.asked.append(k)
+        return self._collection.search_words(words, k, *more, **options)
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """400 copies of each of six contents, and twenty single ones that are further away."""
+    store = open_store(str(tmp_path_factory.mktemp("copies")))
+    made = store.create("images", STAMP)
+    made.add_fields({"kind": "str"})
+    axis = np.zeros((1, DIMENSION), np.float32)
+    axis[0, 0] = 1
+    near = axis + 0.01 * vectors(CROWDED)
+    near /= np.linalg.norm(near, axis=1, keepdims=True)
+    copies = [
+        record(number, content=number // COPIES, kind="shoe") for number in range(CROWDED * COPIES)
+    ]
+    made.upsert(copies, np.repeat(near, COPIES, axis=0))
+    far = [record(10_000 + number, kind="boot") for number in range(20)]
+    made.upsert(far, vectors(len(far), seed=1))
+    return made
+
+
+@pytest.fixture
+def query() -> Any:
+    axis = np.zeros(DIMENSION, np.float32)
+    axis[0] = 1
+    return axis
+
+
+@pytest.mark.parametrize("k", [1, 3, 10, 26, 40])
+def test_hits_are_distinct_and_in_order(collection: Collection, query: Any, k: int) -> None:
+    hits = search_vector(collection, query, SearchOptions(k=k))
+    assert len(hits) == len({hit.record.sha256 for hit in hits}) == min(k, 26)
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert [hit.copies for hit in hits[:CROWDED]] == [COPIES] * min(k, CROWDED)
+    expected = search_vector(collection, query, SearchOptions(k=26))
+    assert [hit.record.sha256 for hit in hits] == [hit.record.sha256 for hit in expected[:k]]
+
+
+def test_an_answer_of_the_store_does_not_grow_with_the_copies(
+    collection: Collection, query: Any
+) -> None:
+    spy: Any = Spy(collection)
+    assert len(search_vector(spy, query, SearchOptions(k=10))) == 10
+    assert len(spy.asked) <= 10
+    assert max(spy.asked) <= 20
+
+
+@pytest.mark.parametrize("collapse", [True, False])
+def test_a_crowded_image_is_excluded_with_all_its_copies(
+    collection: Collection, query: Any, collapse: bool
+) -> None:
+    spy: Any = Spy(collection)
+    own = search_vector(collection, query, SearchOptions(k=1))[0].record.sha256
+    hits = search_vector(spy, query, SearchOptions(k=10, collapse=collapse), without=[own])
+    assert len(hits) == 10
+    assert own not in {hit.record.sha256 for hit in hits}
+    assert max(spy.asked) <= 20
+
+
+def test_words_and_both_together_find_distinct_images(collection: Collection, query: Any) -> None:
+    by_words = search_text(collection, SearchOptions(k=4, text="shoe"))
+    assert len({hit.record.sha256 for hit in by_words}) == 4
+    both = search_vector(collection, query, SearchOptions(k=20, text="boot"))
+    assert len({hit.record.sha256 for hit in both}) == 20
+
+
+def test_more_contents_than_one_filter_can_exclude(
+    tmp_path: Path, query: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imgsearch.search.MOST_EXCLUDED", 3)
+    made = open_store(str(tmp_path)).create("images", STAMP)
+    records = [record(number, content=number // 3) for number in range(60)]
+    made.upsert(records, np.repeat(vectors(20), 3, axis=0))
+    hits = search_vector(made, query, SearchOptions(k=20))
+    assert len({hit.record.sha256 for hit in hits}) == 20
+    left = search_vector(
+        made, query, SearchOptions(k=20), without=[hit.record.sha256 for hit in hits[:8]]
+    )
+    assert [hit.record.sha256 for hit in left] == [hit.record.sha256 for hit in hits[8:]]
