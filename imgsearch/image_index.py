@@ -401,6 +401,7 @@ class ImageIndex:
         workers: int | None = None,
         limit: int | None = None,
         prune: bool = False,
+        prune_missing: bool = False,
         replace: bool = False,
         count_ahead: bool = False,
         stdin: Iterable[str] = (),
@@ -411,9 +412,10 @@ class ImageIndex:
 
         `sources` are folders with all below them, files, globs, or "-" for the paths in `stdin`;
         `metadata` is a CSV, by default the styles.csv of each folder; `batch_size` is by default
-        what suits the device. `limit` counts files found,
-        `prune` removes the records of files that are gone, `replace` embeds anew with the index's
-        `model`. With `count_ahead` the listener is told the total. Setting `stop` ends the run
+        what suits the device. `limit` counts files found. `prune` removes the records of files
+        that are gone, except in folders most of whose files are (see `IngestReport.unpruned`),
+        where `prune_missing` is needed too. `replace` embeds anew with the index's `model`. With
+        `count_ahead` the listener is told the total. Setting `stop` ends the run
         early, with what is in flight written. Raises SourceError if a source cannot be read,
         NothingFoundError if there is no picture, MetadataError, EncoderError, or StoreError; what
         was written until then stays. Single pictures that cannot be used are in the report.
@@ -426,6 +428,7 @@ class ImageIndex:
             metadata=metadata,
             limit=limit,
             prune=prune,
+            prune_missing=prune_missing,
             replace=replace,
             max_pixels=self._max_pixels,
             count_ahead=count_ahead,

@@ -9,7 +9,6 @@ pipeline in the order in which it was found.
 
 import contextlib
 import math
-import os
 import sys
 import threading
 import time
@@ -17,14 +16,14 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from imgsearch import config, images, memory, metadata, origins, scratch
+from imgsearch import config, images, memory, metadata, origins, pruning, scratch
 from imgsearch.encoders import Encoder, EncoderRequest, check_device, check_request, open_encoder
 from imgsearch.encoders.base import Vectors
 from imgsearch.encoders.catalog import AUTO
@@ -40,6 +39,7 @@ from imgsearch.events import Counted, Listener, Note, Outcome, Status, ignore
 from imgsearch.images import Fingerprint, Picture
 from imgsearch.metadata import MetadataReport, MetadataTable
 from imgsearch.pipeline import FLUSH, Flush, gathered, map_ahead, prefetched
+from imgsearch.pruning import DoubtfulFolder
 from imgsearch.records import FieldType, ImageRecord, Metadata, Origins, Stamp, path_to_uri
 from imgsearch.sampling import AMONG, PictureSample, StoppedError
 from imgsearch.sources import Candidate, ScanLog, Sources, Unusable, resolve, scan
@@ -74,6 +74,8 @@ class IngestOptions:
     metadata: str | None = None
     limit: int | None = None
     prune: bool = False
+    prune_missing: bool = False
+    """Whether to prune folders in doubt, too: those most of whose files are gone."""
     replace: bool = False
     """Whether to embed with another model, into a collection that takes the old one's place."""
     max_pixels: int = config.DEFAULT_MAX_PIXELS
@@ -116,6 +118,8 @@ class IngestReport:
     time includes its wait for one."""
     interrupted: bool = False
     unreadable: list[tuple[str, str]] = field(default_factory=list)
+    unpruned: list[DoubtfulFolder] = field(default_factory=list)
+    """Folders whose records were kept, though most of their files are gone."""
     left_out: int = 0
     other_files: int = 0
     metadata: list[MetadataReport] = field(default_factory=list)
@@ -153,6 +157,7 @@ class IngestReport:
             "unreadable_folders": [
                 {"path": path, "reason": reason} for path, reason in self.unreadable
             ],
+            "unpruned_folders": [asdict(folder) for folder in self.unpruned],
             "left_out": self.left_out,
             "other_files": self.other_files,
             "metadata": [table.to_dict() for table in self.metadata],
@@ -409,6 +414,7 @@ class _Run:
         self._counts: Counter[Status] = Counter()
         self._witness = Witness(target.collection)
         self._problems: list[Outcome] = []
+        self._unpruned: list[DoubtfulFolder] = []
         # What the device was found to hold.
         self._fits = sys.maxsize
         self._fitting = threading.Lock()
@@ -477,11 +483,14 @@ class _Run:
 
     def _check_nothing_is_left_behind(self, old: Collection, new: Collection) -> None:
         left, example = 0, ""
+        found = self._survey(old.scan, None) if self._options.prune else pruning.Survey(0)
         for records in old.scan():
             there = new.lookup([record.id for record in records])
             missing = [record.path for record in records if record.id not in there]
             if self._options.prune:
-                missing = [path for path in missing if not _is_gone(path)]
+                missing = [
+                    path for path in missing if found.covers(path) or not pruning.is_gone(path)
+                ]
             left += len(missing)
             example = example or next(iter(missing), "")
         if left:
@@ -829,23 +838,14 @@ class _Run:
 
     def _sweep_folder(self, collection: Collection, folder: str) -> int:
         prefix = path_to_uri(folder).removesuffix("/") + "/"
-        there = gone = 0
-        for records in collection.scan(prefix):
-            missing = _gone(records)
-            gone += len(missing)
-            there += len(records) - len(missing)
-        # An unmounted drive leaves an empty folder behind: its records are no rubbish.
-        if gone and not there:
-            self._listener(
-                Note(
-                    f"nothing pruned under {folder}: all of its {gone:,} pictures are gone; is a "
-                    f"drive not mounted? If that is right, use `imgsearch remove {folder}`"
-                )
-            )
-            return 0
+        found = self._survey(lambda: collection.scan(prefix), folder)
         removed = 0
-        for records in collection.scan(prefix) if gone else ():
-            missing = _gone(records)
+        for records in collection.scan(prefix) if found.missing else ():
+            missing = [
+                record
+                for record in records
+                if pruning.is_gone(record.path) and not found.covers(record.path)
+            ]
             ids = [record.id for record in missing]
             deleted = collection.delete(ids)
             self._witness.removed(ids, deleted)
@@ -853,6 +853,24 @@ class _Run:
             for record in missing:
                 self._listener(Outcome(record.uri, "removed", "the file is gone"))
         return removed
+
+    def _survey(
+        self, records: Callable[[], Iterable[list[ImageRecord]]], folder: str | None
+    ) -> pruning.Survey:
+        """What is gone, with the folders whose records are kept, which the report tells."""
+        found = pruning.survey(records, folder)
+        if self._options.prune_missing:
+            return pruning.Survey(found.missing)
+        for doubtful in found.doubtful:
+            self._unpruned.append(doubtful)
+            total = doubtful.missing + doubtful.present
+            self._listener(
+                Note(
+                    f"nothing pruned under {doubtful.path}: {doubtful.missing:,} of its {total:,} "
+                    "images are gone; is a drive not mounted, or a sync incomplete?"
+                )
+            )
+        return found
 
     def _nothing_found(self, sources: Sources) -> str:
         places = ", ".join(sources.folders + sources.files + sources.matches) or "the list"
@@ -892,6 +910,7 @@ class _Run:
             ),
             interrupted=self._stop.is_set(),
             unreadable=self._log.unreadable,
+            unpruned=self._unpruned,
             left_out=self._log.left_out,
             other_files=self._log.other_files,
             metadata=[table.report() for table in self._tables],
@@ -921,18 +940,3 @@ def _record(item: _Item) -> ImageRecord:
         metadata=item.metadata,
         origins=item.origins,
     )
-
-
-def _gone(records: Iterable[ImageRecord]) -> list[ImageRecord]:
-    return [record for record in records if _is_gone(record.path)]
-
-
-def _is_gone(path: str) -> bool:
-    """Only if the system says that there is no such file: no access, or no answer, is not gone."""
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
-    return False

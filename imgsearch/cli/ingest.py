@@ -72,6 +72,14 @@ def ingest(
         bool,
         typer.Option("--prune", help="Remove the records of files that are gone from the folders."),
     ] = False,
+    prune_missing: Annotated[
+        bool,
+        typer.Option(
+            "--prune-missing",
+            help="As --prune, also in folders most of whose files are gone, which --prune keeps: "
+            "a drive may not be mounted.",
+        ),
+    ] = False,
     replace: Annotated[
         bool,
         typer.Option(
@@ -139,7 +147,8 @@ def ingest(
             batch_size=batch_size,
             workers=workers,
             limit=limit,
-            prune=prune,
+            prune=prune or prune_missing,
+            prune_missing=prune_missing,
             replace=replace,
             count_ahead=display.shows_bar,
             stdin=read_list(sys.stdin.buffer) if "-" in sources else (),
@@ -215,6 +224,12 @@ def _print_summary(result: "IngestReport", report: str | None) -> None:
         )
     for path, reason in result.unreadable:
         line(f"unreadable folder {path}: {reason}", style="yellow")
+    for folder in result.unpruned:
+        line(
+            f"not pruned {folder.path}: {folder.missing:,} files are gone, {folder.present:,} are "
+            "there; if that is right, --prune-missing removes their records",
+            style="yellow",
+        )
     from imgsearch.records import uri_to_path
 
     for problem in result.problems:

@@ -1,0 +1,188 @@
+"""`--prune`: what is gone goes, unless it tells of a drive that is away."""
+
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imgsearch import pruning
+from imgsearch.encoders import EncoderRequest
+from imgsearch.errors import StoreError
+from imgsearch.ingest import IngestOptions, IngestReport, ingest
+from imgsearch.pruning import DoubtfulFolder
+from imgsearch.stores import VectorStore, open_store
+from tests.conftest import Cli, Painter
+from tests.fakes import ColourEncoder
+
+MANY = 5
+
+
+@pytest.fixture(autouse=True)
+def _few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "MANY", MANY)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[VectorStore]:
+    with open_store(str(tmp_path / "store")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def photos(paint: Painter, tmp_path: Path) -> Callable[..., Path]:
+    """`photos(nas=6, local=3)` paints so many images into folders below one."""
+
+    def made(**folders: int) -> Path:
+        for folder, count in folders.items():
+            for number in range(count):
+                paint(
+                    f"photos/{folder.replace('_', '/')}/{number}.png",
+                    zlib.crc32(f"{folder}/{number}".encode()),
+                )
+        return tmp_path / "photos"
+
+    return made
+
+
+Run = Callable[..., IngestReport]
+
+
+@pytest.fixture
+def run(store: VectorStore) -> Run:
+    def once(*folders: Path, **options: Any) -> IngestReport:
+        weights = options.pop("weights", "0" * 64)
+        return ingest(
+            [str(folder) for folder in folders],
+            store,
+            "images",
+            EncoderRequest("colours"),
+            IngestOptions(batch_size=8, workers=2, **options),
+            encoder_opener=ColourEncoder(weights).open,
+        )
+
+    return once
+
+
+def _count(store: VectorStore) -> int:
+    return store.open("images").count()
+
+
+def _empty(folder: Path) -> None:
+    """As a drive leaves its mount point."""
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def test_a_drive_that_is_away_below_a_source_costs_no_record(
+    run: Run, store: VectorStore, photos: Callable[..., Path]
+) -> None:
+    folder = photos(nas_2019=4, nas_2020=4, local=3)
+    run(folder)
+    _empty(folder / "nas")
+    (folder / "local/0.png").unlink()
+    report = run(folder, prune=True)
+    assert report.removed == 1  # the rest is pruned as ever
+    assert _count(store) == 10
+    assert report.unpruned == [DoubtfulFolder(str(folder / "nas"), 8, 0)]
+    report = run(folder, prune=True, prune_missing=True)
+    assert (report.removed, report.unpruned) == (8, [])
+    assert _count(store) == 2
+
+
+def test_a_mount_point_that_is_gone_itself_costs_no_record(
+    run: Run, store: VectorStore, photos: Callable[..., Path]
+) -> None:
+    folder = photos(nas=6, local=9)
+    run(folder)
+    shutil.rmtree(folder / "nas")
+    assert run(folder, prune=True).removed == 0
+    assert _count(store) == 15
+
+
+def test_a_folder_of_which_a_failed_sync_left_less_than_half_is_kept(
+    run: Run, store: VectorStore, photos: Callable[..., Path]
+) -> None:
+    folder = photos(a_b=11, local=30)
+    run(folder)
+    for number in range(6):
+        (folder / f"a/b/{number}.png").unlink()
+    report = run(folder, prune=True)
+    assert report.unpruned == [DoubtfulFolder(str(folder / "a"), 6, 5)]
+    assert _count(store) == 41
+
+
+def test_half_of_a_folder_may_go(run: Run, photos: Callable[..., Path]) -> None:
+    folder = photos(a=12)
+    run(folder)
+    for number in range(6):
+        (folder / f"a/{number}.png").unlink()
+    assert run(folder, prune=True).removed == 6
+
+
+def test_few_deletions_are_never_in_doubt(run: Run, photos: Callable[..., Path]) -> None:
+    folder = photos(a=MANY - 1, b=MANY - 1, rest=2 * MANY)
+    run(folder)
+    _empty(folder / "a")
+    shutil.rmtree(folder / "b")
+    assert run(folder, prune=True).removed == 2 * (MANY - 1)
+
+
+def test_what_explains_a_folder_is_not_held_against_those_above(
+    run: Run, photos: Callable[..., Path]
+) -> None:
+    folder = photos(nas=30, local=8)
+    run(folder)
+    _empty(folder / "nas")
+    for number in range(3):
+        (folder / f"local/{number}.png").unlink()
+    report = run(folder, prune=True)
+    assert report.unpruned == [DoubtfulFolder(str(folder / "nas"), 30, 0)]
+    assert report.removed == 3
+
+
+def test_too_many_folders_to_tell_apart_put_the_source_in_doubt(
+    run: Run, photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "_MOST_FOLDERS", 3)
+    folder = photos(a=1, b=1, c=1, d=1, e=1, rest=20)
+    run(folder)
+    for name in "abcde":
+        shutil.rmtree(folder / name)
+    report = run(folder, prune=True)
+    assert report.unpruned == [DoubtfulFolder(str(folder), 5, 20)]
+
+
+def test_replacing_the_model_does_not_let_go_of_a_drive_that_is_away(
+    run: Run, store: VectorStore, photos: Callable[..., Path]
+) -> None:
+    folder = photos(nas=6, local=9)
+    run(folder, weights="1" * 64)
+    _empty(folder / "nas")
+    (folder / "local/0.png").unlink()
+    new: dict[str, Any] = {"weights": "2" * 64, "replace": True, "prune": True}
+    with pytest.raises(StoreError, match="stays as it was: 6 of its"):
+        run(folder, **new)
+    assert _count(store) == 15
+    run(folder, **new, prune_missing=True)
+    assert _count(store) == 8
+
+
+def test_the_command_names_the_folder_and_the_remedy(
+    cli: Cli, photos: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = photos(nas=6, local=9)
+    to = ("--store", tmp_path / "cli", "--model", "efficientnet-lite0")
+    assert cli("ingest", folder, *to, "-q").code == 0
+    _empty(folder / "nas")
+    told = cli("ingest", folder, "--prune", *to)
+    assert told.code == 0
+    assert f"not pruned {folder / 'nas'}: 6 files are gone, 0 are there" in told.out
+    assert "--prune-missing" in told.out
+    assert cli("ingest", folder, "--prune", "--json", *to).json["unpruned_folders"] == [
+        {"path": str(folder / "nas"), "missing": 6, "present": 0}
+    ]
+    done = cli("ingest", folder, "--prune-missing", "--json", *to).json
+    assert (done["removed"], done["unpruned_folders"]) == (6, [])
