@@ -192,6 +192,7 @@ def ingest(
         stop = stop or threading.Event()
         sample = PictureSample(sources, ahead, options.limit, options.max_pixels, stop.is_set)
         request = replace(request, sample=sample, checked=True)
+        started = time.monotonic()
         target = _Target(store, collection, request, encoder_opener, listener, options.replace)
         places = scratch.places(*(() if is_server(store.url) else [Path(store.url)]))
         for place in places:
@@ -199,7 +200,7 @@ def ingest(
         tables = _open_tables(sources, options.metadata, places, listener, cleanup)
         fields = _fields_of(tables, target.fields, listener, strict=options.metadata is not None)
         target.add_fields(fields)
-        run = _Run(target, tables, options, listener, stop)
+        run = _Run(target, tables, options, listener, stop, started)
         return run.over(sources, stdin)
 
 
@@ -403,7 +404,10 @@ class _Run:
         options: IngestOptions,
         listener: Listener,
         stop: threading.Event,
+        started: float,
     ) -> None:
+        """`started` is when the model could first be prepared, by `time.monotonic`."""
+        self._started = started
         self._target = target
         self._tables = tables
         self._options = options
@@ -443,7 +447,6 @@ class _Run:
         return (16 + 2 * self._concurrency) * self._batch_size + _WRITE_ROWS
 
     def over(self, sources: Sources, stdin: Iterable[str]) -> IngestReport:
-        started = time.monotonic()
         if self._options.count_ahead and not sources.stdin:
             self._count_ahead(sources)
         with ThreadPoolExecutor(self._options.workers, "imgsearch-read") as pool:
@@ -464,7 +467,7 @@ class _Run:
         removed = self._sweep(sources) if self._options.prune else 0
         with self._busy("index"):
             verified = self._finish() if not self._stop.is_set() else False
-        return self._report(time.monotonic() - started, removed, verified)
+        return self._report(time.monotonic() - self._started, removed, verified)
 
     def _finish(self) -> bool:
         """Bring the collection into order, and prove that it holds what was written."""

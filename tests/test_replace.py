@@ -3,12 +3,16 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from imgsearch.encoders import EncoderRequest
+from imgsearch.encoders.base import Vectors
 from imgsearch.errors import StoreError
 from imgsearch.events import Event, Outcome
+from imgsearch.images import Pixels
 from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.stores import open_store
 from imgsearch.stores.base import VectorStore
@@ -62,6 +66,29 @@ def test_the_new_collection_takes_the_place_of_the_old_one(
     # What a table said of the pictures once is not forgotten.
     assert dict(collection.lookup([some.id])[some.id].metadata) == {"year": 2012}
     assert run(store, name, folder, NEW).skipped == 7
+
+
+def test_the_rate_counts_the_time_without_the_preparation_of_the_model(
+    store: VectorStore, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(store, name, folder, OLD)
+    clock = [0.0]
+    monkeypatch.setattr("imgsearch.ingest.time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    class Slow(ColourEncoder):
+        def open(self, *given: Any, **named: Any) -> ColourEncoder:
+            clock[0] += 1000
+            return super().open(*given, **named)
+
+        def encode(self, pixels: Pixels) -> Vectors:
+            clock[0] += 1
+            return super().encode(pixels)
+
+    request = EncoderRequest("colours")
+    report = ingest([str(folder)], store, name, request, REPLACE, encoder_opener=Slow(NEW).open)
+    assert report.preparing == 1000
+    assert report.seconds == 1004  # four batches
+    assert report.images_per_second == 7 / 4
 
 
 def test_readers_see_the_old_one_until_then_and_a_stopped_run_goes_on(
