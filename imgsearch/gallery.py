@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader
 from imgsearch import images, scratch
 from imgsearch.config import DEFAULT_MAX_PIXELS
 from imgsearch.errors import ImageError, ScratchError, SourceError, UsageError
-from imgsearch.records import Hit
+from imgsearch.records import Hit, ImageRecord
 
 _HTML = (b"<!doctype html", b"<html")
 
@@ -104,7 +104,7 @@ def _card(hit: Hit, max_pixels: int) -> _Card:
     path, uri = hit.record.path, hit.record.uri
     return _Card(
         hit,
-        _thumbnail(path, max_pixels),
+        _thumbnail(hit.record, max_pixels),
         os.path.basename(path) or path,
         # Escaping makes no link harmless: a store could hold `javascript:`.
         uri if uri.startswith(("file:", "http:", "https:")) else None,
@@ -117,7 +117,7 @@ def plain(text: str) -> str:
     return _DECEPTIVE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def _thumbnail(source: images.Source, max_pixels: int) -> str | None:
+def _thumbnail(source: images.Source | ImageRecord, max_pixels: int) -> str | None:
     try:
         return images.thumbnail_data_uri(source, max_pixels=max_pixels)
     except ImageError:

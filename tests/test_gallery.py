@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -41,7 +42,9 @@ class Page(HTMLParser):
 def hit(
     path: str = SHIRT, rank: int = 1, metadata: Metadata | None = None, copies: int = 1
 ) -> Hit:  # fmt: skip
-    record = ImageRecord(path_to_uri(path), "0" * 64, 1, 1, 1, 1, metadata or {})
+    found = os.stat(path) if os.path.exists(path) else None
+    size, mtime_ns = (found.st_size, found.st_mtime_ns) if found else (1, 1)
+    record = ImageRecord(path_to_uri(path), "0" * 64, size, mtime_ns, 1, 1, metadata or {})
     return Hit(rank, 0.98765, record, copies)
 
 
@@ -147,6 +150,16 @@ def test_a_hit_whose_file_is_gone_is_still_told(tmp_path: Path) -> None:
     assert len(page.all("img")) == 1  # the query
     assert page.text.count("gone or cannot be read") == 2
     assert "gone.jpg" in page.text
+
+
+def test_another_image_at_the_place_of_a_hit_is_not_shown(tmp_path: Path) -> None:
+    place = tmp_path / "a.jpg"
+    shutil.copy(SHIRT, place)
+    indexed = hit(str(place))
+    shutil.copy(SAMPLES / "images" / "10201.jpg", place)
+    page = gallery(tmp_path, indexed)
+    assert len(page.all("img")) == 1  # the query
+    assert "has changed since it was indexed" in page.text
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no named pipes in folders there")

@@ -14,19 +14,22 @@ from imgsearch.images.decoding import (
     load,
 )
 from imgsearch.images.files import (
+    ChangedError,
     Fingerprint,
     check_unchanged,
     fingerprint,
     open_file,
+    open_original,
 )
 from imgsearch.images.formats import looks_like_a_picture, media_type
 from imgsearch.images.preprocessing import Loaded, Pixels, Preprocessing, fit
 from imgsearch.images.regions import Region
-from imgsearch.images.thumbnails import thumbnail, thumbnail_data_uri
+from imgsearch.images.thumbnails import thumbnail, thumbnail_data_uri, thumbnail_of
 
 __all__ = [
     "DRAFT_COSINE",
     "DRAFT_MARGIN",
+    "ChangedError",
     "Fingerprint",
     "Loaded",
     "Picture",
@@ -42,6 +45,8 @@ __all__ = [
     "looks_like_a_picture",
     "media_type",
     "open_file",
+    "open_original",
     "thumbnail",
     "thumbnail_data_uri",
+    "thumbnail_of",
 ]

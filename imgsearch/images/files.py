@@ -4,9 +4,12 @@ import hashlib
 import io
 import os
 import stat
+import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from imgsearch.errors import ImageError
+from imgsearch.records import ImageRecord
 
 # Files up to this size are kept in memory between fingerprint and decoding; larger ones are
 # opened again, so that a queue of large pictures cannot fill the memory.
@@ -63,3 +66,66 @@ def check_unchanged(path: str, known: Fingerprint) -> None:
         raise ImageError(error.strerror or str(error)) from error
     if (now.st_size, now.st_mtime_ns) != (known.size, known.mtime_ns):
         raise ImageError(_CHANGED)
+
+
+class ChangedError(ImageError):
+    """A record's file is no longer the one that was indexed."""
+
+    def __init__(self) -> None:
+        super().__init__("the file has changed since it was indexed; ingest it again")
+
+
+def open_original(record: ImageRecord) -> io.BufferedReader:
+    """Open the file of a record, if it still is the one that was indexed.
+
+    That is a file of the record's size, with the record's mtime or, after a copy or a restored
+    backup, the record's SHA-256. Raises ChangedError for any other, ImageError for what is no
+    regular file, and OSError if it cannot be opened.
+    """
+    file = open_file(record.path)
+    try:
+        if not _is_original(file, record):
+            raise ChangedError()
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _is_original(file: io.BufferedReader, record: ImageRecord) -> bool:
+    status = os.fstat(file.fileno())
+    if status.st_size != record.size:
+        return False
+    if status.st_mtime_ns == record.mtime_ns:
+        return True
+    key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    digest = _digests.get(key)
+    if digest is None:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        _digests.put(key, digest)
+    return digest == record.sha256
+
+
+class _Digests:
+    """The SHA-256s of files read lately, by device, inode, size and mtime."""
+
+    def __init__(self, most: int = 10_000) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[int, ...], str] = OrderedDict()
+
+    def get(self, key: tuple[int, ...]) -> str | None:
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+            return self._known.get(key)
+
+    def put(self, key: tuple[int, ...], digest: str) -> None:
+        with self._lock:
+            self._known[key] = digest
+            if len(self._known) > self._most:
+                self._known.popitem(last=False)
+
+
+_digests = _Digests()

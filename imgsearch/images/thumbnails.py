@@ -2,11 +2,15 @@
 
 import base64
 import io
+import os
 
 from imgsearch import memory
 from imgsearch.config import DEFAULT_MAX_PIXELS
+from imgsearch.errors import ImageError
 from imgsearch.images.decoding import Source, load
+from imgsearch.images.files import ChangedError, open_original
 from imgsearch.memory import Lease
+from imgsearch.records import ImageRecord
 
 
 def thumbnail(source: Source, side: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
@@ -24,9 +28,29 @@ def _thumbnail(source: Source, side: int, max_pixels: int, lease: Lease) -> byte
     return buffer.getvalue()
 
 
+def thumbnail_of(
+    record: ImageRecord, side: int = 320, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> bytes:
+    """A WebP thumbnail of a record's file. Raises ImageError, also if it is not the one indexed."""
+    try:
+        with open_original(record) as file:
+            before = os.fstat(file.fileno())
+        made = thumbnail(record.path, side, max_pixels)
+        after = os.stat(record.path)
+    except OSError as error:
+        raise ImageError(error.strerror or str(error)) from error
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise ChangedError()
+    return made
+
+
 def thumbnail_data_uri(
-    source: Source, side: int = 320, max_pixels: int = DEFAULT_MAX_PIXELS
+    source: Source | ImageRecord, side: int = 320, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> str:
     """A WebP thumbnail of at most `side` pixels as a `data:` URI. Raises ImageError."""
-    encoded = base64.b64encode(thumbnail(source, side, max_pixels)).decode()
+    if isinstance(source, ImageRecord):
+        made = thumbnail_of(source, side, max_pixels)
+    else:
+        made = thumbnail(source, side, max_pixels)
+    encoded = base64.b64encode(made).decode()
     return f"data:image/webp;base64,{encoded}"

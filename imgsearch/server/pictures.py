@@ -1,4 +1,4 @@
-"""The files of records as they are given out: by record alone, and only if they are pictures."""
+"""The files of records as they are served: by record alone, and only what was indexed."""
 
 import os
 from dataclasses import dataclass
@@ -30,12 +30,14 @@ def open_picture(record: ImageRecord) -> PictureFile:
     """The file of a record.
 
     What is checked is what is read: the file is opened once, so that none can be put in its place
-    in between. Raises RefusedError if it is gone, or has become something else than a picture.
+    in between. Raises RefusedError if it is gone, or is no longer the image that was indexed.
     """
     if not record.uri.startswith("file:"):
         raise _gone(record, "is not on this machine")
     try:
-        file = images.open_file(record.path)
+        file = images.open_original(record)
+    except images.ChangedError as error:
+        raise _gone(record, "has been changed or replaced since it was indexed") from error
     except (OSError, ImageError) as error:
         raise _gone(record, "is gone, or cannot be read") from error
     try:
@@ -43,7 +45,7 @@ def open_picture(record: ImageRecord) -> PictureFile:
         status = os.fstat(file.fileno())
     except (OSError, ImageError) as error:
         file.close()
-        raise _gone(record, "is no longer a picture") from error
+        raise _gone(record, "is no longer an image") from error
     return PictureFile(file, media_type, status.st_size, status.st_mtime_ns)
 
 
@@ -52,9 +54,9 @@ def read_picture(record: ImageRecord, most: int) -> bytes:
     picture = open_picture(record)
     with picture.file:
         if picture.size > most:
-            raise RefusedError(413, "too-large", f"the picture of record {record.id} is too large")
+            raise RefusedError(413, "too-large", f"the image of record {record.id} is too large")
         return picture.file.read(picture.size)
 
 
 def _gone(record: ImageRecord, what: str) -> RefusedError:
-    return RefusedError(404, "picture-gone", f"the picture of record {record.id} {what}")
+    return RefusedError(404, "picture-gone", f"the image of record {record.id} {what}")

@@ -521,6 +521,18 @@
   addEventListener("popstate", show);
   addEventListener("scroll", () => jump.hidden || (jump.hidden = !outOfSight()), { passive: true });
 
+  // A record's file may be gone, or be another one than was indexed: the service says so by a 404.
+  document.addEventListener("error", async ({ target }) => {
+    if (!target.matches?.("img[src*='/records/']")) return;
+    const answer = await fetch(target.src).catch(() => null);
+    if (answer?.status !== 404 || target.hidden) return;
+    const note = document.createElement("span");
+    note.className = "missing";
+    note.textContent = "The file is gone, or has changed since it was indexed";
+    target.hidden = true;
+    target.after(note);
+  }, true);
+
   // Gradio replaces the parts of the page.
   new MutationObserver(() => {
     if (!told.isConnected) document.body.append(told, jump);

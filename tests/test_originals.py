@@ -1,0 +1,114 @@
+"""What is shown for a record is the file that was indexed, or nothing."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from imgsearch import images
+from imgsearch.images import ChangedError
+from imgsearch.records import ImageRecord, path_to_uri
+from tests.fakes import ColourEncoder
+from tests.serving import Served, filled, id_of, picture, serving
+
+IMAGES = "/v1/collections/images"
+
+
+@pytest.fixture
+def indexed(tmp_path: Path) -> ImageRecord:
+    path = tmp_path / "a.png"
+    path.write_bytes(picture(1))
+    found = images.fingerprint(str(path))
+    uri = path_to_uri(str(path))
+    return ImageRecord(uri, found.sha256, found.size, found.mtime_ns, 64, 48)
+
+
+def other_of_size(size: int) -> bytes:
+    """Another image with this many bytes."""
+    other = picture(2)
+    assert len(other) <= size + 8
+    return other.ljust(size, b"\0")[:size]
+
+
+class TestOpening:
+    def content(self, record: ImageRecord) -> bytes:
+        with images.open_original(record) as file:
+            return file.read()
+
+    def test_the_file_that_was_indexed_is_opened(self, indexed: ImageRecord) -> None:
+        assert self.content(indexed) == picture(1)
+
+    def test_equal_content_with_another_mtime_is_the_same_file(self, indexed: ImageRecord) -> None:
+        os.utime(indexed.path, (1, 1))
+        assert self.content(indexed) == picture(1)
+
+    def test_its_content_is_hashed_once(
+        self, indexed: ImageRecord, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        os.utime(indexed.path, (2, 2))
+        self.content(indexed)
+        monkeypatch.delattr(hashlib, "file_digest")
+        assert self.content(indexed) == picture(1)
+
+    @pytest.mark.parametrize("same_size", [True, False])
+    def test_other_content_is_refused(self, indexed: ImageRecord, same_size: bool) -> None:
+        other = other_of_size(indexed.size) if same_size else picture(2, size=(640, 480))
+        Path(indexed.path).write_bytes(other)
+        os.utime(indexed.path, (3, 3))
+        with pytest.raises(ChangedError, match="changed since it was indexed"):
+            images.open_original(indexed)
+        with pytest.raises(ChangedError):
+            images.thumbnail_of(indexed)
+
+    def test_a_file_that_is_swapped_while_a_thumbnail_is_made_is_refused(
+        self, indexed: ImageRecord, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make = images.thumbnails.thumbnail
+
+        def swap(source: str, *options: int) -> bytes:
+            Path(source).write_bytes(picture(2, size=(640, 480)))
+            return make(source, *options)
+
+        monkeypatch.setattr(images.thumbnails, "thumbnail", swap)
+        with pytest.raises(ChangedError):
+            images.thumbnail_of(indexed)
+
+
+class TestServing:
+    @pytest.fixture
+    def served(self, tmp_path: Path) -> Iterator[Served]:
+        with serving(filled(tmp_path), ColourEncoder()) as served:
+            yield served
+
+    def statuses(self, served: Served, record: str) -> set[int]:
+        found = [
+            served.client.get(f"{IMAGES}/records/{record}/image"),
+            served.client.get(f"{IMAGES}/records/{record}/thumbnail"),
+            served.client.get(f"/get-image/{record}"),
+            served.client.post(
+                f"{IMAGES}/search",
+                data={"record": record, "region": "0,0,0.5,0.5", "exclude_self": "true"},
+            ),
+        ]
+        for answer in found:
+            if answer.status_code != 200:
+                assert answer.json()["type"] == "urn:imgsearch:problem:picture-gone"
+                assert "since it was indexed" in answer.json()["detail"]
+        return {answer.status_code for answer in found}
+
+    def test_another_image_at_its_place_is_never_given_out(
+        self, served: Served, tmp_path: Path
+    ) -> None:
+        place = tmp_path / "shop" / "3.png"
+        record = id_of(place)
+        assert self.statuses(served, record) == {200}
+        shutil.copy(place, tmp_path / "kept.png")
+        place.write_bytes(picture(99, size=(640, 480)))
+        assert self.statuses(served, record) == {404}
+        # Its vector is that of the image that was indexed, which needs no file.
+        assert served.client.post(f"{IMAGES}/search", data={"record": record}).status_code == 200
+        shutil.copy(tmp_path / "kept.png", place)
+        assert self.statuses(served, record) == {200}
