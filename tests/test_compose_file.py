@@ -74,3 +74,16 @@ def test_the_image_is_made_of_what_is_copied_and_nothing_else_is_sent() -> None:
     assert names == {line.removeprefix("!") for line in kept}
     assert all((ROOT / name).exists() for name in names)
     assert not any(fnmatch(".env", name) for name in names)
+
+
+def test_what_the_service_mounts_is_what_the_documented_ingest_reads() -> None:
+    """Not `compose run`, whose container has a mount of its own."""
+    readme = (ROOT / "README.md").read_text()
+    for text in (readme, COMPOSE):
+        assert "docker compose exec imgsearch imgsearch ingest /data" in text
+        assert "imgsearch ingest /data" not in text.replace("imgsearch imgsearch ingest", "")
+    assert '"${IMGSEARCH_DATA:-./sample_data}:/data:ro"' in COMPOSE
+
+
+def test_memory_holds_little_of_what_arrives() -> None:
+    assert re.findall(r"tmpfs: (.*)$", COMPOSE, re.MULTILINE) == ['["/tmp:size=64m"]']

@@ -11,7 +11,7 @@ import pytest
 
 from imgsearch.errors import StoreBusyError
 from imgsearch.server.kept import KeptFiles
-from imgsearch.server.scratch import Scratch
+from imgsearch.server.spool import Spool
 from tests.fakes import ColourEncoder
 from tests.serving import Served, filled, picture, serving
 from tests.test_serve_jobs import ended, submit, zipped
@@ -181,27 +181,9 @@ def _unreadable(_: str) -> None:
 
 
 def test_services_of_one_data_directory_take_turns(tmp_path: Path) -> None:
-    one, other = (
-        KeptFiles(tmp_path / "uploads", Scratch(tmp_path / "scratch"), timeout=0.05)
-        for _ in range(2)
-    )
+    one, other = (KeptFiles(tmp_path / "uploads", Spool(tmp_path), timeout=0.05) for _ in range(2))
     with one.turn("shoes"):
         with pytest.raises(StoreBusyError), other.turn("shoes"):
             pass
         with other.turn("hats"):
             pass
-
-
-def test_scratch_of_a_killed_service_is_removed_and_of_a_running_one_is_not(tmp_path: Path) -> None:
-    abandoned = tmp_path / "0123456789abcdef"
-    abandoned.mkdir()
-    (abandoned / "half").touch()
-    running = Scratch(tmp_path)
-    (running.folder / "needed").touch()
-    assert not abandoned.exists()
-    later = Scratch(tmp_path)
-    assert later.folder != running.folder
-    assert (running.folder / "needed").exists()
-    for each in (running, later):
-        each.close()
-    assert not list(tmp_path.iterdir())

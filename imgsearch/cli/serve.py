@@ -129,6 +129,7 @@ def serve(
             from imgsearch.server.running import Running
         from imgsearch.server.service import Service
         from imgsearch.server.settings import Limits, Settings
+        from imgsearch.server.spool import spooling
 
         settings = Settings(
             store=store,
@@ -148,4 +149,5 @@ def serve(
                 pixels=max_pixels,
             ),
         )
-        Running(Service(settings, display), display).serve(api, page)
+        with spooling(settings.data):
+            Running(Service(settings, display), display).serve(api, page)

@@ -19,8 +19,8 @@ from imgsearch import images
 from imgsearch.errors import ImageError, StoreBusyError
 from imgsearch.records import ImageRecord, path_to_uri
 from imgsearch.server.archives import Readable
-from imgsearch.server.refusals import FULL, RefusedError, disk_full
-from imgsearch.server.scratch import Scratch
+from imgsearch.server.refusals import FULL, disk_full, not_writable
+from imgsearch.server.spool import Spool
 
 _CHUNK = 1 << 20
 
@@ -46,26 +46,26 @@ class KeptFiles:
 
     A collection keeps each content once; the name that a client gave it is never part of a path.
 
-    Files arrive in two steps. `stage` reads a stream into scratch space, and may run at any time.
+    Files arrive in two steps. `stage` reads a stream into the spool, and may run at any time.
     `place`, `remove` and `remove_all` change a collection's files, together with its records: they
     are called within `turn`, so that a record and its file come and go as one, whichever service
     on this data directory adds, removes or drops.
     """
 
-    def __init__(self, root: Path, scratch: Scratch, timeout: float) -> None:
+    def __init__(self, root: Path, spool: Spool, timeout: float) -> None:
         """`timeout` in seconds bounds how long a turn waits for another service."""
         self._root = root
-        self._scratch = scratch
+        self._spool = spool
         self._timeout = timeout
 
     def stage(self, image: Readable, most: int) -> Staged:
-        """Copy a stream of at most `most` bytes into scratch space.
+        """Copy a stream of at most `most` bytes into the spool.
 
         Raises ImageError for what is no image, or too large, and RefusedError if the disk is full
         or not writable.
         """
         with disk_full_told():
-            descriptor, name = tempfile.mkstemp(dir=self._scratch.folder)
+            descriptor, name = tempfile.mkstemp(dir=self._spool.folder)
             try:
                 with open(descriptor, "wb") as part:
                     digest = _copy(image, part, most)
@@ -173,10 +173,5 @@ def disk_full_told() -> Iterator[None]:
         if error.errno in FULL:
             raise disk_full() from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise RefusedError(
-                500,
-                "not-writable",
-                f"the service may not write to its data directory ({error.strerror}); "
-                "IMGSEARCH_HOME says where it is",
-            ) from error
+            raise not_writable(error.strerror or str(error)) from error
         raise

@@ -20,3 +20,12 @@ class RefusedError(ImgsearchError):
 def disk_full() -> RefusedError:
     words = "the disk is full; what was there before is kept: make room, then try again"
     return RefusedError(507, "disk-full", words)
+
+
+def not_writable(reason: str) -> RefusedError:
+    return RefusedError(
+        500,
+        "not-writable",
+        f"the service may not write to its data directory ({reason}); "
+        "IMGSEARCH_HOME says where it is",
+    )

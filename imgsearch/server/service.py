@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -30,7 +31,7 @@ from imgsearch.errors import (
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.filters import is_field, parse_where
 from imgsearch.image_index import ImageIndex
-from imgsearch.images import thumbnail
+from imgsearch.images import thumbnail_of
 from imgsearch.records import CollectionInfo, Hit, ImageRecord, Value
 from imgsearch.search import mean
 from imgsearch.server.encoding import Encoding
@@ -42,8 +43,9 @@ from imgsearch.server.metrics import Metrics
 from imgsearch.server.pictures import PictureFile, open_picture, read_picture
 from imgsearch.server.pools import Pools, run
 from imgsearch.server.questions import MAX_DEPTH, MAX_PICTURES, Answer, Question
-from imgsearch.server.scratch import Scratch
+from imgsearch.server.refusals import RefusedError
 from imgsearch.server.settings import Settings
+from imgsearch.server.spool import Spool
 from imgsearch.server.thumbnails import Thumbnails
 from imgsearch.server.uploads import Uploads
 from imgsearch.stores import is_server
@@ -80,8 +82,8 @@ class Service:
         self._indexes = Indexes(settings, listener, encoder_opener)
         self._encoding = Encoding(settings, self._pools, self.metrics)
         self._thumbnails = Thumbnails()
-        self._scratch = Scratch(settings.scratch)
-        self.uploads = Uploads(settings, self._pools, self._indexes, self._encoding, self._scratch)
+        self._spool = Spool(settings.data)
+        self.uploads = Uploads(settings, self._pools, self._indexes, self._encoding, self._spool)
         runner = JobRunner(
             self._indexes,
             self.uploads.files,
@@ -110,6 +112,7 @@ class Service:
             await self._load(guess)
         finally:
             guess.cancel()
+        await run(self._pools.files, self._open_spool)
         await run(self._pools.files, self.jobs.resume)
         if self.state == "starting":
             self.state = "ready"
@@ -140,6 +143,11 @@ class Service:
         index.search_vector(np.full(dimension, dimension**-0.5, dtype=np.float32), k=1)
         return index
 
+    def _open_spool(self) -> None:
+        """Remove what a killed service left; uploads tell what goes wrong."""
+        with suppress(RefusedError):
+            self._spool.folder  # noqa: B018 - it is created
+
     def drain(self) -> None:
         """Take no new requests; those under way are finished. Jobs stop, and go on next time."""
         self.state = "draining"
@@ -149,7 +157,7 @@ class Service:
         await asyncio.to_thread(self.jobs.close)
         self._encoding.close()
         await asyncio.to_thread(self._pools.close)
-        self._scratch.close()
+        self._spool.close()
         self._indexes.close()
 
     # Searching.
@@ -259,7 +267,10 @@ class Service:
         return await self._on(collection, lambda index: index.count(where))
 
     async def open_picture(self, record: ImageRecord) -> PictureFile:
-        """The open file of a record. Raises RefusedError if it is gone, or no picture any more."""
+        """The open file of a record.
+
+        Raises RefusedError if it is gone, or is no longer the image that was indexed.
+        """
         return await run(self._pools.files, open_picture, record)
 
     async def read_picture(self, record: ImageRecord) -> bytes:
@@ -273,7 +284,7 @@ class Service:
         key = (record.id, picture.etag, side)
 
         def make() -> bytes:
-            return thumbnail(record.path, side, self.settings.limits.pixels)
+            return thumbnail_of(record, side, self.settings.limits.pixels)
 
         known = self._thumbnails.get(key)
         if known is None:

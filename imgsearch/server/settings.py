@@ -63,11 +63,6 @@ class Settings:
         return self.data / "jobs"
 
     @property
-    def scratch(self) -> Path:
-        """Where temporary files lie."""
-        return self.data / "scratch"
-
-    @property
     def uploads(self) -> Path:
         """Where uploaded pictures are kept."""
         return self.data / "uploads"

@@ -17,8 +17,8 @@ from imgsearch.server.encoding import Encoding
 from imgsearch.server.indexes import Indexes
 from imgsearch.server.kept import KeptFiles, Staged
 from imgsearch.server.pools import Pools, run
-from imgsearch.server.scratch import Scratch
 from imgsearch.server.settings import Settings
+from imgsearch.server.spool import Spool
 from imgsearch.stores import check_name
 
 DESCRIPTION_FIELD = "description"
@@ -51,9 +51,9 @@ class Uploads:
         pools: Pools,
         indexes: Indexes,
         encoding: Encoding,
-        scratch: Scratch,
+        spool: Spool,
     ) -> None:
-        self.files = KeptFiles(settings.uploads, scratch, settings.store_timeout)
+        self.files = KeptFiles(settings.uploads, spool, settings.store_timeout)
         self._settings = settings
         self._pools = pools
         self._indexes = indexes

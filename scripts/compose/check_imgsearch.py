@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import shutil
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -25,7 +27,7 @@ OTHERS = [UPLOADED.with_name(name) for name in ("10201.jpg", "10301.jpg")]
 
 
 def check(docker: Docker, server: Server, weaviate: Server) -> None:
-    """Build, upload, search, restart, ingest, ask for a key, stop."""
+    """Build, upload, search, restart, ingest, change the folder, ask for a key, stop."""
     check_image(docker)
     started = time.monotonic()
     docker.compose("up", "-d")
@@ -39,6 +41,7 @@ def check(docker: Docker, server: Server, weaviate: Server) -> None:
     check_confined(docker)
     check_kept(docker, server, weaviate)
     check_ingest(docker, server)
+    check_own_folder(docker, server)
     check_key(docker, server)
     check_stop(docker, server)
 
@@ -113,6 +116,41 @@ def check_ingest(docker: Docker, server: Server) -> None:
     assert hits[0]["path"] == f"/data/images/{UPLOADED.name}", hits[0]
     assert len(_post(server, "/search/", UPLOADED)["hits"]) > 3
     say(f"`run --rm imgsearch ingest /data`: {report['indexed']} pictures, found by both")
+
+
+def check_own_folder(docker: Docker, server: Server) -> None:
+    """As the README says: the service serves what was ingested, and never another file."""
+    sample = UPLOADED.with_name("10102.jpg")
+    with tempfile.TemporaryDirectory(prefix="imgsearch-data-") as folder:
+        # Under the name of another sample, which the container had at this path until now.
+        own = Path(folder, "images", UPLOADED.name)
+        own.parent.mkdir()
+        shutil.copyfile(sample, own)
+        for each, mode in ((own, 0o644), (own.parent, 0o755), (Path(folder), 0o755)):
+            each.chmod(mode)
+        given = replace(docker, environment={**docker.environment, "IMGSEARCH_DATA": folder})
+        given.compose("up", "-d", "--no-deps", server.service)
+        given.wait_healthy(server)
+        ingest = ["exec", "-T", "imgsearch", "imgsearch", "ingest", "/data", "--json"]
+        # Without the variable: a container that runs keeps its folder.
+        report = json.loads(docker.compose(*ingest))
+        assert (report["found"], report["rejected"]) == (1, 0), report
+        found = _post(server, "/search/", sample)
+        assert _get(server, found["image"]) == sample.read_bytes(), found
+        say("IMGSEARCH_DATA with `up`, then `exec imgsearch ingest /data`: it serves those images")
+        docker.compose("run", "--rm", "-T", "imgsearch", "ingest", "/data")
+        found = _post(server, "/search/", UPLOADED)
+        gone = [hit for hit in found["hits"] if _is_gone(server, hit["id"])]
+        assert gone, found
+        say("a file that is not the one that was ingested is not served")
+
+
+def _is_gone(server: Server, record: str) -> bool:
+    try:
+        _get(server, f"/get-image/{record}")
+    except AssertionError as error:
+        return ": 404 " in str(error)
+    return False
 
 
 def check_key(docker: Docker, server: Server) -> None:
