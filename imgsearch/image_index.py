@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Self, TypeVar, cast, get_args
 
 import numpy as np
@@ -34,9 +35,6 @@ from imgsearch.records import (
     ImageRecord,
     Stamp,
     Value,
-    canonical_path,
-    path_to_uri,
-    record_id,
 )
 from imgsearch.search import DEFAULT_K, Searcher, SearchOptions, mean, search_text, search_vector
 from imgsearch.stores import check_name, open_store
@@ -375,9 +373,21 @@ class ImageIndex:
         return RecordNotFoundError(f"collection {self._name} has no record {record_id}")
 
     def records(self) -> Iterator[ImageRecord]:
-        """All records, as they stood when the iteration began."""
-        for batch in self._use(lambda collection: collection.scan()):
+        """All records, as `Collection.scan` gives them; read batch by batch.
+
+        Raises StaleCollectionError if the collection is replaced while the iteration lasts.
+        """
+        for batch in self._use(lambda collection: _started(collection.scan())):
             yield from batch
+
+    def page(self, limit: int, *, after: str = "", where: Where = ()) -> list[ImageRecord]:
+        """The first `limit` records by id that come after the id `after` and meet all conditions.
+
+        So pages do not shift when records come and go. Raises UsageError if `after` is no id.
+        """
+        return self._use(
+            lambda collection: collection.page(limit, after, _conditions(collection, where))
+        )
 
     def count(self, where: Where = ()) -> int:
         """How many records meet all conditions."""
@@ -479,8 +489,10 @@ class ImageIndex:
         They need not exist any more. Returns how many records there were. Raises
         RecordNotFoundError, with nothing removed, if a path has none.
         """
+        from imgsearch.removal import remove_paths  # here, as a search has no need of it
+
         with self.store.writing(self._name, self._listener):
-            return self._use(lambda collection: _remove_paths(collection, paths))
+            return self._use(lambda collection: remove_paths(collection, paths))
 
     def drop(self) -> int:
         """Remove the whole collection. Returns how many records it had."""
@@ -493,6 +505,12 @@ class ImageIndex:
     def exists(self) -> bool:
         """Whether there is a collection of this name."""
         return self._name in self.store.names()
+
+
+def _started(batches: Iterator[T]) -> Iterator[T]:
+    """The same batches, the first of which has been read: a stale collection shows by then."""
+    first = list(islice(batches, 1))
+    return chain(first, batches)
 
 
 def _precision(given: Precision | None) -> Precision | None:
@@ -558,21 +576,3 @@ def _typed(name: str, value: Value, fields: Mapping[str, FieldType]) -> Value:
     if have != want:
         raise MetadataError(f"{name}: {value!r} is {have}, but the field is {want}")
     return value
-
-
-def _remove_paths(collection: Collection, paths: Sequence[str | os.PathLike[str]]) -> int:
-    plans: list[list[str]] = []
-    for path in paths:
-        # A folder is known by its real path, a file by its folder's.
-        real = os.path.expanduser(path)
-        real = os.path.realpath(real) if os.path.isdir(real) else canonical_path(real)
-        uri = path_to_uri(real)
-        ids = list(collection.lookup([record_id(uri)]))
-        for records in collection.scan(uri.removesuffix("/") + "/"):
-            ids += [record.id for record in records]
-        if not ids:
-            raise RecordNotFoundError(
-                f"{os.fspath(path)}: nothing of it is in the collection; nothing was removed"
-            )
-        plans.append(ids)
-    return sum(collection.delete(ids) for ids in plans)

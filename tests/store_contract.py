@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from imgsearch.encoders.base import normalised
-from imgsearch.errors import CollectionMismatchError, CollectionNotFoundError, StoreError
+from imgsearch.errors import (
+    CollectionMismatchError,
+    CollectionNotFoundError,
+    StoreError,
+    UsageError,
+)
 from imgsearch.records import Condition, FieldType, ImageRecord, Metadata, Operator, Stamp, Value
 from imgsearch.stores.base import MOST_EXCLUDED, Collection, Vectors, VectorStore
 from imgsearch.words import query_words
@@ -526,3 +531,56 @@ class StoreContract:
         without = [each.sha256 for each in records[:MOST_EXCLUDED]]
         found = collection.search(vectors(1, seed=9)[0], 10, without=without)
         assert {each.record.uri for each in found} == {each.uri for each in records[MOST_EXCLUDED:]}
+
+    def test_pages_go_through_all_records_by_id(self, collection: Collection) -> None:
+        collection.add_fields({"year": "int"})
+        records = [record(number, year=number % 7) for number in range(700)]
+        write(collection, records)
+        by_id = sorted(records, key=lambda each: each.id)
+        assert collection.page(3) == by_id[:3]
+        assert collection.page(5, by_id[9].id) == by_id[10:15]
+        assert collection.page(10_000) == by_id
+        assert collection.page(5, by_id[-1].id) == []
+        assert collection.page(0) == []
+        for where in ([], [Condition("year", "=", 3)], [Condition("year", ">", 9)]):
+            expected = [each for each in by_id if all(c.holds(each.metadata) for c in where)]
+            after, seen = "", []
+            while page := collection.page(60, after, where):
+                seen += page
+                after = page[-1].id
+            assert seen == expected
+        with pytest.raises(UsageError, match="no id"):
+            collection.page(5, "nothing")
+
+    def test_a_page_goes_on_behind_a_record_that_has_been_removed(
+        self, collection: Collection
+    ) -> None:
+        collection.add_fields({"year": "int"})
+        records = [record(number, year=1) for number in range(20)]
+        write(collection, records)
+        by_id = sorted(records, key=lambda each: each.id)
+        collection.delete([by_id[4].id])
+        assert collection.page(3, by_id[4].id) == by_id[5:8]
+        assert collection.page(3, by_id[4].id, [Condition("year", "=", 1)]) == by_id[5:8]
+
+    def test_scanning_takes_several_folders_and_each_record_once(
+        self, collection: Collection
+    ) -> None:
+        names = ("a/1.jpg", "a/b/2.jpg", "c/3.jpg", "c*/4.jpg", "d/5.jpg", "A/6.jpg", "a?/7.jpg")
+        uris = [f"other://host/{name}" for name in names]
+        records = [
+            ImageRecord(uri, f"{number:064x}", 1, 1, 1, 1) for number, uri in enumerate(uris)
+        ]
+        # So many others that reading all of them would be the slower way.
+        write(collection, records + [record(number) for number in range(300)])
+
+        def scanned(*prefixes: str) -> list[str]:
+            batches = collection.scan(*(f"other://host/{each}" for each in prefixes))
+            return sorted(each.uri.removeprefix("other://host/") for b in batches for each in b)
+
+        assert scanned("a/", "a/b/", "d/") == ["a/1.jpg", "a/b/2.jpg", "d/5.jpg"]
+        assert scanned("c*/") == ["c*/4.jpg"]
+        assert scanned("a?/") == ["a?/7.jpg"]
+        assert scanned("x/") == []
+        assert len(scanned("")) == len(names)
+        assert len(everything(collection, "")) == len(names) + 300

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import heapq
 import os
 import re
 import time
@@ -29,7 +28,7 @@ from imgsearch.errors import (
     UsageError,
 )
 from imgsearch.events import Listener, Note, ignore
-from imgsearch.filters import is_field, parse_where
+from imgsearch.filters import is_field
 from imgsearch.image_index import ImageIndex
 from imgsearch.images import thumbnail_of
 from imgsearch.records import CollectionInfo, Hit, ImageRecord, Value
@@ -238,21 +237,11 @@ class Service:
         after: str = "",
         where: Sequence[str] = (),
     ) -> list[ImageRecord]:
-        """The first `limit` records by id of those behind the id `after`.
+        """The first `limit` records by id that come after the id `after` and meet all conditions.
 
-        So pages do not shift when records come and go. Each one looks through the collection.
+        So pages do not shift when records come and go.
         """
-
-        def find(index: ImageIndex) -> list[ImageRecord]:
-            conditions = parse_where(where, index.fields)
-            found = (
-                record
-                for record in index.records()
-                if record.id > after and all(each.holds(record.metadata) for each in conditions)
-            )
-            return heapq.nsmallest(limit, found, key=lambda record: record.id)
-
-        return await self._on(collection, find)
+        return await self._on(collection, lambda index: index.page(limit, after=after, where=where))
 
     async def some_records(self, limit: int, collection: str | None = None) -> list[ImageRecord]:
         """Up to `limit` records, whichever the store gives first; no more of it is read."""

@@ -100,8 +100,22 @@ class Collection(Protocol):
         """Delete records; returns how many there were."""
         ...
 
-    def scan(self, uri_prefix: str = "") -> Iterator[list[ImageRecord]]:
-        """All records whose URI begins so, in batches, as they stood when the scan began."""
+    def scan(self, *uri_prefixes: str) -> Iterator[list[ImageRecord]]:
+        """The records whose URI begins with one of the prefixes, each once, in batches; or all.
+
+        The store itself selects them. They are as they stood when the scan began where the store
+        has versions; elsewhere a record that is there throughout comes exactly once.
+        """
+        ...
+
+    def page(
+        self, limit: int, after: str = "", where: Sequence[Condition] = ()
+    ) -> list[ImageRecord]:
+        """The first `limit` records by id that come after the id `after` and meet all conditions.
+
+        Little more than these is read, also in a large collection. Raises UsageError if `after` is
+        no id.
+        """
         ...
 
     def count(self, where: Sequence[Condition] = ()) -> int:

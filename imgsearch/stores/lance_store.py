@@ -53,6 +53,7 @@ from imgsearch.records import (
     Stamp,
     Value,
 )
+from imgsearch.stores import id_ranges
 from imgsearch.stores.base import NO_WORDS, StoredVector, Vectors
 from imgsearch.words import record_words
 
@@ -89,6 +90,8 @@ _KEEP_VERSIONS = datetime.timedelta(hours=1)
 _ATTEMPTS = 5
 _IDS_PER_FILTER = 1000
 _PAGE = 4096
+# A range of more than this share of all ids is not worth an index.
+_WIDE_RANGE = 0.05
 
 
 class LanceStore:
@@ -406,10 +409,41 @@ class LanceCollection:
     def _delete_where(self, condition: str) -> None:
         self._own().delete(condition)
 
-    def scan(self, uri_prefix: str = "") -> Iterator[list[ImageRecord]]:
-        condition = f"starts_with(uri, {_literal(uri_prefix)})" if uri_prefix else None
-        for batch in self._batches(self._record_columns(), condition, batch_size=_PAGE):
+    def scan(self, *uri_prefixes: str) -> Iterator[list[ImageRecord]]:
+        condition = " OR ".join(f"starts_with(uri, {_literal(each)})" for each in uri_prefixes)
+        if "" in uri_prefixes:
+            condition = ""
+        for batch in self._batches(self._record_columns(), condition or None, batch_size=_PAGE):
             yield [self._to_record(row) for row in batch.to_pylist()]
+
+    def page(
+        self, limit: int, after: str = "", where: Sequence[Condition] = ()
+    ) -> list[ImageRecord]:
+        after = after and id_ranges.checked(after)
+        if limit < 1 or (total := self.count(where)) == 0:
+            return []
+        share = id_ranges.share(limit, total)
+        # Without an index, or where the range is wide, all ids are read: once, not range by range.
+        if share > _WIDE_RANGE or not self._has_index("id"):
+            share = 1.0
+        ids: list[str] = []
+        for start, end in id_ranges.widening(after, share):
+            tests = [self._condition(where)]
+            tests += [f"id > {_literal(start)}" if start else None]
+            tests += [f"id <= {_literal(end)}" if end else None]
+            ids += self._lowest_ids(limit - len(ids), " AND ".join(filter(None, tests)) or None)
+            if len(ids) >= limit:
+                break
+        records = self.lookup(ids)
+        return [records[each] for each in ids if each in records]
+
+    def _lowest_ids(self, limit: int, condition: str | None) -> list[str]:
+        lowest = pa.array([], pa.string())
+        for batch in self._batches(["id"], condition):
+            both = pa.concat_arrays([lowest, batch["id"]])
+            places = pc.select_k_unstable(both, min(limit, len(both)), [("", "ascending")])
+            lowest = both.take(places)
+        return list(lowest.to_pylist())
 
     def count(self, where: Sequence[Condition] = ()) -> int:
         with _translated(f"{self.path}: cannot be read"):

@@ -22,6 +22,7 @@ from imgsearch.records import (
     Scored,
     Stamp,
 )
+from imgsearch.stores import id_ranges
 from imgsearch.stores.base import NO_WORDS, StoredVector, Vectors
 from imgsearch.stores.weaviate import doubts, values
 from imgsearch.stores.weaviate import schema as schemas
@@ -38,6 +39,10 @@ _MOST_RESULTS = 10_000
 _IDS_PER_REQUEST = 1000
 _VECTORS_PER_REQUEST = 500
 _PAGE = 1000
+# To read a part by a filter costs a look at the whole index of URIs for each page; where it is
+# more than this part of the collection, reading all is faster.
+_FILTER_WORTH = 10
+_MOST_PREFIXES = 100
 # An index that is built in the background must look done so often, so many seconds apart.
 _STEADY_LOOKS = 3
 _LOOK_SECONDS = 0.3
@@ -338,31 +343,99 @@ class WeaviateCollection:
                 )
         return deleted
 
-    def scan(self, uri_prefix: str = "") -> Iterator[list[ImageRecord]]:
-        for page in self._pages(vectors=False):
+    def scan(self, *uri_prefixes: str) -> Iterator[list[ImageRecord]]:
+        beginnings = uri_prefixes or ("",)
+        for page in self._beginning_with(beginnings):
             records = [self._record(each) for each in page]
-            if chosen := [each for each in records if each.uri.startswith(uri_prefix)]:
+            if chosen := [each for each in records if each.uri.startswith(beginnings)]:
                 yield chosen
+
+    def _beginning_with(self, prefixes: tuple[str, ...]) -> Iterator[Sequence[Any]]:
+        """Objects whose URI begins with one of the prefixes, and perhaps a few others.
+
+        A wildcard in a prefix cannot be escaped, and matches more than itself.
+        """
+        if "" in prefixes or len(prefixes) > _MOST_PREFIXES:
+            yield from self._pages(vectors=False)
+            return
+        uri = query.Filter.by_property("uri")
+        condition = query.Filter.any_of([uri.like(f"{each}*") for each in prefixes])
+        matching = self._count(condition)
+        if matching * _FILTER_WORTH > self.count():
+            yield from self._pages(vectors=False)
+            return
+        after = ""
+        while matching and (page := self._range(_PAGE, after, condition, matching)):
+            yield page
+            after = str(page[-1].uuid)
+
+    def page(
+        self, limit: int, after: str = "", where: Sequence[Condition] = ()
+    ) -> list[ImageRecord]:
+        after = after and id_ranges.checked(after)
+        condition = self._filter(where)
+        matching = self._count(condition) if where else 0
+        records: list[ImageRecord] = []
+        while (missing := min(limit - len(records), _PAGE)) > 0:
+            page = (
+                self._range(missing, after, condition, matching)
+                if where
+                else self._behind(after, missing)
+            )
+            records += [self._record(each) for each in page]
+            if len(page) < missing:
+                break
+            after = str(page[-1].uuid)
+        return records
+
+    def _range(self, limit: int, after: str, condition: Any, matching: int) -> list[Any]:
+        """The first `limit` objects by id, of those behind an id that meet a condition.
+
+        Weaviate has no cursor under a filter, and sorts only by reading all that match; but a range
+        of ids is a filter like others.
+        """
+        found: list[Any] = []
+        share = id_ranges.share(limit, matching)
+        most = 3 * limit + 100  # far more than the range should hold
+        while len(found) < limit:
+            end = id_ranges.reach(after, share)
+            by_id = query.Filter.by_property("_id")
+            tests = [condition]
+            tests += [by_id.greater_than(after)] if after else []
+            tests += [by_id.less_or_equal(end)] if end else []
+            answer = self._fetch(query.Filter.all_of(tests), most)
+            if len(answer) >= most:
+                share /= 4
+                continue
+            found += sorted(answer, key=lambda each: str(each.uuid))
+            if end is None:
+                break
+            after, share = end, share * 4
+        return found[:limit]
 
     def _pages(self, *, vectors: bool) -> Iterator[Sequence[Any]]:
         """All objects in the order of their ids, which neither writing nor deleting disturbs.
 
         Weaviate has a cursor for everything, but none for a filter.
         """
-        last = None
-        while True:
-            page = self._read(
-                lambda last=last: self._handle.query.fetch_objects(  # type: ignore[misc]
-                    limit=_PAGE, after=last, include_vector=vectors
-                )
-            ).objects
-            if not page:
-                return
+        last = ""
+        while page := self._behind(last, _PAGE, vectors=vectors):
             yield page
-            last = page[-1].uuid
+            last = str(page[-1].uuid)
+
+    def _behind(self, after: str, limit: int, *, vectors: bool = False) -> Sequence[Any]:
+        """The first objects by id of those behind an id."""
+        answer = self._read(
+            lambda: self._handle.query.fetch_objects(
+                limit=limit, after=after or None, include_vector=vectors
+            )
+        )
+        return list(answer.objects)
 
     def count(self, where: Sequence[Condition] = ()) -> int:
-        condition = self._filter(where)
+        return self._count(self._filter(where))
+
+    def _count(self, condition: Any) -> int:
         answer = self._read(
             lambda: self._handle.aggregate.over_all(total_count=True, filters=condition)
         )
