@@ -10,7 +10,8 @@ from jinja2 import Environment, PackageLoader
 
 from imgsearch import images, scratch
 from imgsearch.config import DEFAULT_MAX_PIXELS
-from imgsearch.errors import ImageError, ScratchError, SourceError, UsageError
+from imgsearch.errors import ImageError, ScratchError
+from imgsearch.outputs import check_replaceable, not_written
 from imgsearch.records import Hit, ImageRecord
 
 _HTML = (b"<!doctype html", b"<html")
@@ -49,7 +50,7 @@ def write_gallery(
     """
     # Where a link leads, so that it stays one.
     target = Path(os.path.realpath(file))
-    _refuse_to_destroy(file, target)
+    check_replaceable(file, "HTML", _HTML)
     page = _render(query, query_name, hits, subtitle, max_pixels)
     try:
         target.parent.stat()  # it is not made
@@ -57,26 +58,7 @@ def write_gallery(
             (part / "page").write_text(page, encoding="utf-8")
             os.replace(part / "page", target)
     except (OSError, ScratchError) as error:
-        raise _not_written(file, error) from error
-
-
-def _not_written(file: str, error: OSError | ScratchError) -> SourceError:
-    reason = getattr(error, "strerror", None) or error
-    return SourceError(f"--gallery {file}: cannot be written: {reason}")
-
-
-def _refuse_to_destroy(file: str, target: Path) -> None:
-    if target.exists() and not target.is_file():
-        raise UsageError(f"--gallery {file}: is there already and is no file")
-    try:
-        with target.open("rb") as old:
-            head = old.read(64).lower().removeprefix(b"\xef\xbb\xbf").lstrip()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise _not_written(file, error) from error
-    if head and not head.startswith(_HTML):
-        raise UsageError(f"--gallery {file}: is there already and is no HTML; not overwritten")
+        raise not_written(file, error) from error
 
 
 def _render(

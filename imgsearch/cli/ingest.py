@@ -1,11 +1,9 @@
 """`imgsearch ingest`."""
 
 import contextlib
-import json
 import sys
 import threading
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +11,7 @@ from imgsearch import config
 from imgsearch.cli import options
 from imgsearch.cli.console import Display, print_json, printable, stdout
 from imgsearch.cli.interrupt import INTERRUPTED, stop_on_signal
-from imgsearch.errors import SourceError, UsageError
+from imgsearch.errors import UsageError
 from imgsearch.events import Event, Outcome
 
 if TYPE_CHECKING:
@@ -114,13 +112,14 @@ def ingest(
     Ctrl-C once finishes what is in flight, twice stops now; either way the next run goes on.
     """
     from imgsearch.image_index import ImageIndex
+    from imgsearch.outputs import outcome_report
     from imgsearch.sources import read_list
 
     if replace and model == config.DEFAULT_MODEL and precision is None:
         raise UsageError("--replace needs --model or --precision: say how to embed anew")
     stop = threading.Event()
     with (
-        _report_file(report) as lines,
+        outcome_report(report) if report else contextlib.nullcontext() as lines,
         Display(quiet=quiet) as display,
         ImageIndex(
             collection,
@@ -138,7 +137,7 @@ def ingest(
 
         def listen(event: Event) -> None:
             if lines and isinstance(event, Outcome) and event.status != "skipped":
-                lines.write(_report_line(event))
+                lines(event)
             display(event)
 
         result = index.add(
@@ -163,24 +162,6 @@ def ingest(
         raise typer.Exit(INTERRUPTED)
     if strict and (result.rejected or result.unreadable):
         raise typer.Exit(1)
-
-
-def _report_line(outcome: Outcome) -> str:
-    line = {"uri": outcome.uri, "status": outcome.status, "reason": outcome.reason}
-    return json.dumps(line) + "\n"
-
-
-@contextlib.contextmanager
-def _report_file(name: str | None) -> Iterator[TextIO | None]:
-    if name is None:
-        yield None
-        return
-    try:
-        file = open(name, "w", encoding="utf-8")  # noqa: SIM115
-    except OSError as error:
-        raise SourceError(f"--report {name}: cannot be written: {error.strerror}") from error
-    with file:
-        yield file
 
 
 def _print_summary(result: "IngestReport", report: str | None) -> None:

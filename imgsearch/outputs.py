@@ -1,0 +1,66 @@
+"""Files that users name for output: written, but never over a file of another kind."""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from imgsearch.errors import SourceError, UsageError
+from imgsearch.events import Outcome
+
+_REPORT = b'{"uri": '
+
+
+def check_replaceable(file: str, kind: str, beginnings: tuple[bytes, ...]) -> None:
+    """Raises UsageError if a file exists and does not begin, in lower case, as its kind does.
+
+    An empty file may be replaced. Raises SourceError if it cannot be read.
+    """
+    target = Path(os.path.realpath(file))
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{file}: is there already and is no file")
+    try:
+        with target.open("rb") as old:
+            head = old.read(64).lower().removeprefix(b"\xef\xbb\xbf").lstrip()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise not_written(file, error) from error
+    if head and not head.startswith(beginnings):
+        raise UsageError(f"{file}: is there already and is no {kind}; not overwritten")
+
+
+def not_written(file: str, error: Exception) -> SourceError:
+    """The error to raise for a file that cannot be written."""
+    return SourceError(f"{file}: cannot be written: {getattr(error, 'strerror', None) or error}")
+
+
+@contextlib.contextmanager
+def outcome_report(file: str) -> Iterator[Callable[[Outcome], None]]:
+    """A report to which outcomes can be written, each a line of JSON; an old report is replaced.
+
+    Pipes and devices are written to as well. Raises UsageError for an existing file that is no
+    report, SourceError if it cannot be written.
+    """
+    if os.path.isdir(file) or os.path.isfile(file):
+        check_replaceable(file, "report of an ingest", (_REPORT,))
+    try:
+        lines = open(file, "w", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise not_written(file, error) from error
+
+    def write(outcome: Outcome) -> None:
+        line = {"uri": outcome.uri, "status": outcome.status, "reason": outcome.reason}
+        try:
+            lines.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise not_written(file, error) from error
+
+    try:
+        yield write
+    finally:
+        try:
+            lines.close()
+        except OSError as error:
+            raise not_written(file, error) from error
