@@ -204,7 +204,8 @@ class TestPictures:
 
 class TestBodies:
     def test_one_that_says_that_it_is_too_large_is_refused_at_once(self, narrow: Served) -> None:
-        answer = narrow.client.post("/search/", content=b"x" * 100_001)
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        answer = narrow.client.post("/search/", content=b"x" * 100_001, headers=headers)
         assert answer.status_code == 413
         assert "--max-body" in answer.json()["detail"]
 

@@ -74,7 +74,8 @@ async def search_file(
     fullresult: Annotated[bool, Form(description="Whether to give `search_results`.")] = True,
 ) -> SimilarPicture:
     """Find the picture that is most alike. Nothing of the question is kept."""
-    answer = await service.search(Question([await file.read()]))
+    async with service.reading.hold(file.size or 0):
+        answer = await service.search(Question([await file.read()]))
     if not answer.hits:
         raise RefusedError(404, "nothing-found", f"collection {answer.collection} is empty")
     best = answer.hits[0]
@@ -105,7 +106,8 @@ async def upload_file(
 ) -> Uploaded:
     """Keep a picture and index it. The same picture again replaces its description by a new one."""
     collection = service.settings.collection
-    record = await service.uploads.add(await file.read(), description, collection)
+    async with service.reading.hold(file.size or 0):
+        record = await service.uploads.add(await file.read(), description, collection)
     return Uploaded(
         filename=_name(file),
         description=str(record.metadata.get(DESCRIPTION_FIELD, "")),

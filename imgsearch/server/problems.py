@@ -31,6 +31,8 @@ log = logging.getLogger("imgsearch.server")
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2
+# That are told of one request.
+_MOST_ERRORS = 20
 
 # The first class that fits decides.
 _BY_ERROR: tuple[tuple[type[ImgsearchError], int, str], ...] = (
@@ -94,7 +96,7 @@ def handle_problems(app: FastAPI) -> None:
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         errors = [
             {"where": ".".join(map(str, each["loc"])), "message": each["msg"]}
-            for each in error.errors()
+            for each in error.errors()[:_MOST_ERRORS]
         ]
         detail = "; ".join(f"{each['where']}: {each['message']}" for each in errors)
         return problem(422, "invalid-request", detail, errors=errors)

@@ -33,6 +33,8 @@ from imgsearch.image_index import ImageIndex
 from imgsearch.images import thumbnail_of
 from imgsearch.records import CollectionInfo, Hit, ImageRecord, Value
 from imgsearch.search import mean
+from imgsearch.server.arrivals import Arrivals
+from imgsearch.server.budget import Budget
 from imgsearch.server.encoding import Encoding
 from imgsearch.server.indexes import Indexes
 from imgsearch.server.job import Job
@@ -76,6 +78,9 @@ class Service:
         self.state: State = "starting"
         self.page: PageState = "off"
         self.in_flight = 0
+        self.arrivals = Arrivals(settings.limits)
+        self.reading = Budget(settings.limits.memory)
+        """The memory of files that are read whole to be searched with or to be kept."""
         self._listener = listener
         self._pools = Pools()
         self._indexes = Indexes(settings, listener, encoder_opener)

@@ -12,6 +12,8 @@ class Limits:
 
     body: int = config.DEFAULT_MAX_BODY << 20
     """Of one request; uploads are on the disk while they arrive."""
+    plain_body: int = 64 << 10
+    """Of a request that is no form, such as JSON: it is parsed in memory, as a whole."""
     stall_seconds: float = config.DEFAULT_STALL_TIMEOUT
     """How long a client may neither send the body that it announced nor read its answer."""
     min_rate: int = 1024
@@ -22,6 +24,11 @@ class Limits:
     """Under way at once; whoever comes on top is told to come again."""
     pixels: int = config.SERVE_MAX_PIXELS
     """Of one picture."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes of all requests' bodies together that may be in memory."""
+        return 4 * self.body
 
 
 @dataclass(frozen=True, slots=True)

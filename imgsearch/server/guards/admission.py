@@ -14,9 +14,6 @@ from imgsearch.server.service import Service
 # Answered whatever the load is, so that nobody restarts a service because it is busy.
 _ALWAYS = frozenset({"/", "/healthz", "/readyz", "/metrics"})
 _RETRY = {"Retry-After": str(RETRY_SECONDS)}
-# Requests whose bodies are still coming in, for each one that is worked on. Their bodies are on
-# the disk, so that slow clients hold up nobody else.
-_ARRIVING = 8
 
 
 class Admission:
@@ -27,44 +24,62 @@ class Admission:
     readers that stall, and all that an answer holds is an open file and a chunk of it.
     """
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        service: Service,
+        *,
+        takes_forms: bool = True,
+        plain_body: int | None = None,
+    ) -> None:
+        """`plain_body` is how many bytes a body that is no form may have, if not the usual."""
         self._app = app
         self._service = service
         self._limits = service.settings.limits
-        self._open = 0
+        self._takes_forms = takes_forms
+        self._plain_body = self._limits.plain_body if plain_body is None else plain_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        self._open += 1
+        arrivals = self._service.arrivals
+        arrivals.requests += 1
         try:
             await self._admit(_Visit(self._service, scope), scope, receive, send)
         finally:
-            self._open -= 1
+            arrivals.requests -= 1
 
     async def _admit(self, visit: "_Visit", scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._refusal(scope) or (None if _has_body(scope) else visit.enter())
+        boundary = _boundary(scope) if self._takes_forms else b""
+        limits = self._limits
+        most = limits.body if boundary else min(self._plain_body, limits.body)
+        refusal = self._refusal(scope, most) or (None if _has_body(scope) else visit.enter())
+        if refusal is not None and refusal.status_code == 413:
+            await drain(receive)
         if refusal is None:
-            body = Body(receive, send, self._limits, visit.enter, visit.leave, _end_of_form(scope))
+            arrivals = self._service.arrivals
+            body = Body(receive, send, limits, most, arrivals, visit.enter, visit.leave, boundary)
             try:
                 with contextlib.suppress(BrokenOffError):
                     await self._app(scope, body.receive, body.send)
             finally:
+                body.release()
                 visit.leave()
             refusal = body.refusal
+            if refusal is not None and refusal.status_code in (413, 429):
+                await body.drain()
         if refusal is not None:
-            if refusal.status_code == 413:
-                await drain(receive)
             await refusal(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> Response | None:
+    def _refusal(self, scope: Scope, most: int) -> Response | None:
         length = Headers(scope=scope).get("content-length", "")
-        if length.isdigit() and int(length) > self._limits.body:
-            return too_large(self._limits)
+        if length.isdigit() and int(length) > most:
+            return too_large(most, self._limits)
         is_vital = scope["path"] in _ALWAYS and not _has_body(scope)
-        if not is_vital and self._open > _ARRIVING * self._limits.requests:
-            return _overloaded(self._open)
+        arrivals = self._service.arrivals
+        if not is_vital and arrivals.are_too_many:
+            return _overloaded(arrivals.requests)
         return None
 
 
@@ -109,11 +124,15 @@ def _overloaded(requests: int) -> Response:
     return problem(429, "overloaded", detail, _RETRY)
 
 
-def _end_of_form(scope: Scope) -> bytes:
-    """What a multipart form ends with; nothing of any other body."""
+def _boundary(scope: Scope) -> bytes:
+    """The boundary of a multipart form; nothing for any other body.
+
+    Only POST takes forms here. Anything else is read as a whole, whatever type it claims to have.
+    """
+    if scope["method"] != "POST":
+        return b""
     kind, options = parse_options_header(Headers(scope=scope).get("content-type"))
-    boundary = options.get(b"boundary", b"")
-    return b"--" + boundary + b"--" if kind == b"multipart/form-data" and boundary else b""
+    return options.get(b"boundary", b"") if kind == b"multipart/form-data" else b""
 
 
 def _has_body(scope: Scope) -> bool:

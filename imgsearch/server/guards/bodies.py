@@ -7,19 +7,29 @@ from collections.abc import Callable
 from starlette.responses import Response
 from starlette.types import Message, Receive, Send
 
-from imgsearch.server.problems import problem
+from imgsearch.server.arrivals import Arrivals
+from imgsearch.server.problems import RETRY_SECONDS, problem
 from imgsearch.server.settings import Limits
 
 # Whoever was refused may still be sending: the connection is of no more use.
 _CLOSE = {"Connection": "close"}
 _DRAIN_SECONDS = 2.0
+# What the framework holds in memory of each part of a form at most: files beyond that are on the
+# disk, other fields are refused.
+_PART_BYTES = 1 << 20
 # Bytes that may stand behind the end of a form, which nobody reads.
 _EPILOGUE = 1024
 
 
-def too_large(limits: Limits) -> Response:
-    detail = f"a request may have {limits.body:,} bytes (--max-body)"
-    return problem(413, "too-large", detail, _CLOSE)
+def too_large(most: int, limits: Limits) -> Response:
+    """The answer to a body of more than `most` bytes."""
+    which = "a request (--max-body)" if most == limits.body else "a request that is no form"
+    return problem(413, "too-large", f"{which} may have {most:,} bytes", _CLOSE)
+
+
+def _no_memory() -> Response:
+    detail = "too many bodies are held in memory; try again in a moment"
+    return problem(429, "overloaded", detail, {"Retry-After": str(RETRY_SECONDS), **_CLOSE})
 
 
 def _too_slow(limits: Limits) -> Response:
@@ -62,18 +72,24 @@ class Body:
         receive: Receive,
         send: Send,
         limits: Limits,
+        most: int,
+        arrivals: Arrivals,
         arrived: Callable[[], Response | None],
         answered: Callable[[], None],
-        end: bytes = b"",
+        boundary: bytes = b"",
     ) -> None:
-        """`end` must be among the last of the body: a form without it has been cut off."""
+        """The body may have `most` bytes; `boundary` is that of a multipart form."""
         self._receive = receive
         self._send = send
         self._limits = limits
         self._arrived = arrived
         self._answered = answered
-        self._left = limits.body
-        self._end = end
+        self._most = most
+        self._arrivals = arrivals
+        self._size = 0
+        self._held = 0
+        self._delimiter = b"--" + boundary if boundary else b""
+        self._parts = 0
         self._tail = b""
         self._waited = 0.0
         self._complete = False
@@ -84,14 +100,11 @@ class Body:
         if self._complete:  # what comes now is that the client goes away
             return await self._receive()
         message = await self._next()
-        self._left -= len(message.get("body", b""))
-        if self._left < 0:
-            raise self._broken_off(too_large(self._limits))
-        if self._end:
-            self._tail = (self._tail + message.get("body", b""))[-len(self._end) - _EPILOGUE :]
-        if not message.get("more_body", False):
-            self._complete = True
-            if message["type"] == "http.request" and self._end not in self._tail:
+        self._complete = not message.get("more_body", False)
+        self._count(message.get("body", b""))
+        if self._complete:
+            end = self._delimiter and self._delimiter + b"--"
+            if message["type"] == "http.request" and end not in self._tail:
                 raise self._broken_off(_cut_off())
             if message["type"] == "http.request" and (refusal := self._arrived()):
                 raise self._broken_off(refusal)
@@ -106,8 +119,7 @@ class Body:
         loop = asyncio.get_running_loop()
         began = loop.time()
         # As much time as the slowest connection needs for what has arrived, and one pause.
-        arrived = limits.body - self._left
-        budget = limits.stall_seconds + arrived / limits.min_rate - self._waited
+        budget = limits.stall_seconds + self._size / limits.min_rate - self._waited
         try:
             async with asyncio.timeout(min(limits.stall_seconds, budget)):
                 message = await self._receive()
@@ -115,6 +127,31 @@ class Body:
             raise self._broken_off(_too_slow(limits)) from None
         self._waited += loop.time() - began
         return message
+
+    def _count(self, data: bytes) -> None:
+        """Refuse what is too much of one body, or too much for the memory."""
+        self._size += len(data)
+        if self._size > self._most:
+            raise self._broken_off(too_large(self._most, self._limits))
+        held = self._size
+        if self._delimiter:
+            before = len(self._delimiter) - 1
+            self._parts += (self._tail[-before:] + data).count(self._delimiter)
+            self._tail = (self._tail + data)[-len(self._delimiter) - 2 - _EPILOGUE :]
+            held = min(held, self._parts * _PART_BYTES)
+        if not self._arrivals.take(held - self._held):
+            raise self._broken_off(_no_memory())
+        self._held = held
+
+    async def drain(self) -> None:
+        """Let the client finish sending what is refused, for a while."""
+        if not self._complete:
+            await drain(self._receive)
+
+    def release(self) -> None:
+        """Nothing of the body is held any more."""
+        self._arrivals.give_back(self._held)
+        self._held = 0
 
     def _broken_off(self, refusal: Response) -> BrokenOffError:
         if not self._answering:

@@ -23,11 +23,13 @@ def build_page(service: Service) -> ASGIApp:
 
     settings = service.settings
     views = Views(service)
-    gradio = gradio_app(views, settings.collection, settings.limits.body)
+    most = settings.limits.body
+    gradio = gradio_app(views, settings.collection, most)
     parts = Parts(
         gradio=gradio,
-        asking=Admission(gradio, service),
-        own=Admission(own_app(service, views), service),
+        asking=Admission(gradio, service, takes_forms=False),
+        # Images to search with come as they are.
+        own=Admission(own_app(service, views), service, takes_forms=False, plain_body=most),
     )
     own = Answers(Origins(parts, settings, for_browsers=True), service.metrics)
     # The API has guards of its own, which also count its answers.

@@ -44,7 +44,10 @@ async def change(
         Body(description="Fields to set, typed as they are; null removes one."),
     ],
 ) -> Record:
-    """Change a record's metadata. New fields get the type of their value."""
+    """Change a record's metadata, by a body of at most 64 KiB.
+
+    New fields get the type of their value.
+    """
     found = await service.set_metadata(record_id, changes, collection)
     return Record.of(found, collection, show_path=service.settings.show_paths)
 

@@ -64,19 +64,21 @@ async def search(
 
     Nothing of the question is kept.
     """
-    question = Question(
-        pictures=[await each.read() for each in image or ()],
-        records=record or (),
-        text=text,
-        region=_region(region) if region else None,
-        k=k,
-        offset=offset,
-        where=where or (),
-        min_score=min_score,
-        copies=copies,
-        exclude_self=exclude_self,
-    )
-    answer = await service.search(question, collection)
+    files = image or ()
+    async with service.reading.hold(sum(each.size or 0 for each in files)):
+        question = Question(
+            pictures=[await each.read() for each in files],
+            records=record or (),
+            text=text,
+            region=_region(region) if region else None,
+            k=k,
+            offset=offset,
+            where=where or (),
+            min_score=min_score,
+            copies=copies,
+            exclude_self=exclude_self,
+        )
+        answer = await service.search(question, collection)
     return SearchAnswer.of(answer, show_path=service.settings.show_paths)
 
 
