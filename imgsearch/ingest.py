@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from imgsearch import config, images, memory, metadata, origins, pruning, scratch
+from imgsearch import config, images, memory, metadata, origins, pruning, resuming, scratch
 from imgsearch.encoders import Encoder, EncoderRequest, check_device, check_request, open_encoder
 from imgsearch.encoders.base import Vectors
 from imgsearch.encoders.catalog import AUTO
@@ -194,6 +194,7 @@ def ingest(
         request = replace(request, sample=sample, checked=True)
         started = time.monotonic()
         target = _Target(store, collection, request, encoder_opener, listener, options.replace)
+        target.resume(sources)
         places = scratch.places(*(() if is_server(store.url) else [Path(store.url)]))
         for place in places:
             scratch.clean(place)
@@ -255,6 +256,18 @@ class _Target:
             return
         self.previous, self.collection = current, self.store.successor(self.name, stamp)
         self.collection.add_fields(current.fields)
+
+    def resume(self, sources: Sources) -> None:
+        """Bring what an interrupted run put into the new collection up to date."""
+        if self.previous is None or self.collection is None:
+            return
+        if outdated := resuming.reconcile(self.collection, self.previous, sources):
+            self._listener(
+                Note(
+                    f"the interrupted replacement of collection {self.name} is resumed; "
+                    f"{outdated:,} of its records were removed or changed since then"
+                )
+            )
 
     def promote(self) -> None:
         """Let the new collection take the old one's place."""

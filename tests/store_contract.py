@@ -584,3 +584,12 @@ class StoreContract:
         assert scanned("x/") == []
         assert len(scanned("")) == len(names)
         assert len(everything(collection, "")) == len(names) + 300
+
+    def test_a_dropped_collection_takes_its_successor_along(
+        self, store: VectorStore, collection: Collection, name: str
+    ) -> None:
+        write(collection, [record(1)])
+        write(store.successor(name, OTHER_STAMP), [record(3)])
+        store.drop(name)
+        write(store.create(name, STAMP), [record(2)])
+        assert store.successor(name, OTHER_STAMP).count() == 0

@@ -19,7 +19,15 @@ from imgsearch.records import Condition
 from imgsearch.stores import check_name, lance_store, open_store
 from imgsearch.stores.base import VectorStore
 from imgsearch.stores.lance_store import LanceStore
-from tests.store_contract import STAMP, StoreContract, everything, record, vectors, write
+from tests.store_contract import (
+    OTHER_STAMP,
+    STAMP,
+    StoreContract,
+    everything,
+    record,
+    vectors,
+    write,
+)
 
 
 class TestLanceStore(StoreContract):
@@ -354,3 +362,39 @@ def test_an_index_is_built_also_over_few_different_vectors(
     assert collection._indexed_rows()["vector"] == 1200
     found = collection.search(different[0], 1)[0]
     assert found.score == pytest.approx(1.0, abs=1e-5)
+
+
+def test_what_a_process_killed_while_creating_left_is_no_collection(tmp_path: Path) -> None:
+    store = LanceStore(tmp_path)
+    for name in ("images", "images~next"):
+        (tmp_path / f"{name}.lance" / "_versions").mkdir(parents=True)
+    assert store.names() == []
+    collection = store.create("images", STAMP)
+    write(collection, [record(1)])
+    (tmp_path / "images~next.lance" / "_versions").mkdir(parents=True)
+    write(store.successor("images", OTHER_STAMP), [record(2)])
+    store.promote("images", OTHER_STAMP)
+    assert everything(store.open("images")) == {record(2).id: record(2)}
+
+
+def test_a_switch_that_was_killed_before_its_end_can_be_followed_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LanceStore(tmp_path)
+    write(store.create("images", STAMP), [record(1)])
+    write(store.successor("images", OTHER_STAMP), [record(1)])
+
+    def killed(path: Path) -> None:
+        raise OSError(f"killed before {path} was removed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lance_store.shutil, "rmtree", killed)
+        with pytest.raises(StoreError, match="killed"):
+            store.promote("images", OTHER_STAMP)
+    assert store.open("images").stamp == OTHER_STAMP
+    assert store.names() == ["images"]
+    write(store.successor("images", STAMP), [record(2)])
+    store.promote("images", STAMP)
+    assert everything(store.open("images")) == {record(2).id: record(2)}
+    store.drop("images")
+    assert [path.name for path in tmp_path.glob("*.lance")] == []

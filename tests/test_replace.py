@@ -1,17 +1,19 @@
 """`ingest --model NEW --replace`: readers see the old collection until the new one is complete."""
 
+import dataclasses
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from imgsearch.encoders import EncoderRequest
 from imgsearch.encoders.base import Vectors
 from imgsearch.errors import StoreError
-from imgsearch.events import Event, Outcome
+from imgsearch.events import Event, Note, Outcome, Stage
 from imgsearch.images import Pixels
 from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.stores import open_store
@@ -140,3 +142,56 @@ def test_pictures_that_would_be_lost_forbid_the_switch(
 def test_the_command_wants_the_model_named(tmp_path: Path, folder: Path, cli: Cli) -> None:
     done = cli("ingest", folder, "--replace", "--store", tmp_path / "store")
     assert (done.code, "--replace needs --model or --precision" in done.err) == (2, True)
+
+
+def test_a_resumed_run_brings_nothing_back_that_was_removed_or_changed_since(
+    store: VectorStore, name: str, folder: Path, paint: Painter
+) -> None:
+    elsewhere = paint("elsewhere/8.jpg", 8)
+    run(store, name, folder.parent, OLD)
+    new = paint("shop/7.jpg", 7)
+    stop = threading.Event()
+
+    def end_at_the_check(event: Event) -> None:
+        if isinstance(event, Stage):
+            raise StoreError("killed before the switch")
+
+    encoder = ColourEncoder(NEW)
+    request = EncoderRequest("colours")
+    with pytest.raises(StoreError, match="killed"):
+        ingest(
+            [str(folder.parent)],
+            store,
+            name,
+            request,
+            REPLACE,
+            listener=end_at_the_check,
+            stop=stop,
+            encoder_opener=encoder.open,
+        )
+    current = store.open(name)
+    current.add_fields({"year": "int"})
+    by_name = {Path(each.path).name: each for batch in current.scan() for each in batch}
+    assert "7.jpg" not in by_name
+    current.delete([by_name["8.jpg"].id, by_name["0.jpg"].id])
+    (folder / "0.jpg").unlink()
+    current.set_metadata({by_name["1.jpg"].id: {"year": 2012}})
+    changed = dataclasses.replace(by_name["2.jpg"], sha256="f" * 64)
+    current.upsert([changed], np.full((1, 48), 48**-0.5, np.float32))
+    told: list[Event] = []
+    again = ingest(
+        [str(folder)],
+        store,
+        name,
+        request,
+        REPLACE,
+        listener=told.append,
+        encoder_opener=ColourEncoder(NEW).open,
+    )
+    assert any(isinstance(event, Note) and "3 of its records" in event.text for event in told)
+    assert (again.indexed, again.reused + again.skipped) == (1, 6)
+    after = {Path(each.path).name: each for b in store.open(name).scan() for each in b}
+    assert set(after) == {"1.jpg", "2.jpg", "3.jpg", "4.jpg", "5.jpg", "6.jpg", new.name}
+    assert elsewhere.exists()
+    assert dict(after["1.jpg"].metadata) == {"year": 2012}
+    assert after["2.jpg"].sha256 == by_name["2.jpg"].sha256

@@ -121,13 +121,17 @@ class LanceStore:
             if not self._folder.is_dir():
                 return []
             found = (entry for entry in self._folder.iterdir() if entry.suffix == _SUFFIX)
-            stems = (entry.stem for entry in found if (entry / "_versions").is_dir())
+            stems = (entry.stem for entry in found if _is_dataset(entry))
             return sorted(stem for stem in stems if not stem.endswith(_SUCCESSOR))
 
     def create(self, name: str, stamp: Stamp) -> "LanceCollection":
         if name in self.names():
             raise StoreError(f"{self.url}: there is a collection {name} already")
-        self._create(self._path(name), stamp)
+        path = self._path(name)
+        with _translated(f"{path}: cannot be created"):
+            # Of a collection that another program deleted, or an earlier version of this one.
+            _remove(self._path(name + _SUCCESSOR))
+        self._create(path, stamp)
         return self.open(name)
 
     def _create(self, path: Path, stamp: Stamp) -> None:
@@ -147,22 +151,26 @@ class LanceStore:
 
     def drop(self, name: str) -> None:
         path = self.open(name).path
+        successor = self._path(name + _SUCCESSOR)
         # Renamed first, so that a reader sees all of it or nothing.
         with (
             self.writing(name),
             scratch.folder([self._folder]) as doomed,
             _translated(f"{path}: cannot be deleted"),
         ):
+            # First: a successor without its collection would be resumed by that of another one.
+            if successor.exists():
+                successor.rename(doomed / successor.name)
             path.rename(doomed / path.name)
 
     def successor(self, name: str, stamp: Stamp) -> "LanceCollection":
         path = self._path(name + _SUCCESSOR)
-        if (path / "_versions").is_dir():
+        if _is_dataset(path):
             begun = LanceCollection(name, path)
             if begun.stamp == stamp:
                 return begun
         with _translated(f"{path}: cannot be replaced"):
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
         self._create(path, stamp)
         return LanceCollection(name, path)
 
@@ -692,6 +700,21 @@ _BASE_COLUMNS = ("id", *_RECORD_COLUMNS)
 # What `search_words` looks into.
 _WORDS = "words"
 _ORIGINS = "origins"
+
+
+def _is_dataset(path: Path) -> bool:
+    """Whether a version has been written: a process killed before leaves empty folders."""
+    try:
+        with os.scandir(path / "_versions") as entries:
+            return any(entry.name.endswith(".manifest") for entry in entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _remove(path: Path) -> None:
+    """Delete a folder, if it is there."""
+    if path.exists():
+        shutil.rmtree(path)
 
 
 def _schema(stamp: Stamp) -> pa.Schema:
