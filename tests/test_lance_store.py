@@ -388,7 +388,7 @@ def test_a_switch_that_was_killed_before_its_end_can_be_followed_by_another(
         raise OSError(f"killed before {path} was removed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(lance_store.shutil, "rmtree", killed)
+        patch.setattr("shutil.rmtree", killed)
         with pytest.raises(StoreError, match="killed"):
             store.promote("images", OTHER_STAMP)
     assert store.open("images").stamp == OTHER_STAMP
