@@ -30,8 +30,8 @@ async def health(service: TheService) -> Life:
 @router.get("/readyz")
 async def ready(service: TheService) -> Health:
     """Whether the model and the store are loaded, and the service is not shutting down."""
-    if service.state != "ready":
-        raise RefusedError(503, "not-ready", f"the service is {service.state}")
+    if service.readiness != "ready":
+        raise RefusedError(503, "not-ready", f"the service is {service.readiness}")
     return Health()
 
 

@@ -2,12 +2,13 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 
-from imgsearch.encoders import Encoder, EncoderRequest, last_used_encoder, open_encoder
+from imgsearch.encoders import Encoder, EncoderRequest, open_encoder
+from imgsearch.errors import CollectionNotFoundError
 from imgsearch.events import Listener, ignore
 from imgsearch.image_index import ImageIndex
 from imgsearch.records import Stamp
+from imgsearch.server.models import Models
 from imgsearch.server.settings import Settings
 from imgsearch.stores import VectorStore, open_store
 
@@ -26,12 +27,10 @@ class Indexes:
     ) -> None:
         self._settings = settings
         self._listener = listener
-        self._open_encoder = encoder_opener
+        self.models = Models(settings, listener, encoder_opener)
         self._opening = threading.Lock()
-        self._loading = threading.Lock()
         self._store: VectorStore | None = None
         self._known: dict[str, ImageIndex] = {}
-        self._encoders: dict[Stamp, Encoder] = {}
 
     @property
     def store(self) -> VectorStore:
@@ -68,23 +67,20 @@ class Indexes:
         self._known.pop(name, None)
 
     def encoder(
-        self, request: EncoderRequest, stamp: Stamp | None = None, listener: Listener = ignore
+        self,
+        request: EncoderRequest,
+        stamp: Stamp | None = None,
+        listener: Listener = ignore,  # noqa: ARG002 - models report to the service's own
     ) -> Encoder:
-        """As `open_encoder`, but each model is loaded once, for the service's own device."""
-        with self._loading:
-            if stamp in self._encoders:
-                return self._encoders[stamp]
-            request = replace(request, device=self._settings.device)
-            encoder = self._open_encoder(request, stamp, listener)
-            return self._encoders.setdefault(encoder.stamp, encoder)
+        """As `open_encoder`, but each model is loaded once. Waits for it."""
+        return self.models.load(request, stamp).result()
 
-    def guess(self) -> None:
-        """Load the model that was used last, while the collection is opened."""
-        if self._settings.weights or self._settings.device not in ("auto", "cpu"):
-            return
-        with self._loading:
-            if self._open_encoder is open_encoder and (encoder := last_used_encoder()):
-                self._encoders.setdefault(encoder.stamp, encoder)
+    def stamp_of(self, name: str) -> Stamp | None:
+        """The stamp of a collection; None if there is none yet."""
+        try:
+            return self.of(name).collection.stamp
+        except CollectionNotFoundError:
+            return None
 
     def close(self) -> None:
         if self._store:

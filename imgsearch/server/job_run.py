@@ -34,6 +34,8 @@ _PART = 64
 # Small, so that searches do not wait for a batch of an ingest.
 _BATCH = 8
 _RETRY_SECONDS = 2.0
+# How often a job that waits for its model looks whether it is to stop.
+_LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +112,23 @@ class JobRunner:
         until = time.monotonic() + config.DEFAULT_STORE_TIMEOUT
         while True:
             try:
+                if not self._has_model(job, stop):
+                    return []
                 return self.writer.submit(self._ingest, job, part, stop).result()
             except (CollectionMismatchError, VerificationError):
                 raise
             except StoreError:
                 if time.monotonic() > until or stop.wait(_RETRY_SECONDS):
                     raise
+
+    def _has_model(self, job: Job, stop: threading.Event) -> bool:
+        """Wait for the model here, not in the writer's thread; False if stopped meanwhile."""
+        loading = self.indexes.models.of(self.indexes.stamp_of(job.collection))
+        while not stop.is_set():
+            with suppress(TimeoutError):
+                loading.result(_LOOK_SECONDS)
+                return True
+        return False
 
     def _ingest(self, job: Job, part: _Part, stop: threading.Event) -> list[tuple[str, Outcome]]:
         outcomes: list[tuple[str, Outcome]] = []

@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -81,6 +82,7 @@ class Service:
         self.arrivals = Arrivals(settings.limits)
         self.reading = Budget(settings.limits.memory)
         """The memory of files that are read whole to be searched with or to be kept."""
+        self._preparing: Future[Encoder] | None = None
         self._listener = listener
         self._pools = Pools()
         self._indexes = Indexes(settings, listener, encoder_opener)
@@ -106,12 +108,13 @@ class Service:
     # Its life.
 
     async def start(self) -> None:
-        """Load the default collection and its model; ready also where there is none yet.
+        """Load the default collection and its model.
 
-        A store that is not reached is asked again until it is. Raises EncoderError, UsageError or
+        Where there is none yet, the model for it is prepared in the background. A store that is
+        not reached is asked again until it is. Raises EncoderError, UsageError or
         CollectionMismatchError: what waiting does not help.
         """
-        guess = asyncio.ensure_future(run(self._pools.decode, self._indexes.guess))
+        guess = asyncio.ensure_future(run(self._pools.decode, self._indexes.models.guess))
         try:
             await self._load(guess)
         finally:
@@ -127,8 +130,11 @@ class Service:
             try:
                 index = await run(self._pools.store, self._warmed_up)
                 await guess
-                await run(self._pools.store, _model_of, index)
+                loading = self._indexes.models.of(index.collection.stamp)
+                await asyncio.wrap_future(loading)
             except CollectionNotFoundError:
+                self._preparing = self._indexes.models.of(None)
+                self._preparing.add_done_callback(self._tell_failure)
                 return
             except CollectionMismatchError:
                 raise
@@ -139,6 +145,18 @@ class Service:
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
                 return
+
+    def _tell_failure(self, preparing: "Future[Encoder]") -> None:
+        """The next upload tries again."""
+        if error := preparing.exception():
+            self._listener(Note(f"the model for new collections cannot be used: {error}"))
+
+    @property
+    def readiness(self) -> str:
+        """`ready`, or what the service is doing before that."""
+        if self.state == "ready" and self._preparing and not self._preparing.done():
+            return "preparing the model"
+        return self.state
 
     def _warmed_up(self) -> ImageIndex:
         """The default collection, after what the first search needs has been read in."""
@@ -190,13 +208,14 @@ class Service:
     async def _find(self, index: ImageIndex, question: Question) -> tuple[str, list[Hit]]:
         if not question.pictures and not question.records:
             return await self._search(index, question, index.search)
-        encoder = await run(self._pools.store, _model_of, index)
+        stamp = await run(self._pools.store, lambda: index.collection.stamp)
         vectors: list[Vectors] = []
         digests: list[str] = []
         if question.records:
             known, digests = await run(self._pools.store, _stored, index, question.records)
             vectors.append(known)
         if question.pictures:
+            encoder = await self._indexes.models.ready(stamp)
             vectors.append(
                 await self._encoding.vectors(question.pictures, encoder, question.region)
             )
@@ -204,7 +223,7 @@ class Service:
         by_vector = partial(
             index.search_vector,
             mean(np.concatenate(vectors)),
-            stamp=encoder.stamp,
+            stamp=stamp,
             without=digests if question.exclude_self else (),
         )
         return await self._search(index, question, by_vector)
@@ -408,10 +427,6 @@ def _check_loaded(index: ImageIndex, question: Question) -> None:
             f"collection {index.name} has records, but its index finds none: the store is still "
             "loading it; if that lasts, ingest the pictures anew"
         )
-
-
-def _model_of(index: ImageIndex) -> Encoder:
-    return index.encoder
 
 
 def _stored(index: ImageIndex, ids: Sequence[str]) -> tuple[Vectors, list[str]]:

@@ -50,6 +50,8 @@ class Settings:
     weights: str | None = None
     device: str = config.DEFAULT_DEVICE
     store_timeout: float = config.READER_STORE_TIMEOUT
+    model_seconds: float = 5.0
+    """For which a request waits for a model that is being loaded."""
     batch_size: int = 16
     """Pictures that are encoded together at most."""
     api_key: str | None = None

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from imgsearch.encoders import EncoderRequest
 from imgsearch.encoders.base import Encoder, Vectors
-from imgsearch.errors import CollectionNotFoundError, StaleCollectionError, StoreError
+from imgsearch.errors import StaleCollectionError, StoreError
 from imgsearch.images import Picture
 from imgsearch.records import FieldType, ImageRecord, path_to_uri
 from imgsearch.server.encoding import Encoding
@@ -66,24 +65,17 @@ class Uploads:
         """Keep and index an image; the same content again replaces its description.
 
         Creates the collection if need be. Raises ImageError if it is no usable image, EncoderError,
-        RefusedError if the disk is full, or StoreError.
+        RefusedError if the disk is full or the model is still being prepared, or StoreError.
         """
         check_name(collection)
-        encoder = await run(self._pools.store, self._encoder, collection)
+        # The collection's own model, or the one that makes a new collection.
+        stamp = await run(self._pools.store, self._indexes.stamp_of, collection)
+        encoder = await self._indexes.models.ready(stamp)
         decoded, vector = await self._encoding.vector(image, encoder)
         staged = await run(self._pools.files, self.files.stage_bytes, image)
         done: asyncio.Future[ImageRecord] = asyncio.get_running_loop().create_future()
         upload = _Upload(staged, decoded, vector, description, done)
         return await self._written(upload, collection, encoder)
-
-    def _encoder(self, collection: str) -> Encoder:
-        """The collection's own model, or the one that makes a new collection."""
-        try:
-            return self._indexes.of(collection).encoder
-        except CollectionNotFoundError:
-            return self._indexes.encoder(
-                EncoderRequest(self._settings.model, self._settings.weights)
-            )
 
     async def _written(self, upload: _Upload, collection: str, encoder: Encoder) -> ImageRecord:
         self._waiting.setdefault(collection, []).append(upload)
