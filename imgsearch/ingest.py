@@ -31,6 +31,7 @@ from imgsearch.errors import (
     CollectionMismatchError,
     DeviceMemoryError,
     ImageError,
+    ImgsearchError,
     MetadataError,
     NothingFoundError,
     StoreError,
@@ -674,8 +675,8 @@ class _Run:
             with self._busy("read"):
                 try:
                     item.fingerprint = self._affordable(images.fingerprint(item.candidate.path))
-                except ImageError as error:
-                    item.reject(str(error))
+                except Exception as error:
+                    item.reject(_reason(error))
         return item
 
     def _affordable(self, fingerprint: Fingerprint) -> Fingerprint:
@@ -696,16 +697,15 @@ class _Run:
     def _decoded(self, item: _Item) -> _Item:
         if not item.ended and item.fingerprint:
             source = item.fingerprint.data or item.candidate.path
+            preprocessing = self._target.encoder().preprocessing
             try:
-                item.picture = images.decode(
-                    source, self._target.encoder().preprocessing, self._options.max_pixels
-                )
+                item.picture = images.decode(source, preprocessing, self._options.max_pixels)
                 item.size = (item.picture.width, item.picture.height)
                 if item.fingerprint.data is None:  # a large file, which was opened again
                     images.check_unchanged(item.candidate.path, item.fingerprint)
-            except ImageError as error:
+            except Exception as error:
                 item.picture = None
-                item.reject(str(error))
+                item.reject(_reason(error))
             finally:
                 self._drop_data(item)
         return item
@@ -819,17 +819,28 @@ class _Run:
         """Returns the ids of what the store refused, with the reason."""
         refused: dict[str, str] = {}
         if written:
-            records = [_record(item) for item in written.values()]
-            vectors = np.stack([_vector(item) for item in written.values()])
             collection = self._target.writable()
-            known = collection.lookup([record.id for record in records])
-            refused = collection.upsert(records, vectors)
-            self._witness.wrote(records, vectors, known, refused)
+            known = collection.lookup(list(written))
+
+            def upsert(items: Sequence[_Item]) -> dict[str, str]:
+                vectors = np.stack([_vector(item) for item in items])
+                return collection.upsert([_record(item) for item in items], vectors)
+
+            items = list(written.values())
+            refused = _sparing(items, upsert)
+            vectors = np.stack([_vector(item) for item in items])
+            self._witness.wrote([_record(item) for item in items], vectors, known, refused)
         if changed:
-            self._target.writable().set_metadata(
-                {record_id: item.metadata for record_id, item in changed.items()},
-                {record_id: item.origins for record_id, item in changed.items()},
-            )
+            collection = self._target.writable()
+
+            def set_metadata(items: Sequence[_Item]) -> dict[str, str]:
+                collection.set_metadata(
+                    {item.candidate.id: item.metadata for item in items},
+                    {item.candidate.id: item.origins for item in items},
+                )
+                return {}
+
+            refused |= _sparing(list(changed.values()), set_metadata)
         return refused
 
     def _end(self, uri: str, status: Status, reason: str = "") -> None:
@@ -932,6 +943,50 @@ class _Run:
             metadata=[table.report() for table in self._tables],
             problems=self._problems,
         )
+
+
+def _reason(error: Exception) -> str:
+    """Why a file is rejected. Raises the error again if it is no fault of the file."""
+    if isinstance(error, ImageError):
+        return str(error)
+    if isinstance(error, ImgsearchError):
+        raise error
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    return f"unexpected {type(error).__name__}: {error}; please report it"
+
+
+def _sparing(
+    items: Sequence[_Item], write: Callable[[Sequence[_Item]], dict[str, str]]
+) -> dict[str, str]:
+    """Write the items, or all but those at which the store stumbles, so that none ends the run.
+
+    Returns the ids that were not written, with the reason. Raises the store's own errors, and what
+    `write` raises if none of several items can be written: that is no fault of one of them.
+    """
+    try:
+        return write(items)
+    except (ImgsearchError, MemoryError):
+        raise
+    except Exception as error:
+        if len(items) == 1:
+            return {items[0].candidate.id: _reason(error)}
+        middle = len(items) // 2
+        refused = _halved(items[:middle], write) | _halved(items[middle:], write)
+        if len(refused) == len(items):
+            raise
+        return refused
+
+
+def _halved(
+    items: Sequence[_Item], write: Callable[[Sequence[_Item]], dict[str, str]]
+) -> dict[str, str]:
+    try:
+        return _sparing(items, write)
+    except (ImgsearchError, MemoryError):
+        raise
+    except Exception as error:
+        return {item.candidate.id: _reason(error) for item in items}
 
 
 def _pixels(item: _Item) -> images.Pixels:

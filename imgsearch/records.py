@@ -46,6 +46,15 @@ def uri_to_path(uri: str) -> str:
     return os.fsdecode(unquote_to_bytes(parts.path))
 
 
+def mtime_of(status: os.stat_result) -> int:
+    """A file's mtime in nanoseconds, as records hold it: within 64 bits, with a sign.
+
+    Beyond the years 1677 to 2262, where some file systems, network drives and bad clocks are, it is
+    another date, but always the same one, and another one for another mtime.
+    """
+    return (status.st_mtime_ns + 2**63) % 2**64 - 2**63
+
+
 def record_id(uri: str) -> str:
     """UUIDv5 of the URI, so that writing a record again replaces it and never doubles it."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, uri))
@@ -55,10 +64,10 @@ def record_id(uri: str) -> str:
 class ImageRecord:
     """One image at one place.
 
-    `size` is in bytes, `mtime_ns` in nanoseconds since the epoch, `width` and `height` in pixels
-    after EXIF orientation; `sha256` is that of the file, in hexadecimal. `origins` maps each field
-    whose value comes from a table to the table's id; None is a record of an earlier version, which
-    does not say.
+    `size` is in bytes, `mtime_ns` in nanoseconds since the epoch (see `mtime_of`), `width` and
+    `height` in pixels after EXIF orientation; `sha256` is that of the file, in hexadecimal.
+    `origins` maps each field whose value comes from a table to the table's id; None is a record of
+    an earlier version, which does not say.
     """
 
     uri: str

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from imgsearch.errors import SourceError
 from imgsearch.images import looks_like_a_picture
-from imgsearch.records import canonical_path, path_to_uri, record_id
+from imgsearch.records import canonical_path, mtime_of, path_to_uri, record_id
 
 STDIN = "-"
 
@@ -53,7 +53,7 @@ SYSTEM_FOLDERS = frozenset(
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file that should be a picture. `size` in bytes, `mtime_ns` in ns since the epoch."""
+    """A file that should be a picture. `size` in bytes, `mtime_ns` as in records."""
 
     path: str
     size: int
@@ -196,7 +196,9 @@ def scan(
     for line in stdin:
         if stopped():
             return
-        if os.path.isdir(line):
+        if "\0" in line:
+            yield Unusable(os.path.abspath(line), "no path holds a NUL character")
+        elif os.path.isdir(line):
             yield from walk.folder(os.path.realpath(line))
         else:
             yield from walk.file(canonical_path(line), named=True)
@@ -265,7 +267,7 @@ class _Walk:
                     self._log.other_files += 1
                 return
             if named or _is_picture(path):
-                yield Candidate(path, status.st_size, status.st_mtime_ns)
+                yield Candidate(path, status.st_size, mtime_of(status))
             else:
                 self._log.other_files += 1
         except OSError as error:

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from imgsearch.errors import ImageError
-from imgsearch.records import ImageRecord
+from imgsearch.records import ImageRecord, mtime_of
 
 # Files up to this size are kept in memory between fingerprint and decoding; larger ones are
 # opened again, so that a queue of large pictures cannot fill the memory.
@@ -46,9 +46,9 @@ def fingerprint(path: str) -> Fingerprint:
         raise ImageError(error.strerror or str(error)) from error
     if before.st_size == 0:
         raise ImageError("the file is empty")
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+    if (before.st_size, mtime_of(before)) != (after.st_size, mtime_of(after)):
         raise ImageError(_CHANGED)
-    return Fingerprint(digest, before.st_size, before.st_mtime_ns, data)
+    return Fingerprint(digest, before.st_size, mtime_of(before), data)
 
 
 def open_file(path: str) -> io.BufferedReader:
@@ -64,7 +64,7 @@ def check_unchanged(path: str, known: Fingerprint) -> None:
         now = os.stat(path)
     except OSError as error:
         raise ImageError(error.strerror or str(error)) from error
-    if (now.st_size, now.st_mtime_ns) != (known.size, known.mtime_ns):
+    if (now.st_size, mtime_of(now)) != (known.size, known.mtime_ns):
         raise ImageError(_CHANGED)
 
 
@@ -96,7 +96,7 @@ def _is_original(file: io.BufferedReader, record: ImageRecord) -> bool:
     status = os.fstat(file.fileno())
     if status.st_size != record.size:
         return False
-    if status.st_mtime_ns == record.mtime_ns:
+    if mtime_of(status) == record.mtime_ns:
         return True
     key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     digest = _digests.get(key)

@@ -1,16 +1,19 @@
 """Answers that clients may keep, and ask about again."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 
 from fastapi import Request
 
 _SECONDS = 300
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST = int((datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds())
 
 
 def headers(etag: str, mtime_ns: int) -> dict[str, str]:
     """What tells a client how long it may keep an answer: private, as it may need a key."""
-    changed = datetime.fromtimestamp(mtime_ns // 10**9, UTC)
+    # Some file systems hold dates that HTTP, and Python's, cannot express.
+    changed = _EPOCH + timedelta(seconds=min(max(mtime_ns // 10**9, 0), _LATEST))
     return {
         "ETag": etag,
         "Last-Modified": format_datetime(changed, usegmt=True),

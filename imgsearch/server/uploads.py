@@ -11,7 +11,7 @@ import numpy as np
 from imgsearch.encoders.base import Encoder, Vectors
 from imgsearch.errors import StaleCollectionError, StoreError
 from imgsearch.images import Picture
-from imgsearch.records import FieldType, ImageRecord, path_to_uri
+from imgsearch.records import FieldType, ImageRecord, mtime_of, path_to_uri
 from imgsearch.server.encoding import Encoding
 from imgsearch.server.indexes import Indexes
 from imgsearch.server.kept import KeptFiles, Staged
@@ -153,7 +153,7 @@ def _record(upload: _Upload, path: Path) -> ImageRecord:
         uri=path_to_uri(str(path)),
         sha256=upload.staged.sha256,
         size=status.st_size,
-        mtime_ns=status.st_mtime_ns,
+        mtime_ns=mtime_of(status),
         width=upload.image.width,
         height=upload.image.height,
         metadata={DESCRIPTION_FIELD: upload.description} if upload.description else {},
