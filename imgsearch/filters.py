@@ -23,6 +23,21 @@ def parse_where(texts: Iterable[str], fields: Mapping[str, FieldType]) -> list[C
     return [_parse_one(text, fields) for text in texts]
 
 
+def comparisons_of_texts(
+    conditions: Iterable[Condition], fields: Mapping[str, FieldType]
+) -> list[str]:
+    """A sentence for each condition by < or > that compares numbers or dates as texts."""
+    return [
+        f"{each.field} is text, which is compared letter by letter: 9 comes after 10, and dates "
+        "are in order as YYYY-MM-DD only (a column is text if any of its values is no number)"
+        for each in conditions
+        if each.operator not in ("=", "!=")
+        and fields.get(each.field) == "str"
+        and re.match(r"[+-]?[.,]?[0-9]", str(each.value))
+        and not re.match(r"[0-9]{4}-[0-9]{2}", str(each.value))
+    ]
+
+
 def is_field(name: str) -> bool:
     """Whether a condition can name this field."""
     match = _SHAPE.fullmatch(f"{name}=")

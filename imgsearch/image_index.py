@@ -22,8 +22,8 @@ from imgsearch.errors import (
     StoreError,
     UsageError,
 )
-from imgsearch.events import Listener, ignore
-from imgsearch.filters import parse_where
+from imgsearch.events import Listener, Note, ignore
+from imgsearch.filters import comparisons_of_texts, parse_where
 from imgsearch.images import Region, Source, decode
 from imgsearch.origins import without
 from imgsearch.records import (
@@ -251,7 +251,7 @@ class ImageIndex:
         sources = _sources(picture)
 
         def find(collection: Collection) -> list[Hit]:
-            options = _options(collection, k, where, min_score, collapse, text)
+            options = self._options(collection, k, where, min_score, collapse, text)
             encoder = self.encoder_of(collection.stamp)
             return Searcher(collection, encoder, self._max_pixels).search_pictures(
                 sources,
@@ -285,7 +285,7 @@ class ImageIndex:
             raise UsageError("exclude_self and region need a picture")
         return self._use(
             lambda collection: search_text(
-                collection, _options(collection, k, where, min_score, collapse, text)
+                collection, self._options(collection, k, where, min_score, collapse, text)
             )
         )
 
@@ -319,7 +319,7 @@ class ImageIndex:
                     f"a vector of shape {vector.shape} cannot be searched for: collection "
                     f"{self._name} has vectors of shape ({collection.stamp.dimension},)"
                 )
-            options = _options(collection, k, where, min_score, collapse, text)
+            options = self._options(collection, k, where, min_score, collapse, text)
             return search_vector(collection, vector, options, without)
 
         return self._use(find)
@@ -351,10 +351,38 @@ class ImageIndex:
                     raise self._no_record(each)
             without = [record.sha256 for record in known.values()] if exclude_self else ()
             vector = mean(np.stack([vectors[each] for each in ids]))
-            options = _options(collection, k, where, min_score, collapse, text)
+            options = self._options(collection, k, where, min_score, collapse, text)
             return search_vector(collection, vector, options, without)
 
         return self._use(find)
+
+    def _options(
+        self,
+        collection: Collection,
+        k: int,
+        where: Where,
+        min_score: float | None,
+        collapse: bool,
+        text: str,
+    ) -> SearchOptions:
+        if k < 1:
+            raise UsageError(f"k is {k}: at least one hit must be asked for")
+        return SearchOptions(k, self._conditions(collection, where), min_score, collapse, text)
+
+    def _conditions(self, collection: Collection, where: Where) -> list[Condition]:
+        given = [where] if isinstance(where, str) else list(where)
+        conditions = [
+            parse_where([each], collection.fields)[0] if isinstance(each, str) else each
+            for each in given
+        ]
+        written = [
+            condition
+            for each, condition in zip(given, conditions, strict=True)
+            if isinstance(each, str)
+        ]
+        for sentence in comparisons_of_texts(written, collection.fields):
+            self._listener(Note(sentence))
+        return conditions
 
     # Records.
 
@@ -386,12 +414,12 @@ class ImageIndex:
         So pages do not shift when records come and go. Raises UsageError if `after` is no id.
         """
         return self._use(
-            lambda collection: collection.page(limit, after, _conditions(collection, where))
+            lambda collection: collection.page(limit, after, self._conditions(collection, where))
         )
 
     def count(self, where: Where = ()) -> int:
         """How many records meet all conditions."""
-        return self._use(lambda collection: collection.count(_conditions(collection, where)))
+        return self._use(lambda collection: collection.count(self._conditions(collection, where)))
 
     @property
     def fields(self) -> Mapping[str, FieldType]:
@@ -532,30 +560,6 @@ def _sources(picture: AnyPicture | Sequence[AnyPicture]) -> list[Source]:
 
 def _source(picture: AnyPicture) -> Source:
     return os.path.expanduser(picture) if isinstance(picture, str | os.PathLike) else picture
-
-
-def _options(
-    collection: Collection,
-    k: int,
-    where: Where,
-    min_score: float | None,
-    collapse: bool,
-    text: str,
-) -> SearchOptions:
-    if k < 1:
-        raise UsageError(f"k is {k}: at least one hit must be asked for")
-    return SearchOptions(k, _conditions(collection, where), min_score, collapse, text)
-
-
-def _conditions(collection: Collection, where: Where) -> list[Condition]:
-    given = [where] if isinstance(where, str) else where
-    return [
-        condition
-        for each in given
-        for condition in (
-            [each] if isinstance(each, Condition) else parse_where([each], collection.fields)
-        )
-    ]
 
 
 _TYPES: dict[type, FieldType] = {bool: "bool", int: "int", float: "float", str: "str"}

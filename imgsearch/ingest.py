@@ -199,7 +199,9 @@ def ingest(
         places = scratch.places(*(() if is_server(store.url) else [Path(store.url)]))
         for place in places:
             scratch.clean(place)
-        tables = _open_tables(sources, options.metadata, places, listener, cleanup)
+        first = list(islice(stdin, 1)) if options.metadata and sources.stdin else []
+        stdin = chain(first, stdin)
+        tables = _open_tables(sources, first, options.metadata, places, listener, cleanup)
         fields = _fields_of(tables, target.fields, listener, strict=options.metadata is not None)
         target.add_fields(fields)
         run = _Run(target, tables, options, listener, stop, started)
@@ -330,24 +332,37 @@ def _told(stamp: Stamp) -> str:
 
 def _open_tables(
     sources: Sources,
+    first: Sequence[str],
     named: str | None,
     places: Sequence[Path],
     listener: Listener,
     cleanup: ExitStack,
 ) -> list[MetadataTable]:
+    """The table that is named, else those of the folders. `first` are paths from stdin."""
     if named is not None:
-        return [cleanup.enter_context(MetadataTable(named, places=places))]
+        among = chain(first, _examples(sources))
+        return [cleanup.enter_context(MetadataTable(named, None, places, among))]
     tables = []
     for folder in sources.folders:
         if file := metadata.find_for(folder):
             try:
-                table = MetadataTable(file, scope=folder, places=places)
+                examples = _examples(Sources((folder,), (), ()))
+                table = MetadataTable(file, folder, places, examples)
                 tables.append(cleanup.enter_context(table))
-                listener(Note(f"metadata: {file}"))
+                listener(Note(f"metadata: {file}, joined by its column {table.column}"))
             except MetadataError as error:
                 # Nobody asked for this file; it may have nothing to do with the pictures.
                 listener(Note(f"metadata left out: {error}"))
     return tables
+
+
+def _examples(sources: Sources) -> Iterator[str]:
+    """Paths of some images of every source."""
+    each = [Sources((folder,), (), ()) for folder in sources.folders]
+    each += [replace(sources, folders=(), stdin=False)]
+    for source in each:
+        found = islice(scan(source, ScanLog()), metadata.MOST_EXAMPLES // len(each))
+        yield from (entry.path for entry in found if isinstance(entry, Candidate))
 
 
 def _fields_of(
@@ -940,9 +955,16 @@ class _Run:
             unpruned=self._unpruned,
             left_out=self._log.left_out,
             other_files=self._log.other_files,
-            metadata=[table.report() for table in self._tables],
+            metadata=self._table_reports(),
             problems=self._problems,
         )
+
+    def _table_reports(self) -> list[MetadataReport]:
+        reports = [table.report() for table in self._tables]
+        for report in reports:
+            if report.unmatched and not self._stop.is_set():
+                self._listener(Note(f"metadata: {report.unmatched}"))
+        return reports
 
 
 def _reason(error: Exception) -> str:

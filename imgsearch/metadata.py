@@ -1,44 +1,34 @@
-"""A CSV of metadata: found, read once, typed, and joined to pictures by id, file name or path.
+"""A CSV of metadata: found, read once, typed, and joined to images by id, file name or path.
 
 The rows are kept in a temporary SQLite file, so that a table of millions of rows takes no memory.
 """
 
 import contextlib
-import csv
 import hashlib
 import json
 import os
-import re
 import sqlite3
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import Any, Self
 
-from imgsearch import scratch
+from imgsearch import joining, scratch, table_files
+from imgsearch.columns import TEXT, Column, Reading, read_as
 from imgsearch.errors import MetadataError, ScratchError
-from imgsearch.filters import parse_value
 from imgsearch.records import DESCRIPTION, FieldType, Metadata, Value, path_to_uri
-
-if TYPE_CHECKING:
-    import _csv
 
 # Kaggle's name for it, in "Fashion Product Images" and in the sets made like it.
 STANDARD_NAME = "styles.csv"
 
-# The columns to join by, the surest first: beside a file name an id may be anything.
-_STEM_COLUMN = "id"
-_JOINING_COLUMNS = (
-    "filename", "file_name", _STEM_COLUMN, "file", "image", "filepath", "file_path", "path", "uri",
-)  # fmt: skip
-
-# What separates the cells in tables of spreadsheets that do not use commas.
-_OTHER_DELIMITERS = (";", "\t")
-
-# From the narrowest type to the widest; a column has the first that all its values are of.
-_NARROW_TO_WIDE: tuple[FieldType, ...] = ("bool", "int", "float", "str")
+# Rows that are looked at to find the columns that may name the images.
+_FIRST_ROWS = 100
+# So many images decide which of several columns names them.
+MOST_EXAMPLES = 2_000
+_MOST_LINES = 100
+_SHOWN = 3
 
 
 def find_for(folder: str) -> str | None:
@@ -54,21 +44,30 @@ def find_for(folder: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class MetadataReport:
-    """What became of the rows. `malformed` are line numbers, the header being line 1."""
+    """What became of the rows.
+
+    `column` joins them to images. `malformed` are the line numbers of the first of the
+    `malformed_rows`, the header being line 1. `unmatched` tells, if no row belongs to any image,
+    how both are named.
+    """
 
     file: str
+    column: str
     rows: int
+    malformed_rows: int
     malformed: list[int]
     duplicates: int
     rows_without_picture: int
     pictures_without_row: int
+    unmatched: str | None = None
 
     def to_dict(self) -> dict[str, object]:
         return {
             "file": self.file,
+            "column": self.column,
             "rows": self.rows,
-            "malformed": len(self.malformed),
-            "malformed_lines": self.malformed[:100],
+            "malformed": self.malformed_rows,
+            "malformed_lines": self.malformed,
             "duplicates": self.duplicates,
             "rows_without_picture": self.rows_without_picture,
             "pictures_without_row": self.pictures_without_row,
@@ -76,32 +75,43 @@ class MetadataReport:
 
 
 class MetadataTable:
-    """The rows of one CSV file, looked up by the path of a picture.
+    """The rows of one CSV file, looked up by the path of an image.
 
     `fields` maps each column but the joining one to its type: `bool` (true/false), `int` (64
-    bits), `float` or `str`. Empty cells are no values. Of two rows with the same key the first
-    counts. Use it as a context manager; the temporary file goes with it.
+    bits), `float` or `str`; dates are `str` in ISO order. Empty cells are no values, nor is `N/A`
+    and its like in a column of numbers. Of two rows with the same key the first counts. Use it as
+    a context manager; the temporary file goes with it.
     """
 
     def __init__(
-        self, file: str, scope: str | None = None, places: Sequence[Path] | None = None
+        self,
+        file: str,
+        scope: str | None = None,
+        places: Sequence[Path] | None = None,
+        examples: Iterable[str] = (),
     ) -> None:
-        """Read `file`, for pictures under the folder `scope` or for all.
+        """Read `file`, for images under the folder `scope` or for all.
 
-        `places` are folders for the temporary file, the first choice first. Raises MetadataError
-        if the table cannot be read, has no header, or no column to join by, and ScratchError if no
+        `places` are folders for the temporary file, the first choice first. `examples` are paths
+        of images, which decide where several columns may name them. Raises MetadataError if the
+        table cannot be read, has no header, or no column to join by, and ScratchError if no
         temporary file can be written.
         """
         self.file = file
-        # Where the pictures of Kaggle's layout really are, if `images` is a link.
+        # Where the images of Kaggle's layout really are, if `images` is a link.
         self._scopes = (scope, os.path.realpath(os.path.join(scope, "images"))) if scope else ()
         real = os.path.realpath(file)
         self._folder = os.path.dirname(real)
         self.id = hashlib.blake2b(os.fsencode(path_to_uri(real)), digest_size=4).hexdigest()
         self._duplicates = 0
         self._rows = 0
+        self._malformed_rows = 0
         self._malformed: list[int] = []
         self._unmatched_pictures = 0
+        self._unmatched_names: list[str] = []
+        self._has_folders = False
+        self._padded_to: int | None = None
+        self._key_column = self._joining_column(examples)
         with contextlib.ExitStack() as cleanup:
             self._spool = cleanup.enter_context(scratch.folder(places or scratch.places()))
             # One thread at a time uses it: the pipeline's feeding thread, then whoever reports.
@@ -109,8 +119,8 @@ class MetadataTable:
                 self._spool / "rows.sqlite", isolation_level=None, check_same_thread=False
             )
             cleanup.callback(self._rows_db.close)
-            with self._spooling():
-                self._read()
+            with self._spooling(), self._opened() as table:
+                self._read(table)
             self._cleanup = cleanup.pop_all()
 
     def __enter__(self) -> Self:
@@ -127,6 +137,9 @@ class MetadataTable:
     def close(self) -> None:
         self._cleanup.close()
 
+    def _opened(self) -> contextlib.AbstractContextManager[table_files.Rows]:
+        return table_files.reading(self.file, joining.has_joining_name)
+
     @contextlib.contextmanager
     def _spooling(self) -> Iterator[None]:
         """SQLite's errors are those of the disk, or of a folder that went away."""
@@ -137,140 +150,156 @@ class MetadataTable:
                 f"{self._spool}: the rows of {self.file} cannot be kept there for the run: {error}"
             ) from error
 
-    def _read(self) -> None:
+    def _joining_column(self, examples: Iterable[str]) -> int:
+        """The index of the column whose cells name most of the examples."""
+        with self._opened() as table:
+            rows = (row for _, row in table.rows)
+            first = list(islice(rows, _FIRST_ROWS))
+            columns = joining.joining_columns(table.header, first)
+            if not columns:
+                raise MetadataError(
+                    f"{self.file}: no column to join by: it needs `id` (the file name without its "
+                    f"extension), `filename` or `path`, or a column of image files' names; it has "
+                    f"{', '.join(table.header)}"
+                )
+            if len(columns) == 1:
+                return columns[0]
+            matches = _Matches(columns, islice(examples, MOST_EXAMPLES), self._folder)
+            for row in chain(first, rows):
+                if len(row) >= len(table.header):
+                    matches.see(row)
+            return matches.best()
+
+    @property
+    def column(self) -> str:
+        """The column that joins rows to images."""
+        return self._header[self._key_column]
+
+    def _read(self, table: table_files.Rows) -> None:
         database = self._rows_db
         database.execute("PRAGMA journal_mode = OFF")
         database.execute("PRAGMA synchronous = OFF")
-        database.execute("CREATE TABLE row (key TEXT PRIMARY KEY, cells TEXT, used INT)")
+        database.execute(
+            "CREATE TABLE row (key TEXT PRIMARY KEY, loose TEXT, cells TEXT, image TEXT)"
+        )
+        database.execute("CREATE INDEX loosely ON row (loose) WHERE loose IS NOT NULL")
         database.execute("BEGIN")
-        try:
-            # utf-8-sig: Excel begins its files with a byte order mark.
-            with open(self.file, encoding="utf-8-sig", newline="") as stream:
-                delimiter = _delimiter_of(stream)
-                stream.seek(0)
-                self._read_rows(csv.reader(stream, delimiter=delimiter, strict=True))
-        except OSError as error:
-            raise MetadataError(f"{self.file}: cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise MetadataError(
-                f"{self.file}: is not in UTF-8 ({error.reason}); save it again as CSV UTF-8"
-            ) from error
-        database.execute("COMMIT")
-
-    def _read_rows(self, reader: "_csv.Reader") -> None:
-        rows = self._numbered(reader)
-        header = [name.strip() for name in next(rows, (1, []))[1]]
-        if not header:
-            raise MetadataError(f"{self.file}: it is empty: the first line must name the columns")
-        if twice := {name for name in header if name and header.count(name) > 1}:
-            raise MetadataError(f"{self.file}: two columns are named {sorted(twice)[0]!r}")
-        self._key_column, self._by_path = self._joining_column(header)
-        self._columns = [
-            (index, name) for index, name in enumerate(header) if name and index != self._key_column
-        ]
-        guesses = {name: _TypeGuess() for _, name in self._columns}
-        for line, row in rows:
+        self._header = header = table.header
+        self._columns = {
+            name: Column(table.delimiter)
+            for index, name in enumerate(header)
+            if name and index != self._key_column
+        }
+        for line, row in table.rows:
             self._rows += 1
-            # Commas at the end of a line add cells, but say nothing.
+            # Delimiters at the end of a line add cells, but say nothing.
             while len(row) > len(header) and not row[-1].strip():
                 row.pop()
-            key = self._normal_key(row[self._key_column]) if len(row) == len(header) else ""
+            key = joining.key_of(row[self._key_column]) if len(row) == len(header) else ""
             if not key:
-                self._malformed.append(line)
+                self._malformed_rows += 1
+                if len(self._malformed) < _MOST_LINES:
+                    self._malformed.append(line)
                 continue
-            cells = {name: row[index].strip() for index, name in self._columns}
-            cells = {name: text for name, text in cells.items() if text}
-            for name, text in cells.items():
-                guesses[name].see(text, line)
-            stored = self._rows_db.execute(
-                "INSERT OR IGNORE INTO row VALUES (?, ?, 0)", (key, json.dumps(cells))
-            )
-            self._duplicates += stored.rowcount == 0
-        self._guesses = guesses
-        self.fields: dict[str, FieldType] = {
-            name: "str" if name == DESCRIPTION else guess.type
-            for name, guess in guesses.items()
-            if guess.seen
+            self._keep(key, dict(zip(header, row, strict=True)), line)
+        database.execute("COMMIT")
+        self._readings: dict[str, Reading] = {
+            name: TEXT if name == DESCRIPTION else column.reading
+            for name, column in self._columns.items()
+            if column.seen
         }
+        self.fields: dict[str, FieldType] = {
+            name: reading.kind for name, reading in self._readings.items()
+        }
+
+    def _keep(self, key: str, row: Mapping[str, str], line: int) -> None:
+        cells = {}
+        for name, column in self._columns.items():
+            if text := row[name].strip():
+                cells[name] = text
+                column.see(text, line)
+        self._has_folders = self._has_folders or "/" in key
+        loose = joining.loose_key(key)
+        stored = self._rows_db.execute(
+            "INSERT OR IGNORE INTO row VALUES (?, ?, ?, NULL)",
+            (key, None if loose == key else loose, json.dumps(cells)),
+        )
+        self._duplicates += stored.rowcount == 0
 
     @property
     def columns(self) -> list[str]:
         """The fields that rows can set, also those that no row sets."""
-        return [name for _, name in self._columns]
-
-    def _numbered(self, reader: "_csv.Reader") -> Iterator[tuple[int, list[str]]]:
-        """The rows that are not blank, each with its first line's number; [] for a broken one."""
-        while True:
-            line = reader.line_num + 1
-            try:
-                row = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                # Whatever followed would be taken for a part of that cell.
-                if "unexpected end" in str(error) or "field limit" in str(error):
-                    raise MetadataError(
-                        f"{self.file}: line {line}: a quote is opened there and not closed, or "
-                        f"a cell is longer than {csv.field_size_limit():,} characters"
-                    ) from error
-                yield line, []
-            else:
-                if any(cell.strip() for cell in row):
-                    yield line, row
-
-    def _joining_column(self, header: list[str]) -> tuple[int, bool]:
-        """Index of the column to join by, and whether it holds paths rather than stems."""
-        names = [name.casefold() for name in header]
-        for wanted in _JOINING_COLUMNS:
-            if wanted in names:
-                return names.index(wanted), wanted != _STEM_COLUMN
-        raise MetadataError(
-            f"{self.file}: no column to join by: it needs `id` (the file name without its "
-            f"extension) or a path in {', '.join(_JOINING_COLUMNS).replace('id, ', '', 1)}; it has "
-            f"{', '.join(header)}"
-        )
-
-    def _normal_key(self, text: str) -> str:
-        text = _composed(text.strip())
-        return text.replace("\\", "/").removeprefix("./") if self._by_path else text
-
-    def _keys_of(self, path: str) -> dict[str, None]:
-        """What a row for this picture may be called, the most exact first."""
-        # A name that is not UTF-8 cannot stand in a CSV that is.
-        path = _composed(path.encode("utf-8", "replace").decode())
-        if not self._by_path:
-            return dict.fromkeys((Path(path).stem, os.path.basename(path)))
-        keys = []
-        if path.startswith(os.path.join(self._folder, "")):
-            keys.append(os.path.relpath(path, self._folder))
-        keys.append(path)
-        # Then without the folders around it, one after the other: `images/1.jpg`, `1.jpg`.
-        parts = Path(path).parts
-        keys += [os.path.join(*parts[start:]) for start in range(1, len(parts))]
-        return dict.fromkeys(key.replace(os.sep, "/") for key in keys)
+        return list(self._columns)
 
     def covers(self, path: str) -> bool:
-        """Whether the table speaks of pictures at this place."""
+        """Whether the table speaks of images at this place."""
         return not self._scopes or any(
             path.startswith(os.path.join(scope, "")) for scope in self._scopes
         )
 
     def lookup(self, path: str) -> Metadata | None:
-        """The typed row of a picture, or None; counts rows and pictures that found no partner."""
-        for key in self._keys_of(path):
-            with self._spooling():
-                found = self._rows_db.execute(
-                    "UPDATE row SET used = 1 WHERE key = ? RETURNING cells", (key,)
-                ).fetchone()
-            if found:
-                return self._typed(json.loads(found[0]))
-        self._unmatched_pictures += 1
+        """The typed row of an image, or None; counts rows and images that found no partner."""
+        with self._spooling():
+            found = self._row_of(path)
+        if found is None:
+            self._unmatched_pictures += 1
+            if len(self._unmatched_names) < _SHOWN:
+                self._unmatched_names.append(os.path.basename(path))
+            return None
+        return self._typed(json.loads(found))
+
+    def _row_of(self, path: str) -> str | None:
+        """The cells of an image's row, as JSON."""
+        has_folders = self._has_folders
+        keys = joining.exact_keys(path, self._folder) if has_folders else joining.file_keys(path)
+        exact = {
+            key: (cells, image)
+            for key, cells, image in self._rows_db.execute(
+                f"SELECT key, cells, image FROM row WHERE key IN ({_marks(keys)})",  # noqa: S608
+                keys,
+            )
+        }
+        name = os.path.basename(path).encode("utf-8", "replace").decode()
+        key = next((key for key in keys if key in exact), None)
+        if key is not None:
+            cells, image = exact[key]
+        elif (found := self._loosely(keys, path, name)) is not None:
+            key, cells, image = found
+        else:
+            return None
+        if image != name:
+            self._rows_db.execute("UPDATE row SET image = ? WHERE key = ?", (name, key))
+        return str(cells)
+
+    def _loosely(self, keys: Sequence[str], path: str, name: str) -> tuple[str, str, Any] | None:
+        for loose in joining.loose_keys(keys):
+            rows = self._rows_db.execute(
+                "SELECT key, cells, image FROM row WHERE loose = ? "
+                "UNION ALL SELECT key, cells, image FROM row WHERE key = ? AND loose IS NULL "
+                "LIMIT 2",
+                (loose, loose),
+            ).fetchall()
+            if not rows:
+                continue
+            key, cells, image = rows[0]
+            if len(rows) > 1 or image not in (None, name) or self._is_of_another(key, path):
+                return None
+            return key, cells, image
         return None
+
+    def _is_of_another(self, key: str, path: str) -> bool:
+        """Whether a row that an image resembles may mean another one."""
+        if digits := joining.padded_to(key, path):
+            # In a set whose names have all the same length, each number is one image.
+            self._padded_to = self._padded_to or digits
+            if digits != self._padded_to:
+                return True
+        return joining.has_a_file_of_its_own(key, path)
 
     def _typed(self, cells: Mapping[str, str]) -> Metadata:
         values: dict[str, Value] = {}
         for name, text in cells.items():
-            value = parse_value(text, self.fields[name])
+            value = read_as(text, self._readings[name], self.fields[name])
             if value is not None:
                 values[name] = value
         return values
@@ -284,8 +313,9 @@ class MetadataTable:
         misfits = []
         for name, mine in self.fields.items():
             theirs = fields.get(name, mine)
-            if not _fits(mine, theirs):
-                line, text = self._guesses[name].not_of[theirs]
+            example = self._columns[name].not_of.get(theirs)
+            if example and not _fits(mine, theirs):
+                line, text = example
                 misfits.append(
                     f"the collection has {name!r} as {theirs}, but the file has values that are "
                     f"{mine}, for example {text!r} in line {line}"
@@ -294,27 +324,76 @@ class MetadataTable:
         return misfits
 
     def report(self) -> MetadataReport:
-        (unused,) = self._rows_db.execute("SELECT count(*) FROM row WHERE used = 0").fetchone()
+        with self._spooling():
+            unused, used = self._rows_db.execute(
+                "SELECT count(*) - count(image), count(image) FROM row"
+            ).fetchone()
         return MetadataReport(
             self.file,
+            self.column,
             self._rows,
+            self._malformed_rows,
             self._malformed,
             self._duplicates,
             unused,
             self._unmatched_pictures,
+            self._unmatched() if unused and not used and self._unmatched_pictures else None,
+        )
+
+    def _unmatched(self) -> str:
+        keys = self._rows_db.execute(f"SELECT key FROM row LIMIT {_SHOWN}")  # noqa: S608
+        return (
+            f"no row of {self.file} belongs to an image: the images are named "
+            f"{_shown(self._unmatched_names)}, and the rows, in the column {self.column}, "
+            f"{_shown(key for (key,) in keys)}"
         )
 
 
-def _delimiter_of(stream: TextIO) -> str:
-    """A comma, unless the first line has none and another usual one instead."""
-    header = next((line for line in stream if line.strip()), "")
-    found = (other for other in _OTHER_DELIMITERS if other in header)
-    return "," if "," in header else next(found, ",")
+def _shown(names: Iterable[str]) -> str:
+    return ", ".join(repr(name[:60]) for name in names)
 
 
-def _composed(text: str) -> str:
-    """Accents and letters as one character: macOS keeps them apart in file names."""
-    return unicodedata.normalize("NFC", text)
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join("?" * len(values))
+
+
+class _Matches:
+    """Counts, for each column that may name the images, the examples that it names."""
+
+    def __init__(self, columns: Sequence[int], examples: Iterable[str], folder: str) -> None:
+        self._columns = columns
+        self._whole: dict[str, list[int]] = {}
+        self._stems: dict[str, list[int]] = {}
+        self._loose: dict[str, list[int]] = {}
+        for number, path in enumerate(examples):
+            extension = os.path.splitext(joining.composed(path))[1]
+            keys = joining.exact_keys(path, folder)
+            for key in keys:
+                kind = self._whole if extension and key.endswith(extension) else self._stems
+                kind.setdefault(key, []).append(number)
+            for key in joining.loose_keys(keys):
+                self._loose.setdefault(key, []).append(number)
+        kinds = (self._whole, self._stems, self._loose)
+        self._found: dict[int, tuple[set[int], ...]] = {
+            column: tuple(set() for _ in kinds) for column in columns
+        }
+
+    def see(self, row: Sequence[str]) -> None:
+        for column in self._columns:
+            key = joining.key_of(row[column])
+            whole, stems, loose = self._found[column]
+            whole.update(self._whole.get(key, ()))
+            stems.update(self._stems.get(key, ()))
+            loose.update(self._loose.get(joining.loose_key(key), ()))
+
+    def best(self) -> int:
+        """Most exact matches, then most with an extension, then most others; else the first."""
+
+        def rank(column: int) -> tuple[int, int, int]:
+            whole, stems, loose = self._found[column]
+            return len(whole | stems), len(whole), len(loose)
+
+        return max(self._columns, key=rank)
 
 
 def _fits(narrow: FieldType, wide: FieldType) -> bool:
@@ -330,39 +409,3 @@ def common_types(tables: Iterable[Mapping[str, FieldType]]) -> dict[str, FieldTy
             either = (each for each in (mine, theirs) if _fits(mine, each) and _fits(theirs, each))
             common[name] = next(either, "str")
     return common
-
-
-class _TypeGuess:
-    """The narrowest type that all values seen are of; `not_of` has an example against each other.
-
-    An example is a line's number and the text there, shortened.
-    """
-
-    def __init__(self) -> None:
-        self.seen = False
-        self.not_of: dict[FieldType, tuple[int, str]] = {}
-        self._possible = list(_NARROW_TO_WIDE)
-
-    def see(self, text: str, line: int) -> None:
-        self.seen = True
-        if all(_is_of(text, kind) for kind in self._possible):
-            return
-        for kind in self._possible:
-            if not _is_of(text, kind):
-                self.not_of[kind] = (line, text[:40])
-        self._possible = [kind for kind in self._possible if kind not in self.not_of]
-
-    @property
-    def type(self) -> FieldType:
-        return self._possible[0]
-
-
-def _is_of(text: str, kind: FieldType) -> bool:
-    if kind in ("int", "float"):
-        # 007 is a code, not a number: as a number it would lose its zeros.
-        if re.match(r"[+-]?0[0-9]", text):
-            return False
-        # So is what has more digits than a float can hold.
-        if kind == "float" and len(text) > 15 and re.fullmatch(r"[+-]?[0-9]+", text):
-            return False
-    return parse_value(text, kind) is not None

@@ -95,7 +95,7 @@ def test_empty_cells_and_empty_columns_are_no_values(tmp_path: Path) -> None:
         (b"id,a,a\n1,2,3\n", "two columns are named 'a'"),
         (b"name,price\nx,1\n", "no column to join by: it needs `id`"),
         ("id,a\n1,füße\n".encode("cp1252"), "is not in UTF-8"),
-        ("id,a\n1,x\n".encode("utf-16"), "is not in UTF-8"),
+        ("id,a\n1,x\n".encode("utf-16-le"), "is not in UTF-8 (it has bytes of 0)"),
         (b'id,a\n1,x\n2,"open\n3,y\n4,z\n', "line 3: a quote is opened there and not closed"),
         (b"id,a\n1," + b"x" * 140_000 + b"\n", "line 2: a quote is opened there"),
     ],
@@ -139,10 +139,10 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
         (["99999999999999999999", "1"], "str"),
         (["9007199254740993", "1.5"], "str"),
         (["1", "many"], "str"),
-        (["nan", "1.0"], "str"),
+        (["nan", "1.0"], "float"),
         (["inf"], "str"),
         (["1_000"], "str"),
-        (["1,5"], "str"),
+        (["1,5"], "float"),
         (["٣"], "str"),
         (["2024-01-02"], "str"),
         (["0x10"], "str"),
@@ -182,6 +182,9 @@ def test_any_cells_survive_typing(
             value = row.get("column")
             if not text:
                 assert value is None
+            elif value is None:
+                assert text == "nan"
+                assert table.fields["column"] != "str"
             elif isinstance(value, bool):
                 assert str(value).lower() == text.lower()
             elif isinstance(value, int):

@@ -56,8 +56,9 @@ def ingest(
         str | None,
         typer.Option(
             metavar="CSV",
-            help="A table whose rows belong to the pictures: by a column id (the file name "
-            "without extension), filename or path. By default the styles.csv of each folder.",
+            help="A table whose rows belong to the images: by the column that names their files, "
+            "such as id (without extension), filename or path. By default the styles.csv of each "
+            "folder.",
             show_default=False,
         ),
     ] = None,
@@ -193,7 +194,8 @@ def _print_summary(result: "IngestReport", report: str | None) -> None:
     line(f"store {result.store}")
     for table in result.metadata:
         line(
-            f"metadata {table.file}: {table.rows:,} rows, {len(table.malformed):,} malformed"
+            f"metadata {table.file}: {table.rows:,} rows by {table.column}, "
+            f"{table.malformed_rows:,} malformed"
             + _lines(table.malformed)
             + f", {table.duplicates:,} repeated, {table.rows_without_picture:,} without a picture; "
             f"{table.pictures_without_row:,} pictures without a row"

@@ -1,0 +1,120 @@
+"""CSV files as people have them: any delimiter, and what spreadsheets write around the rows."""
+
+import codecs
+import contextlib
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
+
+from imgsearch.errors import MetadataError
+
+if TYPE_CHECKING:
+    import _csv
+
+_DELIMITERS = (",", ";", "\t", "|")
+# Enough for the names of ten thousand columns.
+_HEAD = 1 << 20
+# Excel's own line before the header.
+_SEP = re.compile(r'"?sep=(.)"?\r?\n', re.IGNORECASE)
+_NO_TEXT = "is not in UTF-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A table that is being read: its columns' names, then its rows that are not blank.
+
+    Each row comes with the number of the line on which it begins; [] is a broken one.
+    """
+
+    header: list[str]
+    delimiter: str
+    rows: Iterator[tuple[int, list[str]]]
+
+
+@contextlib.contextmanager
+def reading(file: str, likely: Callable[[list[str]], bool]) -> Iterator[Rows]:
+    """Open a table. `likely` says of a header whether its names make sense.
+
+    Raises MetadataError if the file cannot be read, is no text in UTF-8 or UTF-16, or is empty.
+    """
+    try:
+        with open(file, encoding=_encoding(file), newline="") as stream:
+            yield _read(file, stream, likely)
+    except OSError as error:
+        raise MetadataError(f"{file}: cannot be read: {error.strerror}") from error
+    except UnicodeError as error:
+        reason = getattr(error, "reason", None) or str(error)
+        raise MetadataError(f"{file}: {_NO_TEXT} ({reason}); save it again as CSV UTF-8") from error
+
+
+def _encoding(file: str) -> str:
+    """By its byte order mark. Without one it is UTF-8: another encoding can only be guessed."""
+    with open(file, "rb") as binary:
+        head = binary.read(1024)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if b"\0" in head:
+        raise MetadataError(
+            f"{file}: {_NO_TEXT} (it has bytes of 0); save it again as CSV UTF-8, if it is a table"
+        )
+    return "utf-8-sig"
+
+
+def _read(file: str, stream: TextIO, likely: Callable[[list[str]], bool]) -> Rows:
+    head = stream.read(_HEAD)
+    stream.seek(0)
+    skipped = 0
+    if match := _SEP.match(head):
+        delimiter = match[1]
+        stream.readline()
+        skipped = 1
+    else:
+        delimiter = _delimiter(head, likely)
+    rows = _numbered(file, csv.reader(stream, delimiter=delimiter, strict=True), skipped)
+    header = [name.strip() for name in next(rows, (1, []))[1]]
+    if not header:
+        raise MetadataError(f"{file}: it is empty: the first line must name the columns")
+    if twice := {name for name in header if name and header.count(name) > 1}:
+        raise MetadataError(f"{file}: two columns are named {sorted(twice)[0]!r}")
+    return Rows(header, delimiter, rows)
+
+
+def _delimiter(head: str, likely: Callable[[list[str]], bool]) -> str:
+    """The one whose header makes sense; else a comma, if there is any, or what makes most cells."""
+
+    def rank(delimiter: str) -> tuple[bool, bool, int]:
+        cells = _header(head, delimiter)
+        return likely(cells), delimiter == "," and len(cells) > 1, len(cells)
+
+    return max(_DELIMITERS, key=rank)
+
+
+def _header(head: str, delimiter: str) -> list[str]:
+    try:
+        rows = csv.reader(io.StringIO(head, newline=""), delimiter=delimiter, strict=True)
+        return [cell.strip() for cell in next((row for row in rows if any(row)), [])]
+    except csv.Error:
+        return []
+
+
+def _numbered(file: str, reader: "_csv.Reader", skipped: int) -> Iterator[tuple[int, list[str]]]:
+    while True:
+        line = reader.line_num + 1 + skipped
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            # Whatever followed would be taken for a part of that cell.
+            if "unexpected end" in str(error) or "field limit" in str(error):
+                raise MetadataError(
+                    f"{file}: line {line}: a quote is opened there and not closed, or "
+                    f"a cell is longer than {csv.field_size_limit():,} characters"
+                ) from error
+            yield line, []
+        else:
+            if any(cell.strip() for cell in row):
+                yield line, row

@@ -1,0 +1,371 @@
+"""Tables as people have them: written by spreadsheets and pandas, and joined all the same."""
+
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imgsearch import ImageIndex
+from imgsearch.encoders import EncoderRequest
+from imgsearch.events import Event, Note
+from imgsearch.ingest import IngestOptions, IngestReport, ingest
+from imgsearch.metadata import MetadataTable
+from imgsearch.records import FieldType, Metadata
+from imgsearch.stores import VectorStore, open_store
+from tests.conftest import Cli, Painter
+from tests.fakes import ColourEncoder
+from tests.test_weaviate_store import unique_name
+
+
+def table(tmp_path: Path, text: str | bytes, *images: str) -> MetadataTable:
+    """A table beside these images, which are its examples."""
+    path = tmp_path / "styles.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    for image in images:
+        (tmp_path / image).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / image).touch()
+    return MetadataTable(str(path), examples=[str(tmp_path / image) for image in images])
+
+
+def joined(tmp_path: Path, text: str | bytes, *images: str) -> list[Metadata | None]:
+    with table(tmp_path, text, *images) as opened:
+        return [opened.lookup(str(tmp_path / image)) for image in images]
+
+
+def typed(
+    tmp_path: Path, cells: Sequence[str], delimiter: str = ","
+) -> tuple[FieldType, list[Any]]:
+    rows = "".join(f'{number}{delimiter}"{cell}"\n' for number, cell in enumerate(cells))
+    with table(tmp_path, f"id{delimiter}column\n{rows}") as opened:
+        found = [opened.lookup(f"/x/{number}.jpg") or {} for number in range(len(cells))]
+        return opened.fields["column"], [row.get("column") for row in found]
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'sep=;\nid;"name, long";n\n1;"a;b";5\n',
+        'SEP=;\r\nid;"name, long";n\r\n1;"a;b";5\r\n',
+        '"sep=|"\nid|name, long|n\n1|a;b|5\n',
+        'id;"name, long";n\n1;"a;b";5\n',
+        'id;name, long;n\n1;"a;b";5\n',
+        'id\t"name, long"\tn\n1\ta;b\t5\n',
+        'id|"name, long"|n\n1|a;b|5\n',
+        'id,"name, long",n\n1,a;b,5\n',
+    ],
+)
+def test_any_delimiter_is_understood_around_commas_in_names(tmp_path: Path, text: str) -> None:
+    assert joined(tmp_path, text, "1.jpg") == [{"name, long": "a;b", "n": 5}]
+
+
+def test_lines_are_counted_from_the_first_also_after_seps_own(tmp_path: Path) -> None:
+    with table(tmp_path, "sep=;\nid;n\n1;2\n;3\n") as opened:
+        assert opened.report().malformed == [4]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_the_encodings_that_say_what_they_are(
+    tmp_path: Path, encoding: str, delimiter: str
+) -> None:
+    """Excel's "Unicode Text" is UTF-16 with tabs."""
+    text = f"id{delimiter}kind\r\n1{delimiter}Füße 鞋\r\n".encode(encoding)
+    assert joined(tmp_path, text, "1.jpg") == [{"kind": "Füße 鞋"}]
+
+
+# Joining
+
+
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        ("id,image,n\n1,a.jpg,7\n2,b.jpg,8\n", "image"),
+        ("id,image,n\n1,a,7\n2,b,8\n", "image"),
+        ("image,id,n\nx,a,7\ny,b,8\n", "id"),
+        ("id,Bild,n\n1,a.jpg,7\n2,b.jpg,8\n", "Bild"),
+        ("id,Image Name,n\n1,a.jpg,7\n2,b.jpg,8\n", "Image Name"),
+        ("Dateiname,n\na.jpg,7\nb.jpg,8\n", "Dateiname"),
+    ],
+)
+def test_the_column_that_names_the_images_joins(tmp_path: Path, text: str, column: str) -> None:
+    with table(tmp_path, text, "a.jpg", "b.jpg") as opened:
+        assert opened.column == column
+        assert column not in opened.fields
+        found = [opened.lookup(str(tmp_path / name)) or {} for name in ("a.jpg", "b.jpg")]
+    assert [row["n"] for row in found] == [7, 8]
+
+
+def test_a_number_of_rows_is_no_name_where_files_are_numbered_too(tmp_path: Path) -> None:
+    text = "id,image,n\n1,3.jpg,7\n2,1.jpg,8\n3,2.jpg,9\n"
+    found = joined(tmp_path, text, "1.jpg", "2.jpg", "3.jpg")
+    assert [(row or {})["n"] for row in found] == [8, 9, 7]
+
+
+@pytest.mark.parametrize(
+    ("key", "image"),
+    [
+        ("10.0", "10.jpg"),
+        ("10.00", "10.jpg"),
+        ("1", "0001.jpg"),
+        ("1.0", "0001.jpg"),
+        ("0", "0000.jpg"),
+        ("IMG_1", "img_1.jpg"),
+        ("img_1.jpg", "IMG_1.JPG"),
+        ("Füße", "FÜSSE.jpg"),
+        ("Images/A.JPG", "images/a.jpg"),
+        (unicodedata.normalize("NFD", "füße"), unicodedata.normalize("NFC", "füße.jpg")),
+        (unicodedata.normalize("NFC", "Füße"), unicodedata.normalize("NFD", "füße.jpg")),
+    ],
+)
+def test_what_programs_change_in_names_does_not_part_row_and_image(
+    tmp_path: Path, key: str, image: str
+) -> None:
+    assert joined(tmp_path, f"id,n\n{key},7\nother,8\n", image) == [{"n": 7}]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capitals make no other name there")
+@pytest.mark.parametrize(
+    ("keys", "images", "found"),
+    [
+        # Several rows may be meant.
+        (["A", "a"], ["A.jpg", "a.jpg"], [0, 1]),
+        (["Ab", "aB"], ["ab.jpg"], [None]),
+        (["10", "10.0"], ["10.jpg"], [0]),
+        (["1", "1.0"], ["01.jpg"], [None]),
+        # Or several images.
+        (["1"], ["0001.jpg", "1.jpg"], [None, 0]),
+        (["1"], ["1.jpg", "0001.jpg"], [0, None]),
+        (["a"], ["A.jpg", "a.jpg"], [None, 0]),
+        (["1", "2"], ["001.jpg", "01.jpg", "002.jpg", "02.jpg"], [0, None, 1, None]),
+        # A code that has its zeros is another than the number.
+        (["007"], ["7.jpg"], [None]),
+        (["1.5"], ["1.jpg"], [None]),
+    ],
+)
+def test_what_is_not_clear_is_not_joined(
+    tmp_path: Path, keys: list[str], images: list[str], found: list[int | None]
+) -> None:
+    text = "id,n\n" + "".join(f"{key},{number}\n" for number, key in enumerate(keys))
+    rows = joined(tmp_path, text, *images)
+    assert [None if row is None else row["n"] for row in rows] == found
+
+
+def test_an_image_in_two_folders_has_its_row_in_both(tmp_path: Path) -> None:
+    assert joined(tmp_path, "id,n\nA,7\n", "x/a.jpg", "y/a.jpg") == [{"n": 7}, {"n": 7}]
+
+
+# Types
+
+
+@pytest.mark.parametrize("missing", ["N/A", "NaN", "-", "null", "#N/A", "None", ""])
+def test_what_is_missing_among_numbers_is_missing(tmp_path: Path, missing: str) -> None:
+    assert typed(tmp_path, ["10", missing, "20"]) == ("int", [10, None, 20])
+    assert typed(tmp_path, ["true", missing]) == ("bool", [True, None])
+    assert typed(tmp_path, ["2024-01-31", missing]) == ("str", ["2024-01-31", None])
+
+
+def test_the_same_words_among_texts_are_texts(tmp_path: Path) -> None:
+    assert typed(tmp_path, ["Summer", "NA", "-"]) == ("str", ["Summer", "NA", "-"])
+    assert typed(tmp_path, ["N/A", "-"]) == ("str", ["N/A", "-"])
+
+
+@pytest.mark.parametrize(
+    ("cells", "delimiter", "kind", "values"),
+    [
+        (["1,299", "15"], ",", "int", [1299, 15]),
+        (["1,299.50", "15", "-1,000,000"], ",", "float", [1299.5, 15.0, -1e6]),
+        (["5,50", "12"], ";", "float", [5.5, 12.0]),
+        (["1.299,50", "0,5"], ";", "float", [1299.5, 0.5]),
+        (["1.299.000", "5"], ";", "int", [1299000, 5]),
+        (["5,50", "0,5"], ",", "float", [5.5, 0.5]),
+        # Only the delimiter tells what this comma is.
+        (["1,299"], ",", "int", [1299]),
+        (["1,299"], ";", "float", [1.299]),
+        # One value settles it for all.
+        (["1,299", "0,5"], ",", "float", [1.299, 0.5]),
+        (["1,299", "1,299,000"], ";", "int", [1299, 1299000]),
+        # Where no reading holds for all, none is used.
+        (["1,299.5", "0,5"], ",", "str", ["1,299.5", "0,5"]),
+        (["1,29,9"], ",", "str", ["1,29,9"]),
+        (["0,299,1"], ",", "str", ["0,299,1"]),
+        (["1.299"], ";", "float", [1.299]),
+    ],
+)
+def test_commas_in_numbers_mean_what_the_whole_column_says(
+    tmp_path: Path, cells: list[str], delimiter: str, kind: FieldType, values: list[Any]
+) -> None:
+    assert typed(tmp_path, cells, delimiter) == (kind, values)
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (["2024-02-01", "2023-12-31T23:59:59Z"], ["2024-02-01", "2023-12-31T23:59:59Z"]),
+        (["31.12.2023", "1.2.2024"], ["2023-12-31", "2024-02-01"]),
+        (["2023/12/31", "2024/2/1"], ["2023-12-31", "2024-02-01"]),
+        (["31/12/2023", "1/2/2024"], ["2023-12-31", "2024-02-01"]),
+        (["12/31/2023", "2/1/2024"], ["2023-12-31", "2024-02-01"]),
+        # Day or month first?
+        (["1/2/2024", "3/4/2024"], ["1/2/2024", "3/4/2024"]),
+        (["31/12/2023", "12/31/2023"], ["31/12/2023", "12/31/2023"]),
+        (["30.02.2023"], ["30.02.2023"]),
+        (["31.12.2023", "soon"], ["31.12.2023", "soon"]),
+    ],
+)
+def test_dates_are_texts_in_iso_order_where_the_whole_column_agrees(
+    tmp_path: Path, cells: list[str], values: list[str]
+) -> None:
+    assert typed(tmp_path, cells) == ("str", values)
+
+
+def test_a_column_of_another_type_in_the_collection_is_read_with_its_commas(
+    tmp_path: Path,
+) -> None:
+    with table(tmp_path, 'id,price\n1,"1,299"\n') as opened:
+        assert opened.widen({"price": "float"}) == []
+        assert opened.lookup("/x/1.jpg") == {"price": 1299.0}
+    with table(tmp_path, 'id,price\n1,"1,299"\n') as opened:
+        assert opened.widen({"price": "str"}) == []
+        assert opened.lookup("/x/1.jpg") == {"price": "1,299"}
+    with table(tmp_path, "id,price\n1,N/A\n") as opened:
+        assert opened.widen({"price": "float"}) == []
+        assert opened.lookup("/x/1.jpg") == {}
+
+
+# In an ingest, in both stores
+
+
+@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.weaviate)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
+    server = request.param == "server"
+    url = request.getfixturevalue("one_node") if server else str(tmp_path / "store")
+    with open_store(url, 30) as opened:
+        yield opened
+
+
+@pytest.fixture
+def name() -> str:
+    return unique_name()
+
+
+@pytest.fixture
+def events() -> list[Event]:
+    return []
+
+
+Run = Callable[..., IngestReport]
+
+
+@pytest.fixture
+def run(store: VectorStore, name: str, events: list[Event]) -> Run:
+    def run_once(folder: Path, text: str, **options: Any) -> IngestReport:
+        (folder / "styles.csv").write_text(text)
+        return ingest(
+            [str(folder)],
+            store,
+            name,
+            EncoderRequest(),
+            IngestOptions(**{"batch_size": 4, "workers": 2} | options),
+            listener=events.append,
+            encoder_opener=ColourEncoder().open,
+        )
+
+    return run_once
+
+
+@pytest.fixture
+def folder(paint: Painter) -> Path:
+    for number in (1, 2):
+        paint(f"shop/{number}.png", number)
+    return paint("shop/3.png", 3).parent
+
+
+def notes(events: list[Event]) -> str:
+    return "\n".join(each.text for each in events if isinstance(each, Note))
+
+
+def test_prices_and_dates_can_be_compared(
+    run: Run, store: VectorStore, name: str, folder: Path
+) -> None:
+    run(folder, "sep=;\nid;price;day\n1;5,50;31.12.2023\n2;1.299,00;1.2.2024\n3;N/A;-\n")
+    with ImageIndex(name, store=store) as index:
+        assert index.count("price>10") == 1
+        assert index.count("price<10") == 1
+        assert index.count("day>=2024-01-01") == 1
+        assert index.count("day<2024-01-01") == 1
+        assert index.count("day=2023-12-31") == 1
+
+
+def test_a_column_that_stayed_text_says_so_when_it_is_compared(
+    run: Run, store: VectorStore, name: str, folder: Path
+) -> None:
+    run(folder, "id,price,day\n1,9,2024-01-01\n2,10,2024-01-02\n3,on request,2024-01-03\n")
+    told: list[Event] = []
+    with ImageIndex(name, store=store, listener=told.append) as index:
+        assert index.count("day>2024-01-01") == 2
+        assert index.count("price=10") == 1
+        assert not told
+        index.count("price>10")
+    assert "price is text" in notes(told)
+
+
+def test_the_joining_column_is_told_and_is_no_field(
+    run: Run, store: VectorStore, name: str, folder: Path, events: list[Event]
+) -> None:
+    report = run(folder, "id,image,kind\n10,1.png,a\n20,2.png,b\n")
+    assert report.metadata[0].column == "image"
+    assert "joined by its column image" in notes(events)
+    assert dict(store.open(name).fields) == {"id": "int", "kind": "str"}
+
+
+def test_a_table_that_matches_nothing_shows_why(
+    run: Run, folder: Path, events: list[Event]
+) -> None:
+    run(folder, "id,kind\n" + "".join(f"SKU-{number},a\n" for number in range(9)))
+    assert "'1.png', '2.png', '3.png'" in notes(events)
+    assert "in the column id, 'SKU-0', 'SKU-1', 'SKU-2'" in notes(events)
+    events.clear()
+    run(folder, "id,kind\nSKU-0,a\n3,b\n")
+    assert "belongs" not in notes(events)
+
+
+def test_names_that_stores_use_themselves_and_names_alike_are_columns_like_any(
+    run: Run, store: VectorStore, name: str, folder: Path
+) -> None:
+    names = [
+        *("uri", "sha256", "size", "mtime_ns", "width", "height", "words", "origins", "vector"),
+        *("vectors", "_additional", "metadata", "Kind", "kind", "KIND", "a.b", "a b", "meta_kind"),
+    ]
+    cells = [str(number) for number in range(len(names))]
+    text = f"id,{','.join(names)}\n1,{','.join(cells)}\n"
+    run(folder, text)
+    with ImageIndex(name, store=store) as index:
+        (record,) = (each for each in index.records() if each.metadata)
+        assert record.metadata == dict(zip(names, map(int, cells), strict=True))
+        assert record.path == str(folder / "1.png")
+        for column, cell in zip(names, cells, strict=True):
+            assert index.count(f"{column}={cell}") == 1
+    assert run(folder, text).skipped == 3
+
+
+def test_large_cells_and_many_columns_are_kept(paint: Painter, cli: Cli, tmp_path: Path) -> None:
+    folder = paint("shop/1.png", 1).parent
+    names = [f"column {number}" for number in range(1000)]
+    (folder / "styles.csv").write_text(
+        f"id,long,{','.join(names)}\n1,{'word ' * 20_000},{','.join(map(str, range(1000)))}\n"
+    )
+    with open_store(str(tmp_path / "store")) as store:
+        options = IngestOptions(batch_size=1, workers=1)
+        opener = ColourEncoder().open
+        ingest([str(folder)], store, "images", None, options, encoder_opener=opener)
+        (record,) = (each for batch in store.open("images").scan() for each in batch)
+    assert record.metadata["column 999"] == 999
+    assert record.metadata["long"] == ("word " * 20_000).strip()
+    shown = cli("info", "--store", tmp_path / "store", "--json").json
+    assert "column 999" in str(shown)
