@@ -99,7 +99,7 @@ def open_encoder(
             return _in_fp32_instead(request, stamp, listener)
         from imgsearch.encoders import weights
 
-        spec = _spec(stamp.model)
+        spec = _spec(stamp.model).as_stamped(stamp)
         _check_stamp(spec, stamp)
         file = weights.get(spec, request.weights, stamp.weights, listener)
     else:
@@ -231,7 +231,8 @@ def _spec(name: str) -> ModelSpec:
 
 def _check_stamp(spec: ModelSpec, stamp: Stamp) -> None:
     """Whether this version would do everything, weights aside, as the collection's maker did."""
-    if differences := stamp.differences(spec.stamp(stamp.weights, stamp.precision)):
+    own = spec.as_stamped(stamp).stamp(stamp.weights, stamp.precision)
+    if differences := stamp.differences(own):
         raise CollectionMismatchError(
             "the collection was made otherwise than this version of imgsearch would: "
             f"{'; '.join(differences)}; ingest the pictures anew into another --collection"

@@ -4,7 +4,7 @@ The code that runs them is elsewhere. Models that are not described here are loo
 torchvision's classification models, by their names there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from imgsearch.images import Preprocessing
@@ -37,6 +37,13 @@ class ModelSpec:
     def weights_digest(self) -> str:
         """The first digits of the SHA-256 of its own weights, as their name tells them."""
         return self.weights_name.rpartition("-")[2].partition(".")[0]
+
+    def as_stamped(self, stamp: Stamp) -> "ModelSpec":
+        """The model with the version of decoding that a collection was made with."""
+        return replace(self, preprocessing=self.preprocessing.as_described(stamp.preprocessing))
+
+    def with_decoding(self, decoding: int) -> "ModelSpec":
+        return replace(self, preprocessing=replace(self.preprocessing, decoding=decoding))
 
     def stamp(self, weights: str, precision: str = "fp32") -> Stamp:
         """What a collection is stamped with that this model makes with weights of this SHA-256."""

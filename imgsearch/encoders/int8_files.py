@@ -60,7 +60,7 @@ def get(base: OnnxFile, sample: Sample, listener: Listener = ignore) -> OnnxFile
 
 def _digest(base: OnnxFile, pixels: Pixels) -> str:
     """All that a calibrated model depends on."""
-    sha256 = hashlib.sha256(f"{_VERSION} {base.stamp.to_json()}".encode())
+    sha256 = hashlib.sha256(f"{_VERSION} {onnx_files.graph_stamp(base.stamp).to_json()}".encode())
     sha256.update(pixels.tobytes())
     return sha256.hexdigest()
 

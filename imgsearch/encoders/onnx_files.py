@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from imgsearch.encoders.locking import locked
 from imgsearch.encoders.soundness import VECTOR
 from imgsearch.errors import DeviceMemoryError, EncoderError, ExportError, ScratchError
 from imgsearch.events import Listener, Note, ignore
-from imgsearch.images import Preprocessing
+from imgsearch.images import DECODING, DECODINGS, Preprocessing
 from imgsearch.records import Stamp
 
 if TYPE_CHECKING:  # an exported model needs no weights, nor what downloads them
@@ -38,6 +38,8 @@ _VERSION = 1
 MODEL = "model.onnx"
 SPEC = "spec.json"
 _REFUSAL = "refusal.json"
+# The version of decoding that the model was last used with, if it is not this version's own.
+_DECODING = "decoding"
 _SHA256 = "sha256"
 # What torch says, in errors of no class of their own.
 _RESOURCES = re.compile(r"allocate|out of memory|no space left|too many open files", re.IGNORECASE)
@@ -62,7 +64,7 @@ def find(stamp: Stamp) -> OnnxFile | None:
     if not path.is_file():
         path = _from_installation(path)
     known = read(path.with_name(SPEC)) if path.is_file() else None
-    return OnnxFile(path, known.spec, stamp) if known else None
+    return OnnxFile(path, known.spec.as_stamped(stamp), stamp) if known else None
 
 
 def find_own(name: str) -> OnnxFile | None:
@@ -119,13 +121,28 @@ def last_used() -> OnnxFile | None:
         latest = max(config.models_dir().glob(f"*/{SPEC}"), key=lambda path: path.stat().st_mtime)
     except (OSError, ValueError):  # there is none
         return None
-    return read(latest)
+    known = read(latest)
+    if known is None:
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        decoding = int(latest.with_name(_DECODING).read_text())
+        if decoding in DECODINGS:
+            spec = known.spec.with_decoding(decoding)
+            stamp = spec.stamp(known.stamp.weights, known.stamp.precision)
+            return OnnxFile(known.path, spec, stamp)
+    return known
 
 
 def mark_used(file: OnnxFile) -> None:
     """For `last_used`."""
+    note = file.path.with_name(_DECODING)
+    decoding = file.spec.preprocessing.decoding
     with contextlib.suppress(OSError):  # only a guess will be worse
         os.utime(file.path.with_name(SPEC))
+        if decoding != DECODING:
+            note.write_text(str(decoding))
+        elif note.exists():
+            note.unlink()
 
 
 def get(
@@ -245,7 +262,14 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def graph_stamp(stamp: Stamp) -> Stamp:
+    """The same for all stamps of one graph, which takes pixels, however they were decoded."""
+    preprocessing = re.sub(r"decode \d+$", "decode 1", stamp.preprocessing)
+    return replace(stamp, preprocessing=preprocessing)
+
+
 def _folder(stamp: Stamp) -> Path:
+    stamp = graph_stamp(stamp)
     key = hashlib.sha256(f"{_VERSION} {stamp.to_json()}".encode()).hexdigest()[:16]
     return config.models_dir() / f"{stamp.model}-{key}"
 
@@ -257,6 +281,7 @@ def read(path: Path) -> OnnxFile | None:
         preprocessing = kept["spec"].pop("preprocessing")
         for name in ("mean", "std"):
             preprocessing[name] = tuple(preprocessing[name])
+        preprocessing["decoding"] = DECODING
         spec = ModelSpec(**kept["spec"], preprocessing=Preprocessing(**preprocessing))
         stamp = spec.stamp(kept["weights"], kept.get("precision", "fp32"))
         return OnnxFile(path.with_name(MODEL), spec, stamp)

@@ -22,11 +22,13 @@ from imgsearch.images.files import (
     open_original,
 )
 from imgsearch.images.formats import looks_like_a_picture, media_type
-from imgsearch.images.preprocessing import Loaded, Pixels, Preprocessing, fit
+from imgsearch.images.preprocessing import DECODING, DECODINGS, Loaded, Pixels, Preprocessing, fit
 from imgsearch.images.regions import Region
 from imgsearch.images.thumbnails import thumbnail, thumbnail_data_uri, thumbnail_of
 
 __all__ = [
+    "DECODING",
+    "DECODINGS",
     "DRAFT_COSINE",
     "DRAFT_MARGIN",
     "ChangedError",

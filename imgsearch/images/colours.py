@@ -1,83 +1,50 @@
-"""Any colour space and sample depth to RGB of 8 bits."""
+"""Any colour space and sample depth to RGB of 8 bits.
 
-import io
-from typing import Any
+`decode 1` knows no profiles but those of inks, and takes all samples of more than 8 bits for 16.
+"""
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from imgsearch.errors import ImageError
-from imgsearch.images.preprocessing import Pixels
+from imgsearch.images.depth import to_eight_bits, to_eight_bits_1
+from imgsearch.images.profiles import from_lab, to_srgb
 
 _INVERTED = [255 - value for value in range(256)]
 # Formats whose readers hold nothing beside the pixels.
-_PIXELS_ALONE = frozenset({"PNG", "JPEG", "MPO", "TIFF", "BMP"})
+_PIXELS_ALONE = frozenset({"PNG", "JPEG", "TIFF", "BMP"})
 
 
-def to_rgb(image: Image.Image, *, expendable: bool = False) -> Image.Image:
-    """Any mode to RGB: transparency over white, 16 bits and floats scaled, inks by profile.
+def to_rgb(image: Image.Image, decoding: int, *, expendable: bool = False) -> Image.Image:
+    """Any mode to RGB: transparency over white, deep samples scaled, colours by their profile.
 
     An `expendable` image may be changed, or be the result: that saves a copy of all its pixels.
     """
+    profile = image.info.get("icc_profile")
+    if decoding == 1 and image.mode != "CMYK":
+        profile = None
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
+        grey = to_eight_bits_1(np.asarray(image)) if decoding == 1 else to_eight_bits(image)
+        return _rgb(to_srgb(Image.fromarray(grey), profile))
     if image.has_transparency_data:
-        rgba = image if expendable and image.mode == "RGBA" else image.convert("RGBA")
-        rgba.paste("white", mask=rgba.getchannel("A").point(_INVERTED))
-        return rgba.convert("RGB")
-    if image.mode == "CMYK":
-        return _cmyk_to_rgb(image)
+        return _over_white(image, profile, expendable)
     if image.mode == "LAB":
-        from PIL import ImageCms
-
-        return _through_profiles(image, ImageCms.createProfile("LAB"))
+        return from_lab(image)
+    if image.mode in ("L", "CMYK"):
+        return _rgb(to_srgb(image, profile))
     # The readers of other formats keep more than the pixels for as long as the image exists.
-    if expendable and image.mode == "RGB" and image.format in _PIXELS_ALONE:
-        return image
-    return image.convert("RGB")
+    alone = expendable and image.mode == "RGB" and image.format in _PIXELS_ALONE
+    return to_srgb(image if alone else image.convert("RGB"), profile)
 
 
-def _to_eight_bits(values: NDArray[Any]) -> Pixels:
-    """Grey values of more than 8 bits to 8.
-
-    Integers are taken as 16 bits wide unless all of them fit into 8; floats as 0 to 1 or 0 to
-    255, whichever holds them all; what fits neither is stretched from its least to its greatest.
-    """
-    kind, width = values.dtype.kind, values.dtype.itemsize
-    grey = values.astype(np.float32)
-    np.nan_to_num(grey, copy=False, posinf=0.0, neginf=0.0)
-    low, high = float(grey.min()), float(grey.max())
-    if (kind == "u" and width == 2) or (kind == "i" and low >= 0 and 255 < high < 65536):
-        grey /= 257.0
-    elif kind == "f" and low >= 0 and high <= 1.0:
-        grey *= 255.0
-    elif low < 0 or high > 255.0:
-        scale = 255.0 / (high - low) if high > low else 0.0
-        grey *= scale
-        grey -= low * scale
-    np.rint(grey, out=grey)
-    return grey.astype(np.uint8)
+def _rgb(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
-    """By the embedded ink profile where there is one: without it, colours are only a guess."""
-    if profile := image.info.get("icc_profile"):
-        from PIL import ImageCms
-
-        try:
-            return _through_profiles(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            pass  # a damaged profile is as good as none
-    return image.convert("RGB")
-
-
-def _through_profiles(image: Image.Image, profile: Any) -> Image.Image:
-    from PIL import ImageCms  # only here and above, as few pictures need its library
-
-    converted = ImageCms.profileToProfile(
-        image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
-    )
-    if converted is None:  # only with inPlace=True
-        raise ImageError("its colours cannot be converted")
-    return converted
+def _over_white(image: Image.Image, profile: bytes | None, expendable: bool) -> Image.Image:
+    grey = image.mode in ("L", "LA", "La")
+    shown = image if expendable and image.mode == "RGBA" else image.convert("RGBA")
+    background = shown.getchannel("A").point(_INVERTED)
+    if profile:
+        shown = _rgb(to_srgb(shown.getchannel("R") if grey else shown.convert("RGB"), profile))
+    shown.paste("white", mask=background)
+    return _rgb(shown)

@@ -5,21 +5,23 @@ that one bad file never ends a run.
 """
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from imgsearch import memory
 from imgsearch.config import DEFAULT_MAX_PIXELS
 from imgsearch.errors import ImageError
 from imgsearch.images.colours import to_rgb
+from imgsearch.images.depth import raw_mode, with_lower_bytes
 from imgsearch.images.files import open_file
 from imgsearch.images.footprint import decoding_bytes, rgb_bytes
 from imgsearch.images.formats import damage, open_image, reason
 from imgsearch.images.limits import check_pixels
-from imgsearch.images.preprocessing import Loaded, Pixels, Preprocessing, fit
+from imgsearch.images.preprocessing import DECODING, Loaded, Pixels, Preprocessing, fit
 from imgsearch.images.raw import decode_raw, raw_format
 from imgsearch.images.regions import Region
 from imgsearch.memory import Lease
@@ -90,7 +92,7 @@ def _decode(
     lease: Lease,
 ) -> Picture:
     """A function of its own, so that the image is freed before the lease ends."""
-    loaded = load(source, enough, max_pixels, lease)
+    loaded = load(source, enough, max_pixels, lease, preprocessing.decoding)
     shown = loaded
     if region:
         part = loaded.image.crop(region.box(loaded.width, loaded.height))
@@ -107,24 +109,31 @@ def load(
     enough: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     lease: Lease | None = None,
+    decoding: int = DECODING,
 ) -> Loaded:
-    """Decode a picture. Raises ImageError.
+    """Decode an image. Raises ImageError.
 
     A JPEG may come back smaller, but with no side under `enough` pixels. It waits for memory while
     other threads decode; what it takes belongs to the `lease`, or is given back at the end.
+    `decoding` is that of `Preprocessing`.
     """
     if lease is None:
         with memory.lease() as own:
             return load(source, enough, max_pixels, own)
     try:
         if isinstance(source, Image.Image):
-            return _decoded(source, None, max_pixels, lease, expendable=False)
+            return _decoded(source, None, max_pixels, lease, decoding)
         with io.BytesIO(source) if isinstance(source, bytes) else open_file(source) as file:
             if name := raw_format(file):
-                return _load_raw(file, name, enough, max_pixels, lease)
+                return _load_raw(file, name, enough, max_pixels, lease, decoding)
             # Not kept in a variable, so that what the reader holds is freed as soon as possible.
             return _decoded(
-                open_image(file, verify=True), enough, max_pixels, lease, expendable=True
+                open_image(file, verify=True),
+                enough,
+                max_pixels,
+                lease,
+                decoding,
+                reopen=lambda: _reopened(file),
             )
     except OSError as error:
         raise ImageError(error.strerror or str(error)) from error
@@ -132,13 +141,25 @@ def load(
         raise ImageError("not enough memory to decode it") from error
 
 
+def _reopened(file: IO[bytes]) -> ImageFile.ImageFile:
+    file.seek(0)
+    image = open_image(file)
+    _make_room(image)
+    return image
+
+
 def _load_raw(
-    file: IO[bytes], name: str, enough: int | None, max_pixels: int, lease: Lease
+    file: IO[bytes],
+    name: str,
+    enough: int | None,
+    max_pixels: int,
+    lease: Lease,
+    decoding: int,
 ) -> Loaded:
     with memory.lease() as own:
         found = decode_raw(file, name, max_pixels, own.take)
     if isinstance(found, bytes):
-        return load(found, enough, max_pixels, lease)
+        return load(found, enough, max_pixels, lease, decoding)
     lease.take(rgb_bytes(found))
     return Loaded(found, found.width, found.height)
 
@@ -159,13 +180,13 @@ def _decoded(
     enough: int | None,
     max_pixels: int,
     lease: Lease,
-    *,
-    expendable: bool,
+    decoding: int,
+    reopen: Callable[[], ImageFile.ImageFile] | None = None,
 ) -> Loaded:
-    """Raises ImageError or MemoryError."""
+    """An image that can be reopened may be changed. Raises ImageError or MemoryError."""
     check_pixels(image.width, image.height, max_pixels)
     scale = 1.0
-    whole, format_ = image.size, image.format
+    whole, format_, mode = image.size, image.format, raw_mode(image)
     try:
         # Only JPEG: HEIC's draft is an embedded thumbnail, which may show anything.
         if enough is not None and format_ == "JPEG":
@@ -175,7 +196,9 @@ def _decoded(
         _make_room(image)
         image.load()
         turn = _TURNS.get(_orientation(image))
-        rgb = to_rgb(image, expendable=expendable)
+        if decoding > 1 and reopen is not None:
+            image = with_lower_bytes(image, mode, reopen)
+        rgb = to_rgb(image, decoding, expendable=reopen is not None)
         del image
         if turn is not None:
             rgb = rgb.transpose(turn)

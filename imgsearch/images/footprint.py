@@ -7,6 +7,8 @@ from typing import Final
 
 from PIL import Image
 
+from imgsearch.images.depth import has_lower_bytes
+
 # Pixels as RGB, and once more: for the orientation, or the part that is cut out.
 _RGB: Final = 8.0
 # Pixels as they are in the file, with every copy on the way to RGB.
@@ -14,6 +16,9 @@ _BY_MODE: Final = {"LA": 12.0, "PA": 12.0, "CMYK": 12.0, "LAB": 12.0, "YCbCr": 1
 _WITH_TRANSPARENCY: Final = 12.0
 _SIXTEEN_BITS: Final = 13.0
 _THIRTY_TWO_BITS: Final = 17.0
+# Converted to sRGB; and read twice, for the upper and the lower bytes of samples of 16 bits.
+_PROFILE: Final = 4.0
+_LOWER_BYTES: Final = 12.0
 # What the libraries that read a format keep beside the pixels, at the file's full size.
 _BY_FORMAT: Final = {"WEBP": 8.0, "JPEG2000": 11.5, "AVIF": 2.5, "HEIF": 0.5, "JPEG": 0.25}
 _PROGRESSIVE: Final = 6.0
@@ -33,8 +38,11 @@ def decoding_bytes(image: Image.Image, whole: tuple[int, int]) -> int:
         each = _WITH_TRANSPARENCY
     else:
         each = _BY_MODE.get(image.mode, _RGB)
-    format_ = "JPEG" if image.format == "MPO" else image.format or ""
-    reader = _BY_FORMAT.get(format_, 0.0)
+    if image.info.get("icc_profile"):
+        each += _PROFILE
+    if has_lower_bytes(image):
+        each += _LOWER_BYTES
+    reader = _BY_FORMAT.get(image.format or "", 0.0)
     if image.info.get("progressive"):
         reader = _PROGRESSIVE
     return int(image.width * image.height * each + whole[0] * whole[1] * reader)

@@ -1,7 +1,7 @@
 """From a decoded image to a network's input: which square, and how it is resized."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -10,8 +10,10 @@ from PIL import Image
 
 Pixels = NDArray[np.uint8]
 
-# How pixels come from a file (see `decode`); part of every stamp.
-DECODING = "decode 1"
+# How pixels come from a file, as a number that is part of every stamp. 2 obeys colour profiles, and
+# takes samples of 16 bits for as many as count; 1 is what older collections were made with.
+DECODING = 2
+DECODINGS = (1, 2)
 
 # Pictures longer than this many times their short side are cut before they are resized.
 _LONGEST = 16
@@ -29,7 +31,7 @@ class Preprocessing:
     With `crop_fraction`, as in TensorFlow: the centre square of that part of the short side is
     cut out, then resized to `size`. Else, as in torchvision: the short side is resized to
     `resize`, then the centre square of `size` is cut out. `mean` and `std` are for values in
-    [0, 1] and are applied by the encoder.
+    [0, 1] and are applied by the encoder. `decoding` is one of `DECODINGS`.
     """
 
     size: int
@@ -38,6 +40,7 @@ class Preprocessing:
     interpolation: Literal["bilinear", "bicubic"]
     resize: int | None = None
     crop_fraction: float | None = None
+    decoding: int = DECODING
 
     def describe(self) -> str:
         """The form in which a collection's stamp holds it. A change of any step changes it."""
@@ -47,7 +50,14 @@ class Preprocessing:
             shape = f"resize {self.resize}, crop {self.size}"
         mean = " ".join(f"{value:g}" for value in self.mean)
         std = " ".join(f"{value:g}" for value in self.std)
-        return f"{shape}, {self.interpolation}, mean {mean}, std {std}, {DECODING}"
+        return f"{shape}, {self.interpolation}, mean {mean}, std {std}, decode {self.decoding}"
+
+    def as_described(self, description: str) -> "Preprocessing":
+        """The same with the decoding of a stamp's description, as far as this version knows it."""
+        for decoding in DECODINGS:
+            if description.endswith(f", decode {decoding}"):
+                return replace(self, decoding=decoding)
+        return self
 
     @property
     def short_side(self) -> int:

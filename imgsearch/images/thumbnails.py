@@ -24,7 +24,8 @@ def _thumbnail(source: Source, side: int, max_pixels: int, lease: Lease) -> byte
     image = load(source, side, max_pixels, lease).image
     image.thumbnail((side, side))
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=80)
+    # The pixels are sRGB's: the profile that they came with would change them again.
+    image.save(buffer, "WEBP", quality=80, icc_profile=b"")
     return buffer.getvalue()
 
 

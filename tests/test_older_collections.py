@@ -1,0 +1,113 @@
+"""Collections made by an earlier version keep its decoding, in later ingests and in queries."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imgsearch import ImageIndex
+from imgsearch.encoders import EncoderRequest, last_used_encoder, onnx_files, open_encoder
+from imgsearch.encoders.base import Encoder
+from imgsearch.errors import CollectionMismatchError
+from imgsearch.images import DECODING, decode
+from imgsearch.records import Stamp
+from imgsearch.stores import open_store
+from tests.conftest import SAMPLES
+from tests.profiles import in_space, profile
+
+MODEL = "efficientnet-lite0"
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    return open_encoder(EncoderRequest(MODEL, device="cpu"))
+
+
+@pytest.fixture
+def older(encoder: Encoder) -> Stamp:
+    """As the first version wrote it."""
+    return replace(
+        encoder.stamp,
+        preprocessing=encoder.stamp.preprocessing.replace(f"decode {DECODING}", "decode 1"),
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One image, whose two decodings differ."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    with Image.open(SAMPLES / "images" / "10103.jpg") as image:
+        wide = in_space(image, "linear")
+    wide.save(folder / "wide.png", icc_profile=profile("linear"))
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    return str(tmp_path / "store")
+
+
+@pytest.fixture
+def index(store: str, older: Stamp) -> Iterator[ImageIndex]:
+    opened = open_store(store)
+    with opened.writing("images"):
+        opened.create("images", older)
+    with ImageIndex("images", store=store) as index:
+        yield index
+
+
+def stored(index: ImageIndex) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    (record,) = index.records()
+    return index.collection.vectors([record.id])[record.id]
+
+
+def test_an_older_collection_is_added_to_and_asked_with_its_own_decoding(
+    index: ImageIndex, folder: Path, encoder: Encoder, older: Stamp
+) -> None:
+    index.add(str(folder))
+    assert index.collection.stamp == older
+    path = str(folder / "wide.png")
+    before = replace(encoder.preprocessing, decoding=1)
+    expected = encoder.encode(decode(path, before).pixels[np.newaxis])[0]
+    now = encoder.encode(decode(path, encoder.preprocessing).pixels[np.newaxis])[0]
+    assert expected @ now < 0.99
+    assert stored(index) @ expected > 0.9999
+    (hit,) = index.search(path)
+    assert hit.score == pytest.approx(1.0, abs=1e-4)
+
+
+def test_a_new_collection_has_this_versions_decoding(
+    store: str, folder: Path, encoder: Encoder
+) -> None:
+    with ImageIndex("images", store=store, model=MODEL) as index:
+        index.add(str(folder))
+        assert index.collection.stamp.preprocessing.endswith(f", decode {DECODING}")
+        pixels = decode(str(folder / "wide.png"), encoder.preprocessing).pixels
+        assert stored(index) @ encoder.encode(pixels[np.newaxis])[0] > 0.9999
+
+
+def test_all_decodings_share_one_exported_model(encoder: Encoder, older: Stamp) -> None:
+    of_older, of_now = onnx_files.find(older), onnx_files.find(encoder.stamp)
+    assert of_older
+    assert of_now
+    assert of_older.path == of_now.path
+    assert of_older.spec.preprocessing.decoding == 1
+    assert of_now.spec.preprocessing.decoding == DECODING
+
+
+def test_the_model_used_last_is_guessed_with_its_decoding(older: Stamp, encoder: Encoder) -> None:
+    for stamp in (older, encoder.stamp, older):
+        open_encoder(EncoderRequest(device="cpu"), stamp)
+        guess = last_used_encoder()
+        assert guess
+        assert guess.stamp == stamp
+
+
+def test_a_decoding_of_a_later_version_is_refused(encoder: Encoder) -> None:
+    later = encoder.stamp.preprocessing.replace(f"decode {DECODING}", "decode 999")
+    with pytest.raises(CollectionMismatchError, match="decode 999"):
+        open_encoder(EncoderRequest(device="cpu"), replace(encoder.stamp, preprocessing=later))
