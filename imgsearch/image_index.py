@@ -54,6 +54,7 @@ class _Ahead:
     """A picture that is being encoded before it is searched for."""
 
     source: Source
+    version: tuple[int, ...] | None
     stamp: Stamp
     vectors: Future[Vectors]
 
@@ -195,19 +196,22 @@ class ImageIndex:
         ):
             return
         with suppress(ImageError):
-            decoded = decode(_source(picture), guess.preprocessing, self._max_pixels)
+            source = _source(picture)
+            version = _version(source)
+            decoded = decode(source, guess.preprocessing, self._max_pixels)
             thread = ThreadPoolExecutor(1, "imgsearch-ahead")
             vectors = thread.submit(guess.encode, decoded.pixels[np.newaxis])
             thread.shutdown(wait=False)
-            self._encoder, self._ahead = guess, _Ahead(_source(picture), guess.stamp, vectors)
+            self._encoder, self._ahead = guess, _Ahead(source, version, guess.stamp, vectors)
 
     def _encoded_ahead(
         self, sources: Sequence[Source], region: Region | None, stamp: Stamp
     ) -> Vectors | None:
-        ahead = self._ahead
+        """What `warm_up` has encoded: for the first search only, and only what it asks for."""
+        ahead, self._ahead = self._ahead, None
         if ahead is None or region or [ahead.source] != sources or ahead.stamp != stamp:
             return None
-        return ahead.vectors.result()
+        return ahead.vectors.result() if ahead.version == _version(ahead.source) else None
 
     def _use(self, action: Callable[[Collection], T]) -> T:
         """What an action makes of the collection, which is opened anew if its handle has aged."""
@@ -371,10 +375,10 @@ class ImageIndex:
 
     def _conditions(self, collection: Collection, where: Where) -> list[Condition]:
         given = [where] if isinstance(where, str) else list(where)
-        conditions = [
-            parse_where([each], collection.fields)[0] if isinstance(each, str) else each
-            for each in given
-        ]
+        try:
+            conditions = _parsed(given, collection.fields)
+        except UsageError:  # of a field that another writer may have added, say
+            conditions = _parsed(given, collection.current_fields())
         written = [
             condition
             for each, condition in zip(given, conditions, strict=True)
@@ -424,7 +428,7 @@ class ImageIndex:
     @property
     def fields(self) -> Mapping[str, FieldType]:
         """The metadata fields that records can have, and filters can be about."""
-        return self._use(lambda collection: dict(collection.fields))
+        return self._use(lambda collection: dict(collection.current_fields()))
 
     def info(self) -> CollectionInfo:
         return self._use(lambda collection: collection.info())
@@ -496,7 +500,8 @@ class ImageIndex:
             if known is None:
                 raise self._no_record(record_id)
             values = {name: value for name, value in changes.items() if value is not None}
-            typed = {name: _typed(name, value, collection.fields) for name, value in values.items()}
+            fields = _fields(collection, values)
+            typed = {name: _typed(name, value, fields) for name, value in values.items()}
             collection.add_fields({name: _type_of(value) for name, value in typed.items()})
             kept = {name: old for name, old in known.metadata.items() if name not in changes}
             origins = without(known.origins, changes)
@@ -560,6 +565,26 @@ def _sources(picture: AnyPicture | Sequence[AnyPicture]) -> list[Source]:
 
 def _source(picture: AnyPicture) -> Source:
     return os.path.expanduser(picture) if isinstance(picture, str | os.PathLike) else picture
+
+
+def _version(source: Source) -> tuple[int, ...] | None:
+    """Tells a file from what its path names later; None for an image that is no file."""
+    if not isinstance(source, str):
+        return None
+    with suppress(OSError, ValueError):
+        status = os.stat(source)
+        return (status.st_ino, status.st_size, status.st_mtime_ns)
+    return ()
+
+
+def _parsed(where: Sequence[str | Condition], fields: Mapping[str, FieldType]) -> list[Condition]:
+    return [parse_where([each], fields)[0] if isinstance(each, str) else each for each in where]
+
+
+def _fields(collection: Collection, names: Iterable[str]) -> Mapping[str, FieldType]:
+    """The collection's fields, looked up again if one of the names is not among them."""
+    known = collection.fields
+    return known if all(name in known for name in names) else collection.current_fields()
 
 
 _TYPES: dict[type, FieldType] = {bool: "bool", int: "int", float: "float", str: "str"}

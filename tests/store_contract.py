@@ -593,3 +593,48 @@ class StoreContract:
         store.drop(name)
         write(store.create(name, STAMP), [record(2)])
         assert store.successor(name, OTHER_STAMP).count() == 0
+
+    def test_a_handle_learns_of_fields_that_another_one_added(
+        self, store: VectorStore, collection: Collection
+    ) -> None:
+        write(collection, [record(1)])
+        reader, writer = store.open(collection.name), store.open(collection.name)
+        collection.add_fields({"year": "int", "kind": "str"})
+        told: Metadata = {"year": 2012, "kind": "shoe"}
+        collection.set_metadata({record(1).id: told})
+        assert dict(writer.lookup([record(1).id])[record(1).id].metadata) == told
+        assert dict(reader.current_fields()) == {"year": "int", "kind": "str"}
+        assert dict(reader.fields) == {"year": "int", "kind": "str"}
+        with pytest.raises(CollectionMismatchError, match="year"):
+            store.open(collection.name).add_fields({"year": "str"})
+
+    @pytest.mark.parametrize("again", ["words", "search", "count", "page", "copies"])
+    def test_a_condition_on_a_field_that_another_handle_added_is_understood(
+        self, store: VectorStore, collection: Collection, again: str
+    ) -> None:
+        write(collection, [record(1), record(2)])
+        reader = store.open(collection.name)
+        collection.add_fields({"year": "int", "kind": "str"})
+        collection.set_metadata({record(1).id: {"year": 2012, "kind": "shoe"}})
+        where = [Condition("year", "=", 2012)]
+        answers = {
+            "words": lambda: len(reader.search_words(["shoe"], 5, where)),
+            "search": lambda: len(reader.search(vectors(1)[0], 5, where)),
+            "count": lambda: reader.count(where),
+            "page": lambda: len(reader.page(5, where=where)),
+            "copies": lambda: sum(reader.copies([record(1).sha256], where).values()),
+        }
+        assert answers[again]() == 1
+
+    def test_an_older_handle_writes_without_harm_to_fields_it_has_not_seen(
+        self, store: VectorStore, collection: Collection
+    ) -> None:
+        writer = store.open(collection.name)
+        collection.add_fields({"year": "int"})
+        write(collection, [record(1, year=2012)])
+        writer.add_fields({"kind": "str"})
+        write(writer, [record(1, kind="shoe"), record(2, kind="shoe")])
+        assert everything(store.open(collection.name)) == {
+            record(1).id: record(1, kind="shoe"),
+            record(2).id: record(2, kind="shoe"),
+        }

@@ -250,6 +250,21 @@ def test_what_another_writes_is_seen(
     assert index.count(["new = true"]) == 1
 
 
+def test_a_filter_on_a_column_that_came_after_the_first_search_is_understood(
+    index: ImageIndex, folder: Path, paint: Painter
+) -> None:
+    index.search(folder / "1.png", where=["year >= 0"])
+    more = paint("more/9.png", 9)
+    (more.parent / "styles.csv").write_text("id,material\n9,wool\n")
+    index.add(more.parent)
+    assert names(index.search(folder / "1.png", where=["material = wool"])) == ["9.png"]
+    assert [each.path for each in index.page(5, where=["material = wool"])] == [str(more)]
+    assert index.count(["material = wool"]) == 1
+    index.set_metadata(id_of(more), {"weight": 3})
+    with pytest.raises(MetadataError, match="weight"):
+        index.set_metadata(id_of(more), {"weight": "much"})
+
+
 def test_a_collection_that_was_replaced_is_opened_anew(
     empty: ImageIndex, folder: Path, url: str, name: str
 ) -> None:
@@ -357,3 +372,21 @@ class TestWarmUp:
         warm.warm_up(tmp_path / "bad.jpg")
         with pytest.raises(ImageError, match="not a picture"):
             warm.search(tmp_path / "bad.jpg")
+
+    def test_a_file_that_changed_since_is_encoded_again(
+        self, warm: ImageIndex, hits: dict[str, list[Hit]], tmp_path: Path
+    ) -> None:
+        picture = tmp_path / "picture.jpg"
+        shutil.copy(self.ONE, picture)
+        warm.warm_up(picture)
+        shutil.copy(self.OTHER, picture)
+        assert warm.search(picture, k=3) == hits[self.OTHER]
+        shutil.copy(self.ONE, picture)
+        assert warm.search(picture, k=3) == hits[self.ONE]
+
+    def test_what_was_encoded_ahead_is_not_held_after_the_first_search(
+        self, warm: ImageIndex, hits: dict[str, list[Hit]]
+    ) -> None:
+        warm.warm_up(self.ONE)
+        assert warm.search(self.OTHER, k=3) == hits[self.OTHER]
+        assert warm._ahead is None

@@ -58,7 +58,11 @@ class Collection(Protocol):
 
     @property
     def fields(self) -> Mapping[str, FieldType]:
-        """The metadata fields that records can have."""
+        """The metadata fields that records can have, as this object saw them last."""
+        ...
+
+    def current_fields(self) -> Mapping[str, FieldType]:
+        """The same as they are now, whoever has added some."""
         ...
 
     def add_fields(self, fields: Mapping[str, FieldType]) -> None:

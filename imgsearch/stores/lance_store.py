@@ -260,6 +260,14 @@ class LanceCollection:
     def fields(self) -> Mapping[str, FieldType]:
         return self._fields
 
+    def current_fields(self) -> Mapping[str, FieldType]:
+        self._refresh()
+        return self._fields
+
+    def _refresh(self) -> None:
+        with _translated(f"{self.path}: cannot be read"):
+            self._newest()
+
     def _newest(self) -> lance.LanceDataset:
         """The newest version, as a handle that nobody changes, so that threads can share it."""
         dataset = self._dataset
@@ -291,6 +299,7 @@ class LanceCollection:
             yield from scanner.to_batches()
 
     def add_fields(self, fields: Mapping[str, FieldType]) -> None:
+        self._refresh()
         for name, kind in fields.items():
             if kind != self._fields.get(name, kind):
                 raise CollectionMismatchError(
@@ -338,6 +347,7 @@ class LanceCollection:
     def upsert(self, records: Sequence[ImageRecord], vectors: Vectors) -> dict[str, str]:
         if not records:
             return {}
+        self._refresh()  # another writer may have added fields, which the records leave empty
         if any(record.origins is not None for record in records):
             self._add_origins()
         table = self._to_table(records, vectors)
@@ -390,6 +400,7 @@ class LanceCollection:
         metadata: Mapping[str, Metadata],
         origins: Mapping[str, Origins | None] | None = None,
     ) -> None:
+        self._refresh()
         if not metadata or not self._columns:
             return
         if origins is not None:
@@ -665,6 +676,7 @@ class LanceCollection:
         return CollectionInfo(self.name, self.stamp, self.count(), dict(self.fields), size)
 
     def _record_columns(self) -> list[str]:
+        self._refresh()  # a record without a field that it has would lose it when it is written
         kept = [_ORIGINS] if self._has_origins else []
         return [*_RECORD_COLUMNS, *kept, *self._columns.values()]
 
@@ -682,6 +694,8 @@ class LanceCollection:
 
     def _condition(self, where: Sequence[Condition], without: Sequence[str] = ()) -> str | None:
         """All conditions, and no content of `without`, as one expression of Lance's SQL dialect."""
+        if any(condition.field not in self._columns for condition in where):
+            self._refresh()
         tests = [self._test(condition) for condition in where]
         if without:
             tests.append(f"NOT ({_one_of('sha256', without)})")

@@ -208,6 +208,9 @@ class WeaviateCollection:
     def fields(self) -> Mapping[str, FieldType]:
         return self._schema.fields
 
+    def current_fields(self) -> Mapping[str, FieldType]:
+        return self._look_again().fields
+
     def _read(self, request: Callable[[], T]) -> T:
         return self._server.call(f"collection {self.name} cannot be read", request)
 
@@ -586,7 +589,7 @@ class WeaviateCollection:
     def info(self) -> CollectionInfo:
         images = self.count()
         return CollectionInfo(
-            self.name, self.stamp, images, dict(self.fields), None, self._details(images)
+            self.name, self.stamp, images, dict(self.current_fields()), None, self._details(images)
         )
 
     def _details(self, images: int) -> dict[str, Any]:
