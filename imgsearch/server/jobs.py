@@ -60,14 +60,19 @@ class Jobs:
         root: Path,
         run: Callable[[Job, Path, threading.Event], None],
         limits: ArchiveLimits,
+        told: Callable[[ImgsearchError], str] = str,
         *,
         look_seconds: float = _LOOK_SECONDS,
         patience_seconds: float = _PATIENCE_SECONDS,
     ) -> None:
-        """`run` runs a job whose files lie in a folder, until it has ended or the event is set."""
+        """`run` runs a job whose files lie in a folder, until it has ended or the event is set.
+
+        `told` gives the words by which clients learn of an error.
+        """
         self._root = root
         self._run_job = run
         self._limits = limits
+        self._told = told
         self._look_seconds = look_seconds
         self._patience_seconds = patience_seconds
         self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -315,7 +320,7 @@ class Jobs:
         try:
             self._run_job(held.job, self._folder(held.job), held.stop)
         except ImgsearchError as error:
-            return str(error)
+            return self._told(error)
         except Exception as error:
             _log_internal(f"job {held.job.id}", error)
             return f"internal error: {type(error).__name__}"

@@ -2,8 +2,6 @@
 
 import asyncio
 import hashlib
-import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -15,7 +13,6 @@ from typing import BinaryIO, Literal, TypeVar
 
 import numpy as np
 
-from imgsearch import config
 from imgsearch.encoders import Encoder, open_encoder
 from imgsearch.encoders.base import Vectors
 from imgsearch.errors import (
@@ -44,13 +41,13 @@ from imgsearch.server.jobs import Jobs
 from imgsearch.server.metrics import Metrics
 from imgsearch.server.pictures import PictureFile, open_picture, read_picture
 from imgsearch.server.pools import Pools, run
+from imgsearch.server.privacy import Privacy
 from imgsearch.server.questions import MAX_DEPTH, MAX_PICTURES, Answer, Question
 from imgsearch.server.refusals import RefusedError
 from imgsearch.server.settings import Settings
 from imgsearch.server.spool import Spool
 from imgsearch.server.thumbnails import Thumbnails
 from imgsearch.server.uploads import Uploads
-from imgsearch.stores import is_server
 
 T = TypeVar("T")
 
@@ -97,12 +94,8 @@ class Service:
             settings.archives,
             settings.limits.body,
         )
-        store = settings.store or config.default_store()
-        self._private = (
-            (_named(store if is_server(store) else os.path.abspath(store)), "the store"),
-            (_named(os.path.abspath(settings.data)), "the data directory"),
-        )
-        self.jobs = Jobs(settings.jobs, runner, settings.archives)
+        self._privacy = Privacy(settings)
+        self.jobs = Jobs(settings.jobs, runner, settings.archives, self._privacy.told)
         self.metrics.watch(lambda: self.in_flight, lambda: self._encoding.waiting)
 
     # Its life.
@@ -387,21 +380,12 @@ class Service:
         return await run(self._pools.write, lambda: action(self._indexes.of(name)))
 
     def told(self, error: ImgsearchError) -> str:
-        """The words of an error, without the names of this machine's folders."""
-        return self.public(str(error))
+        """The words of an error for clients, without this machine's places; see `Privacy`."""
+        return self._privacy.told(error)
 
     def public(self, text: str) -> str:
         """The text, as it may be shown to clients."""
-        if self.settings.show_paths:
-            return text
-        for place, public in self._private:
-            text = place.sub(public, text)
-        return text
-
-
-def _named(place: str) -> re.Pattern[str]:
-    """A folder or a URL where a text names it, or what is inside it."""
-    return re.compile(rf"(?<![\w./\\-]){re.escape(place)}(?![\w.-])")
+        return self._privacy.public(text)
 
 
 def _check(question: Question) -> None:

@@ -88,6 +88,19 @@ def parse(url: str) -> Address:
     )
 
 
+def names_of(url: str) -> tuple[str, ...]:
+    """The texts by which errors name a server and its doors. Raises UsageError for no address."""
+    address = parse(url)
+    bare = address.url.partition("?")[0]
+    return (
+        address.url,
+        bare,
+        address.http,
+        f"{bracketed(address.host)}:{address.port}",
+        address.grpc,
+    )
+
+
 def _cloud_grpc_host(host: str) -> str:
     """Weaviate Cloud answers gRPC on a host of its own."""
     if host.endswith(".weaviate.network"):
