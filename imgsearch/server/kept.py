@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +23,7 @@ from imgsearch.server.refusals import FULL, disk_full, not_writable
 from imgsearch.server.spool import Spool
 
 _CHUNK = 1 << 20
+_STORES = ".stores"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,15 @@ class KeptFiles:
     on this data directory adds, removes or drops.
     """
 
-    def __init__(self, root: Path, spool: Spool, timeout: float) -> None:
-        """`timeout` in seconds bounds how long a turn waits for another service."""
+    def __init__(
+        self, root: Path, spool: Spool, timeout: float, store_url: Callable[[], str] = str
+    ) -> None:
+        """`timeout` in seconds bounds how long a turn waits for another service.
+
+        `store_url` is asked for the store that will have the records of files; "" is none.
+        """
         self._root = root
+        self._store_url = store_url
         self._spool = spool
         self._timeout = timeout
 
@@ -114,6 +121,7 @@ class KeptFiles:
         with disk_full_told():
             place = self._root / collection / staged.sha256[:2]
             place.mkdir(parents=True, exist_ok=True)
+            self._note_store(collection)
             place /= staged.sha256 + staged.extension
             if not _holds(place, staged.sha256):
                 place.unlink(missing_ok=True)
@@ -123,6 +131,30 @@ class KeptFiles:
                 except OSError:  # the file system has no links
                     os.replace(staged.path, place)
         return place
+
+    def _note_store(self, collection: str) -> None:
+        known, url = self.stores_of(collection), self._store_url()
+        if url and url not in known:
+            text = "".join(f"{each}\n" for each in sorted({*known, url}))
+            (self._root / collection / _STORES).write_text(text, encoding="utf-8")
+
+    def stores_of(self, collection: str) -> set[str]:
+        """The URLs of the stores that may have records of a collection's files."""
+        try:
+            return set((self._root / collection / _STORES).read_text(encoding="utf-8").splitlines())
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+
+    def collections(self) -> list[str]:
+        """The names of the collections that have files."""
+        try:
+            return sorted(path.name for path in self._root.iterdir() if path.is_dir())
+        except FileNotFoundError:
+            return []
+
+    def folders(self, collection: str) -> list[Path]:
+        """The folders in which a collection's files are."""
+        return sorted(path for path in (self._root / collection).iterdir() if path.is_dir())
 
     def owns(self, record: ImageRecord) -> bool:
         """Whether a record's file came by an upload."""

@@ -47,6 +47,7 @@ from imgsearch.server.refusals import RefusedError
 from imgsearch.server.settings import Settings
 from imgsearch.server.spool import Spool
 from imgsearch.server.thumbnails import Thumbnails
+from imgsearch.server.unused import SWEEP_SECONDS, UnusedFiles
 from imgsearch.server.uploads import Uploads
 
 T = TypeVar("T")
@@ -87,6 +88,10 @@ class Service:
         self._thumbnails = Thumbnails()
         self._spool = Spool(settings.data)
         self.uploads = Uploads(settings, self._pools, self._indexes, self._encoding, self._spool)
+        self.unused_files = UnusedFiles(
+            self.uploads.files, lambda: self._indexes.store, lambda: self.state == "draining"
+        )
+        self._cleaning: asyncio.Task[None] | None = None
         runner = JobRunner(
             self._indexes,
             self.uploads.files,
@@ -114,8 +119,18 @@ class Service:
             guess.cancel()
         await run(self._pools.files, self._open_spool)
         await run(self._pools.files, self.jobs.resume)
+        self._cleaning = asyncio.create_task(self._clean())
         if self.state == "starting":
             self.state = "ready"
+
+    async def _clean(self) -> None:
+        """Delete uploaded files that have become unused, at the start and now and then."""
+        while True:
+            try:
+                await run(self._pools.files, self.unused_files.sweep)
+            except (StoreError, OSError) as error:
+                self._listener(Note(f"unused uploads are not looked for: {error}"))
+            await asyncio.sleep(SWEEP_SECONDS)
 
     async def _load(self, guess: "asyncio.Future[None]") -> None:
         told = False
@@ -169,6 +184,8 @@ class Service:
         self.jobs.stop()
 
     async def close(self) -> None:
+        if self._cleaning:
+            self._cleaning.cancel()
         await asyncio.to_thread(self.jobs.close)
         self._encoding.close()
         await asyncio.to_thread(self._pools.close)

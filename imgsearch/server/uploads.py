@@ -52,7 +52,9 @@ class Uploads:
         encoding: Encoding,
         spool: Spool,
     ) -> None:
-        self.files = KeptFiles(settings.uploads, spool, settings.store_timeout)
+        self.files = KeptFiles(
+            settings.uploads, spool, settings.store_timeout, lambda: indexes.store.url
+        )
         self._settings = settings
         self._pools = pools
         self._indexes = indexes

@@ -1,0 +1,96 @@
+"""Delete uploaded files that no record names any more, such as after `imgsearch remove`.
+
+The service deletes a file together with its record; other programs remove records alone. A file
+without a record is marked at first, and deleted only if it has none a week later: a store that has
+lost its data, or that the service was started with by mistake, must not cost the only copies.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imgsearch.errors import CollectionNotFoundError
+from imgsearch.records import canonical_path, path_to_uri, record_id
+from imgsearch.server.kept import KeptFiles
+from imgsearch.stores import VectorStore
+
+SWEEP_SECONDS = 6 * 3600.0
+GRACE_SECONDS = 7 * 24 * 3600.0
+
+_MARK = ".unused"
+
+
+@dataclass(frozen=True, slots=True)
+class UnusedFiles:
+    """Looks through the uploaded files now and then. For a thread, as it waits for the store."""
+
+    files: KeptFiles
+    store: Callable[[], VectorStore]
+    stopped: Callable[[], bool] = bool
+
+    def sweep(self, now: float | None = None) -> int:
+        """Mark files that have become unused, and delete those marked a week before `now`.
+
+        `now` is in seconds since 1970. Returns how many files were deleted. Files that another
+        store may have records of are left alone. Raises StoreError, and OSError if the files cannot
+        be changed.
+        """
+        store = self.store()
+        deleted = 0
+        for collection in self.files.collections():
+            if self.files.stores_of(collection) == {store.url}:
+                for folder in self.files.folders(collection):
+                    if self.stopped():
+                        return deleted
+                    # One folder at a time, so that uploads need not wait for long.
+                    with self.files.turn(collection):
+                        deleted += _sweep(folder, collection, store, now or time.time())
+        return deleted
+
+
+def _sweep(folder: Path, collection: str, store: VectorStore, now: float) -> int:
+    paths = [path for path in folder.iterdir() if path.is_file()]
+    marks = {path for path in paths if path.suffix == _MARK}
+    files = [path for path in paths if path not in marks]
+    used = _used(files, collection, store)
+    deleted = 0
+    for file in files:
+        mark = file.with_name(file.name + _MARK)
+        if file in used:
+            mark.unlink(missing_ok=True)
+        elif mark not in marks:
+            mark.touch()
+        elif mark.stat().st_mtime < now - GRACE_SECONDS:
+            file.unlink(missing_ok=True)
+            mark.unlink(missing_ok=True)
+            deleted += 1
+    for mark in marks - {file.with_name(file.name + _MARK) for file in files}:
+        mark.unlink(missing_ok=True)
+    return deleted
+
+
+def _used(files: Sequence[Path], collection: str, store: VectorStore) -> set[Path]:
+    """Those of the files that any collection has a record of: records can be copied."""
+    # A record names the file by the path as it is configured, or by its real path.
+    ids = {
+        record_id(path_to_uri(name)): file
+        for file in files
+        for name in (str(file.absolute()), canonical_path(file))
+    }
+    used: set[Path] = set()
+    for name in _names(collection, store):
+        left = [each for each, file in ids.items() if file not in used]
+        if not left:
+            break
+        try:
+            used |= {ids[each] for each in store.open(name).lookup(left)}
+        except CollectionNotFoundError:  # dropped a moment ago
+            continue
+    return used
+
+
+def _names(first: str, store: VectorStore) -> Iterator[str]:
+    names = store.names()
+    yield from (name for name in names if name == first)
+    yield from (name for name in names if name != first)
