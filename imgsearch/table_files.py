@@ -4,7 +4,9 @@ import codecs
 import contextlib
 import csv
 import io
+import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
@@ -18,7 +20,7 @@ _DELIMITERS = (",", ";", "\t", "|")
 # Enough for the names of ten thousand columns.
 _HEAD = 1 << 20
 # Excel's own line before the header.
-_SEP = re.compile(r'"?sep=(.)"?\r?\n', re.IGNORECASE)
+_SEP = re.compile(r'"?sep=([^\w\s"]|\t)"?\r?\n', re.IGNORECASE)
 _NO_TEXT = "is not in UTF-8"
 
 
@@ -52,6 +54,9 @@ def reading(file: str, likely: Callable[[list[str]], bool]) -> Iterator[Rows]:
 
 def _encoding(file: str) -> str:
     """By its byte order mark. Without one it is UTF-8: another encoding can only be guessed."""
+    mode = os.stat(file).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder has its own error below
+        raise MetadataError(f"{file}: is no regular file; a table is read twice: save it first")
     with open(file, "rb") as binary:
         head = binary.read(1024)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -111,6 +111,13 @@ def test_a_table_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert "cannot be read" in refusal(str(tmp_path))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such pipes")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "table.csv"
+    os.mkfifo(pipe)
+    assert "no regular file" in refusal(str(pipe))
+
+
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     with MetadataTable(write(tmp_path, "id,a\n1,2\n"), places=[spool]):

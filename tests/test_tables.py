@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from imgsearch import ImageIndex
 from imgsearch.encoders import EncoderRequest
+from imgsearch.errors import MetadataError
 from imgsearch.events import Event, Note
 from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.metadata import MetadataTable
@@ -77,6 +80,39 @@ def test_the_encodings_that_say_what_they_are(
     """Excel's "Unicode Text" is UTF-16 with tabs."""
     text = f"id{delimiter}kind\r\n1{delimiter}Füße 鞋\r\n".encode(encoding)
     assert joined(tmp_path, text, "1.jpg") == [{"kind": "Füße 鞋"}]
+
+
+PIECES = st.sampled_from(
+    [
+        *("id", "image", "1", "1.jpg", "01", "1.0", "1,5", "N/A", "31.12.2023", "true", "é", "-"),
+        *(",", ";", "\t", "|", '"', " ", "\n", "\r\n", "\r", "sep=;", "sep=", "\0", "\ufeff"),
+        *("\ud800", "e\u0301"),
+    ]
+)
+
+
+@given(st.one_of(st.binary(max_size=60), st.lists(PIECES, max_size=30).map("".join)))
+@settings(max_examples=300, deadline=None)
+@example(b"\xff\xfei")
+@example('sep="\nid"a\n1"2\n')
+@example(b"\xff\xfe" + "id,a\n1,\ud800\n".encode("utf-16-le", "surrogatepass"))
+def test_any_file_is_a_table_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, content: str | bytes
+) -> None:
+    place = tmp_path_factory.mktemp("any")
+    file = place / "styles.csv"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "replace"))
+    images = [str(place / name) for name in ("1.jpg", "01.jpg", "é.png")]
+    try:
+        with MetadataTable(str(file), places=[place], examples=images) as opened:
+            for image in images:
+                opened.lookup(image)
+            report = opened.report()
+    except MetadataError:
+        return
+    finally:
+        assert [path.name for path in place.iterdir()] == ["styles.csv"]
+    assert report.malformed_rows <= report.rows
 
 
 # Joining
