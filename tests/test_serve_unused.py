@@ -102,4 +102,6 @@ def test_what_earlier_versions_kept_is_left_alone(served: Served) -> None:
     (path.parent.parent / ".stores").unlink()
     forget(served, path)
     later(served)
+    upload(served, 101)
+    later(served)
     assert path.exists()

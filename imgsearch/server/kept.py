@@ -24,6 +24,7 @@ from imgsearch.server.spool import Spool
 
 _CHUNK = 1 << 20
 _STORES = ".stores"
+_UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +120,9 @@ class KeptFiles:
         An equal file that is there already stays as it is, so that an ingest skips it.
         """
         with disk_full_told():
+            self._note_store(collection)
             place = self._root / collection / staged.sha256[:2]
             place.mkdir(parents=True, exist_ok=True)
-            self._note_store(collection)
             place /= staged.sha256 + staged.extension
             if not _holds(place, staged.sha256):
                 place.unlink(missing_ok=True)
@@ -133,10 +134,14 @@ class KeptFiles:
         return place
 
     def _note_store(self, collection: str) -> None:
-        known, url = self.stores_of(collection), self._store_url()
+        folder, url = self._root / collection, self._store_url()
+        known = self.stores_of(collection)
+        if not known and folder.exists():
+            known = {_UNKNOWN}  # files of an earlier version, which did not note it
+        folder.mkdir(parents=True, exist_ok=True)
         if url and url not in known:
             text = "".join(f"{each}\n" for each in sorted({*known, url}))
-            (self._root / collection / _STORES).write_text(text, encoding="utf-8")
+            (folder / _STORES).write_text(text, encoding="utf-8")
 
     def stores_of(self, collection: str) -> set[str]:
         """The URLs of the stores that may have records of a collection's files."""
