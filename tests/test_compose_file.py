@@ -38,7 +38,12 @@ def test_the_ports_are_those_that_serve_listens_on() -> None:
 
 def test_no_key_is_needed_only_for_names_of_this_computer() -> None:
     assert "--insecure" in COMPOSE
-    assert re.findall(r"--allow-host=(\S+)", COMPOSE) == ["localhost", "127.0.0.1", "imgsearch"]
+    assert re.findall(r"--allow-host=(\S+)", COMPOSE) == [
+        "localhost",
+        "127.0.0.1",
+        "imgsearch",
+        "${IMGSEARCH_PUBLIC_NAME:-localhost}",
+    ]
 
 
 def test_versions_are_pinned() -> None:

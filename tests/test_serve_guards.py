@@ -34,7 +34,9 @@ KEY = "schlüssel-123"
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    settings = filled(tmp_path_factory.mktemp("guarded"), hosts=names_of("127.0.0.1", ["Proxy"]))
+    settings = filled(
+        tmp_path_factory.mktemp("guarded"), hosts=names_of("127.0.0.1", ["Proxy"], has_key=False)
+    )
     with serving(settings, ColourEncoder()) as served:
         yield served
 
@@ -98,7 +100,10 @@ class TestKey:
 
 
 class TestOrigins:
-    @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:99", "[::1]:8888", "proxy"])
+    @pytest.mark.parametrize(
+        "host",
+        ["localhost", "LOCALHOST.:80", "127.0.0.1:99", "[::1]:8888", "proxy", "10.42.0.7:8888"],
+    )
     def test_it_answers_to_its_names(self, served: Served, host: str) -> None:
         assert served.client.get("/", headers={"Host": host}).status_code == 200
 
@@ -106,6 +111,34 @@ class TestOrigins:
     def test_a_name_that_another_gave_it_is_refused(self, served: Served, host: str) -> None:
         answer = served.client.get("/", headers={"Host": host})
         assert answer.status_code == 421
+
+    def test_probes_may_call_by_any_name(self, served: Served) -> None:
+        for path in ("/healthz", "/readyz"):
+            answer = served.client.get(path, headers={"Host": "imgsearch.default.svc"})
+            assert answer.status_code == 200
+        answer = served.client.get("/metrics", headers={"Host": "imgsearch.default.svc"})
+        assert answer.status_code == 421
+        assert "--allow-host" in answer.json()["detail"]
+
+    def test_a_service_for_all_without_a_key_knows_its_names(self, tmp_path: Path) -> None:
+        """A page of another site can name this address, and is then of the same origin."""
+        names = names_of("0.0.0.0", [], has_key=False)
+        assert names
+        assert "evil.example" not in names
+        assert {"localhost", socket.gethostname().lower()} <= set(names)
+        with serving(filled(tmp_path, hosts=names), ColourEncoder()) as served:
+            rebound = {"Host": "evil.example", "Origin": "http://evil.example"}
+            for path in ("/upload/", "/search/"):
+                answer = served.client.post(path, files={"file": picture(0)}, headers=rebound)
+                assert answer.status_code == 421
+            for host in (socket.gethostname(), "192.168.1.20:8888"):
+                assert served.client.get("/v1/jobs", headers={"Host": host}).status_code == 200
+
+    def test_names_need_not_be_known_where_a_key_is_needed_or_any_is_allowed(self) -> None:
+        assert names_of("0.0.0.0", [], has_key=True) is None
+        assert names_of("0.0.0.0", ["*"], has_key=False) is None
+        assert names_of("127.0.0.1", [], has_key=True)
+        assert "shop.example" in (names_of("0.0.0.0", ["Shop.example"], has_key=True) or ())
 
     @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
     def test_a_foreign_page_can_neither_write_nor_read(self, served: Served, origin: str) -> None:
@@ -133,6 +166,18 @@ class TestOrigins:
         assert answer.headers["access-control-allow-origin"] == "https://shop.example"
         asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "PATCH"}
         assert locked.client.options("/v1/jobs", headers=asked).status_code == 200
+
+    def test_pages_of_other_sites_show_images_only_where_they_may_call(
+        self, served: Served, locked: Served
+    ) -> None:
+        policies = []
+        for each in (served, locked):
+            key: dict[str, Any] = {"X-API-Key": KEY.encode()}
+            (record, *_) = each.client.get(f"{IMAGES}/records", headers=key).json()["records"]
+            for place in (record["image"], record["thumbnail"], f"{IMAGES}/records"):
+                answer = each.client.get(place, headers=key)
+                policies.append(answer.headers["cross-origin-resource-policy"])
+        assert policies == ["same-site"] * 3 + ["cross-origin"] * 2 + ["same-site"]
 
     def test_answers_have_the_security_headers(self, served: Served) -> None:
         for path in ("/", "/nothing", "/v1/collections"):

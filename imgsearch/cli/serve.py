@@ -53,7 +53,9 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Another name by which clients call this service, such as a proxy's; repeatable.",
+            help="Another name by which clients call this service, such as a proxy's, or '*' for "
+            "any; repeatable. Without a key only addresses in digits, localhost and this "
+            "computer's own name are known.",
             show_default=False,
         ),
     ] = None,
@@ -139,7 +141,7 @@ def serve(
             device=device,
             store_timeout=store_timeout,
             api_key=api_key,
-            hosts=names_of(host, allow_host or ()),
+            hosts=names_of(host, allow_host or (), has_key=bool(api_key)),
             cors_origins=tuple(cors_origin or ()),
             show_paths=show_paths,
             limits=Limits(

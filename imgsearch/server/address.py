@@ -40,13 +40,16 @@ def listen(host: str, port: int, option: str) -> socket.socket:
         raise ServeError(f"cannot listen on port {port} of {host}: {error.strerror}") from error
 
 
-def names_of(host: str, others: Iterable[str]) -> tuple[str, ...] | None:
+def names_of(host: str, others: Iterable[str], *, has_key: bool) -> tuple[str, ...] | None:
     """The host names under which clients may call a service that listens at an address.
 
-    None, which lets any through, where others than this machine reach it: its names there are not
-    to be known, and a key, rather than a name, keeps strangers out.
+    Addresses in digits are always let through: DNS rebinding needs a name that an attacker owns.
+    None lets any name through, which is safe where every call needs a key, as a page that was
+    given a name for this address has none. `others` are more names; "*" means any.
     """
     named = tuple(name.lower() for name in others)
-    if is_loopback(host):
-        return ("localhost", "127.0.0.1", "::1", host.strip("[]").lower(), *named)
-    return (host.lower(), *named) if named else None
+    if "*" in named or (has_key and not named and not is_loopback(host)):
+        return None
+    own = (socket.gethostname().lower(),) if not is_loopback(host) else ()
+    local = tuple(f"{each.partition('.')[0]}.local" for each in own)
+    return ("localhost", host.strip("[]").lower(), *own, *local, *named)

@@ -60,4 +60,5 @@ def _guard(app: FastAPI, service: Service, for_browsers: bool) -> None:
             expose_headers=["ETag", "Location", "Retry-After"],
         )
     app.add_middleware(Head)
-    app.add_middleware(Answers, metrics=service.metrics)
+    embeddable = bool(settings.cors_origins)
+    app.add_middleware(Answers, metrics=service.metrics, embeddable=embeddable)

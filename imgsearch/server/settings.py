@@ -56,7 +56,7 @@ class Settings:
     """Pictures that are encoded together at most."""
     api_key: str | None = None
     hosts: tuple[str, ...] | None = None
-    """The names under which clients may call; None lets any through."""
+    """The names under which clients may call, besides addresses; None lets any through."""
     cors_origins: tuple[str, ...] = ()
     show_paths: bool = False
     """Whether answers may name files and folders of this machine."""

@@ -21,9 +21,11 @@ _HEADERS = {
 class Answers:
     """The outermost middleware. A client that goes away in the middle is no error."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, *, embeddable: bool = False) -> None:
+        """`embeddable` lets pages of other sites show images."""
         self._app = app
         self._metrics = metrics
+        self._embeddable = embeddable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -38,6 +40,8 @@ class Answers:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
+                if self._embeddable and headers.get("content-type", "").startswith("image/"):
+                    headers["Cross-Origin-Resource-Policy"] = "cross-origin"
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
                 is_problem = headers.get("content-type") == MEDIA_TYPE

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import hmac
+import ipaddress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -15,6 +16,8 @@ from imgsearch.server.settings import Settings
 # What tells nothing of the pictures. Orchestrators ask for health without a key.
 _OPEN = frozenset({"/", "/healthz", "/readyz", "/docs", "/openapi.json"})
 _OPEN_FOLDER = "/docs/"
+# Probes call by whatever name their orchestrator has for the service.
+_HEALTH = frozenset({"/healthz", "/readyz"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -22,7 +25,9 @@ class Origins:
     """Refuses calls without the key, calls by a foreign name, and calls from foreign pages.
 
     A page of another origin can send forms to any address that its reader's browser reaches,
-    127.0.0.1 too (cross-site request forgery), and can give us a name of its own (DNS rebinding).
+    127.0.0.1 too (cross-site request forgery). It can also give this service a name of its own
+    (DNS rebinding), and is then of the same origin: so names must be known (`names_of`), unless a
+    key is needed. An address in digits is no such name.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, *, for_browsers: bool = False) -> None:
@@ -40,8 +45,12 @@ class Origins:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if self._hosts is not None and _name_in(host) not in self._hosts:
-            return problem(421, "unknown-host", f"this service is not called {host!r}")
+        if scope["path"] not in _HEALTH and not self._is_known(host):
+            return problem(
+                421,
+                "unknown-host",
+                f"this service is not called {host[:100]!r}; --allow-host adds a name",
+            )
         if scope["method"] not in _SAFE and self._is_foreign(headers.get("origin"), host):
             return problem(
                 403, "foreign-origin", "pages of other origins may not call this; see --cors-origin"
@@ -62,6 +71,13 @@ class Origins:
             "the password of any user",
             {"WWW-Authenticate": challenge},
         )
+
+    def _is_known(self, host: str) -> bool:
+        """Whether a Host header names this service, or an address in digits."""
+        if self._hosts is None:
+            return True
+        name = _name_in(host)
+        return name in self._hosts or _is_address(name)
 
     def _is_foreign(self, origin: str | None, host: str) -> bool:
         if origin is None or origin in self._cors or "*" in self._cors:
@@ -85,11 +101,19 @@ def _is_open(path: str) -> bool:
 
 
 def _name_in(host: str) -> str:
-    """A Host header without its port."""
+    """A Host header without its port, and without the dot of a name that ends in the root."""
     try:
-        return (urlsplit(f"//{host}").hostname or "") if "@" not in host else ""
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".") if "@" not in host else ""
     except ValueError:
         return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _key_in(authorization: bytes) -> bytes:
