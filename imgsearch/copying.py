@@ -102,7 +102,7 @@ def copy(
 
 def _goal(target: VectorStore, name: str, origin: Collection) -> Collection:
     if name not in target.names():
-        goal = target.create(name, origin.stamp)
+        goal = target.open_or_create(name, origin.stamp)
     else:
         goal = target.open(name)
         if differences := origin.stamp.differences(goal.stamp):

@@ -25,7 +25,6 @@ from imgsearch.errors import (
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.filters import comparisons_of_texts, parse_where
 from imgsearch.images import Region, Source, decode
-from imgsearch.origins import without
 from imgsearch.records import (
     DESCRIPTION,
     CollectionInfo,
@@ -496,17 +495,18 @@ class ImageIndex:
         """
 
         def change(collection: Collection) -> ImageRecord:
-            known = collection.lookup([record_id]).get(record_id)
-            if known is None:
+            if record_id not in collection.lookup([record_id]):
                 raise self._no_record(record_id)
             values = {name: value for name, value in changes.items() if value is not None}
             fields = _fields(collection, values)
             typed = {name: _typed(name, value, fields) for name, value in values.items()}
             collection.add_fields({name: _type_of(value) for name, value in typed.items()})
-            kept = {name: old for name, old in known.metadata.items() if name not in changes}
-            origins = without(known.origins, changes)
-            collection.set_metadata({record_id: {**kept, **typed}}, {record_id: origins})
-            return collection.lookup([record_id])[record_id]
+            given = {name: typed.get(name) for name in changes}
+            collection.change_metadata({record_id: given}, {record_id: dict.fromkeys(changes)})
+            found = collection.lookup([record_id]).get(record_id)
+            if found is None:  # removed in between
+                raise self._no_record(record_id)
+            return found
 
         with self.store.writing(self._name, self._listener):
             return self._use(change)

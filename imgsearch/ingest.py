@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from imgsearch import config, images, memory, metadata, origins, pruning, resuming, scratch
+from imgsearch.changes import difference, rebased
 from imgsearch.encoders import Encoder, EncoderRequest, check_device, check_request, open_encoder
 from imgsearch.encoders.base import Vectors
 from imgsearch.encoders.catalog import AUTO
@@ -321,7 +322,7 @@ class _Target:
 
     def writable(self) -> Collection:
         if self.collection is None:
-            self.collection = self.store.create(self.name, self.encoder().stamp)
+            self.collection = self.store.open_or_create(self.name, self.encoder().stamp)
             self.collection.add_fields(self._fields)
         return self.collection
 
@@ -839,23 +840,32 @@ class _Run:
 
             def upsert(items: Sequence[_Item]) -> dict[str, str]:
                 vectors = np.stack([_vector(item) for item in items])
-                return collection.upsert([_record(item) for item in items], vectors)
+                return collection.upsert([_record(item, known) for item in items], vectors)
 
             items = list(written.values())
             refused = _sparing(items, upsert)
             vectors = np.stack([_vector(item) for item in items])
-            self._witness.wrote([_record(item) for item in items], vectors, known, refused)
+            self._witness.wrote([_record(item, known) for item in items], vectors, known, refused)
         if changed:
             collection = self._target.writable()
 
-            def set_metadata(items: Sequence[_Item]) -> dict[str, str]:
-                collection.set_metadata(
-                    {item.candidate.id: item.metadata for item in items},
-                    {item.candidate.id: item.origins for item in items},
+            def change_metadata(items: Sequence[_Item]) -> dict[str, str]:
+                before = {item.candidate.id: _before(item) for item in items}
+                collection.change_metadata(
+                    {
+                        item.candidate.id: difference(before[item.candidate.id][0], item.metadata)
+                        for item in items
+                    },
+                    {
+                        item.candidate.id: difference(
+                            before[item.candidate.id][1] or {}, item.origins or {}
+                        )
+                        for item in items
+                    },
                 )
                 return {}
 
-            refused |= _sparing(list(changed.values()), set_metadata)
+            refused |= _sparing(list(changed.values()), change_metadata)
         return refused
 
     def _end(self, uri: str, status: Status, reason: str = "") -> None:
@@ -1021,8 +1031,18 @@ def _vector(item: _Item) -> Vectors:
     return item.vector
 
 
-def _record(item: _Item) -> ImageRecord:
+def _before(item: _Item) -> tuple[Metadata, Origins | None]:
+    """Metadata and origins as they were when the file was found."""
+    return (item.replaces.metadata, item.replaces.origins) if item.replaces else ({}, {})
+
+
+def _record(item: _Item, known: Mapping[str, ImageRecord]) -> ImageRecord:
+    """`known` are records by id at this moment: others may have changed metadata since."""
     assert item.fingerprint is not None
+    metadata, origins = item.metadata, item.origins
+    if now := known.get(item.candidate.id):
+        there = now.metadata, now.origins
+        metadata, origins = rebased(metadata, origins, _before(item), there)
     return ImageRecord(
         uri=item.candidate.uri,
         sha256=item.fingerprint.sha256,
@@ -1030,6 +1050,6 @@ def _record(item: _Item) -> ImageRecord:
         mtime_ns=item.fingerprint.mtime_ns,
         width=item.size[0],
         height=item.size[1],
-        metadata=item.metadata,
-        origins=item.origins,
+        metadata=metadata,
+        origins=origins,
     )

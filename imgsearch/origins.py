@@ -6,7 +6,7 @@ that what the API, the page, Python or another table set stays.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Protocol
 
 from imgsearch.records import ImageRecord, Metadata, Origins, Value
@@ -73,11 +73,3 @@ def from_text(text: str | None) -> Origins | None:
         return {field: table for table, fields in by_table.items() for field in fields}
     except (ValueError, AttributeError, TypeError):
         return None
-
-
-def without(origins: Origins | None, fields: Iterable[str]) -> Origins | None:
-    """Origins after somebody else has set these fields."""
-    if origins is None:
-        return None
-    gone: Mapping[str, None] = dict.fromkeys(fields)
-    return {field: table for field, table in origins.items() if field not in gone}

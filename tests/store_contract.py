@@ -298,15 +298,71 @@ class StoreContract:
         with pytest.raises(CollectionMismatchError, match="year"):
             collection.add_fields({"year": "str"})
 
-    def test_metadata_is_replaced_and_the_vector_kept(self, collection: Collection) -> None:
-        collection.add_fields({"kind": "str", "year": "int"})
-        written = write(collection, [record(1, kind="a", year=1), record(2, kind="b")])
-        collection.set_metadata({record(1).id: {"kind": "z"}, record(9).id: {"kind": "y"}})
+    def test_metadata_is_changed_and_the_rest_kept(self, collection: Collection) -> None:
+        collection.add_fields({"kind": "str", "year": "int", "new": "bool"})
+        records = [record(1, kind="a", year=1, new=True), record(2, kind="b")]
+        written = write(collection, records)
+        collection.change_metadata(
+            {
+                record(1).id: {"kind": "z", "year": None, "never": None},
+                record(2).id: {},
+                record(9).id: {"kind": "y"},
+            }
+        )
         assert everything(collection) == {
-            record(1).id: record(1, kind="z"),
+            record(1).id: record(1, kind="z", new=True),
             record(2).id: record(2, kind="b"),
         }
+        assert collection.count([Condition("kind", "=", "z")]) == 1
+        assert collection.count([Condition("kind", "=", "a")]) == 0
+        assert collection.count([Condition("year", "!=", 1)]) == 2
         assert collection.search(written[0], 1)[0].score == pytest.approx(1.0, abs=1e-4)
+
+    @pytest.mark.parametrize(
+        ("kind", "values"),
+        [
+            ("str", ["a", " a", "", "a\t", "ümlaut 鞋 👟", "a"]),
+            ("int", [1, 2**53 + 1, -(2**63), 0, 2**63 - 1, 1]),
+            ("float", [0.1, -1e308, 5e-324, 3.0]),
+            ("bool", [True, False, True]),
+        ],
+    )
+    def test_a_value_is_changed_to_the_letter(
+        self, collection: Collection, kind: FieldType, values: list[Value]
+    ) -> None:
+        collection.add_fields({"field": kind})
+        write(collection, [record(1), record(2)])
+        for before, value in zip([None, *values], values, strict=False):
+            collection.change_metadata({record(1).id: {"field": value}})
+            assert everything(collection)[record(1).id] == record(1, field=value)
+            assert collection.count([Condition("field", "=", value)]) == 1
+            assert before is None or collection.count([Condition("field", "=", before)]) == 0
+        collection.change_metadata({record(1).id: {"field": None}})
+        assert everything(collection)[record(1).id] == record(1)
+        assert collection.count([Condition("field", "=", values[-1])]) == 0
+
+    def test_origins_are_changed_field_by_field(self, collection: Collection) -> None:
+        collection.add_fields({"a": "int", "b": "int"})
+        of_table = replace(record(1, a=1, b=2), origins={"a": "t", "b": "t"})
+        write(collection, [of_table, record(2, a=1)])
+        unset: dict[str, dict[str, str | None]] = {each: {"a": None} for each in (of_table.id,)}
+        collection.change_metadata({of_table.id: {"a": 5}}, unset)
+        collection.change_metadata({record(2).id: {"a": 6}}, {record(2).id: {"a": None}})
+        assert everything(collection) == {
+            of_table.id: replace(record(1, a=5, b=2), origins={"b": "t"}),
+            record(2).id: record(2, a=6),
+        }
+        collection.change_metadata({record(2).id: {"b": 7}}, {record(2).id: {"b": "t"}})
+        assert everything(collection)[record(2).id].origins == {"b": "t"}
+
+    def test_a_collection_that_is_there_is_opened_instead_of_made(
+        self, store: VectorStore, collection: Collection, name: str
+    ) -> None:
+        write(collection, [record(1)])
+        assert store.open_or_create(name, STAMP).count() == 1
+        with pytest.raises(CollectionMismatchError, match="shapes"):
+            store.open_or_create(name, OTHER_STAMP)
+        assert store.open(name).count() == 1
 
     def test_deleting_counts_only_what_was_there(self, collection: Collection) -> None:
         write(collection, [record(number) for number in range(5)])
@@ -487,7 +543,7 @@ class StoreContract:
         collection.add_fields({"kind": "str"})
         write(collection, [record(1, kind="shoe"), record(2, kind="shoe"), record(3, kind="hat")])
         collection.optimize()
-        collection.set_metadata({record(1).id: {"kind": "boot"}, record(3).id: {}})
+        collection.change_metadata({record(1).id: {"kind": "boot"}, record(3).id: {"kind": None}})
         write(collection, [record(2, kind="scarf"), record(4, kind="boot")])
         assert with_words(collection, "shoe hat") == []
         assert set(with_words(collection, "boot")) == {record(1).uri, record(4).uri}

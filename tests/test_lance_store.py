@@ -52,7 +52,7 @@ def test_a_collection_without_words_is_copied_to_have_them(tmp_path: Path) -> No
         lance.dataset(str(tmp_path / "old.lance")).drop_columns(["words"])
         old = store.open("old")
         write(old, [record(2, kind="boot")])
-        old.set_metadata({record(1).id: {"kind": "hat"}})
+        old.change_metadata({record(1).id: {"kind": "hat"}})
         with pytest.raises(CollectionMismatchError, match="copy --as"):
             old.search_words(["hat"], 5)
         assert copy(store, store, "old", "new").verified
@@ -289,7 +289,7 @@ class TestIndex:
     ) -> None:
         collection.add_fields({"kind": "str"})
         seven, eight = record(7).id, record(8).id
-        collection.set_metadata({seven: {"kind": "Käse 鞋"}, eight: {"kind": "a shoe"}})
+        collection.change_metadata({seven: {"kind": "Käse 鞋"}, eight: {"kind": "a shoe"}})
         words = ["kase", "鞋", "a", "shoe"]
         before = collection.search_words(words, 5)
         assert {each.record.id for each in before} == {seven, eight}

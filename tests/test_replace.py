@@ -60,7 +60,7 @@ def test_the_new_collection_takes_the_place_of_the_old_one(
     run(store, name, folder, OLD)
     store.open(name).add_fields({"year": "int"})
     some = next(iter(store.open(name).scan()))[0]
-    store.open(name).set_metadata({some.id: {"year": 2012}})
+    store.open(name).change_metadata({some.id: {"year": 2012}})
     report = run(store, name, folder, NEW)
     assert (report.indexed, report.verified) == (7, True)
     collection = store.open(name)

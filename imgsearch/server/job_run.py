@@ -171,13 +171,8 @@ def _discard(part: _Part) -> None:
 def _describe(index: ImageIndex, ids: list[str], description: str) -> None:
     with index.store.writing(index.name):
         index.collection.add_fields({DESCRIPTION_FIELD: "str"})
-        known = index.collection.lookup(ids)
-        index.collection.set_metadata(
-            {
-                record.id: {**record.metadata, DESCRIPTION_FIELD: description}
-                for record in known.values()
-            }
-        )
+        described = {DESCRIPTION_FIELD: description}
+        index.collection.change_metadata(dict.fromkeys(ids, described))
 
 
 def _told_before(report: Path) -> dict[tuple[str, str | None], Line]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from imgsearch.encoders.base import Encoder, Vectors
-from imgsearch.errors import StaleCollectionError, StoreError
+from imgsearch.errors import CollectionMismatchError, StaleCollectionError, StoreError
 from imgsearch.images import Picture
 from imgsearch.records import FieldType, ImageRecord, mtime_of, path_to_uri
 from imgsearch.server.encoding import Encoding
@@ -114,12 +114,12 @@ class Uploads:
         self, name: str, encoder: Encoder, uploads: Sequence[_Upload]
     ) -> dict[str, ImageRecord | Exception]:
         store = self._indexes.store
-        fresh = name not in store.names()
-        collection = store.create(name, encoder.stamp) if fresh else store.open(name)
-        if collection.stamp != encoder.stamp:
+        try:
+            collection = store.open_or_create(name, encoder.stamp)
+        except CollectionMismatchError as error:
             raise StaleCollectionError(
                 f"collection {name} has just been replaced by one of another model: try again"
-            )
+            ) from error
         latest = {upload.staged.sha256: upload for upload in _described(uploads)}
         new = {
             digest: _record(upload, self.files.place(upload.staged, name))

@@ -11,14 +11,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from imgsearch.changes import Changes, OriginChanges
+from imgsearch.errors import CollectionMismatchError
 from imgsearch.events import Listener, ignore
 from imgsearch.records import (
     CollectionInfo,
     Condition,
     FieldType,
     ImageRecord,
-    Metadata,
-    Origins,
     Scored,
     Stamp,
 )
@@ -32,6 +32,16 @@ NO_WORDS = (
     "it was made before its words could be searched: `imgsearch copy --as NAME` makes a collection "
     "that has them, and encodes nothing again"
 )
+
+
+def check_stamp(collection: "Collection", stamp: Stamp) -> None:
+    """Raises CollectionMismatchError if a collection's vectors are of another stamp."""
+    if differences := stamp.differences(collection.stamp):
+        raise CollectionMismatchError(
+            f"collection {collection.name} has just been made by another writer, and its vectors "
+            f"cannot be compared with the new ones ({'; '.join(differences)}): use the model that "
+            "made it, or another collection"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +99,13 @@ class Collection(Protocol):
         """
         ...
 
-    def set_metadata(
-        self,
-        metadata: Mapping[str, Metadata],
-        origins: Mapping[str, Origins | None] | None = None,
+    def change_metadata(
+        self, changes: Mapping[str, Changes], origins: Mapping[str, OriginChanges] | None = None
     ) -> None:
-        """Replace the metadata of the records with these ids; ids without a record are ignored.
+        """Set and remove fields of the records with these ids; ids without a record are ignored.
 
-        `origins` has those of each record after the change; by default they stay as they are.
+        Nothing else of a record is written, so that writers that change different fields at the
+        same time do not undo each other. The fields must have been added before.
         """
         ...
 
@@ -184,6 +193,13 @@ class VectorStore(Protocol):
 
     def create(self, name: str, stamp: Stamp) -> Collection:
         """Make an empty collection. Raises StoreError if there is one of this name."""
+        ...
+
+    def open_or_create(self, name: str, stamp: Stamp) -> Collection:
+        """Open a collection, or make it if there is none, also if others do so at the same time.
+
+        Raises CollectionMismatchError if the collection has another stamp.
+        """
         ...
 
     def open(self, name: str) -> Collection:

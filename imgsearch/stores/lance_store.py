@@ -32,6 +32,7 @@ import pyarrow.compute as pc
 from lance.query import MatchQuery
 
 from imgsearch import config, scratch
+from imgsearch.changes import Changes, OriginChanges, changed, changed_origins
 from imgsearch.errors import (
     CollectionMismatchError,
     CollectionNotFoundError,
@@ -48,13 +49,12 @@ from imgsearch.records import (
     FieldType,
     ImageRecord,
     Metadata,
-    Origins,
     Scored,
     Stamp,
     Value,
 )
 from imgsearch.stores import id_ranges
-from imgsearch.stores.base import NO_WORDS, StoredVector, Vectors
+from imgsearch.stores.base import NO_WORDS, StoredVector, Vectors, check_stamp
 from imgsearch.words import record_words
 
 _SUFFIX = ".lance"
@@ -133,6 +133,14 @@ class LanceStore:
             _remove(self._path(name + _SUCCESSOR))
         self._create(path, stamp)
         return self.open(name)
+
+    def open_or_create(self, name: str, stamp: Stamp) -> "LanceCollection":
+        """The right to write keeps others from doing so at the same time."""
+        if name not in self.names():
+            return self.create(name, stamp)
+        collection = self.open(name)
+        check_stamp(collection, stamp)
+        return collection
 
     def _create(self, path: Path, stamp: Stamp) -> None:
         schema = _schema(stamp)
@@ -395,22 +403,25 @@ class LanceCollection:
             for field, column in self._columns.items()
         }
 
-    def set_metadata(
-        self,
-        metadata: Mapping[str, Metadata],
-        origins: Mapping[str, Origins | None] | None = None,
+    def change_metadata(
+        self, changes: Mapping[str, Changes], origins: Mapping[str, OriginChanges] | None = None
     ) -> None:
         self._refresh()
-        if not metadata or not self._columns:
+        known = self.lookup(list(changes)) if self._columns else {}
+        if not known:
             return
         if origins is not None:
             self._add_origins()
+        metadata = {key: changed(each.metadata, changes[key]) for key, each in known.items()}
         columns: dict[str, Any] = {"id": list(metadata)}
         columns |= self._metadata_columns(list(metadata.values()))
         if self._has_words:
             columns[_WORDS] = [record_words(values) or None for values in metadata.values()]
         if origins is not None:
-            columns[_ORIGINS] = [to_text(origins[record_id]) for record_id in metadata]
+            columns[_ORIGINS] = [
+                to_text(changed_origins(each.origins, origins.get(key, {})))
+                for key, each in known.items()
+            ]
         schema = pa.schema([self._dataset.schema.field(name) for name in columns])
         table = pa.table(columns, schema=schema)
         self._retried(

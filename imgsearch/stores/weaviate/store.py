@@ -1,36 +1,37 @@
 """The store itself: collections on a Weaviate."""
 
 import contextlib
-import dataclasses
 import heapq
 import math
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
+from imgsearch.changes import Changes, OriginChanges, changed, changed_origins
 from imgsearch.errors import CollectionMismatchError, CollectionNotFoundError, StoreError
 from imgsearch.events import Listener, Stage, ignore
+from imgsearch.origins import to_text
 from imgsearch.records import (
     CollectionInfo,
     Condition,
     FieldType,
     ImageRecord,
-    Metadata,
-    Origins,
     Scored,
     Stamp,
 )
 from imgsearch.stores import id_ranges
-from imgsearch.stores.base import NO_WORDS, StoredVector, Vectors
+from imgsearch.stores.base import NO_WORDS, StoredVector, Vectors, check_stamp
 from imgsearch.stores.weaviate import doubts, values
 from imgsearch.stores.weaviate import schema as schemas
 from imgsearch.stores.weaviate.address import parse
 from imgsearch.stores.weaviate.client import aggregate, config, exceptions, query
 from imgsearch.stores.weaviate.connect import Server
+from imgsearch.stores.weaviate.patch import patch
 from imgsearch.stores.weaviate.push import push
 from imgsearch.stores.weaviate.schema import VECTOR, WORDS, Schema
+from imgsearch.words import record_words
 
 T = TypeVar("T")
 
@@ -43,6 +44,8 @@ _PAGE = 1000
 # more than this part of the collection, reading all is faster.
 _FILTER_WORTH = 10
 _MOST_PREFIXES = 100
+# How often words are written again because another writer has changed the record meanwhile.
+_SETTLING_ROUNDS = 20
 # An index that is built in the background must look done so often, so many seconds apart.
 _STEADY_LOOKS = 3
 _LOOK_SECONDS = 0.3
@@ -56,7 +59,8 @@ class WeaviateStore:
     """Collections on one Weaviate, a cluster, or Weaviate Cloud.
 
     There is no lock between writers, and none is needed: ids are made from URIs, so that two runs
-    over the same pictures write the same objects, and each object is written whole.
+    over the same images write the same objects, each object is written whole, and changes of
+    metadata write the fields that they are about and no others.
     """
 
     def __init__(self, url: str, timeout: float, listener: Listener = ignore) -> None:
@@ -99,19 +103,61 @@ class WeaviateStore:
     def create(self, name: str, stamp: Stamp) -> "WeaviateCollection":
         if name in self.names():
             raise StoreError(f"{self.url}: there is a collection {name} already")
-        self._drop_classes(name)  # what a run left behind that was ended in between
-        class_name = self._create_class(name, stamp)
-        self._point(name, class_name)
-        return self.open(name)
+        return self.open_or_create(name, stamp)
+
+    def open_or_create(self, name: str, stamp: Stamp) -> "WeaviateCollection":
+        """As the protocol says. Of several who make one at the same time, one alias counts."""
+        if name not in self.names():
+            # Listed before the alias exists: what a --replace begins later on is not among them.
+            left_behind = self._classes_of(name)
+            class_name = self._create_class(name, stamp)
+            if self._claim(name, class_name):
+                self._drop_classes(name, left_behind - {class_name})
+        collection = self.open(name)
+        check_stamp(collection, stamp)
+        return collection
+
+    def _classes_of(self, name: str) -> set[str]:
+        """All classes of a collection: its own, and those that a run left behind half-way."""
+        client, prefix = self._server.client, schemas.class_prefix(name)
+        there = self._call("collections cannot be listed", client.collections.list_all)
+        return {each for each in there if each.startswith(prefix)}
 
     def _create_class(self, name: str, stamp: Stamp) -> str:
+        """Make an empty class, or take the one that another writer is just making."""
         class_name = schemas.class_of(name, stamp)
         options = schemas.class_options(name, stamp, self._server.address)
-        self._call(
-            f"collection {name} cannot be created",
-            lambda: self._server.client.collections.create(class_name, **options),
-        )
+        client = self._server.client
+
+        def create() -> None:
+            try:
+                client.collections.create(class_name, **options)
+            except exceptions.UnexpectedStatusCodeError as error:
+                # Another writer, or an answer that was lost on its way to us.
+                if "already exists" not in str(error):
+                    raise
+
+        self._call(f"collection {name} cannot be created", create)
         return class_name
+
+    def _claim(self, name: str, class_name: str) -> bool:
+        """Let the collection's name mean a class, if it means none; whether it now does."""
+        aliases, alias = self._server.client.alias, schemas.alias_of(name)
+
+        def claim() -> bool:
+            try:
+                aliases.create(alias_name=alias, target_collection=class_name)
+            except exceptions.UnexpectedStatusCodeError:
+                there = aliases.get(alias_name=alias)
+                if there is None:
+                    raise
+                if self._server.client.collections.exists(there.collection):
+                    return bool(there.collection == class_name)
+                # Its class was dropped by a run that ended before it removed the alias.
+                aliases.update(alias_name=alias, new_target_collection=class_name)
+            return True
+
+        return self._call(f"collection {name} cannot be named", claim)
 
     def _point(self, name: str, class_name: str) -> None:
         """Let the collection's name mean a class: one step, seen by all clients at once."""
@@ -136,41 +182,36 @@ class WeaviateStore:
         return WeaviateCollection(self._server, name, classes[name])
 
     def drop(self, name: str) -> None:
-        self.open(name)
-        # The alias last: without its class it is not listed, and the next create() takes it.
-        self._drop_classes(name)
+        current = self.open(name).class_name
+        # Until its own class is dropped, a collection whose removal was broken off is still listed,
+        # and nothing that a --replace left behind can come back with a new one of the name.
+        self._drop_classes(name, self._classes_of(name) - {current})
+        self._drop_classes(name, [current])
         alias = schemas.alias_of(name)
         self._call(
             f"collection {name} cannot be removed",
             lambda: self._server.client.alias.delete(alias_name=alias),
         )
 
-    def _drop_classes(self, name: str, keep: Container[str] = ()) -> None:
-        """Delete all classes of a collection but those to keep."""
-        client = self._server.client
-        prefix = schemas.class_prefix(name)
-        for each in self._call("collections cannot be listed", client.collections.list_all):
-            if each.startswith(prefix) and each not in keep:
-                self._call(
-                    f"collection {name} cannot be removed",
-                    lambda each=each: client.collections.delete(each),  # type: ignore[misc]
-                )
+    def _drop_classes(self, name: str, doomed: Iterable[str]) -> None:
+        for each in sorted(doomed):
+            self._call(
+                f"collection {name} cannot be removed",
+                lambda each=each: self._server.client.collections.delete(each),  # type: ignore[misc]
+            )
 
     def successor(self, name: str, stamp: Stamp) -> "WeaviateCollection":
         class_name = schemas.class_of(name, stamp)
-        self._drop_classes(name, {self._classes().get(name, ""), class_name})
-        exists = self._call(
-            "collections cannot be listed",
-            lambda: self._server.client.collections.exists(class_name),
-        )
-        if not exists:
+        there = self._classes_of(name)
+        self._drop_classes(name, there - {self._classes().get(name, ""), class_name})
+        if class_name not in there:
             self._create_class(name, stamp)
         return WeaviateCollection(self._server, name, class_name)
 
     def promote(self, name: str, stamp: Stamp) -> None:
         class_name = self.successor(name, stamp).class_name
         self._point(name, class_name)
-        self._drop_classes(name, {class_name})
+        self._drop_classes(name, self._classes_of(name) - {class_name})
 
     @contextlib.contextmanager
     def writing(self, name: str, listener: Listener = ignore) -> Iterator[None]:  # noqa: ARG002
@@ -225,16 +266,25 @@ class WeaviateCollection:
         return self._schema
 
     def add_fields(self, fields: Mapping[str, FieldType]) -> None:
-        new = [name for name in fields if name not in self.fields]
-        if new:
+        if any(name not in self.fields for name in fields):
             self._look_again()
         for name, kind in fields.items():
-            if kind != self.fields.get(name, kind):
+            while name not in self.fields:
+                # Another writer may have taken the property's name in between, for another field.
+                self._add_property(schemas.field_property(name, kind, self._schema.names))
+            if kind != self.fields[name]:
                 raise CollectionMismatchError(
                     f"collection {self.name} has {name!r} as {self.fields[name]}, not as {kind}"
                 )
-            if name not in self.fields:
-                self._add_property(schemas.field_property(name, kind, self._schema.names))
+
+    def _prepare(self, metadata: Iterable[Changes], *, with_origins: bool) -> None:
+        """Have a property for whatever is to be written; others may have added fields since."""
+        metadata = list(metadata)
+        if {field for each in metadata for field in each} - self.fields.keys():
+            self._look_again()
+        self._add_twins({f for each in metadata for f in values.metadata_with_twins(each)})
+        if with_origins and self._schema.origins is None:
+            self._add_property(schemas.origins_property(self._schema.names))
 
     def _add_twins(self, fields: set[str]) -> None:
         if fields - set(self._schema.exact):
@@ -304,29 +354,64 @@ class WeaviateCollection:
     def upsert(self, records: Sequence[ImageRecord], vectors: Vectors) -> dict[str, str]:
         if not records:
             return {}
-        self._add_twins({f for each in records for f in values.metadata_with_twins(each.metadata)})
-        if self._schema.origins is None and any(each.origins is not None for each in records):
-            self._add_property(schemas.origins_property(self._schema.names))
+        self._prepare(
+            (each.metadata for each in records),
+            with_origins=any(each.origins is not None for each in records),
+        )
         self._written = True
         return push(self._server, self.class_name, self._schema, records, vectors)
 
-    def set_metadata(
-        self,
-        metadata: Mapping[str, Metadata],
-        origins: Mapping[str, Origins | None] | None = None,
+    def change_metadata(
+        self, changes: Mapping[str, Changes], origins: Mapping[str, OriginChanges] | None = None
     ) -> None:
-        for part in _parts(list(metadata), _VECTORS_PER_REQUEST):
-            condition = query.Filter.by_id().contains_any(part)
-            found = self._fetch(condition, len(part), vectors=True)
-            if not found:
-                continue
-            records = [
-                _with_metadata(self._record(each), metadata[str(each.uuid)], origins)
-                for each in found
-            ]
-            refused = self.upsert(records, np.stack([_vector(each) for each in found]))
-            for reason in refused.values():
-                raise StoreError(f"collection {self.name}: metadata cannot be written: {reason}")
+        """As the protocol says: by PATCH, which the server applies to an object in one step.
+
+        Words and origins are each of several fields. They are read again after the change, and
+        written again until they agree with what others have changed meanwhile.
+        """
+        set_by_tables = (table for each in (origins or {}).values() for table in each.values())
+        self._prepare(changes.values(), with_origins=any(set_by_tables))
+        for part in _parts(list(changes), _IDS_PER_REQUEST):
+            given = {key: values.to_properties(changes[key], self._schema) for key in part}
+            for _ in range(_SETTLING_ROUNDS):
+                patches = self._patches(part, changes, origins or {}, given)
+                patch(self._server, self._handle, self.class_name, patches)
+                if not patches:
+                    break
+                given = {}
+
+    def _patches(
+        self,
+        ids: Sequence[str],
+        changes: Mapping[str, Changes],
+        origins: Mapping[str, OriginChanges],
+        given: Mapping[str, dict[str, Any]],
+    ) -> dict[str, dict[str, Any]]:
+        """The properties to write of each record: those `given`, and what follows from them."""
+        patches: dict[str, dict[str, Any]] = {}
+        for found in self._fetch(query.Filter.by_id().contains_any(ids), len(ids)):
+            key, record, schema = str(found.uuid), self._record(found), self._schema
+            properties = dict(given.get(key, {}))
+            metadata = changed(record.metadata, changes[key]) if given else record.metadata
+            # Of a field that others have set since, they have said where it comes from.
+            own = {
+                field: table
+                for field, table in origins.get(key, {}).items()
+                if metadata.get(field) == changes[key].get(field, metadata.get(field))
+            }
+            derived: dict[str, str | None] = {}
+            if schema.has_words:
+                derived[WORDS] = record_words(metadata) or None
+            if schema.origins:
+                derived[schema.origins] = to_text(changed_origins(record.origins, own))
+            properties |= {
+                name: text
+                for name, text in derived.items()
+                if (found.properties.get(name) or None) != text
+            }
+            if properties:
+                patches[key] = properties
+        return patches
 
     def delete(self, ids: Sequence[str]) -> int:
         deleted = 0
@@ -650,10 +735,3 @@ def _rank(scored: Scored) -> tuple[float, str]:
 def _ranked(found: list[Scored]) -> list[Scored]:
     """Best first, equal scores in the order of their URIs."""
     return sorted(found, key=_rank)
-
-
-def _with_metadata(
-    record: ImageRecord, metadata: Metadata, origins: Mapping[str, Origins | None] | None
-) -> ImageRecord:
-    kept = record.origins if origins is None else origins[record.id]
-    return dataclasses.replace(record, metadata=metadata, origins=kept)

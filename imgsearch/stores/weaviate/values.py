@@ -14,9 +14,10 @@ from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
 
+from imgsearch.changes import Changes
 from imgsearch.errors import StoreError
 from imgsearch.origins import from_text, to_text
-from imgsearch.records import Condition, FieldType, ImageRecord, Metadata, Value
+from imgsearch.records import Condition, FieldType, ImageRecord, Value
 from imgsearch.stores.base import Vectors
 from imgsearch.stores.weaviate.client import base_pb2, batch_pb2, query
 from imgsearch.stores.weaviate.schema import VECTOR, WORDS, Schema
@@ -104,6 +105,25 @@ def to_object(
     )
 
 
+def to_properties(changes: Changes, schema: Schema) -> dict[str, Any]:
+    """The properties that changes of fields write; None removes one."""
+    properties: dict[str, Any] = {}
+    for field, value in changes.items():
+        if field not in schema.properties:
+            continue  # to remove, and no record has it
+        properties[schema.properties[field]] = None if value is None else _plain(value)
+        if field in schema.exact:
+            twin = None if value is None or not needs_twin(value) else _twin(value)
+            properties[schema.exact[field]] = twin
+    return properties
+
+
+def _plain(value: Value) -> Value:
+    """A value as REST takes it: an integer in digits."""
+    rounded = _rounded(value)
+    return int(rounded) if isinstance(value, int) and not isinstance(value, bool) else rounded
+
+
 def to_record(found: Object, schema: Schema) -> ImageRecord:
     """The record of an object. Raises StoreError if another client wrote something else."""
     have: Mapping[str, Any] = found.properties
@@ -162,10 +182,7 @@ def _plain_test(condition: Condition, named: Filter) -> Filter:
     value = condition.value
     if isinstance(value, str) and needs_twin(value):
         return _test_between(condition, named, value)
-    rounded = _rounded(value)
-    return getattr(named, _METHODS[condition.operator])(
-        int(rounded) if isinstance(value, int) and not isinstance(value, bool) else rounded
-    )
+    return getattr(named, _METHODS[condition.operator])(_plain(value))
 
 
 def _test_between(condition: Condition, named: Filter, text: str) -> Filter:
@@ -187,6 +204,6 @@ def _test_between(condition: Condition, named: Filter, text: str) -> Filter:
             return named.greater_or_equal(bound)
 
 
-def metadata_with_twins(metadata: Metadata) -> list[str]:
+def metadata_with_twins(metadata: Changes) -> list[str]:
     """The fields whose values need a twin."""
-    return [field for field, value in metadata.items() if needs_twin(value)]
+    return [each for each, value in metadata.items() if value is not None and needs_twin(value)]
