@@ -6,6 +6,7 @@ changed. It must not come back with the switch.
 
 import os
 
+from imgsearch.changes import difference
 from imgsearch.records import ImageRecord
 from imgsearch.sources import Sources
 from imgsearch.stores.base import Collection
@@ -36,16 +37,16 @@ def reconcile(successor: Collection, current: Collection, sources: Sources) -> i
         ]
         deleted += successor.delete([record.id for record in outdated])
         changed = [
-            now
+            (record, now)
             for record in records
             if (now := known.get(record.id))
             and now.sha256 == record.sha256
             and (now.metadata, now.origins) != (record.metadata, record.origins)
         ]
         if changed:
-            successor.set_metadata(
-                {now.id: now.metadata for now in changed},
-                {now.id: now.origins for now in changed},
+            successor.change_metadata(
+                {now.id: difference(was.metadata, now.metadata) for was, now in changed},
+                {now.id: difference(was.origins or {}, now.origins or {}) for was, now in changed},
             )
     return deleted
 

@@ -175,7 +175,7 @@ def test_a_resumed_run_brings_nothing_back_that_was_removed_or_changed_since(
     assert "7.jpg" not in by_name
     current.delete([by_name["8.jpg"].id, by_name["0.jpg"].id])
     (folder / "0.jpg").unlink()
-    current.set_metadata({by_name["1.jpg"].id: {"year": 2012}})
+    current.change_metadata({by_name["1.jpg"].id: {"year": 2012}})
     changed = dataclasses.replace(by_name["2.jpg"], sha256="f" * 64)
     current.upsert([changed], np.full((1, 48), 48**-0.5, np.float32))
     told: list[Event] = []

@@ -777,6 +777,8 @@ def _literal(value: Value) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return "'" + value.replace("'", "''") + "'"
+    if value == -(2**63):  # Lance reads the digits before the sign, and they alone are too large
+        return "(-9223372036854775807 - 1)"
     return repr(value)
 
 
