@@ -656,8 +656,8 @@ class StoreContract:
         write(collection, [record(1)])
         reader, writer = store.open(collection.name), store.open(collection.name)
         collection.add_fields({"year": "int", "kind": "str"})
-        told: Metadata = {"year": 2012, "kind": "shoe"}
-        collection.set_metadata({record(1).id: told})
+        told: dict[str, Value | None] = {"year": 2012, "kind": "shoe"}
+        collection.change_metadata({record(1).id: told})
         assert dict(writer.lookup([record(1).id])[record(1).id].metadata) == told
         assert dict(reader.current_fields()) == {"year": "int", "kind": "str"}
         assert dict(reader.fields) == {"year": "int", "kind": "str"}
@@ -671,7 +671,7 @@ class StoreContract:
         write(collection, [record(1), record(2)])
         reader = store.open(collection.name)
         collection.add_fields({"year": "int", "kind": "str"})
-        collection.set_metadata({record(1).id: {"year": 2012, "kind": "shoe"}})
+        collection.change_metadata({record(1).id: {"year": 2012, "kind": "shoe"}})
         where = [Condition("year", "=", 2012)]
         answers = {
             "words": lambda: len(reader.search_words(["shoe"], 5, where)),
