@@ -113,7 +113,9 @@ class MetadataTable:
         self._padded_to: int | None = None
         self._key_column = self._joining_column(examples)
         with contextlib.ExitStack() as cleanup:
-            self._spool = cleanup.enter_context(scratch.folder(places or scratch.places()))
+            self._spool = cleanup.enter_context(
+                scratch.folder(places or scratch.places(), anywhere=True)
+            )
             # One thread at a time uses it: the pipeline's feeding thread, then whoever reports.
             self._rows_db = sqlite3.connect(
                 self._spool / "rows.sqlite", isolation_level=None, check_same_thread=False

@@ -7,6 +7,7 @@ system's temporary folder has neither this order nor, often, the room.
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -22,22 +23,21 @@ if TYPE_CHECKING:
 
 _FOLDER = ".scratch"
 _LOCK = ".lock"
+_OURS = re.compile(r"[0-9]+-[0-9a-f]{8}\.lock")
 
 
 def places(*first: Path) -> list[Path]:
-    """Where temporary files may lie: in the given places, else the data directory, else /tmp."""
-    found = [*first, config.home()]
-    with contextlib.suppress(OSError):  # the system has none
-        found.append(Path(tempfile.gettempdir()))
-    return found
+    """Where temporary files may lie: in the given places, else in the data directory."""
+    return [*first, config.home()]
 
 
 @contextlib.contextmanager
-def folder(places: Sequence[Path]) -> Iterator[Path]:
+def folder(places: Sequence[Path], *, anywhere: bool = False) -> Iterator[Path]:
     """An empty folder in the first of the places that can be written to; it is gone afterwards.
 
-    What killed processes left in that place is removed first. Raises ScratchError, with the reason
-    for each place, if there is none.
+    What killed processes left in that place is removed first. If no place will do, and `anywhere`,
+    the folder is in the system's temporary folder, under a name that nobody can know before. Raises
+    ScratchError, with the reason for each place, if there is none.
     """
     from filelock import FileLock, Timeout  # here, as readers need not wait for it to load
 
@@ -49,6 +49,8 @@ def folder(places: Sequence[Path]) -> Iterator[Path]:
         lock = FileLock(home / f"{name}{_LOCK}", thread_local=False)
         try:
             home.mkdir(parents=True, exist_ok=True)
+            if home.is_symlink():
+                raise OSError(f"{home} is a link")
             lock.acquire(timeout=1)  # the folder, if another owner has just removed it
             made = home / name
             made.mkdir()
@@ -63,6 +65,17 @@ def folder(places: Sequence[Path]) -> Iterator[Path]:
         finally:
             _remove(home, name, lock)
         return
+    if anywhere:
+        try:
+            made = Path(tempfile.mkdtemp(prefix="imgsearch-"))
+        except OSError as error:
+            reasons.append(f"the system's temporary folder: {_reason(error)}")
+        else:
+            try:
+                yield made
+            finally:
+                shutil.rmtree(made, ignore_errors=True)
+            return
     raise ScratchError(f"there is no place for temporary files ({'; '.join(reasons)})")
 
 
@@ -70,7 +83,9 @@ def clean(place: Path) -> None:
     """Remove what killed processes left in a place."""
     home = place / _FOLDER
     try:
-        locks = [each for each in home.iterdir() if each.suffix == _LOCK]
+        if home.is_symlink():  # nobody makes it so, unless to have other files deleted
+            return
+        locks = [each for each in home.iterdir() if _OURS.fullmatch(each.name)]
     except OSError:  # there is none
         return
     from filelock import FileLock, Timeout

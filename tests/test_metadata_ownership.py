@@ -9,6 +9,7 @@ import lance
 import pytest
 
 from imgsearch import ImageIndex
+from imgsearch.copying import copy
 from imgsearch.encoders import EncoderRequest
 from imgsearch.errors import MetadataError
 from imgsearch.events import Event, Note
@@ -298,3 +299,18 @@ def without_origins(read: Callable[..., schema.Schema]) -> Callable[..., schema.
         return read(each for each in properties if each.name != schema.ORIGINS)
 
     return read_schema
+
+
+def test_a_copy_and_a_collection_of_another_model_know_whose_a_value_is(
+    run: Run, edit: Set, store: VectorStore, name: str, folder: Path
+) -> None:
+    run(folder, table="id,kind,year\n1,shoe,2010\n")
+    edit(folder / "1.png", note="mine")
+    copy(store, store, name, f"{name}-copy")
+    request, encoder = EncoderRequest("colours"), ColourEncoder("2" * 64)
+    options = IngestOptions(batch_size=2, workers=1, replace=True)
+    ingest([str(folder)], store, name, request, options, encoder_opener=encoder.open)
+    (folder / "styles.csv").write_text("id,year\n1,2011\n")
+    for collection, opener in ((name, encoder.open), (f"{name}-copy", ColourEncoder().open)):
+        ingest([str(folder)], store, collection, encoder_opener=opener)
+        assert metadata(store, collection)["1.png"] == {"year": 2011, "note": "mine"}

@@ -60,6 +60,39 @@ def test_the_first_place_that_can_be_written_to_is_taken(tmp_path: Path) -> None
         assert tmp_path / "new" in made.parents
 
 
+def test_the_systems_folder_is_the_last_resort(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "system").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "system"))
+    with scratch.folder([tmp_path / "file"], anywhere=True) as made:
+        assert made.parent == tmp_path / "system"
+    assert not made.exists()
+    (tmp_path / "system").rmdir()
+    with (
+        pytest.raises(ScratchError, match="the system's temporary folder: No such file"),
+        scratch.folder([tmp_path / "file"], anywhere=True),
+    ):
+        pass
+
+
+def test_only_what_this_module_made_is_ever_removed(tmp_path: Path) -> None:
+    """In a shared folder somebody else may have made `.scratch`."""
+    mine = tmp_path / "mine"
+    for name in ("poetry", "17-00c0ffee"):
+        (mine / name).mkdir(parents=True)
+        (mine / f"{name}.lock").touch()
+    (tmp_path / ".scratch").symlink_to(mine)
+    scratch.clean(tmp_path)
+    with pytest.raises(ScratchError, match="is a link"), scratch.folder([tmp_path]):
+        pass
+    (tmp_path / ".scratch").unlink()
+    mine.rename(tmp_path / ".scratch")
+    scratch.clean(tmp_path)
+    assert {path.name for path in (tmp_path / ".scratch").iterdir()} == {"poetry", "poetry.lock"}
+
+
 def test_no_place_at_all_is_told_with_the_reason_for_each(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("")
     (tmp_path / "b").write_text("")

@@ -25,7 +25,7 @@ def scratch_collection(
     """
     with contextlib.ExitStack() as cleanup:
         if url is None or not is_server(url):
-            url = str(cleanup.enter_context(scratch.folder(_places(url))))
+            url = str(cleanup.enter_context(scratch.folder(_places(url), anywhere=True)))
         store = cleanup.enter_context(open_store(url, timeout, listener))
         name = f"scratch-{secrets.token_hex(6)}"
         try:
