@@ -154,6 +154,21 @@ class TestServicesOfOneDataDirectory:
         alone = started()
         assert [ended(alone, each) for each in left] == ["done", "done"]
 
+    def test_jobs_are_resumed_in_the_order_in_which_they_came(
+        self, started: Callable[..., Jobs]
+    ) -> None:
+        before = started(until_stopped)
+        left = [submitted(before) for _ in range(8)]
+        before.close()
+        order: list[str] = []
+
+        def note(job: Job, folder: Path, stop: threading.Event) -> None:
+            order.append(job.id)
+
+        after = started(note)
+        assert {ended(after, each) for each in left} == {"done"}
+        assert order == left
+
     def test_a_running_one_takes_over_what_another_left(self, started: Callable[..., Jobs]) -> None:
         staying, leaving = started(), started(until_stopped)
         left = [submitted(leaving) for _ in range(2)]

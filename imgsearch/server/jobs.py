@@ -232,6 +232,7 @@ class Jobs:
 
     def _adopt(self, patience: float) -> None:
         """Take over the jobs that have had no service for `patience` seconds; list ended ones."""
+        found: list[_Held] = []
         for name in _names(self._root):
             if name in self._jobs:
                 continue
@@ -251,12 +252,15 @@ class Jobs:
             elif time.monotonic() - free_since < patience:
                 lease.release()
             elif job:
-                self._take_over(_Held(job, lease))
+                found.append(_Held(job, lease))
             elif (self._root / name / _STATE).exists():  # of another version, or damaged
                 lease.release()
             else:  # its files had not all arrived
                 shutil.rmtree(self._root / name, ignore_errors=True)
                 lease.end()
+        for held in sorted(found, key=lambda held: held.job.created):
+            self._take_over(held)
+        self._forget_old()
         self._free_since = {
             name: since for name, since in self._free_since.items() if name not in self._jobs
         }
@@ -335,6 +339,11 @@ class Jobs:
                 del self._held[held.job.id]
                 held.lease.end()
             # Otherwise the lease stays: no other service may run the job again.
+        self._forget_old()
+
+    def _forget_old(self) -> None:
+        """Drop the reports of all but the newest of the ended jobs."""
+        with self._lock:
             ended = [job for name, job in self._jobs.items() if name not in self._held]
             ended.sort(key=lambda job: job.created, reverse=True)
             for job in ended[_MOST_KEPT:]:
