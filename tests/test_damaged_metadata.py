@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from imgsearch.errors import ImageError
-from imgsearch.images import load, media_type
+from imgsearch.images import jpeg_end, load, media_type
 from imgsearch.images.splicing import Part, splice
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -232,6 +232,43 @@ def test_a_jpeg_of_several_images_shows_its_first() -> None:
     data = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
     assert load(data).image.tobytes() == load(encoded(frames[0], "JPEG")).image.tobytes()
     assert media_type(io.BytesIO(data)) == "image/jpeg"
+
+
+# JPEGs without an end
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("restart", [0, 3])
+def test_a_jpeg_that_lacks_only_its_end_marker_is_indexed(
+    mode: str, progressive: bool, restart: int
+) -> None:
+    for quality, subsampling, size in ((50, 2, (48, 36)), (95, 0, (33, 17)), (80, 1, (1, 50))):
+        sound = encoded(
+            photograph(mode, size), "JPEG", quality=quality, subsampling=subsampling,
+            progressive=progressive, restart_marker_blocks=restart,
+        )  # fmt: skip
+        for tail in (b"", b"\xff"):
+            assert same_pixels(sound[:-2] + tail, sound)
+        for cut in range(1, len(sound) - 100, 3):
+            with pytest.raises(ImageError):
+                load(sound[: -2 - cut])
+
+
+def test_zeros_of_a_file_that_was_never_filled_are_no_pixels() -> None:
+    sound = encoded(photograph(), "JPEG")
+    assert same_pixels(sound[:-2] + bytes(500), sound)
+    with pytest.raises(ImageError, match="truncated"):
+        load(sound[: len(sound) * 2 // 3] + bytes(5000))
+
+
+def test_a_jpeg_with_much_behind_its_end_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("the codes were counted")
+
+    monkeypatch.setattr(jpeg_end._Image, "_count", never)
+    sound = encoded(photograph(), "JPEG", progressive=True)
+    assert same_pixels(sound + b"video" * 10_000, sound)
 
 
 # What both stand on

@@ -4,13 +4,16 @@ import io
 from collections.abc import Iterator
 from typing import IO
 
+from imgsearch.errors import ImageError
 from imgsearch.images.container import Container
+from imgsearch.images.jpeg_end import END, ZEROS, lacks_only_its_end
 from imgsearch.images.splicing import Part, splice
 
 SIGNATURE = b"\xff\xd8\xff"
-END = b"\xff\xd9"
 _SOS, _APP0, _APP1, _APP2, _APP14, _COM = 0xDA, 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+# A file of more bytes is not completed.
+_MOST_TO_COMPLETE = 256 << 20
 _METADATA = frozenset({*range(0xE0, 0xF0), _COM})
 # Bytes between segments.
 _MOST_RUBBISH = 1 << 16
@@ -22,6 +25,7 @@ def take_apart(file: IO[bytes]) -> Container:
     """A JPEG file without segments that its pixels do not depend on.
 
     A file whose segments make no sense is left as it is: the decoder says what is wrong with it.
+    Raises ImageError for one that is cut.
     """
     container = Container(file)
     parts: list[Part] = [(0, 2)]
@@ -29,7 +33,10 @@ def take_apart(file: IO[bytes]) -> Container:
     for marker, offset, length in _segments(file):
         if marker == _SOS:
             end = file.seek(0, io.SEEK_END)
-            container.file = splice(file, [*parts, (offset - 4, end - offset + 4)])
+            parts.append((offset - 4, end - offset + 4))
+            if _needs_end(file, end):
+                parts.append(END)
+            container.file = splice(file, parts)
             break
         if marker not in _METADATA:
             parts.append((offset - 4, length + 4))
@@ -53,6 +60,20 @@ def take_apart(file: IO[bytes]) -> Container:
     if whole := _assembled(profile):
         container.info["icc_profile"] = whole
     return container
+
+
+def _needs_end(file: IO[bytes], size: int) -> bool:
+    """Whether an image is whole but for its end marker. Raises ImageError if it is cut."""
+    file.seek(size - 2)
+    if file.read(2) == END or size > _MOST_TO_COMPLETE:
+        return False
+    file.seek(0)
+    data = file.read()
+    whole = lacks_only_its_end(data)
+    # The decoder would take the zeros for pixels, all grey; it says itself that other files end.
+    if whole is False and data.endswith(bytes(ZEROS)):
+        raise ImageError("damaged JPEG: image file is truncated")
+    return bool(whole)
 
 
 def _assembled(pieces: list[bytes]) -> bytes | None:
