@@ -9,11 +9,10 @@
 What stands in `__all__`, and the errors in `imgsearch.errors`, are the Python API.
 """
 
-from typing import TYPE_CHECKING
-
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # type checkers know the name, and typing need not be loaded
     from imgsearch.errors import ImgsearchError
     from imgsearch.image_index import ImageIndex
     from imgsearch.images import Region

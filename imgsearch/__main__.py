@@ -1,30 +1,39 @@
 """`python -m imgsearch` is the `imgsearch` command, in a process of its own."""
 
-import atexit
 import os
 import sys
-from typing import NoReturn
 
-from imgsearch.cli import main
+from imgsearch.ending import end_on_ctrl_c
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing takes a while to load, in which Ctrl-C would still be Python's
+    from typing import NoReturn
 
 
-def run() -> NoReturn:
+def run() -> "NoReturn":
     """Run the command and end the process at once: a sixth of a query's time.
 
     Python would take all that is loaded apart, piece by piece, only to hand it back to the system.
     What libraries have asked to be done at the end is done. With IMGSEARCH_DEBUG the process ends
-    the ordinary way, as a profiler needs it.
+    the ordinary way, as a profiler needs it, and Ctrl-C shows where it was.
     """
+    debug = bool(os.environ.get("IMGSEARCH_DEBUG"))
+    if not debug:
+        end_on_ctrl_c()
+    from imgsearch.cli import main
+
     try:
         main()
     except SystemExit as stop:
-        if os.environ.get("IMGSEARCH_DEBUG") or not isinstance(stop.code, int | None):
+        if debug or not isinstance(stop.code, int | None):
             raise
         _end(stop.code or 0)
     _end(0)
 
 
-def _end(code: int) -> NoReturn:
+def _end(code: int) -> "NoReturn":
+    import atexit
+
     atexit._run_exitfuncs()
     try:
         print(end="", flush=True)  # noqa: T201

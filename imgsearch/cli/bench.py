@@ -132,7 +132,7 @@ def bench(
         print_json(report.to_dict())
     else:
         _print(report)
-    if report.interrupted:
+    if report.interrupted or stop.is_set():
         raise typer.Exit(INTERRUPTED)
     if not report.choices:  # each with its reason, above
         raise typer.Exit(1)

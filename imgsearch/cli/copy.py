@@ -54,7 +54,7 @@ def copy(
         print_json(report.to_dict())
     else:
         _print_summary(report)
-    if report.interrupted:
+    if report.interrupted or stop.is_set():
         raise typer.Exit(INTERRUPTED)
     if report.rejected:
         raise typer.Exit(1)

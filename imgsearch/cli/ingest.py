@@ -159,7 +159,7 @@ def ingest(
         print_json(result.to_dict())
     elif not quiet:
         _print_summary(result, report)
-    if result.interrupted:
+    if result.interrupted or stop.is_set():
         raise typer.Exit(INTERRUPTED)
     if strict and (result.rejected or result.unreadable):
         raise typer.Exit(1)

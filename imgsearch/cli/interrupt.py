@@ -1,33 +1,54 @@
-"""Ctrl-C: once finishes what is in flight, twice stops now."""
+"""Ctrl-C in commands with something to finish: once finishes what is in flight, twice stops now."""
 
 import contextlib
-import os
 import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
 
-from imgsearch.cli.console import Display
+import typer
 
-INTERRUPTED = 130
-"""The exit code."""
+from imgsearch.cli.console import Display
+from imgsearch.ending import INTERRUPTED, end_now
+from imgsearch.errors import ImgsearchError
+
+__all__ = ["INTERRUPTED", "stop_on_signal"]
+
+_FINISHING = "finishing what is in flight; once more stops now"
+_SECONDS_TO_SPEAK = 1.0
 
 
 @contextlib.contextmanager
 def stop_on_signal(stop: threading.Event, display: Display) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) sets `stop`, the second ends the process."""
+    """The first Ctrl-C (or SIGTERM) sets `stop`, the second ends the process.
+
+    After the first, an error inside is the way in which the command stopped: it exits with
+    `INTERRUPTED`, and so does a command that finished in spite of it.
+    """
 
     def handle(_number: int, _frame: Any) -> None:
         if stop.is_set():
             # Threads may be deep in a model or a decoder; what is in the store is whole anyway.
-            os._exit(INTERRUPTED)
+            end_now()
         stop.set()
-        display.say("finishing what is in flight; once more stops now")
+        # By another thread: this one may have been interrupted while it printed, or while it
+        # loaded what printing needs.
+        speaker = threading.Thread(target=display.say, args=(_FINISHING,), daemon=True)
+        speaker.start()
+        speakers.append(speaker)
 
+    speakers: list[threading.Thread] = []
     signals = [signal.SIGINT, signal.SIGTERM]
     before = [signal.signal(number, handle) for number in signals]
     try:
         yield
+    except ImgsearchError as error:
+        if not stop.is_set():
+            raise
+        display.say(str(error))
+        raise typer.Exit(INTERRUPTED) from error
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
+        for speaker in speakers:
+            speaker.join(_SECONDS_TO_SPEAK)

@@ -1,0 +1,102 @@
+"""Ctrl-C at any moment of any command: exit code 130, and nothing on stderr that looks like a bug.
+
+A moment is the n-th of the audit events that Python counts, so that no test depends on the time.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SAMPLES
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
+
+SHIRT = SAMPLES / "images" / "10101.jpg"
+# All of them in continuous integration: each is a process of up to two seconds.
+MOMENTS = 20 if os.environ.get("IMGSEARCH_NO_SKIPS") else 3
+# At the beginning they are told apart more finely: the first two thirds of a second were unsafe.
+FRACTIONS = [(moment / MOMENTS) ** 1.5 for moment in range(MOMENTS)]
+
+COMMANDS = {
+    "info": "info --store {store}",
+    "models": "models",
+    "query": f"query {SHIRT} --store {{store}}",
+    "query --text": "query --text shoe --store {store}",
+    "eval": "eval --label articleType --sample 20 --store {store}",
+    "ingest": f"ingest {SAMPLES} --store {{store}}",
+    "ingest anew": f"ingest {SAMPLES} --store {{new}} --model efficientnet-lite0",
+    "remove": f"remove {SHIRT} --store {{store}}",
+    "copy": "copy --from {store} --to {new}",
+    "bench": f"bench {SAMPLES} --seconds 0.1 --limit 4 --model efficientnet-lite0",
+    "--help": "--help",
+}
+# They finish what is in flight, and say so.
+ORDERLY = {"ingest", "ingest anew", "copy", "bench"}
+
+Run = Callable[[str, int], tuple[subprocess.CompletedProcess[str], str]]
+
+
+@pytest.fixture
+def run(sample_store: str, tmp_path: Path) -> Run:
+    def once(name: str, moment: int) -> tuple[subprocess.CompletedProcess[str], str]:
+        """The ended process, and what it wrote of its moments."""
+        shutil.copytree(sample_store, tmp_path / "store", dirs_exist_ok=True)
+        words = COMMANDS[name].format(store=tmp_path / "store", new=tmp_path / "new").split()
+        told = tmp_path / "told"
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.interrupted", str(moment), str(told), *words],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        return done, told.read_text().strip()
+
+    return once
+
+
+@pytest.fixture(scope="module")
+def totals() -> dict[str, int]:
+    """How many moments each command has, once one has been counted."""
+    return {}
+
+
+@pytest.mark.parametrize("fraction", FRACTIONS)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_interrupted_command_exits_with_130(
+    name: str, fraction: float, run: Run, totals: dict[str, int], tmp_path: Path
+) -> None:
+    if name not in totals:
+        for _ in range(2):  # the first run may make a model ready
+            done, told = run(name, 0)
+            assert done.returncode == 0, done.stderr
+            shutil.rmtree(tmp_path / "store", ignore_errors=True)
+            shutil.rmtree(tmp_path / "new", ignore_errors=True)
+        totals[name] = int(told)
+    done, told = run(name, 1 + int(0.95 * fraction * totals[name]))
+    assert told == "sent"
+    assert done.returncode == 130, done.stderr
+    if name in ORDERLY:
+        for word in ("Traceback", "KeyboardInterrupt", "internal error", "Exception ignored"):
+            assert word not in done.stderr
+    else:
+        assert done.stderr == ""
+
+
+def test_ctrl_c_that_a_shell_has_switched_off_stays_off() -> None:
+    script = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "sys.argv = ['imgsearch', '--version']\n"
+        "import imgsearch.__main__ as entry\n"
+        "def end(code):\n"
+        "    print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)\n"
+        "entry._end = end\n"
+        "entry.run()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "True" in done.stdout.splitlines(), done.stderr
