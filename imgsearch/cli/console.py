@@ -20,15 +20,15 @@ _LINE_SECONDS = 30.0
 def stderr() -> "Console":
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(stderr=True, emoji=False)
 
 
 def stdout() -> "Console":
     """As wide as need be where nobody looks, so that a script gets whole paths."""
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal else Console(width=10_000)
+    console = Console(emoji=False)
+    return console if console.is_terminal else Console(width=10_000, emoji=False)
 
 
 def printable(text: str) -> str:

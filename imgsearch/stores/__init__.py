@@ -20,6 +20,10 @@ __all__ = [
     "places",
 ]
 
+# As in a URL; one letter is a drive. A path with a separator before the colon has none.
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
+# The surrogates stand for bytes that are not UTF-8.
+_NO_STORE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
 
 
@@ -62,18 +66,24 @@ def places(url: str) -> tuple[str, ...]:
 
 def _folder(url: str) -> str:
     """The folder of an embedded store. Raises UsageError for a URL of another kind."""
-    scheme, separator, rest = url.partition(":")
-    if not separator or len(scheme) == 1:  # a plain path, or one with a drive letter
+    scheme = _SCHEME.match(url)
+    if scheme is None:
         return url
-    if scheme == "lance":
-        return rest.removeprefix("//")
+    if scheme[1] == "lance":
+        return url[scheme.end() :].removeprefix("//")
     raise UsageError(
-        f"--store {url}: this kind of store is not known; use a folder (or lance:FOLDER), or "
-        "weaviate://HOST[:PORT]"
+        f"{url}: this kind of store is not known; use a folder (./NAME if its name holds a colon), "
+        "lance:FOLDER, or weaviate://HOST[:PORT]"
     )
 
 
 def _open_lance(folder: str, timeout: float) -> VectorStore:
+    path = os.path.abspath(os.path.expanduser(folder))
+    if _NO_STORE.search(path):
+        raise UsageError(
+            f"{path}: there can be no store in a folder with such a name, as Lance takes neither "
+            "control characters nor bytes that are not UTF-8; use another folder"
+        )
     from imgsearch.stores.lance_store import LanceStore
 
     return LanceStore(folder, timeout)
