@@ -57,7 +57,7 @@ def _guard(app: FastAPI, service: Service, for_browsers: bool) -> None:
             allow_origins=list(settings.cors_origins),
             allow_methods=["*"],
             allow_headers=["*"],
-            expose_headers=["ETag", "Location", "Retry-After"],
+            expose_headers=["Content-Range", "ETag", "Location", "Retry-After"],
         )
     app.add_middleware(Head)
     embeddable = bool(settings.cors_origins)

@@ -28,6 +28,7 @@ _PROBLEMS = {
     408: "The request came too slowly.",
     409: "The collection was made by another model, or jobs are at work in it.",
     413: "The request is too large: over 64 KiB, or over `--max-body` for a form with files.",
+    416: "The image has no bytes in this range.",
     421: "The service is not called by this name.",
     422: "The request, or a picture in it, cannot be used.",
     429: "Too many requests are under way; `Retry-After` says when to come again.",

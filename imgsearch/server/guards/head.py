@@ -19,7 +19,9 @@ class Head:
                 message = {**message, "body": b""}
             await send(message)
 
-        got = {**scope, "method": "GET"}
+        # Range is defined for GET alone.
+        headers = [each for each in scope["headers"] if each[0] not in (b"range", b"if-range")]
+        got = {**scope, "method": "GET", "headers": headers}
         try:
             await self._app(got, receive, without_body)
         finally:

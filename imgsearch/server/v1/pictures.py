@@ -1,7 +1,7 @@
 """Pictures by record."""
 
-from collections.abc import AsyncIterator
-from typing import Annotated
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
@@ -10,6 +10,8 @@ from starlette.concurrency import iterate_in_threadpool
 from imgsearch.server import caching
 from imgsearch.server.dependencies import TheService
 from imgsearch.server.pictures import CHUNK, PictureFile
+from imgsearch.server.problems import problem
+from imgsearch.server.ranges import UnsatisfiableRangeError, requested_range
 from imgsearch.server.service import Service
 from imgsearch.server.v1.models import CollectionName
 
@@ -18,7 +20,7 @@ router = APIRouter(tags=["pictures"])
 
 @router.get("/v1/collections/{collection}/records/{record_id}/image", response_class=Response)
 async def image(request: Request, service: TheService, collection: str, record_id: str) -> Response:
-    """The picture's file, as it is, with its own media type."""
+    """The image's file, as it is, with its own media type; a part of it by `Range`."""
     return await picture_response(request, service, record_id, collection)
 
 
@@ -32,19 +34,37 @@ async def picture_response(
     if caching.is_fresh(request, picture.etag, picture.mtime_ns):
         picture.file.close()
         return Response(status_code=304, headers=headers)
-    headers["Content-Length"] = str(picture.size)
-    return StreamingResponse(_chunks(picture), media_type=picture.media_type, headers=headers)
+    headers["Accept-Ranges"] = "bytes"
+    status = 200
+    try:
+        asked = requested_range(request, picture.size, picture.etag, headers.get("Last-Modified"))
+    except UnsatisfiableRangeError:
+        picture.file.close()
+        detail = f"the image has {picture.size:,} bytes, none of them in this range"
+        return problem(416, "no-such-range", detail, {"Content-Range": f"bytes */{picture.size}"})
+    if asked:
+        status = 206
+        headers["Content-Range"] = f"bytes {asked.start}-{asked.stop - 1}/{picture.size}"
+    part = asked or range(picture.size)
+    headers["Content-Length"] = str(len(part))
+    return StreamingResponse(
+        _chunks(picture, part), status, media_type=picture.media_type, headers=headers
+    )
 
 
-async def _chunks(picture: PictureFile) -> AsyncIterator[bytes]:
-    with picture.file:
-        left = picture.size
-        async for chunk in iterate_in_threadpool(iter(lambda: picture.file.read(CHUNK), b"")):
-            # No more than was promised, should the file grow meanwhile.
-            yield chunk[:left]
-            left -= len(chunk)
-            if left <= 0:
-                return
+async def _chunks(picture: PictureFile, part: range) -> AsyncIterator[bytes]:
+    with picture.file as file:
+        async for chunk in iterate_in_threadpool(_read(file, part)):
+            yield chunk
+
+
+def _read(file: BinaryIO, part: range) -> Iterator[bytes]:
+    """No more than was promised, should the file grow meanwhile."""
+    file.seek(part.start)
+    left = len(part)
+    while left > 0 and (chunk := file.read(min(CHUNK, left))):
+        yield chunk
+        left -= len(chunk)
 
 
 @router.get("/v1/collections/{collection}/records/{record_id}/thumbnail", response_class=Response)
