@@ -1,5 +1,6 @@
 """The embedded store keeps the contract, and what only an embedded store can promise."""
 
+import datetime
 import multiprocessing
 import subprocess
 import sys
@@ -215,15 +216,45 @@ def test_small_writes_are_compacted_on_the_way(tmp_path: Path) -> None:
     assert len(everything(collection)) == 150
 
 
-def test_small_writes_of_many_runs_are_compacted_at_the_end_of_one(tmp_path: Path) -> None:
+def test_small_writes_of_many_runs_are_compacted_at_the_end_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     LanceStore(tmp_path).create("images", STAMP)
     for number in range(150):
         collection = LanceStore(tmp_path).open("images")
         write(collection, [record(number)], seed=number)
-    assert len(collection._dataset.get_fragments()) == 150
+    # On the way, too, though each run wrote but one record.
+    assert len(collection._dataset.get_fragments()) < 70
+    monkeypatch.setattr(lance_store, "_SMALL_FRAGMENTS", 0)
     collection.optimize()
     assert len(collection._dataset.get_fragments()) == 1
     assert len(everything(collection)) == 150
+
+
+def test_edits_of_single_records_leave_few_files_whoever_makes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lance_store, "_VERSIONS_BETWEEN_TIDYING", 16)
+    monkeypatch.setattr(lance_store, "_TINY_FRAGMENTS", 8)
+    monkeypatch.setattr(lance_store, "_MANY_VERSIONS", 16)
+    monkeypatch.setattr(lance_store, "_KEEP_MANY_VERSIONS", datetime.timedelta(0))
+    made = LanceStore(tmp_path).create("images", STAMP)
+    made.add_fields({"year": "int"})
+    write(made, [record(number) for number in range(40)])
+    files: list[int] = []
+    for number in range(120):
+        editor = LanceStore(tmp_path).open("images")
+        if number % 3:
+            editor.set_metadata({record(number % 40).id: {"year": number}})
+        else:
+            editor.upsert([record(1000 + number)], vectors(1, seed=number))
+            assert editor.delete([record(1000 + number).id]) == 1
+        files.append(sum(1 for path in tmp_path.rglob("*") if path.is_file()))
+    assert max(files[40:]) <= 1.5 * max(files[:40])
+    assert len(editor._newest().get_fragments()) < 40
+    years = {each.metadata.get("year") for each in everything(made).values()}
+    assert years >= {number for number in range(90, 120) if number % 3}
+    assert made.count() == 40
 
 
 @pytest.mark.parametrize(("rows_compared", "fragments"), [(4000, 4), (1000, 2)])
