@@ -245,7 +245,7 @@ def test_edits_of_single_records_leave_few_files_whoever_makes_them(
     for number in range(120):
         editor = LanceStore(tmp_path).open("images")
         if number % 3:
-            editor.set_metadata({record(number % 40).id: {"year": number}})
+            editor.change_metadata({record(number % 40).id: {"year": number}})
         else:
             editor.upsert([record(1000 + number)], vectors(1, seed=number))
             assert editor.delete([record(1000 + number).id]) == 1
