@@ -200,8 +200,7 @@ def ingest(
         places = scratch.places(*(() if is_server(store.url) else [Path(store.url)]))
         for place in places:
             scratch.clean(place)
-        first = list(islice(stdin, 1)) if options.metadata and sources.stdin else []
-        stdin = chain(first, stdin)
+        stdin, first = _peeked(stdin)
         tables = _open_tables(sources, first, options.metadata, places, listener, cleanup)
         fields = _fields_of(tables, target.fields, listener, strict=options.metadata is not None)
         target.add_fields(fields)
@@ -214,6 +213,18 @@ def _looked_ahead(stdin: Iterable[str], request: EncoderRequest) -> tuple[Iterab
     lines = iter(stdin)
     ahead = list(islice(lines, AMONG)) if request.precision == "int8" else []
     return chain(ahead, lines), ahead
+
+
+def _peeked(stdin: Iterable[str]) -> tuple[Iterable[str], Iterator[str]]:
+    """Paths, and the first of them by itself, for which nobody waits who does not ask for it."""
+    lines, seen = iter(stdin), list[str]()
+
+    def first() -> Iterator[str]:
+        for line in islice(lines, 1):
+            seen.append(line)
+            yield line
+
+    return chain(seen, lines), first()
 
 
 class _Target:
@@ -333,7 +344,7 @@ def _told(stamp: Stamp) -> str:
 
 def _open_tables(
     sources: Sources,
-    first: Sequence[str],
+    first: Iterable[str],
     named: str | None,
     places: Sequence[Path],
     listener: Listener,

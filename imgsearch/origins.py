@@ -7,6 +7,7 @@ that what the API, the page, Python or another table set stays.
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Protocol
 
 from imgsearch.records import ImageRecord, Metadata, Origins, Value
@@ -66,6 +67,7 @@ def to_text(origins: Origins | None) -> str | None:
     return json.dumps(by_table, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
+@lru_cache(maxsize=1024)  # most records of a collection have the same
 def from_text(text: str | None) -> Origins | None:
     """The origins from their text; None where there is none, or another program's."""
     try:

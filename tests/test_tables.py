@@ -405,3 +405,39 @@ def test_large_cells_and_many_columns_are_kept(paint: Painter, cli: Cli, tmp_pat
     assert record.metadata["long"] == ("word " * 20_000).strip()
     shown = cli("info", "--store", tmp_path / "store", "--json").json
     assert "column 999" in str(shown)
+
+
+def test_examples_are_waited_for_only_where_they_decide(tmp_path: Path) -> None:
+    def never(_: str) -> str:
+        raise KeyError
+
+    file = tmp_path / "styles.csv"
+    file.write_text("id,n\n1,7\n")
+    with MetadataTable(str(file), examples=map(never, [""])) as opened:
+        assert opened.column == "id"
+    file.write_text("id,image,n\n9,1.png,7\n")
+    with pytest.raises(KeyError):
+        MetadataTable(str(file), examples=map(never, [""]))
+
+
+@pytest.mark.parametrize(
+    ("text", "column"), [("id,n\n1,7\n", "id"), ("id,image,n\n9,1.png,7\n", "image")]
+)
+def test_the_first_path_on_stdin_decides_and_is_not_lost(
+    folder: Path, store: VectorStore, name: str, text: str, column: str
+) -> None:
+    named = folder / "named.csv"
+    named.write_text(text)
+    report = ingest(
+        ["-"],
+        store,
+        name,
+        EncoderRequest(),
+        IngestOptions(batch_size=4, workers=2, metadata=str(named)),
+        stdin=iter([str(folder / "1.png"), str(folder / "2.png")]),
+        encoder_opener=ColourEncoder().open,
+    )
+    assert report.indexed == 2
+    assert report.metadata[0].column == column
+    records = {each.path: each for batch in store.open(name).scan() for each in batch}
+    assert records[str(folder / "1.png")].metadata["n"] == 7
