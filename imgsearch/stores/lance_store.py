@@ -562,16 +562,20 @@ class LanceCollection:
     def _relevant(
         self, query: MatchQuery, condition: str | None, k: int, limit: int | None
     ) -> list[dict[str, Any]]:
-        """Ids and scores of the k + 1 best of `limit` records, or of all."""
-        table = self._read(
+        """Ids and scores of the k + 1 best of `limit` records, or of all, held batch by batch."""
+        best: pa.Table | None = None
+        for batch in self._batches(
             ["id", "uri", "_score"],
             condition,
             full_text_query=query,
             prefilter=True,
             limit=limit,
-        )
-        table = table.sort_by([("_score", "descending"), ("uri", "ascending")])
-        return list(table.slice(0, k + 1).to_pylist())
+        ):
+            table = pa.Table.from_batches([batch])
+            table = table if best is None else pa.concat_tables([best, table])
+            order = [("_score", "descending"), ("uri", "ascending")]
+            best = table.take(pc.select_k_unstable(table, min(k + 1, len(table)), order))
+        return [] if best is None else list(best.to_pylist())
 
     def _probing(self, k: int, share: float) -> dict[str, int]:
         """How widely to look in the index, wider where a filter passes only a `share` of rows."""
