@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from imgsearch.records import uri_to_path
 from imgsearch.sources import PICTURE_EXTENSIONS
 
 # Without signs and capitals, the surest first: beside a file name an id may be anything.
@@ -54,8 +55,11 @@ def is_image_name(cell: str) -> bool:
 
 
 def key_of(cell: str) -> str:
-    """What a cell names, in the form of `exact_keys`."""
-    return composed(cell.strip()).replace("\\", "/").removeprefix("./")
+    """What a cell names, in the form of `exact_keys`. A `file:` URI is the path it stands for."""
+    text = cell.strip()
+    if text.startswith("file:///"):
+        text = uri_to_path(text).encode("utf-8", "replace").decode()
+    return composed(text).replace("\\", "/").removeprefix("./")
 
 
 def loose_key(key: str) -> str:

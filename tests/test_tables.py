@@ -86,7 +86,7 @@ PIECES = st.sampled_from(
     [
         *("id", "image", "1", "1.jpg", "01", "1.0", "1,5", "N/A", "31.12.2023", "true", "é", "-"),
         *(",", ";", "\t", "|", '"', " ", "\n", "\r\n", "\r", "sep=;", "sep=", "\0", "\ufeff"),
-        *("\ud800", "e\u0301"),
+        *("\ud800", "e\u0301", "file:///", "%ff", "[", "/"),
     ]
 )
 
@@ -190,6 +190,13 @@ def test_what_is_not_clear_is_not_joined(
     text = "id,n\n" + "".join(f"{key},{number}\n" for number, key in enumerate(keys))
     rows = joined(tmp_path, text, *images)
     assert [None if row is None else row["n"] for row in rows] == found
+
+
+def test_a_uri_stands_for_its_path(tmp_path: Path) -> None:
+    """As this program prints them itself."""
+    image = tmp_path / "füße 1.jpg"
+    assert joined(tmp_path, f"uri,n\n{image.as_uri()},7\n", image.name) == [{"n": 7}]
+    assert joined(tmp_path, "uri,n\nfile:///else/1.jpg,7\nfile:///%ff,8\n", "1.jpg") == [None]
 
 
 def test_an_image_in_two_folders_has_its_row_in_both(tmp_path: Path) -> None:
