@@ -9,6 +9,7 @@
 # make test-compose       the image and docker-compose.yml on a real engine; as root on Debian it
 #                         brings its own
 # make weaviate-binary    find or build the server (with Go, about 5 minutes the first time)
+# make test-lowest        tests with the lowest versions that pyproject.toml allows
 # make browser            find a browser for the tests of the page; as root on Debian, install it
 
 PYTHON ?= python3
@@ -19,7 +20,7 @@ DEMO := .demo
 # The installer itself; the rest is pinned in constraints.txt.
 UV_VERSION := 0.13.9
 
-.PHONY: setup demo test check lock clean browser weaviate weaviate-cluster weaviate-binary test-compose
+.PHONY: setup demo test check lock clean browser weaviate weaviate-cluster weaviate-binary test-compose test-lowest
 
 setup: $(READY)
 
@@ -57,6 +58,9 @@ weaviate-binary:
 
 browser:
 	@$(PYTHON) scripts/browser.py
+
+test-lowest: $(READY)
+	$(BIN)/python scripts/lowest.py
 
 test-compose:
 	@$(PYTHON) -m scripts.compose

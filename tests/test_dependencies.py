@@ -1,0 +1,63 @@
+"""Every package that is imported is declared, so that no other package's leaving takes it away."""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# Its packages are of several distributions.
+NAMESPACES = {"google": ["protobuf"]}
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {canonical(re.split(r"[\[<>=!~ ;]", each)[0]) for each in requirements}
+
+
+def imported(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Each file, with the top-level name of each module of others that it imports."""
+    own = {path.name for path in ROOT.iterdir()}
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules: list[str] = []
+            if isinstance(node, ast.Import):
+                modules = [each.name for each in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                modules = [node.module or ""]
+            for module in modules:
+                top = module.partition(".")[0]
+                if top not in sys.stdlib_module_names and top not in own:
+                    yield path, top
+
+
+@pytest.mark.parametrize(
+    ("folder", "extras"), [("imgsearch", {"heic", "raw"}), ("tests", {"dev"}), ("scripts", {"dev"})]
+)
+def test_what_is_imported_is_declared(folder: str, extras: set[str]) -> None:
+    declared = names(PROJECT["dependencies"])
+    for extra, requirements in PROJECT["optional-dependencies"].items():
+        if extra in extras:
+            declared |= names(requirements)
+    known = {**packages_distributions(), **NAMESPACES}
+    undeclared = {
+        f"{path.relative_to(ROOT)}: {module}"
+        for path, module in imported(ROOT / folder)
+        if not {canonical(each) for each in known.get(module, [module])} & declared
+    }
+    assert undeclared == set()
+
+
+def test_every_declared_package_has_a_lower_bound() -> None:
+    """`make test-lowest` tests with these very versions."""
+    groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    assert [each for group in groups for each in group if ">=" not in each] == []
