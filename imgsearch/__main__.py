@@ -33,13 +33,19 @@ def run() -> "NoReturn":
 
 def _end(code: int) -> "NoReturn":
     import atexit
+    import contextlib
 
     atexit._run_exitfuncs()
     try:
         print(end="", flush=True)  # noqa: T201
-        print(end="", file=sys.stderr, flush=True)  # noqa: T201
-    except OSError:  # whoever read the output has gone, or its disk is full
+    except OSError as error:  # whoever read the output has gone, or its disk is full
+        if not isinstance(error, BrokenPipeError) and not code and sys.stderr:
+            reason = f"error: the output cannot be written: {error.strerror}"
+            with contextlib.suppress(OSError):
+                print(reason, file=sys.stderr)  # noqa: T201
         code = code or 1
+    with contextlib.suppress(OSError):  # of what was only said by the way
+        print(end="", file=sys.stderr, flush=True)  # noqa: T201
     os._exit(code)
 
 

@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path, PurePosixPath
 
+from imgsearch.errors import UsageError
+
 ENV_HOME = "IMGSEARCH_HOME"
 ENV_STORE = "IMGSEARCH_STORE"
 ENV_COLLECTION = "IMGSEARCH_COLLECTION"
@@ -44,12 +46,20 @@ def setting(given: str | None, variable: str, default: str) -> str:
 
 
 def home() -> Path:
-    """The one directory for data and caches: `IMGSEARCH_HOME`, else the platform's own place."""
-    if named := os.environ.get(ENV_HOME):
-        return Path(named).expanduser()
-    from platformdirs import user_data_path
+    """The one directory for data and caches: `IMGSEARCH_HOME`, else the platform's own place.
 
-    return user_data_path("imgsearch", appauthor=False)
+    Raises UsageError where the user has no home, as an unknown user in a container.
+    """
+    try:
+        if named := os.environ.get(ENV_HOME):
+            return Path(named).expanduser()
+        from platformdirs import user_data_path
+
+        return user_data_path("imgsearch", appauthor=False)
+    except RuntimeError as error:
+        raise UsageError(
+            f"this user has no home folder: set {ENV_HOME} to a folder for models and stores"
+        ) from error
 
 
 def default_store() -> str:

@@ -3,7 +3,10 @@
 Modules here import the core inside functions, so that `--help` stays quick.
 """
 
+import contextlib
+import errno
 import gc
+import io
 import os
 import sys
 import warnings
@@ -55,6 +58,10 @@ def _top(
     pass
 
 
+# Of a disk, a quota, a limit on the size of files, and a device.
+_NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG, errno.EIO)
+
+
 def main() -> None:
     """Run the command; every error becomes one line on stderr and an exit code, here alone."""
     # Decoders warn of odd EXIF and odd palettes; to the user only the pixels matter.
@@ -62,6 +69,10 @@ def main() -> None:
     # What is loaded stays. To look through it for garbage after every 700 objects takes a tenth of
     # the time that loading takes.
     gc.set_threshold(50_000)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # A file name may hold any character, and the encoding of a pipe or a file not: cp1252 on
+        # Windows, ASCII where a variable says so. As on stderr, it is written as an escape then.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except ImgsearchError as error:
@@ -70,22 +81,31 @@ def main() -> None:
         # Whoever read the output has had enough. Python would complain once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.filename is None and error.errno in _NO_ROOM:
+            _fail(f"the output cannot be written: {error.strerror}", 1)
+        _fail_internally(error)
     except MemoryError:
         _fail("out of memory; smaller --batch-size and --workers need less", 1)
     except Exception as error:
-        if os.environ.get("IMGSEARCH_DEBUG"):
-            raise
-        _fail(
-            f"internal error, please report it: {type(error).__name__}: {error} "
-            "(IMGSEARCH_DEBUG=1 shows where)",
-            1,
-        )
+        _fail_internally(error)
+
+
+def _fail_internally(error: Exception) -> NoReturn:
+    if os.environ.get("IMGSEARCH_DEBUG"):
+        raise error
+    _fail(
+        f"internal error, please report it: {type(error).__name__}: {error} "
+        "(IMGSEARCH_DEBUG=1 shows where)",
+        1,
+    )
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:
     from imgsearch.cli.console import printable, stderr
 
     console = stderr()
-    console.print("[bold red]error:[/]", end=" ", highlight=False)
-    console.print(printable(message), markup=False, highlight=False, soft_wrap=True)
+    with contextlib.suppress(OSError):  # the exit code still says so
+        console.print("[bold red]error:[/]", end=" ", highlight=False)
+        console.print(printable(message), markup=False, highlight=False, soft_wrap=True)
     sys.exit(exit_code)

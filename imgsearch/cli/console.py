@@ -90,9 +90,13 @@ class Display:
             self._started_progress.stop()
 
     def say(self, text: str) -> None:
-        if not self._quiet:
+        if self._quiet:
+            return
+        try:
             # The progress's own console prints above the bar.
             self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+        except OSError:  # a log on a full disk, or a reader that has gone: the work goes on
+            self._quiet = True
 
     def __call__(self, event: Event) -> None:
         match event:
