@@ -41,7 +41,7 @@ def main() -> int:
     folder = own.keep or Path(tempfile.mkdtemp(prefix="imgsearch-lowest-"))
     try:
         python = _environment(folder)
-        command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
         return subprocess.run(
             [*command, *(arguments or ["-n", "auto", *TESTS])], cwd=ROOT
         ).returncode
@@ -60,8 +60,9 @@ def _environment(folder: Path) -> Path:
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not python.exists():
         subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], check=True)
-    install = [uv, "pip", "install", "--quiet", "--python", python, "--resolution", "lowest-direct"]
-    subprocess.run([*install, "-e", f"{ROOT}[dev,heic,raw]"], check=True)
+    install = [uv, "pip", "install", "--quiet", "--python", str(python)]
+    lowest = ["--resolution", "lowest-direct", "-e", f"{ROOT}[dev,heic,raw]"]
+    subprocess.run([*install, *lowest], check=True)
     return python
 
 

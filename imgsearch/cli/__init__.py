@@ -88,6 +88,8 @@ def main() -> None:
     except MemoryError:
         _fail("out of memory; smaller --batch-size and --workers need less", 1)
     except Exception as error:
+        if "start new thread" in str(error):  # Python's words for the limit of a user or container
+            _fail("the system allows no more threads; fewer --workers need less", 1)
         _fail_internally(error)
 
 
