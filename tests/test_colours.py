@@ -258,3 +258,28 @@ def test_what_has_neither_profile_nor_depth_is_the_same_in_both(photograph: Imag
         assert (decode(data, BEFORE).pixels == decode(data, NOW).pixels).all()
     full = png16(deep(photograph, 16))
     assert (decode(full, BEFORE).pixels == decode(full, NOW).pixels).all()
+
+
+def test_integers_of_32_bits_are_scaled_by_the_bits_that_count(photograph: Image.Image) -> None:
+    grey = photograph.convert("L")
+    values = deep(grey, 12)[..., 0].astype(np.int32)
+    values[0, 0] = 4095
+    assert difference(encoded(Image.fromarray(values), "TIFF"), grey) < 1.5
+
+
+def test_interlaced_samples_of_sixteen_bits(photograph: Image.Image) -> None:
+    image = photograph.resize((37, 29))
+    samples = deep(image, 10)
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)]
+    rows = b""
+    for left, top, across, down in [*passes, (0, 1, 1, 2)]:
+        for row in samples[top::down, left::across]:
+            rows += b"\0" + row.astype(">u2").tobytes()
+    header = struct.pack(">IIBBBBB", image.width, image.height, 16, 2, 0, 0, 1)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+    assert difference(PNG + b"".join(parts), image) < 1.5
+
+
+def test_load_obeys_an_older_decoding(photograph: Image.Image) -> None:
+    shallow = png16(deep(photograph.convert("L"), 10))
+    assert np.asarray(load(shallow, decoding=1).image).max() <= 4

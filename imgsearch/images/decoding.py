@@ -119,7 +119,7 @@ def load(
     """
     if lease is None:
         with memory.lease() as own:
-            return load(source, enough, max_pixels, own)
+            return load(source, enough, max_pixels, own, decoding)
     try:
         if isinstance(source, Image.Image):
             return _decoded(source, None, max_pixels, lease, decoding)
