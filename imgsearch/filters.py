@@ -7,11 +7,11 @@ from typing import cast
 
 from imgsearch.errors import UsageError
 from imgsearch.records import Condition, FieldType, Operator, Value
+from imgsearch.values import is_storable, shown, type_of, why_unstorable
 
 # The field is what stands before the first operator, so a value may hold any of them.
 _SHAPE = re.compile(r"\s*(?P<field>[^=!<>]+?)\s*(?P<operator><=|>=|!=|==|=|<|>)(?P<value>.*)", re.S)
 _FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_INT64 = range(-(2**63), 2**63)
 
 
 def parse_where(texts: Iterable[str], fields: Mapping[str, FieldType]) -> list[Condition]:
@@ -36,6 +36,23 @@ def comparisons_of_texts(
         and re.match(r"[+-]?[.,]?[0-9]", str(each.value))
         and not re.match(r"[0-9]{4}-[0-9]{2}", str(each.value))
     ]
+
+
+def check_condition(condition: Condition, fields: Mapping[str, FieldType]) -> Condition:
+    """A condition that was made without words. Raises UsageError for a value of another type."""
+    value = condition.value
+    want = fields.get(condition.field)
+    have = type_of(value) if isinstance(value, bool | int | float | str) else None
+    reason = why_unstorable(value)
+    if (
+        want is not None
+        and reason is None
+        and have not in (want, "int" if want == "float" else want)
+    ):
+        reason = f"is not of the field's type, {want}"
+    if reason:
+        raise UsageError(f"condition on {condition.field}: {shown(value)} {reason}")
+    return condition
 
 
 def is_field(name: str) -> bool:
@@ -78,14 +95,14 @@ def parse_value(text: str, kind: FieldType) -> Value | None:
     """`text` as a value of type `kind`; None where it is not one."""
     match kind:
         case "str":
-            return text
+            return text if is_storable(text) else None
         case "bool":
             return {"true": True, "false": False}.get(text.lower())
         case "int":
             if re.fullmatch(r"[+-]?[0-9]+", text) is None:
                 return None
             number = int(text) if len(text) <= 20 else 2**63
-            return number if number in _INT64 else None
+            return number if why_unstorable(number) is None else None
         case "float":
             # Not all that Python reads: "nan", "inf" and 1_000 are words in a table.
             real = float(text) if _FLOAT.fullmatch(text) else math.inf

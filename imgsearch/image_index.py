@@ -16,17 +16,15 @@ from imgsearch.encoders import Encoder, EncoderRequest, Precision, last_used_enc
 from imgsearch.encoders.base import Vectors
 from imgsearch.errors import (
     ImageError,
-    MetadataError,
     RecordNotFoundError,
     StaleCollectionError,
     StoreError,
     UsageError,
 )
 from imgsearch.events import Listener, Note, ignore
-from imgsearch.filters import comparisons_of_texts, parse_where
+from imgsearch.filters import check_condition, comparisons_of_texts, parse_where
 from imgsearch.images import Region, Source, decode
 from imgsearch.records import (
-    DESCRIPTION,
     CollectionInfo,
     Condition,
     FieldType,
@@ -38,6 +36,7 @@ from imgsearch.records import (
 from imgsearch.search import DEFAULT_K, Searcher, SearchOptions, mean, search_text, search_vector
 from imgsearch.stores import check_name, open_store
 from imgsearch.stores.base import Collection, VectorStore
+from imgsearch.values import type_of, typed
 
 if TYPE_CHECKING:
     from imgsearch.ingest import IngestReport
@@ -491,7 +490,7 @@ class ImageIndex:
 
         Fields that are new get the type of their value. A later ingest sets a field again if a
         table has a value for it, and leaves it otherwise. Raises RecordNotFoundError, and
-        MetadataError for a value that is not of its field's type.
+        MetadataError for a value that is not of its field's type, or that no store keeps exactly.
         """
 
         def change(collection: Collection) -> ImageRecord:
@@ -499,9 +498,9 @@ class ImageIndex:
                 raise self._no_record(record_id)
             values = {name: value for name, value in changes.items() if value is not None}
             fields = _fields(collection, values)
-            typed = {name: _typed(name, value, fields) for name, value in values.items()}
-            collection.add_fields({name: _type_of(value) for name, value in typed.items()})
-            given = {name: typed.get(name) for name in changes}
+            known = {name: typed(name, value, fields) for name, value in values.items()}
+            collection.add_fields({name: type_of(value) for name, value in known.items()})
+            given = {name: known.get(name) for name in changes}
             collection.change_metadata({record_id: given}, {record_id: dict.fromkeys(changes)})
             found = collection.lookup([record_id]).get(record_id)
             if found is None:  # removed in between
@@ -578,30 +577,13 @@ def _version(source: Source) -> tuple[int, ...] | None:
 
 
 def _parsed(where: Sequence[str | Condition], fields: Mapping[str, FieldType]) -> list[Condition]:
-    return [parse_where([each], fields)[0] if isinstance(each, str) else each for each in where]
+    return [
+        parse_where([each], fields)[0] if isinstance(each, str) else check_condition(each, fields)
+        for each in where
+    ]
 
 
 def _fields(collection: Collection, names: Iterable[str]) -> Mapping[str, FieldType]:
     """The collection's fields, looked up again if one of the names is not among them."""
     known = collection.fields
     return known if all(name in known for name in names) else collection.current_fields()
-
-
-_TYPES: dict[type, FieldType] = {bool: "bool", int: "int", float: "float", str: "str"}
-
-
-def _type_of(value: Value) -> FieldType:
-    return _TYPES[type(value)]
-
-
-def _typed(name: str, value: Value, fields: Mapping[str, FieldType]) -> Value:
-    """The value as its field's type. Raises MetadataError if it is of none, or of another."""
-    have = _TYPES.get(type(value))
-    want = fields.get(name, "str" if name == DESCRIPTION else have)
-    if have is None or want is None:
-        raise MetadataError(f"{name}: {value!r} is no text, number or truth value")
-    if (have, want) == ("int", "float"):
-        return float(value)
-    if have != want:
-        raise MetadataError(f"{name}: {value!r} is {have}, but the field is {want}")
-    return value

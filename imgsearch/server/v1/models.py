@@ -4,19 +4,20 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
 from fastapi import Path
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from imgsearch.records import CollectionInfo, FieldType, Hit, ImageRecord, Value
 from imgsearch.server.job import Job, State
 from imgsearch.server.questions import Answer
 from imgsearch.server.service import Service
+from imgsearch.values import is_storable, why_unstorable
 
 CollectionName = Annotated[str, Path(pattern="^[A-Za-z][A-Za-z0-9_-]{0,99}$", examples=["images"])]
 
 
 def _storable(text: str) -> str:
     """Half of a surrogate pair, which JSON can hold, and NUL cannot be stored."""
-    if "\0" in text or (not text.isascii() and text.encode("utf-8", "replace").decode() != text):
+    if not is_storable(text):
         raise ValueError("it holds characters that cannot be stored")
     return text
 
@@ -24,12 +25,22 @@ def _storable(text: str) -> str:
 Text = Annotated[str, AfterValidator(_storable)]
 TextList = tuple[Text, ...]
 FieldName = Annotated[Text, Field(min_length=1, max_length=100)]
-MetadataValue = (
+
+
+def _kept(value: object) -> object:
+    """Before the union takes an integer that is none of 64 bits for a float."""
+    if reason := why_unstorable(value):
+        raise ValueError(f"the value {reason}")
+    return value
+
+
+MetadataValue = Annotated[
     StrictBool
     | Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
     | Annotated[float, Field(strict=True, allow_inf_nan=False)]
-    | Annotated[Text, Field(max_length=10_000)]
-)
+    | Annotated[Text, Field(max_length=10_000)],
+    BeforeValidator(_kept),
+]
 MetadataChanges = Annotated[dict[FieldName, MetadataValue | None], Field(max_length=100)]
 
 _EXAMPLE_ID = "0b4f6a2e-8f5c-5d5e-9c39-2f0c9a6f7a11"
