@@ -7,7 +7,7 @@ from typing import cast
 
 from imgsearch.errors import UsageError
 from imgsearch.records import Condition, FieldType, Operator, Value
-from imgsearch.values import is_storable, shown, type_of, why_unstorable
+from imgsearch.values import is_unicode, shown, type_of, why_unstorable
 
 # The field is what stands before the first operator, so a value may hold any of them.
 _SHAPE = re.compile(r"\s*(?P<field>[^=!<>]+?)\s*(?P<operator><=|>=|!=|==|=|<|>)(?P<value>.*)", re.S)
@@ -43,7 +43,9 @@ def check_condition(condition: Condition, fields: Mapping[str, FieldType]) -> Co
     value = condition.value
     want = fields.get(condition.field)
     have = type_of(value) if isinstance(value, bool | int | float | str) else None
-    reason = why_unstorable(value)
+    # A text with NUL is merely one that no record has.
+    is_text = isinstance(value, str) and is_unicode(value)
+    reason = None if is_text else why_unstorable(value)
     if (
         want is not None
         and reason is None
@@ -95,7 +97,7 @@ def parse_value(text: str, kind: FieldType) -> Value | None:
     """`text` as a value of type `kind`; None where it is not one."""
     match kind:
         case "str":
-            return text if is_storable(text) else None
+            return text if is_unicode(text) else None
         case "bool":
             return {"true": True, "false": False}.get(text.lower())
         case "int":

@@ -53,8 +53,12 @@ def why_unstorable(value: object) -> str | None:
 
 
 def is_storable(text: str) -> bool:
-    """Whether a text has neither NUL nor half of a surrogate pair, which no UTF-8 expresses."""
-    return "\0" not in text and (text.isascii() or text.encode("utf-8", "replace").decode() == text)
+    return "\0" not in text and is_unicode(text)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 expresses a text: it holds no half of a surrogate pair."""
+    return text.isascii() or text.encode("utf-8", "replace").decode() == text
 
 
 def shown(value: object) -> str:
