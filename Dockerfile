@@ -60,6 +60,7 @@ COPY --from=build /opt/imgsearch /opt/imgsearch
 COPY --from=models /home/imgsearch/models /opt/imgsearch/share/imgsearch/models
 ENV PATH=/opt/imgsearch/bin:${PATH} \
     IMGSEARCH_HOME=/var/lib/imgsearch \
+    IMGSEARCH_SITE=container \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 USER imgsearch

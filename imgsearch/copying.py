@@ -4,7 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from imgsearch.errors import CollectionMismatchError
 from imgsearch.events import Counted, Listener, Outcome, Status, ignore
 from imgsearch.pipeline import prefetched
 from imgsearch.records import ImageRecord
+from imgsearch.sites import Sites
 from imgsearch.stores.base import Collection, Vectors, VectorStore
 from imgsearch.verify import Witness
 
@@ -78,7 +79,7 @@ def copy(
     stop = stop or threading.Event()
     origin = source.open(collection)
     with target.writing(name, listener):
-        goal = _goal(target, name, origin)
+        goal = _goal(target, name, origin, listener)
         witness = Witness(goal)
         listener(Counted(origin.count()))
         counts = _copy_all(origin, goal, witness, listener, stop)
@@ -100,7 +101,7 @@ def copy(
     )
 
 
-def _goal(target: VectorStore, name: str, origin: Collection) -> Collection:
+def _goal(target: VectorStore, name: str, origin: Collection, listener: Listener) -> Collection:
     if name not in target.names():
         goal = target.open_or_create(name, origin.stamp)
     else:
@@ -110,6 +111,7 @@ def _goal(target: VectorStore, name: str, origin: Collection) -> Collection:
                 f"{target.url}: collection {name} is there and its vectors cannot be compared "
                 f"with those to copy ({'; '.join(differences)}): choose another name with --as"
             )
+    goal.take_part(listener)
     goal.add_fields(origin.fields)
     return goal
 
@@ -143,21 +145,32 @@ def _outcome(record: ImageRecord, refused: dict[str, str]) -> Outcome:
     return Outcome(record.uri, "indexed")
 
 
+def _moved(record: ImageRecord, origin: Sites, goal: Sites) -> ImageRecord:
+    """The record of the same file, as the target names the files of the machines that share it."""
+    site, uri = origin.split(record.uri)
+    return replace(record, uri=goal.qualified(uri, site))
+
+
 def _batches(origin: Collection, goal: Collection, stop: threading.Event) -> Iterator[_Batch]:
     for scanned in origin.scan():
         for start in range(0, len(scanned), _BATCH):
             if stop.is_set():
                 return
-            records = scanned[start : start + _BATCH]
+            there = scanned[start : start + _BATCH]
+            records = [_moved(record, origin.sites, goal.sites) for record in there]
             known = goal.lookup([record.id for record in records])
-            new = [record for record in records if known.get(record.id) != record]
-            vectors = origin.vectors([record.id for record in new])
+            ids = {
+                record.id: old.id
+                for record, old in zip(records, there, strict=True)
+                if known.get(record.id) != record
+            }
+            vectors = origin.vectors(list(ids.values()))
             # Without a vector it was removed from the source in between.
-            fresh = [record for record in new if record.id in vectors]
+            fresh = [record for record in records if ids.get(record.id) in vectors]
             yield _Batch(
                 skipped=[record for record in records if known.get(record.id) == record],
                 fresh=fresh,
-                vectors=np.stack([vectors[record.id] for record in fresh])
+                vectors=np.stack([vectors[ids[record.id]] for record in fresh])
                 if fresh
                 else np.empty((0, origin.stamp.dimension), np.float32),
                 known=set(known),

@@ -12,7 +12,7 @@ from imgsearch import images, scratch
 from imgsearch.config import DEFAULT_MAX_PIXELS
 from imgsearch.errors import ImageError, ScratchError
 from imgsearch.outputs import check_replaceable, not_written
-from imgsearch.records import Hit, ImageRecord
+from imgsearch.records import Hit, ImageRecord, path_to_uri
 
 _HTML = (b"<!doctype html", b"<html")
 
@@ -84,6 +84,8 @@ def _render(
 
 def _card(hit: Hit, max_pixels: int) -> _Card:
     path, uri = hit.record.path, hit.record.uri
+    if uri.startswith("file:"):
+        uri = "" if hit.record.site else path_to_uri(path)
     return _Card(
         hit,
         _thumbnail(hit.record, max_pixels),

@@ -42,8 +42,9 @@ from imgsearch.images import Fingerprint, Picture
 from imgsearch.metadata import MetadataReport, MetadataTable
 from imgsearch.pipeline import FLUSH, Flush, gathered, map_ahead, prefetched
 from imgsearch.pruning import DoubtfulFolder
-from imgsearch.records import FieldType, ImageRecord, Metadata, Origins, Stamp, path_to_uri
+from imgsearch.records import FieldType, ImageRecord, Metadata, Origins, Stamp
 from imgsearch.sampling import AMONG, PictureSample, StoppedError
+from imgsearch.sites import HERE, Sites
 from imgsearch.sources import Candidate, ScanLog, Sources, Unusable, resolve, scan
 from imgsearch.stopwatch import Stopwatch
 from imgsearch.stores import is_server
@@ -252,10 +253,13 @@ class _Target:
         self.collection: Collection | None = None
         self.previous: Collection | None = None
         """The collection whose place is to be taken."""
+        self.claimed = False
+        """Whether nobody knows yet whose records the collection holds (see `take_part`)."""
         self.preparing = 0.0
         """Seconds until the model could be used."""
         if name in store.names():
             self.collection = store.open(name)
+            self.claimed = self.collection.take_part(listener)
             if replace:
                 self._begin_successor(self.collection)
             else:
@@ -270,6 +274,7 @@ class _Target:
             self._listener(Note(f"collection {self.name} is of {_told(stamp)} already"))
             return
         self.previous, self.collection = current, self.store.successor(self.name, stamp)
+        self.collection.take_part(self._listener)
         self.collection.add_fields(current.fields)
 
     def resume(self, sources: Sources) -> None:
@@ -334,8 +339,13 @@ class _Target:
     def writable(self) -> Collection:
         if self.collection is None:
             self.collection = self.store.open_or_create(self.name, self.encoder().stamp)
+            self.collection.take_part(self._listener)
             self.collection.add_fields(self._fields)
         return self.collection
+
+    @property
+    def sites(self) -> Sites:
+        return self.collection.sites if self.collection else HERE
 
 
 def _told(stamp: Stamp) -> str:
@@ -465,6 +475,7 @@ class _Run:
         self._fitting = threading.Lock()
         self._busy = Stopwatch(_STAGES)
         self._failed = threading.Event()
+        self._older = 0
         self._read_ahead = memory.read_ahead_budget()
         # Vectors that may not be in the store yet, so that copies within a run are encoded once.
         self._recent: OrderedDict[str, Vectors] = OrderedDict()
@@ -515,6 +526,14 @@ class _Run:
         target = self._target
         if target.collection is None:
             return False
+        if self._older and target.sites.own:
+            self._listener(
+                Note(
+                    f"{self._older:,} images have replaced newer files of the same paths. If other "
+                    f"machines of site {target.sites.own} ingest files of their own at these "
+                    f"paths, each needs an {config.ENV_SITE} of its own"
+                )
+            )
         target.collection.optimize(self._listener)
         self._witness.check(target.collection, self._listener)
         if target.previous:
@@ -526,23 +545,27 @@ class _Run:
         return True
 
     def _check_nothing_is_left_behind(self, old: Collection, new: Collection) -> None:
-        left, example = 0, ""
+        left, elsewhere, example = 0, 0, ""
         found = self._survey(old.scan, None) if self._options.prune else pruning.Survey(0)
         for records in old.scan():
             there = new.lookup([record.id for record in records])
-            missing = [record.path for record in records if record.id not in there]
+            missing = [record for record in records if record.id not in there]
             if self._options.prune:
                 missing = [
-                    path for path in missing if found.covers(path) or not pruning.is_gone(path)
+                    record
+                    for record in missing
+                    if found.covers(record.path) or not pruning.is_gone(record)
                 ]
+            elsewhere += sum(record.site is not None for record in missing)
             left += len(missing)
-            example = example or next(iter(missing), "")
+            example = example or next((record.path for record in missing), "")
         if left:
             raise StoreError(
                 f"collection {self._target.name} stays as it was: {left:,} of its pictures are "
                 f"not among the new ones, for example {example}. Name all their folders, "
                 "let go of files that are gone with --prune, or take pictures out with `imgsearch "
                 "remove`; what has been done is kept for the next run"
+                + (f". {elsewhere:,} are of other machines: do the same there" if elsewhere else "")
             )
 
     def _is_ending(self) -> bool:
@@ -626,6 +649,8 @@ class _Run:
         for chunk in chunks:
             if self._is_ending():
                 return
+            if not (sites := self._target.sites).at_home:
+                chunk = [replace(entry, sites=sites) for entry in chunk]
             candidates = [entry for entry in chunk if isinstance(entry, Candidate)]
             ids = [entry.id for entry in candidates]
             collection, previous = self._target.collection, self._target.previous
@@ -829,6 +854,11 @@ class _Run:
 
     def _write(self, items: Sequence[_Item]) -> None:
         # A file named twice in one list may be here twice; the later one is the newer.
+        if any(item.vector is not None for item in items):
+            self._target.writable()
+        if not (sites := self._target.sites).at_home:  # another site may just have made it
+            for item in items:
+                item.candidate = replace(item.candidate, sites=sites)
         written = {item.candidate.id: item for item in items if item.vector is not None}
         changed = {
             item.candidate.id: item
@@ -848,6 +878,7 @@ class _Run:
         if written:
             collection = self._target.writable()
             known = collection.lookup(list(written))
+            self._older += sum(_is_older(item, known.get(key)) for key, item in written.items())
 
             def upsert(items: Sequence[_Item]) -> dict[str, str]:
                 vectors = np.stack([_vector(item) for item in items])
@@ -892,6 +923,14 @@ class _Run:
         collection = self._target.collection
         if collection is None or self._stop.is_set():
             return 0
+        if self._target.claimed:
+            self._listener(
+                Note(
+                    "nothing pruned: other machines may have written some of the records, and had "
+                    "no chance yet to say so; the next run prunes"
+                )
+            )
+            return 0
         if self._log.unreadable:
             self._listener(Note("nothing pruned: some folders could not be read"))
             return 0
@@ -900,14 +939,14 @@ class _Run:
         return sum(self._sweep_folder(collection, folder) for folder in sources.folders)
 
     def _sweep_folder(self, collection: Collection, folder: str) -> int:
-        prefix = path_to_uri(folder).removesuffix("/") + "/"
+        prefix = collection.sites.uri(folder).removesuffix("/") + "/"
         found = self._survey(lambda: collection.scan(prefix), folder)
         removed = 0
         for records in collection.scan(prefix) if found.missing else ():
             missing = [
                 record
                 for record in records
-                if pruning.is_gone(record.path) and not found.covers(record.path)
+                if pruning.is_gone(record) and not found.covers(record.path)
             ]
             ids = [record.id for record in missing]
             deleted = collection.delete(ids)
@@ -1045,6 +1084,16 @@ def _vector(item: _Item) -> Vectors:
 def _before(item: _Item) -> tuple[Metadata, Origins | None]:
     """Metadata and origins as they were when the file was found."""
     return (item.replaces.metadata, item.replaces.origins) if item.replaces else ({}, {})
+
+
+def _is_older(item: _Item, known: ImageRecord | None) -> bool:
+    """Whether a file takes the place of another one that was newer."""
+    assert item.fingerprint is not None
+    return (
+        known is not None
+        and known.sha256 != item.fingerprint.sha256
+        and known.mtime_ns > item.candidate.mtime_ns
+    )
 
 
 def _record(item: _Item, known: Mapping[str, ImageRecord]) -> ImageRecord:

@@ -53,7 +53,7 @@ def survey(records: Callable[[], Iterable[list[ImageRecord]]], source: str | Non
     for batch in records():
         total += len(batch)
         for record in batch:
-            if is_gone(record.path):
+            if is_gone(record):
                 missing += 1
                 if not crowded:
                     gone.update(_ancestors(record.path, source))
@@ -96,10 +96,15 @@ def _ancestors(path: str, source: str | None = None) -> Iterator[str]:
         path = folder
 
 
-def is_gone(path: str) -> bool:
-    """Only if the system says that there is no such file: no access, or no answer, is not gone."""
+def is_gone(record: ImageRecord) -> bool:
+    """Only if the system says that there is no such file: no access, or no answer, is not gone.
+
+    A file of another machine is never gone: this one cannot know.
+    """
+    if record.site:
+        return False
     try:
-        os.lstat(path)
+        os.lstat(record.path)
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:

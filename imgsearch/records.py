@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -35,14 +36,16 @@ def path_to_uri(path: str) -> str:
 
 
 def uri_to_path(uri: str) -> str:
-    """The local path of a `file://` URI; any other URI is returned as it is."""
+    """The path of a `file://` URI, on whatever site; any other URI is returned as it is."""
     parts = urlsplit(uri)
     if parts.scheme != "file":
         return uri
     if os.name == "nt":
         from urllib.request import url2pathname
 
-        return url2pathname(uri.removeprefix("file:"))
+        # What stands before a drive is a site; before a share it is the server.
+        shared = parts.netloc and not re.match(r"/[A-Za-z]:", parts.path)
+        return url2pathname(f"//{parts.netloc}{parts.path}" if shared else parts.path)
     return os.fsdecode(unquote_to_bytes(parts.path))
 
 
@@ -67,7 +70,8 @@ class ImageRecord:
     `size` is in bytes, `mtime_ns` in nanoseconds since the epoch (see `mtime_of`), `width` and
     `height` in pixels after EXIF orientation; `sha256` is that of the file, in hexadecimal.
     `origins` maps each field whose value comes from a table to the table's id; None is a record of
-    an earlier version, which does not say.
+    an earlier version, which does not say. `site` is that of the file, where it is not of this
+    machine (see `sites`).
     """
 
     uri: str
@@ -78,6 +82,7 @@ class ImageRecord:
     height: int
     metadata: Metadata = field(default_factory=dict)
     origins: Origins | None = None
+    site: str | None = field(default=None, compare=False)
 
     @property
     def id(self) -> str:
@@ -85,7 +90,9 @@ class ImageRecord:
 
     @property
     def path(self) -> str:
-        return uri_to_path(self.uri)
+        """The file's path; that of another site with the site before it, which opens nothing."""
+        path = uri_to_path(self.uri)
+        return f"{self.site}:{path}" if self.site else path
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +208,7 @@ class Hit:
             "id": self.record.id,
             "uri": self.record.uri,
             "path": self.record.path,
+            "site": self.record.site,
             "sha256": self.record.sha256,
             "copies": self.copies,
             "metadata": dict(self.record.metadata),

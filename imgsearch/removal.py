@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from imgsearch.errors import RecordNotFoundError
-from imgsearch.records import ImageRecord, canonical_path, path_to_uri, record_id
+from imgsearch.records import ImageRecord, canonical_path, record_id
+from imgsearch.sites import Sites
 from imgsearch.stores.base import Collection
 
 # With more prefixes than these a store reads what they have in common, and the rest is left out
@@ -16,10 +17,11 @@ _MOST_PREFIXES = 100
 def remove_paths(collection: Collection, paths: Sequence[str | os.PathLike[str]]) -> int:
     """Remove the records of files, and of folders with all below them, in batches.
 
-    Returns how many records there were. Raises RecordNotFoundError, with nothing removed, if a
+    Those of other machines are named by their URIs. Returns how many records there were. Raises
+    RecordNotFoundError, with nothing removed, if a
     path has none.
     """
-    uris = {_uri(path): os.fspath(path) for path in paths}
+    uris = {_uri(path, collection.sites): os.fspath(path) for path in paths}
     known = collection.lookup([record_id(uri) for uri in uris])
     folders = {_folder(uri) for uri in uris}
     missing = {_folder(uri): path for uri, path in uris.items() if record_id(uri) not in known}
@@ -45,10 +47,12 @@ def _check(collection: Collection, missing: dict[str, str]) -> None:
         )
 
 
-def _uri(path: str | os.PathLike[str]) -> str:
+def _uri(path: str | os.PathLike[str], sites: Sites) -> str:
+    if str(path).startswith("file://"):  # as another machine names it
+        return str(path)
     # A folder is known by its real path, a file by its folder's.
     real = os.path.expanduser(path)
-    return path_to_uri(os.path.realpath(real) if os.path.isdir(real) else canonical_path(real))
+    return sites.uri(os.path.realpath(real) if os.path.isdir(real) else canonical_path(real))
 
 
 def _folder(uri: str) -> str:

@@ -11,7 +11,8 @@ from typing import BinaryIO
 
 from imgsearch.errors import SourceError
 from imgsearch.images import looks_like_a_picture
-from imgsearch.records import canonical_path, mtime_of, path_to_uri, record_id
+from imgsearch.records import canonical_path, mtime_of, record_id
+from imgsearch.sites import HERE, Sites
 
 STDIN = "-"
 
@@ -53,16 +54,20 @@ SYSTEM_FOLDERS = frozenset(
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file that should be a picture. `size` in bytes, `mtime_ns` as in records."""
+    """A file that should be an image. `size` in bytes, `mtime_ns` as in records.
+
+    `sites` is how the collection names it.
+    """
 
     path: str
     size: int
     mtime_ns: int
+    sites: Sites = HERE
 
     # Kept: asked for again and again, they took a fifth of an ingest that finds nothing new.
     @cached_property
     def uri(self) -> str:
-        return path_to_uri(self.path)
+        return self.sites.uri(self.path)
 
     @cached_property
     def id(self) -> str:
@@ -75,10 +80,11 @@ class Unusable:
 
     path: str
     reason: str
+    sites: Sites = HERE
 
     @property
     def uri(self) -> str:
-        return path_to_uri(self.path)
+        return self.sites.uri(self.path)
 
 
 @dataclass

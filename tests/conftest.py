@@ -20,6 +20,9 @@ from imgsearch.ingest import ingest
 from imgsearch.stores import open_store
 from scripts import weaviate as servers
 
+# For fixtures that are made before the first test has its own.
+os.environ["IMGSEARCH_SITE"] = "tests"
+
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "sample_data"
 
@@ -48,6 +51,7 @@ def _own_home(
     home = tmp_path_factory.mktemp("home")
     (home / "models").symlink_to(exported_models)
     monkeypatch.setenv("IMGSEARCH_HOME", str(home))
+    monkeypatch.setenv("IMGSEARCH_SITE", "tests")  # else each home would be a machine of its own
     monkeypatch.setenv("TORCH_HOME", str(home / "torch"))
     monkeypatch.setenv("COLUMNS", "120")
 

@@ -82,6 +82,8 @@ def open_original(record: ImageRecord) -> io.BufferedReader:
     backup, the record's SHA-256. Raises ChangedError for any other, ImageError for what is no
     regular file, and OSError if it cannot be opened.
     """
+    if record.site:
+        raise ImageError(f"the file is on another machine ({record.site})")
     file = open_file(record.path)
     try:
         if not _is_original(file, record):

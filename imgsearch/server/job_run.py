@@ -20,7 +20,7 @@ from imgsearch.errors import (
 )
 from imgsearch.events import Event, Outcome
 from imgsearch.image_index import ImageIndex
-from imgsearch.records import path_to_uri, record_id, uri_to_path
+from imgsearch.records import record_id, uri_to_path
 from imgsearch.server.archives import Member
 from imgsearch.server.indexes import Indexes
 from imgsearch.server.job import REPORT, Job, Line, files_of
@@ -133,19 +133,18 @@ class JobRunner:
     def _ingest(self, job: Job, part: _Part, stop: threading.Event) -> list[tuple[str, Outcome]]:
         outcomes: list[tuple[str, Outcome]] = []
         with self.files.turn(job.collection):
-            uris = {
-                path_to_uri(str(self.files.place(arrived.staged, job.collection))): sha256
+            digests = {
+                str(self.files.place(arrived.staged, job.collection)): sha256
                 for sha256, arrived in part.items()
             }
 
             def listen(event: Event) -> None:
                 if isinstance(event, Outcome):
-                    outcomes.append((uris[event.uri], event))
+                    outcomes.append((digests[uri_to_path(event.uri)], event))
 
             index = self.indexes.new(job.collection)
             with suppress(NothingFoundError):  # all of them were rejected, as the outcomes tell
-                paths = map(uri_to_path, uris)
-                index.add("-", stdin=paths, listener=listen, stop=stop, batch_size=_BATCH)
+                index.add("-", stdin=digests, listener=listen, stop=stop, batch_size=_BATCH)
             self._remove_useless(index, outcomes)
             used = [record_id(each.uri) for _, each in outcomes if each.status != "rejected"]
             if job.description and used:

@@ -163,7 +163,8 @@ class KeptFiles:
 
     def owns(self, record: ImageRecord) -> bool:
         """Whether a record's file came by an upload."""
-        return record.uri.startswith(path_to_uri(str(self._root.absolute())) + "/")
+        root = path_to_uri(str(self._root.absolute())) + "/"
+        return record.site is None and path_to_uri(record.path).startswith(root)
 
     def remove(self, record: ImageRecord) -> None:
         """Delete the file of a record, if it came by an upload. Call it within `turn`."""

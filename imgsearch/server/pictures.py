@@ -32,7 +32,7 @@ def open_picture(record: ImageRecord) -> PictureFile:
     What is checked is what is read: the file is opened once, so that none can be put in its place
     in between. Raises RefusedError if it is gone, or is no longer the image that was indexed.
     """
-    if not record.uri.startswith("file:"):
+    if record.site or not record.uri.startswith("file:"):
         raise _gone(record, "is not on this machine")
     try:
         file = images.open_original(record)

@@ -13,6 +13,7 @@ from pathlib import Path
 from imgsearch.errors import CollectionNotFoundError
 from imgsearch.records import canonical_path, path_to_uri, record_id
 from imgsearch.server.kept import KeptFiles
+from imgsearch.sites import Sites
 from imgsearch.stores import VectorStore
 
 SWEEP_SECONDS = 6 * 3600.0
@@ -72,22 +73,28 @@ def _sweep(folder: Path, collection: str, store: VectorStore, now: float) -> int
 
 def _used(files: Sequence[Path], collection: str, store: VectorStore) -> set[Path]:
     """Those of the files that any collection has a record of: records can be copied."""
-    # A record names the file by the path as it is configured, or by its real path.
-    ids = {
-        record_id(path_to_uri(name)): file
-        for file in files
-        for name in (str(file.absolute()), canonical_path(file))
-    }
     used: set[Path] = set()
     for name in _names(collection, store):
-        left = [each for each, file in ids.items() if file not in used]
+        left = [file for file in files if file not in used]
         if not left:
             break
         try:
-            used |= {ids[each] for each in store.open(name).lookup(left)}
+            found = store.open(name)
+            ids = {each: file for file in left for each in _ids(file, found.sites)}
+            used |= {ids[each] for each in found.lookup(list(ids))}
         except CollectionNotFoundError:  # dropped a moment ago
             continue
     return used
+
+
+def _ids(file: Path, sites: Sites) -> set[str]:
+    """Of the records that may be about a file.
+
+    They name it by the path as it is configured, or by its real path; with this machine's site, or
+    without one, as before a collection knew its sites.
+    """
+    uris = [path_to_uri(path) for path in (str(file.absolute()), canonical_path(file))]
+    return {record_id(each) for uri in uris for each in (uri, sites.qualified(uri))}
 
 
 def _names(first: str, store: VectorStore) -> Iterator[str]:

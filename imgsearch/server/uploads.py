@@ -11,13 +11,14 @@ import numpy as np
 from imgsearch.encoders.base import Encoder, Vectors
 from imgsearch.errors import CollectionMismatchError, StaleCollectionError, StoreError
 from imgsearch.images import Picture
-from imgsearch.records import FieldType, ImageRecord, mtime_of, path_to_uri
+from imgsearch.records import FieldType, ImageRecord, mtime_of
 from imgsearch.server.encoding import Encoding
 from imgsearch.server.indexes import Indexes
 from imgsearch.server.kept import KeptFiles, Staged
 from imgsearch.server.pools import Pools, run
 from imgsearch.server.settings import Settings
 from imgsearch.server.spool import Spool
+from imgsearch.sites import Sites
 from imgsearch.stores import check_name
 
 DESCRIPTION_FIELD = "description"
@@ -120,9 +121,11 @@ class Uploads:
             raise StaleCollectionError(
                 f"collection {name} has just been replaced by one of another model: try again"
             ) from error
+        collection.take_part()
+        sites = collection.sites
         latest = {upload.staged.sha256: upload for upload in _described(uploads)}
         new = {
-            digest: _record(upload, self.files.place(upload.staged, name))
+            digest: _record(upload, self.files.place(upload.staged, name), sites)
             for digest, upload in latest.items()
         }
         known = collection.lookup([record.id for record in new.values()])
@@ -149,10 +152,10 @@ def _described(uploads: Sequence[_Upload]) -> list[_Upload]:
     return [replace(each, description=said.get(each.staged.sha256, "")) for each in uploads]
 
 
-def _record(upload: _Upload, path: Path) -> ImageRecord:
+def _record(upload: _Upload, path: Path, sites: Sites) -> ImageRecord:
     status = os.stat(path)
     return ImageRecord(
-        uri=path_to_uri(str(path)),
+        uri=sites.uri(str(path)),
         sha256=upload.staged.sha256,
         size=status.st_size,
         mtime_ns=mtime_of(status),

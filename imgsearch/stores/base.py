@@ -22,6 +22,7 @@ from imgsearch.records import (
     Scored,
     Stamp,
 )
+from imgsearch.sites import Sites
 
 Vectors = NDArray[np.float32]
 
@@ -65,6 +66,19 @@ class Collection(Protocol):
 
     @property
     def stamp(self) -> Stamp: ...
+
+    @property
+    def sites(self) -> Sites:
+        """How the collection names the files of the machines that share it."""
+        ...
+
+    def take_part(self, listener: Listener = ignore) -> bool:
+        """Say that this machine's files are in the collection; call it before writing records.
+
+        The first site becomes the collection's home. Returns whether it became the home of one that
+        already held records, so that nobody knows yet whose these are.
+        """
+        ...
 
     @property
     def fields(self) -> Mapping[str, FieldType]:

@@ -53,6 +53,7 @@ from imgsearch.records import (
     Stamp,
     Value,
 )
+from imgsearch.sites import HERE, Sites
 from imgsearch.stores import id_ranges
 from imgsearch.stores.base import NO_WORDS, StoredVector, Vectors, check_stamp
 from imgsearch.words import record_words
@@ -274,6 +275,14 @@ class LanceCollection:
     @property
     def stamp(self) -> Stamp:
         return self._stamp
+
+    @property
+    def sites(self) -> Sites:
+        return HERE
+
+    def take_part(self, listener: Listener = ignore) -> bool:  # noqa: ARG002
+        """Nothing to do: a folder is of one machine, or of machines with the same mounts."""
+        return False
 
     @property
     def fields(self) -> Mapping[str, FieldType]:
@@ -735,6 +744,7 @@ class LanceCollection:
         }
         return ImageRecord(
             **{name: row[name] for name in _RECORD_COLUMNS},
+            site=HERE.split(row["uri"])[0],
             metadata=metadata,
             origins=from_text(row.get(_ORIGINS)),
         )

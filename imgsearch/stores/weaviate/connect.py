@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any, TypeVar
 
 import grpc
@@ -14,6 +15,7 @@ import httpx
 
 from imgsearch.errors import StaleCollectionError, StoreError, StoreFullError
 from imgsearch.events import Listener, Note
+from imgsearch.sites import own_site
 from imgsearch.stores.weaviate import trouble
 from imgsearch.stores.weaviate.address import ENV_KEY, Address
 from imgsearch.stores.weaviate.client import exceptions, init, weaviate, weaviate_pb2_grpc
@@ -56,6 +58,11 @@ class Server:
         self.stub = weaviate_pb2_grpc.WeaviateStub(self._channel)  # type: ignore[no-untyped-call]
         self.pushers = ThreadPoolExecutor(PUSHERS, "imgsearch-push")
         self._outage = _Outage(address.url, timeout, listener)
+
+    @cached_property
+    def site(self) -> str:
+        """This machine's. Raises UsageError for a name that cannot be one."""
+        return own_site()
 
     @property
     def timeout(self) -> float:

@@ -113,6 +113,32 @@ _BASE_TYPES: dict[str, FieldType] = {
 }
 
 
+HOME = "imgsearch_home"
+"""The property that says which site's files have URIs without a site (see `sites`)."""
+
+
+def home_property(site: str) -> config.Property:
+    """A property that never has a value. Of several writers only one can add it, so it decides."""
+    return _note_property(HOME, {"home": site})
+
+
+def site_property(site: str) -> config.Property:
+    """Another site that has written."""
+    digest = hashlib.blake2b(site.encode(), digest_size=4).hexdigest()
+    return _note_property(f"imgsearch_site_{digest}", {"site": site})
+
+
+def _note_property(name: str, told: Mapping[str, str]) -> config.Property:
+    return config.Property(
+        name=name,
+        data_type=config.DataType.TEXT,
+        description=json.dumps(told),
+        tokenization=config.Tokenization.FIELD,
+        index_filterable=False,
+        index_searchable=False,
+    )
+
+
 def origins_property(taken: Set[str] = frozenset()) -> config.Property:
     """Named so if it is free: in a collection of an earlier version a field may have the name."""
     return config.Property(
@@ -161,7 +187,8 @@ class Schema:
     `properties` maps fields to properties; `exact` maps those of them that have a twin to it: a
     text that holds a value which Weaviate would not keep or match to the letter (see `values`).
     `has_words` is false for classes made before there was a property of words, `origins` None for
-    those made before there was one for origins.
+    those made before there was one for origins. `home` is the site whose files have URIs without a
+    site, None if none has said so yet, and `sites` are the others that have written.
     """
 
     fields: Mapping[str, FieldType]
@@ -169,6 +196,8 @@ class Schema:
     exact: Mapping[str, str]
     has_words: bool
     origins: str | None
+    home: str | None
+    sites: Set[str]
 
     @property
     def names(self) -> set[str]:
@@ -181,7 +210,8 @@ def read_schema(properties: Iterable[Any]) -> Schema:
     names: dict[str, str] = {}
     exact: dict[str, str] = {}
     has_words = False
-    origins = None
+    origins = home = None
+    sites: set[str] = set()
     for each in properties:
         told = _told(each.description)
         if isinstance(field := told.get("field"), str):
@@ -191,9 +221,13 @@ def read_schema(properties: Iterable[Any]) -> Schema:
             exact[field] = each.name
         elif "origins" in told:
             origins = each.name
+        elif isinstance(site := told.get("home"), str):
+            home = site
+        elif isinstance(site := told.get("site"), str):
+            sites.add(site)
         elif each.name == WORDS:
             has_words = True
-    return Schema(fields, names, exact, has_words, origins)
+    return Schema(fields, names, exact, has_words, origins, home, sites)
 
 
 def _told(description: str | None) -> dict[str, Any]:
@@ -228,8 +262,12 @@ def _free_name(wanted: str, taken: Set[str]) -> str:
 # Classes.
 
 
-def class_options(name: str, stamp: Stamp, address: Address) -> dict[str, Any]:
+def class_options(
+    name: str, stamp: Stamp, address: Address, home: str | None, sites: Iterable[str] = ()
+) -> dict[str, Any]:
     """How a class is created."""
+    notes = [home_property(home)] if home else []
+    notes += [site_property(site) for site in sorted(sites)]
     quantizer = (
         config.Configure.VectorIndex.Quantizer.none()
         if address.compression == "none"
@@ -237,7 +275,7 @@ def class_options(name: str, stamp: Stamp, address: Address) -> dict[str, Any]:
     )
     return {
         "description": describe(name, stamp),
-        "properties": _BASE,
+        "properties": [*_BASE, *notes],
         "inverted_index_config": config.Configure.inverted_index(
             index_null_state=True, stopwords_preset=config.StopwordsPreset.NONE
         ),

@@ -11,7 +11,7 @@ import numpy as np
 
 from imgsearch.changes import Changes, OriginChanges, changed, changed_origins
 from imgsearch.errors import CollectionMismatchError, CollectionNotFoundError, StoreError
-from imgsearch.events import Listener, Stage, ignore
+from imgsearch.events import Listener, Note, Stage, ignore
 from imgsearch.origins import to_text
 from imgsearch.records import (
     CollectionInfo,
@@ -21,6 +21,7 @@ from imgsearch.records import (
     Scored,
     Stamp,
 )
+from imgsearch.sites import Sites
 from imgsearch.stores import id_ranges
 from imgsearch.stores.base import NO_WORDS, StoredVector, Vectors, check_stamp
 from imgsearch.stores.weaviate import doubts, values
@@ -110,7 +111,7 @@ class WeaviateStore:
         if name not in self.names():
             # Listed before the alias exists: what a --replace begins later on is not among them.
             left_behind = self._classes_of(name)
-            class_name = self._create_class(name, stamp)
+            class_name = self._create_class(name, stamp, self._server.site)
             if self._claim(name, class_name):
                 self._drop_classes(name, left_behind - {class_name})
         collection = self.open(name)
@@ -123,10 +124,12 @@ class WeaviateStore:
         there = self._call("collections cannot be listed", client.collections.list_all)
         return {each for each in there if each.startswith(prefix)}
 
-    def _create_class(self, name: str, stamp: Stamp) -> str:
+    def _create_class(
+        self, name: str, stamp: Stamp, home: str | None, sites: Iterable[str] = ()
+    ) -> str:
         """Make an empty class, or take the one that another writer is just making."""
         class_name = schemas.class_of(name, stamp)
-        options = schemas.class_options(name, stamp, self._server.address)
+        options = schemas.class_options(name, stamp, self._server.address, home, sites)
         client = self._server.client
 
         def create() -> None:
@@ -205,7 +208,8 @@ class WeaviateStore:
         there = self._classes_of(name)
         self._drop_classes(name, there - {self._classes().get(name, ""), class_name})
         if class_name not in there:
-            self._create_class(name, stamp)
+            current = self.open(name).sites
+            self._create_class(name, stamp, current.home, current.known)
         return WeaviateCollection(self._server, name, class_name)
 
     def promote(self, name: str, stamp: Stamp) -> None:
@@ -244,6 +248,38 @@ class WeaviateCollection:
     @property
     def stamp(self) -> Stamp:
         return self._stamp
+
+    @property
+    def sites(self) -> Sites:
+        return Sites(self._server.site, self._schema.home, self._schema.sites)
+
+    def take_part(self, listener: Listener = ignore) -> bool:
+        own, url = self._server.site, self._server.address.url
+        if self._schema.home is None:
+            self._look_again()
+        unclaimed = self._schema.home is None
+        if unclaimed:
+            self._add_property(schemas.home_property(own))
+        if self._schema.home == own:
+            if held := self.count() if unclaimed else 0:
+                listener(
+                    Note(
+                        f"{url}: the {held:,} images of collection {self.name} are of site {own} "
+                        "from now on. If other machines have written some of them, ingest there "
+                        "again before anything is pruned here"
+                    )
+                )
+            return held > 0
+        if own not in self._schema.sites:
+            self._add_property(schemas.site_property(own))
+            listener(
+                Note(
+                    f"{url}: collection {self.name} is of site {self._schema.home}, and this "
+                    f"machine is site {own}: its files are kept apart. If both see the same files "
+                    f"at the same paths, set IMGSEARCH_SITE={self._schema.home} here instead"
+                )
+            )
+        return False
 
     @property
     def fields(self) -> Mapping[str, FieldType]:
@@ -349,7 +385,7 @@ class WeaviateCollection:
         schema = self._schema
         if not schema.names.issuperset(found.properties.keys() - schemas.BASE_NAMES):
             schema = self._look_again()
-        return values.to_record(found, schema)
+        return values.to_record(found, schema, self.sites)
 
     def upsert(self, records: Sequence[ImageRecord], vectors: Vectors) -> dict[str, str]:
         if not records:
@@ -693,7 +729,22 @@ class WeaviateCollection:
             "vectors_waiting": waiting,
             "compression": compression,
             "memory_estimate_bytes": _HEADROOM * images * copies * size,
+            "site": self._server.site,
+            "images_by_site": self._images_by_site(images),
         }
+
+    def _images_by_site(self, images: int) -> dict[str, int]:
+        """How many images each site has, the home site first."""
+        counts: dict[str, int] = {}
+        for site in sorted(self._schema.sites):
+            condition = query.Filter.by_property("uri").like(f"file://{site}/*")
+            answer = self._read(
+                lambda condition=condition: self._handle.aggregate.over_all(  # type: ignore[misc]
+                    total_count=True, filters=condition
+                )
+            )
+            counts[site] = int(answer.total_count or 0)
+        return {self._schema.home or "(not yet said)": images - sum(counts.values()), **counts}
 
 
 def _waiting(nodes: Sequence[Any]) -> int:

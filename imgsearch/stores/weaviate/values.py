@@ -18,6 +18,7 @@ from imgsearch.changes import Changes
 from imgsearch.errors import StoreError
 from imgsearch.origins import from_text, to_text
 from imgsearch.records import Condition, FieldType, ImageRecord, Value
+from imgsearch.sites import Sites
 from imgsearch.stores.base import Vectors
 from imgsearch.stores.weaviate.client import base_pb2, batch_pb2, query
 from imgsearch.stores.weaviate.schema import VECTOR, WORDS, Schema
@@ -124,7 +125,7 @@ def _plain(value: Value) -> Value:
     return int(rounded) if isinstance(value, int) and not isinstance(value, bool) else rounded
 
 
-def to_record(found: Object, schema: Schema) -> ImageRecord:
+def to_record(found: Object, schema: Schema, sites: Sites) -> ImageRecord:
     """The record of an object. Raises StoreError if another client wrote something else."""
     have: Mapping[str, Any] = found.properties
     metadata: dict[str, Value] = {}
@@ -145,6 +146,7 @@ def to_record(found: Object, schema: Schema) -> ImageRecord:
             height=int(have["height"]),
             metadata=metadata,
             origins=from_text(have.get(schema.origins or "")),
+            site=sites.split(have["uri"])[0],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(
