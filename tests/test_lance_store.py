@@ -231,6 +231,22 @@ def test_small_writes_of_many_runs_are_compacted_at_the_end_of_one(
     assert len(everything(collection)) == 150
 
 
+def test_a_write_stands_where_tidying_up_after_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lance_store, "_VERSIONS_BETWEEN_TIDYING", 1)
+    collection = LanceStore(tmp_path).create("images", STAMP)
+
+    def full() -> None:
+        raise OSError("LanceError(IO): No space left on device (os error 28)")
+
+    monkeypatch.setattr(collection, "_remove_old_versions", full)
+    write(collection, [record(1)])
+    assert collection.count() == 1
+    with pytest.raises(StoreError, match="disk is full"):
+        collection.optimize()
+
+
 def test_edits_of_single_records_leave_few_files_whoever_makes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

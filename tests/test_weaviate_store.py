@@ -183,8 +183,14 @@ def test_more_than_ten_thousand_pictures_are_removed_at_once(one_node: str, cli:
     name = unique_name()
     with open_store(one_node) as store:
         collection = store.create(name, STAMP)
-        write(collection, [record(number) for number in range(10_500)])
+        collection.add_fields({"year": "int"})
+        records = [record(number, year=number % 20) for number in range(10_500)]
+        write(collection, records)
         write(collection, [replace(record(1), uri="file:///elsewhere/1.jpg")])
+        paged: list[str] = []
+        while page := collection.page(1000, max(paged, default=""), [Condition("year", "<", 20)]):
+            paged += [each.id for each in page]
+        assert paged == sorted(each.id for each in records)
     done = cli("remove", "/pictures", "--store", one_node, "--collection", name, "--json")
     assert done.json["removed"] == 10_500
     with open_store(one_node) as store:

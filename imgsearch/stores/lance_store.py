@@ -689,7 +689,9 @@ class LanceCollection:
             before // _VERSIONS_BETWEEN_TIDYING
             != self._dataset.version // _VERSIONS_BETWEEN_TIDYING
         ):
-            self._tidy()
+            # What was written is written; the next one tries again, and `optimize` tells why not.
+            with contextlib.suppress(StoreError):
+                self._tidy()
 
     def _tidy(self) -> None:
         """Merge what single edits have left, so that neither files nor searches grow with them."""
