@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
@@ -153,3 +154,34 @@ def own_server() -> Callable[..., AbstractContextManager[servers.Cluster]]:
     """`own_server(nodes=1, environment={...})` runs servers that the test may kill."""
     _available()
     return servers.running
+
+
+def _mount(*words: object) -> None:
+    command = ["mount", *map(str, words)]
+    if sys.platform != "linux" or os.geteuid() or subprocess.run(command).returncode:
+        pytest.skip("needs to mount a file system, which root on Linux may")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    _mount("-t", "tmpfs", "-o", "size=4m", "tmpfs", place)
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.fixture
+def read_only() -> Iterator[Callable[[Path], None]]:
+    """Makes a folder, with all in it, read-only until the end of the test, for root as well."""
+    mounted: list[Path] = []
+
+    def protect(folder: Path) -> None:
+        _mount("--bind", folder, folder)
+        mounted.append(folder)
+        _mount("-o", "remount,bind,ro", folder)
+
+    yield protect
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -8,8 +8,6 @@ import os
 import shutil
 import socket
 import struct
-import subprocess
-import sys
 import time
 import zlib
 from collections.abc import Iterator
@@ -348,18 +346,6 @@ class TestFullDisk:
         monkeypatch.setattr(UploadFile, "write", full)
         answer = narrow.client.post("/upload/", files={"file": picture(70)})
         assert answer.status_code == 507
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
-    if sys.platform != "linux" or os.geteuid() or subprocess.run(command).returncode:
-        pytest.skip("needs to mount a file system, which root on Linux may")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def noise(seed: int) -> bytes:

@@ -22,7 +22,7 @@ def spooling(data: Path) -> Iterator[None]:
     Where `data` cannot be written to, they go to the system's temporary folder.
     """
     before = tempfile.tempdir
-    with scratch.folder(scratch.places(data)) as folder:
+    with scratch.folder(scratch.places(data), anywhere=True) as folder:
         tempfile.tempdir = str(folder)
         try:
             yield

@@ -1,0 +1,104 @@
+"""Disks as they are: a store and a home that can only be read, and a store's disk that is full."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from imgsearch.server.spool import spooling
+from tests.conftest import SAMPLES, Cli
+from tests.fakes import ColourEncoder
+from tests.serving import filled, picture, serving
+
+SHIRT = SAMPLES / "images" / "10101.jpg"
+
+ReadOnly = Callable[[Path], None]
+
+
+@pytest.fixture
+def home(
+    tmp_path: Path,
+    sample_store: str,
+    exported_models: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cli: Cli,
+) -> Path:
+    """A home of its own with a store and a model in it, each of which has been used once."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    shutil.copytree(sample_store, folder / "store")
+    shutil.copytree(exported_models, folder / "models")
+    monkeypatch.setenv("IMGSEARCH_HOME", str(folder))
+    assert cli("query", SHIRT).code == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "info",
+        "models",
+        f"query {SHIRT} --k 2",
+        "query --text shoe",
+        "eval --label articleType --sample 5",
+        "copy --from {home}/store --to {out}",
+    ],
+    ids=lambda command: command.split()[0] + ("-text" if "--text" in command else ""),
+)
+def test_what_only_reads_works_where_nothing_can_be_written(
+    command: str, cli: Cli, home: Path, read_only: ReadOnly, tmp_path: Path
+) -> None:
+    read_only(home)
+    done = cli(*command.format(home=home, out=tmp_path / "out").split())
+    assert done.code == 0, done.err
+    assert "error" not in done.err
+
+
+@pytest.mark.parametrize("command", [f"ingest {SHIRT}", f"remove {SHIRT}"])
+def test_what_writes_names_the_place_that_cannot_be_written(
+    command: str, cli: Cli, home: Path, read_only: ReadOnly
+) -> None:
+    read_only(home)
+    done = cli(*command.split())
+    assert done.code == 1
+    assert f"{home}/store: cannot be written to" in done.err
+    assert "Read-only file system" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_service_answers_where_nothing_can_be_written(
+    tmp_path: Path, read_only: ReadOnly
+) -> None:
+    settings = filled(tmp_path / "all")
+    settings.data.mkdir()
+    read_only(tmp_path / "all")
+    with spooling(settings.data), serving(settings, ColourEncoder()) as served:
+        search = "/v1/collections/images/search"
+        found = served.client.post(search, files={"image": picture(3)})
+        assert found.status_code == 200
+        assert found.json()["hits"][0]["score"] > 0.99
+        refused = served.client.post("/upload/", files={"file": picture(99)})
+        assert refused.status_code == 500
+        assert "may not write to its data directory" in refused.text
+        assert served.client.get("/readyz").status_code == 200
+
+
+def test_a_full_store_disk_is_a_clear_error_and_the_next_run_goes_on(
+    cli: Cli, small_disk: Path, tmp_path: Path
+) -> None:
+    ballast = small_disk / "ballast"
+    to = ("--store", small_disk / "store", "--model", "efficientnet-lite0")
+    ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - (64 << 10)))
+    done = cli("ingest", SAMPLES, "-q", *to)
+    assert done.code == 1
+    assert str(small_disk / "store") in done.err
+    assert "full" in done.err or "No space left" in done.err
+    assert len(done.err.splitlines()) == 1
+    ballast.unlink()
+    again = cli("ingest", SAMPLES, "--json", *to).json
+    assert again["verified"]
+    assert (
+        again["found"] == again["indexed"] + again["reused"] + again["skipped"] + again["rejected"]
+    )
+    assert cli("query", SHIRT, "--paths", "--k", "1", *to[:2]).out == f"{SHIRT}\n"
