@@ -43,7 +43,7 @@ def main() -> int:
         python = _environment(folder)
         command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
         return subprocess.run(
-            [*command, *(arguments or ["-n", "auto", *TESTS])], cwd=ROOT
+            [*command, *(arguments or ["-n", "auto", "--dist", "loadfile", *TESTS])], cwd=ROOT
         ).returncode
     finally:
         if not own.keep:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -139,17 +140,21 @@ def test_a_page_view_reads_no_more_than_a_sample(
 ) -> None:
     monkeypatch.setattr(fields, "_SAMPLE", 3)
     read: list[int] = []
-    records = ImageIndex.records
+    page = ImageIndex.page
 
-    def counted(index: ImageIndex) -> Iterator[ImageRecord]:
-        for number, record in enumerate(records(index)):
-            read.append(number)
-            yield record
+    def counted(index: ImageIndex, limit: int, **options: Any) -> list[ImageRecord]:
+        records = page(index, limit, **options)
+        read.append(len(records))
+        return records
 
-    monkeypatch.setattr(ImageIndex, "records", counted)
+    def never(_: ImageIndex) -> None:
+        raise AssertionError("all records are read")
+
+    monkeypatch.setattr(ImageIndex, "page", counted)
+    monkeypatch.setattr(ImageIndex, "records", never)
     with serving(filled(tmp_path), ColourEncoder(), with_page=True) as served:
         assert "8 pictures in collection images" in ask(served, "")
-    assert len(read) == 3
+    assert read == [3]
 
 
 def test_the_api_is_served_where_the_page_cannot_be_built(

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from subprocess import PIPE
 from typing import IO
@@ -13,7 +14,7 @@ from imgsearch import config
 from imgsearch.errors import UsageError
 from imgsearch.ingest import ingest
 from imgsearch.stores import open_store
-from tests.conftest import Painter
+from tests.conftest import Cli, Painter
 from tests.fakes import ColourEncoder
 
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
@@ -77,3 +78,15 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("platformdirs.user_data_path", fail)
     with pytest.raises(UsageError, match="no home folder: set IMGSEARCH_HOME"):
         config.home()
+
+
+def test_a_limit_on_threads_is_a_clear_error(
+    cli: Cli, filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    ended = cli("ingest", filled.parent / "shop", "--store", filled)
+    assert ended.code == 1
+    assert "the system allows no more threads" in ended.err

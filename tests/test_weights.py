@@ -279,6 +279,19 @@ def test_a_port_where_nobody_listens_is_told_in_words(monkeypatch: pytest.Monkey
     assert refused(f"http://127.0.0.1:{port}/a").endswith("cannot be fetched: connection refused")
 
 
+@pytest.mark.parametrize("proxy", ["http://me:secret@127.0.0.1:{port}", "socks5://x", "://"])
+def test_a_proxy_that_fails_is_blamed_and_its_password_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    monkeypatch.setenv("http_proxy", proxy.format(port=port))
+    monkeypatch.setenv("no_proxy", "")
+    message = refused("http://models.example.org/a.pth")
+    assert message.endswith("(through the proxy that http_proxy or the system names)")
+    assert "secret" not in message
+
+
 @pytest.mark.parametrize("url", ["http://", "http://[/a.pth", "http://a:b/c.pth", "http://a b/c"])
 def test_a_malformed_url_is_refused(url: str) -> None:
     assert refused(url).startswith(f"{url} cannot be fetched: ")

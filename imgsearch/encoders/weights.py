@@ -292,7 +292,21 @@ def _network_errors(url: str) -> Generator[None]:
     except (OSError, HTTPException, ValueError) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()
-        raise WeightsError(f"{url} cannot be fetched: {_why(error, url)}") from error
+        reason = f"{_why(error, url)}{_by_proxy(url)}"
+        raise WeightsError(f"{url} cannot be fetched: {reason}") from error
+
+
+def _by_proxy(url: str) -> str:
+    """Words about the proxy that was asked, without its address: that may hold a password."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # no address at all
+        return ""
+    if parts.scheme not in urllib.request.getproxies():
+        return ""
+    if urllib.request.proxy_bypass(parts.hostname or ""):
+        return ""
+    return f" (through the proxy that {parts.scheme}_proxy or the system names)"
 
 
 def _why(error: Exception, url: str) -> str:

@@ -8,7 +8,6 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from typing import BinaryIO, Literal, TypeVar
 
 import numpy as np
@@ -276,14 +275,6 @@ class Service:
         So pages do not shift when records come and go.
         """
         return await self._on(collection, lambda index: index.page(limit, after=after, where=where))
-
-    async def some_records(self, limit: int, collection: str | None = None) -> list[ImageRecord]:
-        """Up to `limit` records, whichever the store gives first; no more of it is read."""
-
-        def find(index: ImageIndex) -> list[ImageRecord]:
-            return list(islice(index.records(), limit))
-
-        return await self._on(collection, find)
 
     async def count(self, where: Sequence[str] = (), collection: str | None = None) -> int:
         """How many records meet all conditions."""

@@ -15,8 +15,9 @@ from imgsearch.server.service import Service
 Kind = Literal["choice", "range", "text"]
 _ORDER: tuple[Kind, ...] = get_args(Kind)
 
-# Records whose values are offered. Filters of a larger collection take any other value, too: to
-# know all of its values would mean to read the whole of it.
+# Records whose values are offered; ids are digests, so that the first ones are a fair sample.
+# Filters of a larger collection take any other value, too: to know all of its values would mean to
+# read the whole of it.
 _SAMPLE = 1000
 _MOST_CHOICES = 40
 _MOST_SUGGESTIONS = 200
@@ -66,7 +67,7 @@ class Overviews:
             images = (await self.service.info()).images
             known = self._known
             if known is None or known.images != images or time.monotonic() > self._until:
-                records = await self.service.some_records(_SAMPLE)
+                records = await self.service.records(limit=_SAMPLE)
                 fields = (await self.service.info()).fields
                 known = overview(images, fields, records)
                 self._known, self._until = known, time.monotonic() + _SECONDS
