@@ -251,6 +251,16 @@ def test_filters_alone_show_what_passes_them_and_are_taken_off_one_by_one(visit:
     assert asked(page) == {"where": ["season=Summer"]}
 
 
+def test_a_hit_whose_file_is_not_the_one_that_was_indexed_says_so(visit: Open) -> None:
+    page = visit("?q=shirt")
+    cards = page.locator("#results .card").count()
+    assert cards
+    page.route("**/thumbnail", lambda route: route.fulfill(status=404, json={"detail": "gone"}))
+    page.reload()
+    expect(page.locator("#results .missing")).to_have_count(cards)
+    expect(page.locator("#results .missing").first).to_contain_text("changed since it was indexed")
+
+
 def test_numbers_that_are_being_typed_break_nothing(visit: Open) -> None:
     page = visit("?id=" + id_of(SHIRT))
     number = page.get_by_label("number input for Hits")

@@ -4,14 +4,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
+from imgsearch.copying import copy
 from imgsearch.errors import StoreBusyError
 from imgsearch.server.kept import KeptFiles
 from imgsearch.server.spool import Spool
+from imgsearch.stores import open_store
 from tests.fakes import ColourEncoder
 from tests.serving import Served, filled, picture, serving
 from tests.test_serve_jobs import ended, submit, zipped
@@ -187,3 +190,45 @@ def test_services_of_one_data_directory_take_turns(tmp_path: Path) -> None:
             pass
         with other.turn("hats"):
             pass
+
+
+class TestFilesThatOthersUse:
+    def uploaded(self, served: Served) -> str:
+        return str(upload(served, 75).json()["id"])
+
+    def image(self, served: Served, record: str, collection: str) -> int:
+        return served.client.get(f"/v1/collections/{collection}/records/{record}/image").status_code
+
+    def test_a_copied_collection_keeps_its_files_when_the_original_is_dropped(
+        self, served: Served, tmp_path: Path
+    ) -> None:
+        record, other = self.uploaded(served), upload(served, 76).json()["id"]
+        with open_store(str(tmp_path / "store")) as store:
+            copy(store, store, "images", "copied")
+            store.open("copied").delete([other])
+        assert served.client.delete(COLLECTION).status_code == 204
+        assert self.image(served, record, "copied") == 200
+        (kept,) = (tmp_path / "home" / "uploads").rglob("*.png")
+        assert kept.read_bytes() == picture(75)
+
+    def test_a_record_that_is_removed_leaves_the_file_to_its_copy(
+        self, served: Served, tmp_path: Path
+    ) -> None:
+        record = self.uploaded(served)
+        with open_store(str(tmp_path / "store")) as store:
+            copy(store, store, "images", "copied")
+        gone = served.client.delete(f"/v1/collections/copied/records/{record}")
+        assert gone.status_code == 204
+        assert self.image(served, record, "images") == 200
+        assert served.client.delete(f"{COLLECTION}/records/{record}").status_code == 204
+        assert not list((tmp_path / "home" / "uploads").rglob("*.png"))
+
+    def test_a_drop_in_one_store_leaves_the_files_of_another(
+        self, served: Served, tmp_path: Path
+    ) -> None:
+        record = self.uploaded(served)
+        elsewhere = replace(served.service.settings, store=str(tmp_path / "elsewhere"))
+        with serving(elsewhere, ColourEncoder()) as other:
+            upload(other, 75)
+            assert other.client.delete(COLLECTION).status_code == 204
+        assert self.image(served, record, "images") == 200

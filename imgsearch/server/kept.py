@@ -48,10 +48,9 @@ class KeptFiles:
 
     A collection keeps each content once; the name that a client gave it is never part of a path.
 
-    Files arrive in two steps. `stage` reads a stream into the spool, and may run at any time.
-    `place`, `remove` and `remove_all` change a collection's files, together with its records: they
-    are called within `turn`, so that a record and its file come and go as one, whichever service
-    on this data directory adds, removes or drops.
+    Files arrive in two steps. `stage` reads a stream into the spool, and may run at any time. What
+    changes a collection's files, together with its records, is called within `turn`: so a record
+    and its file come and go as one, whichever service on this data directory adds or removes them.
     """
 
     def __init__(
@@ -159,17 +158,22 @@ class KeptFiles:
 
     def folders(self, collection: str) -> list[Path]:
         """The folders in which a collection's files are."""
-        return sorted(path for path in (self._root / collection).iterdir() if path.is_dir())
+        try:
+            return sorted(path for path in (self._root / collection).iterdir() if path.is_dir())
+        except FileNotFoundError:
+            return []
 
-    def owns(self, record: ImageRecord) -> bool:
-        """Whether a record's file came by an upload."""
-        root = path_to_uri(str(self._root.absolute())) + "/"
-        return record.site is None and path_to_uri(record.path).startswith(root)
+    def collection_of(self, record: ImageRecord) -> str | None:
+        """The collection whose upload brought a record's file; None if no upload did."""
+        prefix = path_to_uri(str(self._root.absolute())) + "/"
+        uri = path_to_uri(record.path) if record.site is None else ""
+        if not uri.startswith(prefix):
+            return None
+        return uri.removeprefix(prefix).partition("/")[0]
 
-    def remove(self, record: ImageRecord) -> None:
-        """Delete the file of a record, if it came by an upload. Call it within `turn`."""
-        if self.owns(record):
-            Path(record.path).unlink(missing_ok=True)
+    def may_be_shared(self, collection: str) -> bool:
+        """Whether another store may have records of a collection's files."""
+        return not self.stores_of(collection) <= {self._store_url(), _UNKNOWN}
 
     def remove_all(self, collection: str) -> None:
         """Delete all files of a collection. Call it within `turn`."""

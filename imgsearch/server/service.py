@@ -326,9 +326,9 @@ class Service:
         record = await self.record(record_id, collection)
 
         def forget(index: ImageIndex) -> None:
-            with self.uploads.files.turn(index.name):
+            with self.uploads.files.turn(self.uploads.files.collection_of(record) or index.name):
                 index.remove([record_id])
-                self.uploads.files.remove(record)
+                self.unused_files.delete_of(record)
 
         await self._write(collection, forget)
 
@@ -357,7 +357,7 @@ class Service:
         return await run(self._pools.store, each)
 
     async def drop(self, collection: str) -> None:
-        """Remove a whole collection, and what was uploaded into it.
+        """Remove a whole collection, and what was uploaded into it, except what a copy of it uses.
 
         Raises RefusedError while jobs bring images into it. What is uploaded from then on makes a
         new collection.
@@ -369,7 +369,7 @@ class Service:
                 self.jobs.check_idle(collection)
                 self._indexes.forget(collection)
                 self._indexes.store.drop(collection)
-                self.uploads.files.remove_all(collection)
+                self.unused_files.delete_all(collection)
 
         await run(self._pools.write, forget)
 

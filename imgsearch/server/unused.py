@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgsearch.errors import CollectionNotFoundError
-from imgsearch.records import canonical_path, path_to_uri, record_id
+from imgsearch.records import ImageRecord, canonical_path, path_to_uri, record_id
 from imgsearch.server.kept import KeptFiles
 from imgsearch.sites import Sites
 from imgsearch.stores import VectorStore
@@ -48,6 +48,42 @@ class UnusedFiles:
                     with self.files.turn(collection):
                         deleted += _sweep(folder, collection, store, now or time.time())
         return deleted
+
+    def delete_of(self, record: ImageRecord) -> None:
+        """Delete the file of a record that has been removed, if it came by an upload.
+
+        Not if another record names it, as a copied collection's does, or another store's may. Call
+        it within the turn of the file's collection.
+        """
+        collection = self.files.collection_of(record)
+        if collection is None or self.files.may_be_shared(collection):
+            return
+        path = Path(record.path)
+        if not _used([path], collection, self.store()):
+            path.unlink(missing_ok=True)
+
+    def delete_all(self, collection: str) -> None:
+        """Delete the files of a collection that has been dropped; the same exceptions hold.
+
+        Call it within the collection's turn.
+        """
+        if self.files.may_be_shared(collection):
+            return
+        store = self.store()
+        if store.names() and self._kept(collection, store):
+            return
+        self.files.remove_all(collection)
+
+    def _kept(self, collection: str, store: VectorStore) -> bool:
+        """Delete the unused files one by one; returns whether any is still in use."""
+        kept = False
+        for folder in self.files.folders(collection):
+            paths = [path for path in folder.iterdir() if path.suffix != _MARK]
+            used = _used(paths, collection, store)
+            kept |= bool(used)
+            for path in set(paths) - used:
+                path.unlink(missing_ok=True)
+        return kept
 
 
 def _sweep(folder: Path, collection: str, store: VectorStore, now: float) -> int:

@@ -136,7 +136,7 @@ class Uploads:
         refused = collection.upsert(records, vectors)
         for record in records:
             if record.id in refused and record.id not in known:
-                self.files.remove(record)
+                Path(record.path).unlink(missing_ok=True)
         self._writes += 1
         if self._writes % _WRITES_BEFORE_OPTIMIZING == 0:
             collection.optimize()
