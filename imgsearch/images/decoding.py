@@ -218,8 +218,11 @@ def _decoded(
 
 
 def _make_room(image: Image.Image) -> None:
-    """Give a TIFF its memory before Pillow does, which would ask the process's own pixel limit."""
-    if image.format == "TIFF" and image._im is None:
+    """Give a TIFF its memory before Pillow does, which would ask the process's own pixel limit.
+
+    Where Pillow has changed inside, that limit holds.
+    """
+    if image.format == "TIFF" and getattr(image, "_im", image) is None:
         core: Any = getattr(Image, "core")  # noqa: B009
         image.im = core.new(image.mode, getattr(image, "_tile_size", image.size))
 

@@ -16,7 +16,7 @@ Part = tuple[int, int] | bytes
 
 def splice(file: IO[bytes], parts: Iterable[Part]) -> BinaryIO:
     """A view of some parts of an open file, in the order given; nothing is copied."""
-    return io.BufferedReader(_Spliced(file, parts), 1 << 16)
+    return io.BufferedReader(_Spliced(file, parts))
 
 
 class _Spliced(io.RawIOBase):
