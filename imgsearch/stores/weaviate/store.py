@@ -175,6 +175,17 @@ class WeaviateStore:
         self._call(f"collection {name} cannot be named", point)
 
     def open(self, name: str) -> "WeaviateCollection":
+        class_name = self._class_named(name)
+        try:
+            return WeaviateCollection(self._server, name, class_name)
+        except StoreError:
+            # Another client may have dropped or replaced it between the two requests.
+            now = self._class_named(name)
+            if now == class_name:
+                raise
+            return WeaviateCollection(self._server, name, now)
+
+    def _class_named(self, name: str) -> str:
         classes = self._classes()
         if name not in classes:
             known = ", ".join(sorted(classes)) or "none"
@@ -182,7 +193,7 @@ class WeaviateStore:
                 f"{self.url}: no collection {name} here (there is {known}); "
                 "`imgsearch ingest` makes one"
             )
-        return WeaviateCollection(self._server, name, classes[name])
+        return classes[name]
 
     def drop(self, name: str) -> None:
         current = self.open(name).class_name
