@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from imgsearch.image_index import ImageIndex
 from imgsearch.server.spool import spooling
 from tests.conftest import SAMPLES, Cli
 from tests.fakes import ColourEncoder
@@ -16,22 +17,27 @@ SHIRT = SAMPLES / "images" / "10101.jpg"
 ReadOnly = Callable[[Path], None]
 
 
-@pytest.fixture
-def home(
-    tmp_path: Path,
-    sample_store: str,
-    exported_models: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    cli: Cli,
+@pytest.fixture(scope="module")
+def used_home(
+    tmp_path_factory: pytest.TempPathFactory, sample_store: str, exported_models: Path
 ) -> Path:
-    """A home of its own with a store and a model in it, each of which has been used once."""
-    folder = tmp_path / "home"
-    folder.mkdir()
+    """A home with a store and a model in it, which has been used once."""
+    folder = tmp_path_factory.mktemp("used") / "home"
     shutil.copytree(sample_store, folder / "store")
     shutil.copytree(exported_models, folder / "models")
-    monkeypatch.setenv("IMGSEARCH_HOME", str(folder))
-    assert cli("query", SHIRT).code == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IMGSEARCH_HOME", str(folder))
+        with ImageIndex(store=folder / "store") as index:
+            index.search(SHIRT, k=1)
     return folder
+
+
+@pytest.fixture
+def home(used_home: Path, read_only: ReadOnly, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That home, in which nothing can be written."""
+    monkeypatch.setenv("IMGSEARCH_HOME", str(used_home))
+    read_only(used_home)
+    return used_home
 
 
 @pytest.mark.parametrize(
@@ -47,9 +53,8 @@ def home(
     ids=lambda command: command.split()[0] + ("-text" if "--text" in command else ""),
 )
 def test_what_only_reads_works_where_nothing_can_be_written(
-    command: str, cli: Cli, home: Path, read_only: ReadOnly, tmp_path: Path
+    command: str, cli: Cli, home: Path, tmp_path: Path
 ) -> None:
-    read_only(home)
     done = cli(*command.format(home=home, out=tmp_path / "out").split())
     assert done.code == 0, done.err
     assert "error" not in done.err
@@ -57,9 +62,8 @@ def test_what_only_reads_works_where_nothing_can_be_written(
 
 @pytest.mark.parametrize("command", [f"ingest {SHIRT}", f"remove {SHIRT}"])
 def test_what_writes_names_the_place_that_cannot_be_written(
-    command: str, cli: Cli, home: Path, read_only: ReadOnly
+    command: str, cli: Cli, home: Path
 ) -> None:
-    read_only(home)
     done = cli(*command.split())
     assert done.code == 1
     assert f"{home}/store: cannot be written to" in done.err
