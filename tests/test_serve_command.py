@@ -55,7 +55,10 @@ def test_a_model_that_is_not_the_collections_ends_it_at_once(
     assert str(weights) in result.err
 
 
-def test_it_serves_until_sigterm_and_ends_with_0(sample_store: str) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_it_serves_until_a_signal_and_ends_in_order(
+    sample_store: str, number: signal.Signals, code: int
+) -> None:
     port = free_port()
     command = [sys.executable, "-m", "imgsearch", "serve", "--no-ui", "--port", str(port)]
     with subprocess.Popen(
@@ -72,7 +75,7 @@ def test_it_serves_until_sigterm_and_ends_with_0(sample_store: str) -> None:
                 assert answer.json()["hits"][0]["score"] == pytest.approx(1, abs=1e-4)
                 assert answer.json()["hits"][0]["metadata"]["articleType"] == "Tshirts"
         finally:
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(number)
             _, rest = process.communicate(timeout=30)
-    assert process.returncode == 0
+    assert process.returncode == code
     assert "Traceback" not in rest

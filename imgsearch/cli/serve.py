@@ -9,6 +9,7 @@ import typer
 from imgsearch import config
 from imgsearch.cli import options
 from imgsearch.cli.console import Display
+from imgsearch.ending import INTERRUPTED
 from imgsearch.errors import UsageError
 from imgsearch.leaving_out import leaving_out
 
@@ -99,7 +100,7 @@ def serve(
 ) -> None:
     """Serve the API on port 8888 (its documentation at /docs), and the page on port 7860.
 
-    SIGTERM, or Ctrl-C, finishes what is in flight.
+    SIGTERM or Ctrl-C finishes the requests in flight; the exit code is then 0 or 130.
     """
     # Before numpy is loaded, whose own threads take a while to start.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -152,4 +153,7 @@ def serve(
             ),
         )
         with spooling(settings.data):
-            Running(Service(settings, display), display).serve(api, page)
+            running = Running(Service(settings, display), display)
+            running.serve(api, page)
+        if running.interrupted:
+            raise typer.Exit(INTERRUPTED)

@@ -64,13 +64,15 @@ class Running:
         self._servers: list[_Server] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
+        self.interrupted = False
+        """Whether Ctrl-C has ended it."""
 
     def serve(self, api: socket.socket, page: socket.socket | None = None) -> None:
         """Serve on these sockets, which are closed at the end, until a signal or `stop`.
 
         Requests under way are finished then. Raises what `Service.start` raises.
         """
-        with asyncio.Runner() as runner, _signals(self.stop):
+        with asyncio.Runner() as runner, _signals(self._on_signal):
             self._loop = runner.get_loop()
             try:
                 runner.run(self._run(api, page))
@@ -82,6 +84,10 @@ class Running:
         if self._loop:
             with contextlib.suppress(RuntimeError):  # it has ended by itself: its loop is closed
                 self._loop.call_soon_threadsafe(self._stop_now)
+
+    def _on_signal(self, number: int) -> None:
+        self.interrupted |= number == signal.SIGINT
+        self.stop()
 
     def _stop_now(self) -> None:
         if self._stop.is_set():
@@ -152,13 +158,13 @@ def _name(listening: socket.socket) -> str:
 
 
 @contextlib.contextmanager
-def _signals(handle: Callable[[], None]) -> Iterator[None]:
-    """Call `handle` on SIGINT and SIGTERM, which the main thread alone can ask for."""
+def _signals(handle: Callable[[int], None]) -> Iterator[None]:
+    """Call `handle` with SIGINT or SIGTERM; only the main thread can ask for signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: handle()) for number in numbers]
+    before = [signal.signal(number, lambda received, _: handle(received)) for number in numbers]
     try:
         yield
     finally:
