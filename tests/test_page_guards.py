@@ -177,3 +177,34 @@ def test_the_api_is_served_where_the_page_cannot_be_built(
             served.client.get(served.page)
     assert "the page cannot be built: ImportError: cannot import name 'Blocks'" in caplog.text
     assert any("without the page" in event.text for event in told if isinstance(event, Note))
+
+
+NO_QUESTIONS = [
+    "{}",
+    "[]",
+    "NaN",
+    '{"data": 1, "fn_index": 0}',
+    '{"data": [], "fn_index": 9999}',
+    '{"data": [], "fn_index": -1}',
+    '{"data": [], "fn_index": 1e400}',
+    '{"data": [], "fn_index": true}',
+    '{"data": [], "fn_index": "0"}',
+    '{"data": [], "fn_index": 0, "session_hash": [1]}',
+    '{"data": [[1]], "fn_index": 0}',
+    "[" * 30_000,
+    "\ud800",
+]
+
+
+@pytest.mark.parametrize("content", NO_QUESTIONS)
+def test_what_is_no_question_is_refused_before_gradio_sees_it(
+    served: Served, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = served.client.post(
+        f"{served.page}/gradio_api/run/predict",
+        content=content.encode("utf-8", "surrogatepass"),
+        headers={"Content-Type": "application/json"},
+    )
+    assert answer.status_code in (400, 422), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert not caplog.records

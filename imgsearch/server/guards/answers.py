@@ -53,9 +53,9 @@ class Answers:
             await self._app(scope, receive, send_on)
         except Exception as error:
             answer = unexpected(error)
-            if status:  # it has begun: all that is left is to break off
-                raise
-            await answer(scope, receive, send_on)
+            # An answer that has begun ends here: unless it is whole, the server breaks it off.
+            if not status:
+                await answer(scope, receive, send_on)
         finally:
             self._metrics.answered(_route(scope), status, time.perf_counter() - started)
 

@@ -18,16 +18,17 @@ def build_page(service: Service) -> ASGIApp:
     from imgsearch.server.guards.answers import Answers
     from imgsearch.server.guards.origins import Origins
     from imgsearch.server.page.app import Page, Parts, own_app
+    from imgsearch.server.page.asking import Asking
     from imgsearch.server.page.layout import gradio_app
     from imgsearch.server.page.views import Views
 
     settings = service.settings
     views = Views(service)
     most = settings.limits.body
-    gradio = gradio_app(views, settings.collection, most)
+    gradio, functions = gradio_app(views, settings.collection, most)
     parts = Parts(
         gradio=gradio,
-        asking=Admission(gradio, service, takes_forms=False),
+        asking=Admission(Asking(gradio, functions), service, takes_forms=False),
         # Images to search with come as they are.
         own=Admission(own_app(service, views), service, takes_forms=False, plain_body=most),
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Mapping
 from typing import Any
 
 # Before it is imported: else it would tell its makers of each start.
@@ -34,15 +35,19 @@ _MONO = [gr.themes.Font("ui-monospace"), gr.themes.Font("monospace")]
 _QUIETLY: Any = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 
 
-def gradio_app(views: Views, collection: str, most_bytes: int) -> ASGIApp:
+def gradio_app(views: Views, collection: str, most_bytes: int) -> tuple[ASGIApp, Mapping[int, int]]:
     """Gradio's app, which asks `views`; one request may add `most_bytes` of pictures.
+
+    And how many inputs each of its functions has, by the number that a question gives.
 
     For a thread without an event loop: else Gradio makes some of its own, and closes none of them.
     """
     return asyncio.run(_built(views, collection, most_bytes))
 
 
-async def _built(views: Views, collection: str, most_bytes: int) -> ASGIApp:
+async def _built(
+    views: Views, collection: str, most_bytes: int
+) -> tuple[ASGIApp, Mapping[int, int]]:
     with gr.Blocks(title="imgsearch", analytics_enabled=False, fill_width=True) as blocks:
         _lay_out(blocks, views, collection, most_bytes)
     blocks.state_session_capacity = _MOST_SESSIONS
@@ -62,7 +67,8 @@ async def _built(views: Views, collection: str, most_bytes: int) -> ASGIApp:
         theme=gr.themes.Soft(primary_hue="indigo", font=_FONT, font_mono=_MONO),
         head=_HEAD,
     )
-    return mounted
+    functions = {number: len(each.inputs) for number, each in blocks.fns.items() if each.fn}
+    return mounted, functions
 
 
 def _lay_out(blocks: gr.Blocks, views: Views, collection: str, most_bytes: int) -> None:
