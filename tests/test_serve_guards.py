@@ -436,3 +436,19 @@ def test_pictures_that_were_given_out_leave_room_for_the_next(tmp_path: Path) ->
     with serving(settings, ColourEncoder()) as narrow:
         (record,) = narrow.client.get(f"{IMAGES}/records").json()["records"]
         assert [narrow.client.get(record["image"]).status_code for _ in range(4)] == [200] * 4
+
+
+def test_an_answer_that_breaks_off_is_logged_in_a_line(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> Iterator[bytes]:
+        yield b"x"
+        raise OSError(errno.EIO, "the disk has gone")
+
+    (record, *_) = served.client.get(f"{IMAGES}/records").json()["records"]
+    monkeypatch.setattr("imgsearch.server.v1.pictures._read", broken)
+    with pytest.raises(httpx.RemoteProtocolError):
+        served.client.get(record["image"])
+    assert "the disk has gone" in caplog.text
+    assert "Traceback" not in caplog.text
+    assert alive(served)
