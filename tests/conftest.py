@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,6 +24,10 @@ from scripts import weaviate as servers
 
 # For fixtures that are made before the first test has its own.
 os.environ["IMGSEARCH_SITE"] = "tests"
+
+# How long an example takes says nothing on a machine that does other things, too.
+hypothesis.settings.register_profile("imgsearch", deadline=None)
+hypothesis.settings.load_profile("imgsearch")
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "sample_data"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.lowest import TESTS
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Its packages are of several distributions.
@@ -56,6 +58,10 @@ def test_what_is_imported_is_declared(folder: str, extras: set[str]) -> None:
         if not {canonical(each) for each in known.get(module, [module])} & declared
     }
     assert undeclared == set()
+
+
+def test_the_tests_with_the_lowest_versions_are_there() -> None:
+    assert [each for each in TESTS if not (ROOT / each).is_file()] == []
 
 
 def test_every_declared_package_has_a_lower_bound() -> None:
