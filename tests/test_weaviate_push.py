@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from google.protobuf.json_format import MessageToDict
 
 from imgsearch.errors import StoreError
 from imgsearch.events import Event, Note
 from imgsearch.stores import open_store
-from imgsearch.stores.weaviate import doubts, trouble
+from imgsearch.stores.weaviate import doubts, repair, trouble
 from imgsearch.stores.weaviate.address import parse
 from imgsearch.stores.weaviate.client import batch_pb2
 from imgsearch.stores.weaviate.connect import Server, _Outage
@@ -34,10 +37,16 @@ class ScriptedServer:
         self._answers: Iterator[dict[int, str] | Exception] = iter(answers)
         self.requests: list[list[str]] = []
         self.deleted: list[str] = []
+        self.stored: dict[str, Any] = {}
         self.heard: list[Event] = []
 
     def answer(self, request: Any, **_: object) -> Any:
         sent = [each.uuid for each in request.objects]
+        for each in request.objects:
+            self.stored[each.uuid] = {
+                "properties": MessageToDict(each.properties.non_ref_properties),
+                "vectors": {"image": np.frombuffer(each.vectors[0].vector_bytes, "<f4").tolist()},
+            }
         self.requests.append(sent)
         answer = next(self._answers, {})
         if isinstance(answer, Exception):
@@ -59,6 +68,8 @@ class ScriptedServer:
         handle = SimpleNamespace(exists=lambda: True, data=data)
         collections = SimpleNamespace(use=lambda _: handle)
         server.client = SimpleNamespace(collections=collections)  # type: ignore[assignment]
+        server.pushers = ThreadPoolExecutor(1)
+        server.read_object = lambda _, uuid: self.stored.get(uuid)  # type: ignore[assignment, method-assign]
         server._outage = _Outage("weaviate://scripted", 5.0, self.heard.append)
         return server
 
@@ -86,7 +97,7 @@ def test_what_a_dying_server_may_hold_in_part_is_deleted_before_it_is_sent_again
 
 
 @pytest.mark.parametrize("fault", [GONE_AWAY, {0: "context canceled", 2: "context canceled"}])
-def test_what_is_in_doubt_when_a_run_gives_up_is_deleted_by_the_next(
+def test_what_is_in_doubt_when_a_run_gives_up_is_written_anew_by_the_next(
     fault: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = ScriptedServer(fault)
@@ -94,14 +105,44 @@ def test_what_is_in_doubt_when_a_run_gives_up_is_deleted_by_the_next(
     with pytest.raises(StoreError, match="--store-timeout"):
         server.push()
     assert server.deleted == []
-    doubts.settle(server.server(), "Other")
+    repair.settle(server.server(), "Other")
     assert server.deleted == []
-    doubts.settle(server.server(), "Cla")
+    repair.settle(server.server(), "Cla")
     expected = RECORDS if fault is GONE_AWAY else RECORDS[::2]
     assert server.deleted == [each.id for each in expected]
+    assert server.requests[1:] == [[each.id] for each in expected]
     server.deleted.clear()
-    doubts.settle(server.server(), "Cla")
+    repair.settle(server.server(), "Cla")
     assert server.deleted == []
+
+
+def test_what_another_machine_has_written_since_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = ScriptedServer(GONE_AWAY)
+    with monkeypatch.context() as patch:
+        patch.setattr("imgsearch.stores.weaviate.connect._Outage.goes_on", lambda *_: 99.0)
+        with pytest.raises(StoreError, match="--store-timeout"):
+            server.push()
+    server.stored[RECORDS[0].id]["properties"]["sha256"] = "f" * 64
+    del server.stored[RECORDS[1].id]
+    repair.settle(server.server(), "Class")
+    assert server.deleted == [RECORDS[2].id]
+    assert server.requests[1:] == [[RECORDS[2].id]]
+    assert RECORDS[1].id not in server.stored
+
+
+def test_a_note_of_an_earlier_version_costs_no_record() -> None:
+    server = ScriptedServer()
+    server.push()
+    before = dict(server.stored)
+    notes = doubts._folder(server.server()) / "Class"
+    notes.parent.mkdir(parents=True)
+    notes.write_text(f"{RECORDS[0].id}\n")
+    repair.settle(server.server(), "Class")
+    assert server.requests[1:] == [[RECORDS[0].id]]
+    assert server.stored == before
+    assert list(notes.parent.iterdir()) == []
 
 
 def test_an_overloaded_server_holds_nothing_in_part() -> None:

@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from imgsearch.ingest import ingest
 from imgsearch.records import Condition, Stamp
 from imgsearch.stores import open_store
 from imgsearch.stores.base import Collection, VectorStore
+from imgsearch.stores.weaviate import doubts
 from imgsearch.stores.weaviate import patch as patching
 from imgsearch.stores.weaviate import store as weaviate_store
 from tests.conftest import Painter
@@ -293,3 +295,36 @@ def test_a_patch_in_doubt_is_undone_before_it_is_sent_again() -> None:
         patch()
     patch()
     assert handle.data.sent == [{"kind": "hat"}, {"kind": None}, {"kind": "hat"}]
+
+
+def test_what_is_in_doubt_is_written_anew_as_it_is(stores: list[VectorStore], name: str) -> None:
+    """A record that another writer has replaced since is no longer in doubt."""
+    store = stores[0]
+    assert isinstance(store, weaviate_store.WeaviateStore)
+    collection = store.open_or_create(name, STAMP)
+    collection.add_fields({"kind": "str", "year": "int", "price": "float"})
+    records = [record(n, kind=f"shoe {n}", year=2**60 + n, price=0.5) for n in range(3)]
+    written = write(collection, records)
+    newer = replace(records[1], sha256="f" * 64)
+    write(collection, [newer], seed=7)
+    sent = {each.id: f"{each.sha256}-{each.size}-{each.mtime_ns}" for each in records}
+    with store.writing(name):
+        doubts.note(store._server, collection.class_name, sent | {record(9).id: "x-1-2"})
+    changed = {each.id: _changed_at(store, collection.class_name, each.id) for each in records}
+    with store.writing(name):
+        pass
+    assert everything(collection) == {each.id: each for each in (records[0], newer, records[2])}
+    for number in (0, 2):
+        assert collection.search(written[number], 1)[0].record == records[number]
+        assert collection.count([Condition("year", "=", 2**60 + number)]) == 1
+        assert with_words(collection, str(number)) == [records[number].uri]
+    again = {each.id: _changed_at(store, collection.class_name, each.id) for each in records}
+    assert [again[each.id] != changed[each.id] for each in records] == [True, False, True]
+
+
+def _changed_at(
+    store: weaviate_store.WeaviateStore, class_name: str, record_id: str
+) -> tuple[int, int]:
+    found = store._server.read_object(class_name, record_id)
+    assert found
+    return found["creationTimeUnix"], found["lastUpdateTimeUnix"]

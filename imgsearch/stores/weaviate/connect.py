@@ -73,6 +73,24 @@ class Server:
         """The headers of a gRPC request of our own."""
         return [("authorization", f"Bearer {self.address.key}")] if self.address.key else []
 
+    def read_object(self, class_name: str, record_id: str) -> dict[str, Any] | None:
+        """An object with its `properties` and `vectors`, by means that need no index.
+
+        Raises an error of httpx.
+        """
+        level = self.address.consistency
+        answer = httpx.get(
+            f"{self.address.http}/v1/objects/{class_name}/{record_id}",
+            params={"include": "vector"} | ({"consistency_level": level} if level else {}),
+            headers=dict(self.metadata),
+            timeout=_REQUEST_SECONDS,
+            trust_env=False,
+        )
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        found: dict[str, Any] = answer.raise_for_status().json()
+        return found
+
     def close(self) -> None:
         self.pushers.shutdown(cancel_futures=True)
         self.client.close()

@@ -2,53 +2,87 @@
 
 A server that is killed while it takes an object may keep the object itself, and lose its entries
 in the indexes of ids, properties and vectors. Sent again, such an object is found to be equal to
-the one that is kept, and nothing is written: no filter and no search would ever find it. So what
-was under way is deleted before it is sent again; where a run ends before that, the ids are noted
-under `IMGSEARCH_HOME/doubts`, and the next run from this machine deletes them first.
+the one that is kept, and nothing is written: no filter and no search would ever find it. So an
+object that was under way, and is there as it was sent, is deleted before it is written again. One
+that is otherwise has been written by somebody else since, or not at all, and stays.
+
+Where a run ends before that, what it had sent is noted under `IMGSEARCH_HOME/doubts`, and the next
+run from this machine writes it anew, as it is by then.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from imgsearch import config
+from imgsearch.stores.weaviate.client import batch_pb2
 from imgsearch.stores.weaviate.connect import Server
 
+Object = Mapping[str, Any]
+"""An object as REST gives it: `properties` and `vectors`."""
 
-def forget(server: Server, class_name: str, ids: Iterable[str]) -> None:
-    """Delete the objects with these ids, by means that need no index. Those not there are fine."""
+UNKNOWN = ""
+"""The token of an object that an earlier version noted by its id alone."""
+
+_CONTENT = ("sha256", "size", "mtime_ns")
+
+
+def token_of(properties: Mapping[str, Any]) -> str:
+    """What tells one version of an object's file from another."""
+    size = int(properties.get("size") or 0)
+    return f"{properties.get('sha256')}-{size}-{properties.get('mtime_ns')}"
+
+
+def token_sent(sent: batch_pb2.BatchObject) -> str:
+    return token_of({name: sent.properties.non_ref_properties[name] for name in _CONTENT})
+
+
+def doubtful(server: Server, class_name: str, record_id: str, token: str) -> Object | None:
+    """An object that is there as it was sent."""
+    found = server.read_object(class_name, record_id)
+    return found if found and token in (UNKNOWN, token_of(found["properties"])) else None
+
+
+def forget(server: Server, class_name: str, sent: Mapping[str, str]) -> None:
+    """Delete the objects, by id with their tokens, that are there as they were sent."""
     handle = server.client.collections.use(class_name)
-    if not handle.exists():
-        return
-    for each in ids:
-        handle.data.delete_by_id(each)
+    for record_id, token in sent.items():
+        if doubtful(server, class_name, record_id, token):
+            handle.data.delete_by_id(record_id)
 
 
-def note(server: Server, class_name: str, ids: Iterable[str]) -> None:
-    """Remember ids for `settle`."""
+def note(server: Server, class_name: str, sent: Mapping[str, str]) -> None:
+    """Remember objects, by id with their tokens, for `take_notes`."""
     path = _folder(server) / class_name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="ascii") as file:
-            file.writelines(f"{each}\n" for each in ids)
+            file.writelines(f"{record_id} {token}\n" for record_id, token in sent.items())
     except OSError:
         pass  # the run ends with an error of its own, which must be told
 
 
-def settle(server: Server, class_prefix: str) -> None:
-    """Delete what was noted for the classes whose names begin so. Raises StoreError."""
-    for path in _noted(server, class_prefix):
-        ids = dict.fromkeys(path.read_text(encoding="ascii").split())
-        action = f"collection {path.name} cannot be written to"
-        server.call(action, lambda: forget(server, path.name, ids))  # noqa: B023
-        path.unlink(missing_ok=True)
+def take_notes(server: Server, class_prefix: str) -> Iterator[tuple[str, dict[str, str], Path]]:
+    """Each class whose name begins so, with its notes, and the file to delete once they are done.
 
-
-def _noted(server: Server, class_prefix: str) -> Iterator[Path]:
+    Only this process has it: what others note meanwhile goes into another one.
+    """
     try:
-        yield from sorted(_folder(server).glob(f"{class_prefix}*"))
+        paths = sorted(_folder(server).glob(f"{class_prefix}*"))
     except OSError:
         return
+    for path in paths:
+        class_name = path.name.partition(".")[0]
+        own = path.with_name(f"{class_name}.{os.getpid()}")
+        try:
+            path.rename(own)
+            lines = own.read_text(encoding="ascii").splitlines()
+        except FileNotFoundError:  # another process was faster
+            continue
+        pairs = (line.partition(" ") for line in lines if line)
+        yield class_name, {record_id: token for record_id, _, token in pairs}, own
 
 
 def _folder(server: Server) -> Path:

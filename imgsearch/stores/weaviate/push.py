@@ -53,7 +53,7 @@ def push(
             to_object(class_name, record, vector, schema)
             for record, vector in zip(records[part], vectors[part], strict=True)
         ]
-        return _send(server, class_name, objects)
+        return send_all(server, class_name, objects)
 
     refused: dict[str, str] = {}
     for result in _in_parallel(server, send, list(_parts(vectors))):
@@ -82,7 +82,9 @@ def _in_parallel(
             future.cancel()
 
 
-def _send(server: Server, class_name: str, objects: list[batch_pb2.BatchObject]) -> dict[str, str]:
+def send_all(
+    server: Server, class_name: str, objects: list[batch_pb2.BatchObject]
+) -> dict[str, str]:
     """Send until each object is in, or has been refused too often."""
     refused: dict[str, str] = {}
     tries: Counter[str] = Counter()
@@ -102,8 +104,8 @@ def _send(server: Server, class_name: str, objects: list[batch_pb2.BatchObject])
 class _Repeated:
     """A request that is made again until it is answered.
 
-    What it was about when the server went away is in doubt (see `doubts`): it is deleted before
-    it is sent again, or noted if it is given up.
+    What it was about when the server went away is in doubt (see `doubts`): if it is there, it is
+    deleted before it is sent again; it is noted if it is given up.
     """
 
     def __init__(self, server: Server, class_name: str) -> None:
@@ -111,7 +113,7 @@ class _Repeated:
         self._server = server
         self._class_name = class_name
         self._deadlines = chain(_DEADLINES, repeat(_DEADLINES[-1]))
-        self._in_doubt: list[str] = []
+        self._in_doubt: dict[str, str] = {}
 
     def __enter__(self) -> "_Repeated":
         return self
@@ -124,7 +126,8 @@ class _Repeated:
         """What the server said of the objects that it did not take, by id."""
         failed = self._server.call(self.action, lambda: self._once(objects))
         problems = {objects[at].uuid: trouble.of_text(text) for at, text in failed.items()}
-        self._in_doubt = [uuid for uuid, each in problems.items() if each.kind == "away"]
+        away = {uuid for uuid, each in problems.items() if each.kind == "away"}
+        self._in_doubt = {e.uuid: doubts.token_sent(e) for e in objects if e.uuid in away}
         return problems
 
     def _once(self, objects: list[batch_pb2.BatchObject]) -> dict[int, str]:
@@ -134,7 +137,7 @@ class _Repeated:
             return _request(self._server, objects, next(self._deadlines))
         except Exception as error:
             if trouble.of_error(error).kind == "away":
-                self._in_doubt = [each.uuid for each in objects]
+                self._in_doubt = {each.uuid: doubts.token_sent(each) for each in objects}
             raise
 
 

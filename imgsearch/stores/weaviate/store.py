@@ -24,7 +24,7 @@ from imgsearch.records import (
 from imgsearch.sites import Sites
 from imgsearch.stores import id_ranges
 from imgsearch.stores.base import NO_WORDS, StoredVector, Vectors, check_stamp
-from imgsearch.stores.weaviate import doubts, values
+from imgsearch.stores.weaviate import repair, values
 from imgsearch.stores.weaviate import schema as schemas
 from imgsearch.stores.weaviate.address import parse
 from imgsearch.stores.weaviate.client import aggregate, config, exceptions, query
@@ -231,7 +231,7 @@ class WeaviateStore:
     @contextlib.contextmanager
     def writing(self, name: str, listener: Listener = ignore) -> Iterator[None]:  # noqa: ARG002
         """No lock: see the class."""
-        doubts.settle(self._server, schemas.class_prefix(name))
+        repair.settle(self._server, schemas.class_prefix(name))
         yield
 
 
