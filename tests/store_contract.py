@@ -279,6 +279,7 @@ class StoreContract:
 
     def test_odd_field_names_work(self, collection: Collection) -> None:
         names = ["article type", "articleType", "articletype", "prix (€)", "id", "9", "a.b", "uri"]
+        names += ["words", "vector", "_additional", "origins", "Imgsearch_home", "imgsearch_home"]
         collection.add_fields(dict.fromkeys(names, "int"))
         values: Metadata = {name: number for number, name in enumerate(names)}
         write(collection, [replace(record(1), metadata=values), record(2)])

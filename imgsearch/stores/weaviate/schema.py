@@ -113,7 +113,8 @@ _BASE_TYPES: dict[str, FieldType] = {
 }
 
 
-HOME = "imgsearch_home"
+_OWN = "imgsearch_"
+HOME = f"{_OWN}home"
 """The property that says which site's files have URIs without a site (see `sites`)."""
 
 
@@ -125,7 +126,7 @@ def home_property(site: str) -> config.Property:
 def site_property(site: str) -> config.Property:
     """Another site that has written."""
     digest = hashlib.blake2b(site.encode(), digest_size=4).hexdigest()
-    return _note_property(f"imgsearch_site_{digest}", {"site": site})
+    return _note_property(f"{_OWN}site_{digest}", {"site": site})
 
 
 def _note_property(name: str, told: Mapping[str, str]) -> config.Property:
@@ -253,10 +254,11 @@ def _free_name(wanted: str, taken: Set[str]) -> str:
     plain = re.sub(r"[^A-Za-z0-9]+", "_", wanted).strip("_")[:60]
     name = plain[:1].lower() + plain[1:]
     lower = {each.lower() for each in taken | _RESERVED}
-    if name == wanted and name[0].isalpha() and name.lower() not in lower:
+    own = name.lower().startswith(_OWN)
+    if name == wanted and name[0].isalpha() and name.lower() not in lower and not own:
         return name
     digest = hashlib.blake2b(wanted.encode(), digest_size=4).hexdigest()
-    return f"f_{name}_{digest}" if not name[:1].isalpha() else f"{name}_{digest}"
+    return f"f_{name}_{digest}" if own or not name[:1].isalpha() else f"{name}_{digest}"
 
 
 # Classes.

@@ -45,6 +45,8 @@ _PAGE = 1000
 # more than this part of the collection, reading all is faster.
 _FILTER_WORTH = 10
 _MOST_PREFIXES = 100
+# How often another property is tried for a field, because another writer has taken the first.
+_NAMING_TRIES = 3
 # How often words are written again because another writer has changed the record meanwhile.
 _SETTLING_ROUNDS = 20
 # An index that is built in the background must look done so often, so many seconds apart.
@@ -316,9 +318,12 @@ class WeaviateCollection:
         if any(name not in self.fields for name in fields):
             self._look_again()
         for name, kind in fields.items():
-            while name not in self.fields:
+            for _ in range(_NAMING_TRIES):
                 # Another writer may have taken the property's name in between, for another field.
-                self._add_property(schemas.field_property(name, kind, self._schema.names))
+                if name not in self.fields:
+                    self._add_property(schemas.field_property(name, kind, self._schema.names))
+            if name not in self.fields:
+                raise StoreError(f"collection {self.name}: field {name!r} cannot be added")
             if kind != self.fields[name]:
                 raise CollectionMismatchError(
                     f"collection {self.name} has {name!r} as {self.fields[name]}, not as {kind}"
@@ -343,7 +348,10 @@ class WeaviateCollection:
         def add() -> None:
             try:
                 self._handle.config.add_property(new)
-            except exceptions.UnexpectedStatusCodeError as error:
+            except (
+                exceptions.UnexpectedStatusCodeError,
+                exceptions.WeaviateInvalidInputError,  # the client looks first
+            ) as error:
                 # Another writer, or an answer that was lost on its way to us.
                 if "already" not in str(error):
                     raise
