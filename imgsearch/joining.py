@@ -35,12 +35,13 @@ def plain_name(column: str) -> str:
 def joining_columns(header: list[str], first_rows: Iterable[list[str]]) -> list[int]:
     """Indexes of the columns that may name the images, the likeliest first.
 
-    By their own names, or because a cell ends like the name of an image file.
+    By their own names, or because a cell ends like the name of an image file. Cells beyond the
+    header are in no column.
     """
     names = [plain_name(name) for name in header]
     found = [names.index(name) for name in _NAMES if name in names]
     for row in first_rows:
-        for index, cell in enumerate(row):
+        for index, cell in enumerate(row[: len(header)]):
             if index not in found and is_image_name(cell):
                 found.append(index)
     return found

@@ -157,7 +157,7 @@ class TestQuery:
         first = told["hits"][0]
         assert list(first) == [
             *("rank", "score", "text_score", "id"),
-            *("uri", "path", "sha256", "copies", "metadata"),
+            *("uri", "path", "site", "sha256", "copies", "metadata"),
         ]
         assert (told["text"], first["text_score"]) == (None, None)
         assert first["path"] == str(filled / "1.png")

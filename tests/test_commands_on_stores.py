@@ -60,6 +60,7 @@ COMMANDS = [
     Command("ingest {new} {at} --json", {"found": 2, "indexed": 1, "reused": 1}),
     Command("ingest {new} {shop} {at} --limit 3 --json", {"found": 3}),
     Command("ingest {shop} {at} --prune --json", {"removed": 1}, gone="{image}"),
+    Command("ingest {shop} {at} --prune-missing --json", {"removed": 1}, gone="{image}"),
     Command("ingest {shop} {at} --metadata {prices} --json", {"reused": 1, "skipped": 6}),
     Command("ingest {shop} {at} --replace --model {model} --json", {"skipped": 7}),
     Command("ingest {new} {bad} {at} --strict --report {out} --json", {"rejected": 1}, code=1),

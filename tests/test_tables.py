@@ -94,6 +94,8 @@ PIECES = st.sampled_from(
 @given(st.one_of(st.binary(max_size=60), st.lists(PIECES, max_size=30).map("".join)))
 @settings(max_examples=300, deadline=None)
 @example(b"\xff\xfei")
+@example("a\n1,2.jpg\n3\n")
+@example("id\n1,2.jpg\n3\n")
 @example('sep="\nid"a\n1"2\n')
 @example(b"\xff\xfe" + "id,a\n1,\ud800\n".encode("utf-16-le", "surrogatepass"))
 def test_any_file_is_a_table_or_refused(
