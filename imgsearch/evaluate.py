@@ -7,7 +7,7 @@ the query (the model's work), and how much of the exact answer the index finds (
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,13 +15,14 @@ import numpy as np
 
 from imgsearch.encoders.base import Vectors
 from imgsearch.errors import MetadataError
-from imgsearch.events import Counted, Listener, Outcome, ignore
+from imgsearch.events import Counted, Listener, Outcome, Stage, ignore
 from imgsearch.records import Condition, ImageRecord, Scored, Value
-from imgsearch.stores.base import Collection
+from imgsearch.stores.base import Collection, ExactQuery
 
 K = 10
 DEFAULT_SAMPLE = 500
-_VECTORS_AT_ONCE = 256
+# Exact answers cost one pass over the collection for so many images: the default sample needs one.
+QUERIES_PER_PASS = 512
 _FEW_COPIES = 100
 
 
@@ -90,9 +91,21 @@ def evaluate(
         raise MetadataError(f"--label {label}: fewer than two pictures have it")
     listener(Counted(len(queries)))
     rows = []
-    for record, vector in _with_vectors(collection, queries):
-        rows.append(_ask(collection, label, labels, record, vector))
-        listener(Outcome(record.uri, "skipped"))
+    for start in range(0, len(queries), QUERIES_PER_PASS):
+        block = _questions(collection, label, queries[start : start + QUERIES_PER_PASS])
+        listener(Stage(f"comparing {len(block):,} images with all others"))
+        # Two queries for each image: without a filter, and with one on its label.
+        exact = collection.search_exact(
+            [
+                ExactQuery(each.vector, each.k, where, each.without)
+                for each in block
+                for where in ((), each.same)
+            ]
+        )
+        answers = zip(exact[::2], exact[1::2], strict=True)
+        for question, (of_all, of_same) in zip(block, answers, strict=True):
+            rows.append(_ask(collection, label, labels, question, of_all, of_same))
+            listener(Outcome(question.record.uri, "skipped"))
     means = np.mean(rows, axis=0).tolist()
     return EvalReport(
         collection=collection.name,
@@ -122,35 +135,54 @@ def _keep(
         kept[place] = record
 
 
-def _with_vectors(
-    collection: Collection, records: Sequence[ImageRecord]
-) -> Iterator[tuple[ImageRecord, Vectors]]:
-    for start in range(0, len(records), _VECTORS_AT_ONCE):
-        part = records[start : start + _VECTORS_AT_ONCE]
-        stored = collection.vectors_of(sorted({record.sha256 for record in part}))
-        for record in part:
-            if record.sha256 in stored:  # else it has been removed meanwhile
-                yield record, stored[record.sha256].vector
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """An image to ask about: its copies are part of the `k`, or excluded by `without`."""
+
+    record: ImageRecord
+    vector: Vectors
+    k: int
+    without: Sequence[str]
+    same: Sequence[Condition]
+
+
+def _questions(
+    collection: Collection, label: str, records: Sequence[ImageRecord]
+) -> list[_Question]:
+    digests = sorted({record.sha256 for record in records})
+    stored = collection.vectors_of(digests)
+    copies = collection.copies(digests)
+    questions = []
+    for record in records:
+        digest = record.sha256
+        if digest not in stored:  # it has been removed meanwhile
+            continue
+        # An index is measured without a filter where that is possible: room for a few copies.
+        few = copies.get(digest, 0)
+        k, without = (K + few, []) if few <= _FEW_COPIES else (K, [digest])
+        same = [Condition(label, "=", record.metadata[label])]
+        questions.append(_Question(record, stored[digest].vector, k, without, same))
+    return questions
 
 
 def _ask(
     collection: Collection,
     label: str,
     labels: Counter[Value],
-    record: ImageRecord,
-    vector: Vectors,
+    question: _Question,
+    exact: Sequence[Scored],
+    exact_same: Sequence[Scored],
 ) -> list[float]:
     """Quality by the index, quality exactly, recall, and recall under a filter."""
+    record, same = question.record, question.same
     own = record.metadata[label]
-    same = [Condition(label, "=", own)]
-    copies = collection.copies([record.sha256])[record.sha256]
-    # An index is measured without a filter where that is possible.
-    few, without = (copies, []) if copies <= _FEW_COPIES else (0, [record.sha256])
-    of_label = collection.copies([record.sha256], same)[record.sha256]
-    found, exact, found_same, exact_same = (
-        _others(collection.search(vector, K + few, where, exact=exact, without=without), record)
+    of_label = collection.copies([record.sha256], same).get(record.sha256, 0)
+    found, found_same = (
+        collection.search(question.vector, question.k, where, without=question.without)
         for where in ((), same)
-        for exact in (False, True)
+    )
+    found, exact, found_same, exact_same = (
+        _others(answer, record) for answer in (found, exact, found_same, exact_same)
     )
     there = min(K, labels[own] - of_label)
     qualities = [

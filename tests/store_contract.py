@@ -15,7 +15,7 @@ from imgsearch.errors import (
     UsageError,
 )
 from imgsearch.records import Condition, FieldType, ImageRecord, Metadata, Operator, Stamp, Value
-from imgsearch.stores.base import MOST_EXCLUDED, Collection, Vectors, VectorStore
+from imgsearch.stores.base import MOST_EXCLUDED, Collection, ExactQuery, Vectors, VectorStore
 from imgsearch.words import query_words
 
 DIMENSION = 8
@@ -92,6 +92,62 @@ class StoreContract:
         expected = [each for each in records if all(c.holds(each.metadata) for c in where)]
         assert [each.record for each in found] == expected[:3]
         assert all(each.score == pytest.approx(1) for each in found)
+
+    def test_many_exact_queries_get_the_answers_that_each_gets_alone(
+        self, collection: Collection
+    ) -> None:
+        collection.add_fields({"kind": "str", "year": "int"})
+        kinds = ["hat", "shoe", "scarf"]
+        records = [
+            record(number, content=number // 2, kind=kinds[number % 3], year=number % 50)
+            if number % 7
+            else record(number, content=number // 2)
+            for number in range(1100)  # more than a page
+        ]
+        write(collection, records)
+        collection.optimize()
+        without = [each.sha256 for each in records[:300]]
+        queries = [
+            ExactQuery(vectors(1, seed=9)[0], 10, [], without),
+            ExactQuery(vectors(1, seed=10)[0], 2000, [Condition("kind", "=", "hat")]),
+            ExactQuery(
+                vectors(1, seed=11)[0],
+                2000,
+                [Condition("kind", "!=", "hat"), Condition("year", ">", 40)],
+                without,
+            ),
+            ExactQuery(vectors(1, seed=12)[0], 10, [Condition("year", ">", 99)]),
+        ]
+        queries.append(ExactQuery(queries[0].vector, 0))
+        answers = collection.search_exact(queries)
+        assert len(answers) == len(queries)
+        for query, answer in zip(queries, answers, strict=True):
+            alone = collection.search(
+                query.vector, query.k, query.where, exact=True, without=query.without
+            )
+            assert [each.record for each in answer] == [each.record for each in alone]
+            scores = [each.score for each in alone]
+            assert [each.score for each in answer] == pytest.approx(scores, abs=1e-6)
+            matching = [
+                each
+                for each in records
+                if all(c.holds(each.metadata) for c in query.where)
+                and each.sha256 not in query.without
+            ]
+            assert len(answer) == min(query.k, len(matching))
+            assert {each.record.uri for each in answer} <= {each.uri for each in matching}
+        assert collection.search_exact([]) == []
+
+    def test_many_exact_queries_order_equal_scores_by_uri(self, collection: Collection) -> None:
+        records = [record(number) for number in range(300)]
+        same = np.repeat(vectors(1), len(records), axis=0)
+        assert collection.upsert(records, same) == {}
+        queries = [ExactQuery(same[0], k) for k in (1, 3, 40)]
+        found = [[each.record for each in answer] for answer in collection.search_exact(queries)]
+        assert found == [records[: each.k] for each in queries]
+
+    def test_an_empty_collection_answers_exact_queries(self, collection: Collection) -> None:
+        assert collection.search_exact([ExactQuery(vectors(1)[0], 5)] * 2) == [[], []]
 
     def test_a_new_collection_is_empty_and_stamped(
         self, store: VectorStore, collection: Collection, name: str

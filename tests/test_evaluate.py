@@ -9,10 +9,11 @@ import pytest
 
 from imgsearch.encoders.base import normalised
 from imgsearch.errors import MetadataError
-from imgsearch.evaluate import evaluate
+from imgsearch.evaluate import DEFAULT_SAMPLE, QUERIES_PER_PASS, evaluate
+from imgsearch.events import Counted, Event, Outcome
 from imgsearch.records import Condition, ImageRecord, Scored, Stamp
 from imgsearch.stores import open_store
-from imgsearch.stores.base import Collection
+from imgsearch.stores.base import Collection, ExactQuery
 from tests.conftest import Cli
 
 STAMP = Stamp("colours", "0" * 64, "none", 2)
@@ -92,6 +93,45 @@ def test_recall_tells_what_the_index_misses(tmp_path: Path) -> None:
     report = evaluate(collection, "kind")
     assert report.recall == pytest.approx(0.9)
     assert report.filtered_recall == 1.0
+
+
+class CountingPasses(Forgetful):
+    """A collection that counts the passes over it, and refuses one for a single query."""
+
+    passes = 0
+
+    def search(
+        self,
+        vector: Any,
+        k: int,
+        where: Sequence[Condition] = (),
+        *,
+        exact: bool = False,
+        without: Sequence[str] = (),
+    ) -> list[Scored]:
+        assert not exact, "a pass over the collection for one query"
+        return self._collection.search(vector, k, where, without=without)
+
+    def search_exact(self, queries: Sequence[ExactQuery]) -> list[list[Scored]]:
+        self.passes += 1
+        return self._collection.search_exact(queries)
+
+
+def test_many_queries_share_a_pass_over_the_collection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert DEFAULT_SAMPLE <= QUERIES_PER_PASS
+    monkeypatch.setattr("imgsearch.evaluate.QUERIES_PER_PASS", 30)
+    pictures = [(n * 1.7 % 90, "hat" if n % 3 else "shoe", n) for n in range(50)]
+    collection: Any = CountingPasses(filled(tmp_path, pictures))
+    for sample, queries, passes in ((30, 30, 1), (None, 50, 2)):
+        collection.passes = 0
+        events: list[Event] = []
+        report = evaluate(collection, "kind", sample, events.append)
+        assert (report.queries, collection.passes) == (queries, passes)
+        assert events[0] == Counted(queries)
+        assert sum(isinstance(each, Outcome) for each in events) == queries
+        assert report.recall == report.filtered_recall == 1.0
 
 
 def test_a_field_that_is_not_there_is_refused(tmp_path: Path) -> None:

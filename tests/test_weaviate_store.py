@@ -2,8 +2,9 @@
 
 import operator
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from imgsearch.errors import CollectionMismatchError
 from imgsearch.records import Condition, Operator, Value
 from imgsearch.stores import open_store
-from imgsearch.stores.base import VectorStore
+from imgsearch.stores.base import ExactQuery, VectorStore
 from imgsearch.stores.weaviate import schema
+from imgsearch.stores.weaviate.store import WeaviateCollection
 from tests.conftest import Cli
 from tests.store_contract import STAMP, StoreContract, everything, record, vectors, write
 
@@ -117,6 +119,38 @@ def test_an_exact_search_agrees_with_the_index(store: VectorStore) -> None:
         exact, indexed = (collection.search(query, 10, where, exact=each) for each in (True, False))
         assert [each.record for each in exact] == [each.record for each in indexed]
         np.testing.assert_allclose([e.score for e in exact], [e.score for e in indexed], atol=1e-5)
+    store.drop(collection.name)
+
+
+@pytest.mark.weaviate
+def test_exact_queries_read_each_page_once_however_many_they_are(
+    store: VectorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection = store.create(unique_name(), STAMP)
+    assert isinstance(collection, WeaviateCollection)
+    collection.add_fields({"even": "bool"})
+    write(collection, [record(number, even=number % 2 == 0) for number in range(1100)])
+    requests: list[str] = []
+    read = collection._behind
+
+    def counted(after: str, limit: int, **options: bool) -> Sequence[Any]:
+        requests.append(after)
+        return read(after, limit, **options)
+
+    monkeypatch.setattr(collection, "_behind", counted)
+    costs = []
+    for count in (1, 60):
+        requests.clear()
+        collection.search_exact(
+            [
+                ExactQuery(each, 10, where)
+                for each in vectors(count, seed=5)
+                for where in ([], [Condition("even", "=", True)])
+            ]
+        )
+        assert len(set(requests)) == len(requests)
+        costs.append(len(requests))
+    assert costs[0] == costs[1] == 3  # two pages, and an empty one as their end
     store.drop(collection.name)
 
 

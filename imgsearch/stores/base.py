@@ -54,6 +54,16 @@ class StoredVector:
     height: int
 
 
+@dataclass(frozen=True, slots=True)
+class ExactQuery:
+    """One query of `Collection.search_exact`; the fields are the arguments of `search`."""
+
+    vector: Vectors
+    k: int
+    where: Sequence[Condition] = ()
+    without: Sequence[str] = ()
+
+
 class Collection(Protocol):
     """The records of one stamp. Vectors are float32 of shape (n, dimension), L2-normalised.
 
@@ -167,6 +177,14 @@ class Collection(Protocol):
         Only records that meet all conditions; equal scores in the order of their URIs. `exact`
         compares with every vector, and uses no index that might miss one. Records with one of the
         SHA-256s `without`, at most `MOST_EXCLUDED`, are excluded by the store itself.
+        """
+        ...
+
+    def search_exact(self, queries: Sequence[ExactQuery]) -> list[list[Scored]]:
+        """The answers of `search(exact=True)` to many queries, in one pass over the collection.
+
+        Memory grows with the sum of all `k`, not with the size of the collection: split a long
+        list of queries into blocks.
         """
         ...
 

@@ -55,7 +55,8 @@ from imgsearch.records import (
 )
 from imgsearch.sites import HERE, Sites
 from imgsearch.stores import id_ranges
-from imgsearch.stores.base import NO_WORDS, StoredVector, Vectors, check_stamp
+from imgsearch.stores.base import NO_WORDS, ExactQuery, StoredVector, Vectors, check_stamp
+from imgsearch.stores.comparing import Page, compare, rank
 from imgsearch.words import record_words
 
 _SUFFIX = ".lance"
@@ -543,7 +544,17 @@ class LanceCollection:
             Scored(record, min(1.0, max(-1.0, float(score))))
             for record, score in zip(records, scores, strict=True)
         ]
-        return sorted(found, key=lambda scored: (-scored.score, scored.record.uri))
+        return sorted(found, key=rank)
+
+    def search_exact(self, queries: Sequence[ExactQuery]) -> list[list[Scored]]:
+        columns = [*self._record_columns(), "vector"]
+        batches = self._batches(columns, None, batch_size=_PAGE)
+        return compare((self._compared(batch) for batch in batches), queries)
+
+    def _compared(self, batch: pa.RecordBatch) -> Page:
+        vectors = _to_numpy(pa.chunked_array([batch["vector"]]), self.stamp.dimension)
+        rows = batch.drop_columns("vector")
+        return Page(vectors, lambda row: self._to_record(rows.slice(row, 1).to_pylist()[0]))
 
     def search_words(
         self,

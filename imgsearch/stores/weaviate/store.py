@@ -1,10 +1,9 @@
 """The store itself: collections on a Weaviate."""
 
 import contextlib
-import heapq
 import math
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,7 +22,8 @@ from imgsearch.records import (
 )
 from imgsearch.sites import Sites
 from imgsearch.stores import id_ranges
-from imgsearch.stores.base import NO_WORDS, StoredVector, Vectors, check_stamp
+from imgsearch.stores.base import NO_WORDS, ExactQuery, StoredVector, Vectors, check_stamp
+from imgsearch.stores.comparing import Page, compare, rank
 from imgsearch.stores.weaviate import repair, values
 from imgsearch.stores.weaviate import schema as schemas
 from imgsearch.stores.weaviate.address import parse
@@ -615,7 +615,7 @@ class WeaviateCollection:
         if k < 1:
             return []
         if exact or k > _MOST_RESULTS:
-            return self._search_all(vector, k, where, frozenset(without))
+            return self.search_exact([ExactQuery(vector, k, where, without)])[0]
         condition = self._filter(where, *_excluding(without))
         # The server takes distances anew from the whole vectors, so they are exact to 1e-6.
         answer = self._read(
@@ -633,6 +633,13 @@ class WeaviateCollection:
                 for each in answer.objects
             ]
         )
+
+    def search_exact(self, queries: Sequence[ExactQuery]) -> list[list[Scored]]:
+        """Compares here, not on the server: a server's search always uses its index."""
+        return compare((self._compared(page) for page in self._pages(vectors=True)), queries)
+
+    def _compared(self, page: Sequence[Any]) -> Page:
+        return Page(np.stack([_vector(each) for each in page]), lambda row: self._record(page[row]))
 
     def search_words(
         self,
@@ -672,26 +679,6 @@ class WeaviateCollection:
             (-(each.metadata.score or 0.0), str(each.properties["uri"]), str(each.uuid))
             for each in answer.objects
         )
-
-    def _search_all(
-        self, vector: Vectors, k: int, where: Sequence[Condition], without: Container[str]
-    ) -> list[Scored]:
-        """Compare with every vector, here: the server's index has no way to be left out."""
-        best: list[Scored] = []
-        for page in self._pages(vectors=True):
-            scores = np.clip(np.stack([_vector(each) for each in page]) @ vector, -1, 1)
-            least = best[-1].score if len(best) == k else -math.inf
-            found = [
-                Scored(self._record(page[at]), float(scores[at]))
-                for at in np.flatnonzero(scores >= least).tolist()
-            ]
-            fitting = [
-                each
-                for each in found
-                if each.record.sha256 not in without and _fits(each.record, where)
-            ]
-            best = heapq.nsmallest(k, [*best, *fitting], key=_rank)
-        return best
 
     def optimize(self, listener: Listener = ignore) -> None:
         """Wait for the server's index, where it is built in the background (ASYNC_INDEXING).
@@ -794,14 +781,6 @@ def _clipped(score: float) -> float:
     return min(1.0, max(-1.0, score))
 
 
-def _fits(record: ImageRecord, where: Sequence[Condition]) -> bool:
-    return all(condition.holds(record.metadata) for condition in where)
-
-
-def _rank(scored: Scored) -> tuple[float, str]:
-    return -scored.score, scored.record.uri
-
-
 def _ranked(found: list[Scored]) -> list[Scored]:
     """Best first, equal scores in the order of their URIs."""
-    return sorted(found, key=_rank)
+    return sorted(found, key=rank)

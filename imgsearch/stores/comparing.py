@@ -1,0 +1,99 @@
+"""Exact search: many queries compared with every stored vector in one pass over a collection."""
+
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgsearch.records import Condition, ImageRecord, Scored
+from imgsearch.stores.base import ExactQuery, Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some records of a collection: `vectors` of shape (n, dimension), and record `i` on demand."""
+
+    vectors: Vectors
+    record: Callable[[int], ImageRecord]
+
+
+def compare(pages: Iterable[Page], queries: Sequence[ExactQuery]) -> list[list[Scored]]:
+    """The answer of each query, best first, equal scores in the order of their URIs.
+
+    Reads the pages once, and not at all if no query asks for a record. Holds one page and the best
+    `k` records of each query. Parses a record at most once, and only if its vector is among the
+    best so far of some query.
+    """
+    best: list[list[Scored]] = [[] for _ in queries]
+    asked = [at for at, query in enumerate(queries) if query.k > 0]
+    if not asked:
+        return best
+    block = np.stack([queries[at].vector for at in asked], dtype=np.float32)
+    # A matrix product rounds a row differently depending on its place. It only selects candidates,
+    # with the largest possible rounding error as tolerance; `_scores` decides.
+    tolerance = block.shape[1] * float(np.finfo(np.float32).eps)
+    least = np.full(len(asked), -np.inf)
+    for page in pages:
+        products = page.vectors @ block.T
+        near = products >= least - tolerance
+        known = _Records(page.record)
+        for column in np.flatnonzero(near.any(axis=0)).tolist():
+            at = asked[column]
+            query, rows = queries[at], np.flatnonzero(near[:, column])
+            rows = known.matching(rows, query)
+            if len(rows) > query.k:
+                among = products[rows, column]
+                rows = rows[among >= np.partition(among, -query.k)[-query.k] - 2 * tolerance]
+            if not len(rows):
+                continue
+            scores = _scores(page.vectors[rows], query.vector)
+            found = [
+                Scored(known.record(row), score)
+                for row, score in zip(rows.tolist(), scores, strict=True)
+            ]
+            best[at] = heapq.nsmallest(query.k, [*best[at], *found], key=rank)
+            if len(best[at]) == query.k:
+                least[column] = best[at][-1].score
+    return best
+
+
+class _Records:
+    """The records of a page, each parsed once, and which of them meet conditions."""
+
+    def __init__(self, parse: Callable[[int], ImageRecord]) -> None:
+        self._parse = parse
+        self._parsed: dict[int, ImageRecord] = {}
+        self._tested: dict[tuple[Condition, ...], dict[int, bool]] = {}
+
+    def record(self, row: int) -> ImageRecord:
+        if row not in self._parsed:
+            self._parsed[row] = self._parse(row)
+        return self._parsed[row]
+
+    def matching(self, rows: NDArray[np.intp], query: ExactQuery) -> NDArray[np.intp]:
+        """Those of the rows whose records can be in the query's answer."""
+        if not query.where and not query.without:
+            return rows
+        tested = self._tested.setdefault(tuple(query.where), {})
+        excluded = frozenset(query.without)
+        chosen = []
+        for row in rows.tolist():
+            if row not in tested:
+                metadata = self.record(row).metadata
+                tested[row] = all(condition.holds(metadata) for condition in query.where)
+            if tested[row] and self.record(row).sha256 not in excluded:
+                chosen.append(row)
+        return np.asarray(chosen, dtype=np.intp)
+
+
+def _scores(vectors: Vectors, query: Vectors) -> list[float]:
+    """Cosine similarities, each computed by itself: equal vectors have equal scores."""
+    sums = (vectors * query).sum(axis=1, dtype=np.float64)
+    return [float(each) for each in np.clip(sums, -1.0, 1.0)]
+
+
+def rank(scored: Scored) -> tuple[float, str]:
+    """Sorts answers: best first, equal scores in the order of their URIs."""
+    return -scored.score, scored.record.uri
