@@ -23,6 +23,7 @@ from imgsearch import config, scratch
 from imgsearch.encoders import devices, soundness
 from imgsearch.encoders.base import Sample
 from imgsearch.encoders.catalog import SPECS, ModelSpec
+from imgsearch.encoders.durability import fsync_files
 from imgsearch.encoders.locking import locked
 from imgsearch.encoders.soundness import VECTOR
 from imgsearch.errors import DeviceMemoryError, EncoderError, ExportError, ScratchError
@@ -216,7 +217,7 @@ def incoming() -> Iterator[Path]:
 def place(part: Path, stamp: Stamp) -> Path:
     """Let what was made in `part` appear where `find` looks for it."""
     folder = _folder(stamp)
-    soundness.settle(part)
+    fsync_files(part)
     if (folder / MODEL).exists():  # it was not found, because what belongs to it was not readable
         _move_aside(folder)
     _remove(folder)

@@ -21,7 +21,7 @@ import onnxruntime as ort
 
 from imgsearch import config, scratch
 from imgsearch.encoders.base import Vectors, normalised
-from imgsearch.encoders.soundness import settle
+from imgsearch.encoders.durability import fsync_files
 from imgsearch.errors import (
     DeviceMemoryError,
     EncoderError,
@@ -96,7 +96,7 @@ def open_optimised(path: Path, threads: int) -> Session:
             made = part / optimised.name
             made.mkdir()
             session = open_session(path, threads, save=made / path.name)
-            settle(made)
+            fsync_files(made)
             made.rename(optimised)
     except DeviceMemoryError:
         raise

@@ -9,7 +9,6 @@ its collection would take no more images.
 """
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -79,13 +78,6 @@ def sha256_of(model: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise EncoderError(f"{model} cannot be read: {error.strerror or error}") from error
-
-
-def settle(folder: Path) -> None:
-    """Have a folder's files on the disk, so that no power cut leaves one that is there in part."""
-    for path in folder.iterdir():
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
 
 
 def _kept(model: Path) -> Vectors | None:
