@@ -103,7 +103,7 @@ def copy(
 
 def _goal(target: VectorStore, name: str, origin: Collection, listener: Listener) -> Collection:
     if name not in target.names():
-        goal = target.open_or_create(name, origin.stamp)
+        goal = target.open_or_create(name, origin.stamp, origin.fields)
     else:
         goal = target.open(name)
         if differences := origin.stamp.differences(goal.stamp):
@@ -111,8 +111,8 @@ def _goal(target: VectorStore, name: str, origin: Collection, listener: Listener
                 f"{target.url}: collection {name} is there and its vectors cannot be compared "
                 f"with those to copy ({'; '.join(differences)}): choose another name with --as"
             )
+        goal.add_fields(origin.fields)
     goal.take_part(listener)
-    goal.add_fields(origin.fields)
     return goal
 
 

@@ -273,9 +273,9 @@ class _Target:
         if stamp == current.stamp:
             self._listener(Note(f"collection {self.name} is of {_told(stamp)} already"))
             return
-        self.previous, self.collection = current, self.store.successor(self.name, stamp)
+        self.previous = current
+        self.collection = self.store.successor(self.name, stamp, current.fields)
         self.collection.take_part(self._listener)
-        self.collection.add_fields(current.fields)
 
     def resume(self, sources: Sources) -> None:
         """Bring what an interrupted run put into the new collection up to date."""
@@ -338,9 +338,9 @@ class _Target:
 
     def writable(self) -> Collection:
         if self.collection is None:
-            self.collection = self.store.open_or_create(self.name, self.encoder().stamp)
+            stamp = self.encoder().stamp
+            self.collection = self.store.open_or_create(self.name, stamp, self._fields)
             self.collection.take_part(self._listener)
-            self.collection.add_fields(self._fields)
         return self.collection
 
     @property

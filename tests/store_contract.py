@@ -1,7 +1,7 @@
 """What every store must do. A store's test file subclasses `StoreContract` and gives a store."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -342,6 +342,35 @@ class StoreContract:
         assert dict(collection.lookup([record(1).id])[record(1).id].metadata) == values
         for name, value in values.items():
             assert collection.count([Condition(name, "=", value)]) == 1
+
+    FIELDS: Mapping[str, FieldType] = {"Prix (€)": "float", "prix": "int", "PRIX": "str"}
+
+    @pytest.mark.parametrize("method", ["create", "open_or_create"])
+    def test_a_collection_is_made_with_its_fields(
+        self, store: VectorStore, name: str, method: str
+    ) -> None:
+        made: Collection = getattr(store, method)(name, STAMP, self.FIELDS)
+        assert dict(made.fields) == dict(store.open(name).fields) == self.FIELDS
+        full = replace(record(1), metadata={"Prix (€)": 0.5, "prix": 7, "PRIX": " x"})
+        write(made, [full])
+        assert everything(store.open(name)) == {full.id: full}
+
+    def test_opening_a_collection_adds_the_fields_it_lacks(
+        self, store: VectorStore, collection: Collection, name: str
+    ) -> None:
+        collection.add_fields({"prix": "int"})
+        assert dict(store.open_or_create(name, STAMP, self.FIELDS).fields) == self.FIELDS
+        with pytest.raises(CollectionMismatchError, match="'prix' as int, not as str"):
+            store.open_or_create(name, STAMP, {"prix": "str", "other": "int"})
+        assert dict(store.open(name).fields) == self.FIELDS
+
+    def test_a_successor_has_its_fields_from_the_start_and_when_it_goes_on(
+        self, store: VectorStore, collection: Collection, name: str
+    ) -> None:
+        begun = store.successor(name, OTHER_STAMP, {"prix": "int"})
+        assert dict(begun.fields) == {"prix": "int"}
+        assert dict(store.successor(name, OTHER_STAMP, self.FIELDS).fields) == self.FIELDS
+        assert dict(collection.current_fields()) == {}
 
     def test_fields_can_be_added_later_but_not_changed(
         self, store: VectorStore, collection: Collection

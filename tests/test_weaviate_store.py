@@ -2,17 +2,19 @@
 
 import operator
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from imgsearch.errors import CollectionMismatchError
-from imgsearch.records import Condition, Operator, Value
+from imgsearch.records import Condition, FieldType, Operator, Value
 from imgsearch.stores import open_store
 from imgsearch.stores.base import ExactQuery, VectorStore
 from imgsearch.stores.weaviate import schema
@@ -106,6 +108,52 @@ def test_values_that_weaviate_rounds_or_trims_are_kept_and_matched_all_the_same(
                 found = collection.search(vectors(1)[0], 100, [condition])
                 assert {each.record.uri for each in found} == expected, condition
     assert everything(collection) == {each.id: each for each in [*records, record(99)]}
+    store.drop(collection.name)
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts the requests that add properties or read a class, from now on."""
+    counts: Counter[str] = Counter()
+    send = httpx.Client.send
+
+    def counted(self: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
+        if request.url.path.startswith("/v1/schema/"):
+            counts[f"{request.method} {request.url.path.rpartition('/')[2]}"] += 1
+        return send(self, request, **options)
+
+    monkeypatch.setattr(httpx.Client, "send", counted)
+    return counts
+
+
+@pytest.mark.weaviate
+def test_a_thousand_fields_are_part_of_the_request_that_makes_a_collection(
+    store: VectorStore, requests: Counter[str]
+) -> None:
+    fields: dict[str, FieldType] = {f"Column {number}": "int" for number in range(1000)}
+    collection = store.create(unique_name(), STAMP, fields)
+    assert dict(collection.fields) == fields
+    assert requests.total() == 1
+    store.drop(collection.name)
+
+
+@pytest.mark.weaviate
+def test_many_fields_that_are_added_later_take_a_request_each_and_one_to_read_them(
+    store: VectorStore, requests: Counter[str]
+) -> None:
+    collection = store.create(unique_name(), STAMP)
+    requests.clear()
+    fields: dict[str, FieldType] = {f"Column {number}": "int" for number in range(30)}
+    collection.add_fields(fields)
+    assert dict(collection.fields) == fields
+    assert requests.pop("POST properties") == 30
+    assert requests.total() == 2
+    requests.clear()
+    large = record(1, **dict.fromkeys(fields, 2**60))
+    write(collection, [large])
+    assert requests.pop("POST properties") == 30
+    assert requests.total() == 2
+    assert everything(collection) == {large.id: large}
     store.drop(collection.name)
 
 

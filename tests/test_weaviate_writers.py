@@ -14,7 +14,7 @@ import pytest
 from imgsearch import ImageIndex
 from imgsearch.errors import CollectionMismatchError
 from imgsearch.ingest import ingest
-from imgsearch.records import Condition, Stamp
+from imgsearch.records import Condition, FieldType, Metadata, Stamp
 from imgsearch.stores import open_store
 from imgsearch.stores.base import Collection, VectorStore
 from imgsearch.stores.weaviate import doubts
@@ -75,6 +75,30 @@ def test_of_several_that_make_a_collection_all_get_the_same(
     assert {type(each).__name__ for each in made} == {"WeaviateCollection"}, made
     assert len({each.class_name for each in made}) == 1
     assert len(everything(stores[0].open(name))) == 3
+
+
+def test_of_several_that_make_a_collection_with_fields_all_get_all_of_theirs(
+    stores: list[VectorStore], name: str
+) -> None:
+    """Three of the fields have names that Weaviate does not tell apart."""
+    fields: list[dict[str, FieldType]] = [
+        {"kind": "str", "year": "int"},
+        {"kind": "str", "YEAR": "float"},
+        {"price": "float", "Year": "bool"},
+    ]
+    made = at_once(
+        *(
+            lambda s=s, f=f: s.open_or_create(name, STAMP, f)
+            for s, f in zip(stores, fields, strict=True)
+        )
+    )
+    assert {type(each).__name__ for each in made} == {"WeaviateCollection"}, made
+    for collection, own in zip(made, fields, strict=True):
+        assert own.items() <= collection.fields.items()
+    values: Metadata = {"kind": "hat", "year": 1, "YEAR": 2.5, "Year": True, "price": 0.5}
+    full = replace(record(1), metadata=values)
+    write(made[0], [full])
+    assert everything(stores[2].open(name)) == {full.id: full}
 
 
 def test_of_two_models_one_makes_the_collection_and_the_other_is_refused(

@@ -6,6 +6,7 @@ One contract suite (`tests/store_contract.py`) runs against all of them.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +29,8 @@ Vectors = NDArray[np.float32]
 
 MOST_EXCLUDED = 1000
 """How many contents one search can exclude: a filter of 64 kB, far below any store's limit."""
+
+NO_FIELDS: Mapping[str, FieldType] = MappingProxyType({})
 
 NO_WORDS = (
     "it was made before its words could be searched: `imgsearch copy --as NAME` makes a collection "
@@ -223,14 +226,22 @@ class VectorStore(Protocol):
         """The names of the collections, sorted."""
         ...
 
-    def create(self, name: str, stamp: Stamp) -> Collection:
-        """Make an empty collection. Raises StoreError if there is one of this name."""
+    def create(
+        self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
+    ) -> Collection:
+        """Make an empty collection with these metadata fields, all at once.
+
+        Raises StoreError if there is one of this name.
+        """
         ...
 
-    def open_or_create(self, name: str, stamp: Stamp) -> Collection:
+    def open_or_create(
+        self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
+    ) -> Collection:
         """Open a collection, or make it if there is none, also if others do so at the same time.
 
-        Raises CollectionMismatchError if the collection has another stamp.
+        Either way it then has the metadata fields. Raises CollectionMismatchError if the collection
+        has another stamp, or one of the fields with another type.
         """
         ...
 
@@ -242,11 +253,14 @@ class VectorStore(Protocol):
         """Delete a collection and all its records. Raises CollectionNotFoundError."""
         ...
 
-    def successor(self, name: str, stamp: Stamp) -> Collection:
+    def successor(
+        self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
+    ) -> Collection:
         """The collection of another stamp that is to take a collection's place.
 
-        It is not listed. What an earlier call began is gone on with; a successor of yet another
-        stamp is dropped. Only who holds the right to write to `name` may call this.
+        It has the metadata fields, and is not listed. What an earlier call began is gone on with; a
+        successor of yet another stamp is dropped. Only who holds the right to write to `name` may
+        call this.
         """
         ...
 

@@ -55,7 +55,14 @@ from imgsearch.records import (
 )
 from imgsearch.sites import HERE, Sites
 from imgsearch.stores import id_ranges
-from imgsearch.stores.base import NO_WORDS, ExactQuery, StoredVector, Vectors, check_stamp
+from imgsearch.stores.base import (
+    NO_FIELDS,
+    NO_WORDS,
+    ExactQuery,
+    StoredVector,
+    Vectors,
+    check_stamp,
+)
 from imgsearch.stores.comparing import Page, compare, rank
 from imgsearch.words import record_words
 
@@ -137,26 +144,31 @@ class LanceStore:
             stems = (entry.stem for entry in found if _is_dataset(entry))
             return sorted(stem for stem in stems if not stem.endswith(_SUCCESSOR))
 
-    def create(self, name: str, stamp: Stamp) -> "LanceCollection":
+    def create(
+        self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
+    ) -> "LanceCollection":
         if name in self.names():
             raise StoreError(f"{self.url}: there is a collection {name} already")
         path = self._path(name)
         with _translated(f"{path}: cannot be created"):
             # Of a collection that another program deleted, or an earlier version of this one.
             _remove(self._path(name + _SUCCESSOR))
-        self._create(path, stamp)
+        self._create(path, stamp, fields)
         return self.open(name)
 
-    def open_or_create(self, name: str, stamp: Stamp) -> "LanceCollection":
+    def open_or_create(
+        self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
+    ) -> "LanceCollection":
         """The right to write keeps others from doing so at the same time."""
         if name not in self.names():
-            return self.create(name, stamp)
+            return self.create(name, stamp, fields)
         collection = self.open(name)
         check_stamp(collection, stamp)
+        collection.add_fields(fields)
         return collection
 
-    def _create(self, path: Path, stamp: Stamp) -> None:
-        schema = _schema(stamp)
+    def _create(self, path: Path, stamp: Stamp, fields: Mapping[str, FieldType]) -> None:
+        schema = _schema(stamp, fields)
         with _translated(f"{path}: cannot be created"):
             self._folder.mkdir(parents=True, exist_ok=True)
             lance.write_dataset(schema.empty_table(), str(path), mode="create")
@@ -184,15 +196,18 @@ class LanceStore:
                 successor.rename(doomed / successor.name)
             path.rename(doomed / path.name)
 
-    def successor(self, name: str, stamp: Stamp) -> "LanceCollection":
+    def successor(
+        self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
+    ) -> "LanceCollection":
         path = self._path(name + _SUCCESSOR)
         if _is_dataset(path):
             begun = LanceCollection(name, path)
             if begun.stamp == stamp:
+                begun.add_fields(fields)
                 return begun
         with _translated(f"{path}: cannot be replaced"):
             _remove(path)
-        self._create(path, stamp)
+        self._create(path, stamp, fields)
         return LanceCollection(name, path)
 
     def promote(self, name: str, stamp: Stamp) -> None:
@@ -801,7 +816,7 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def _schema(stamp: Stamp) -> pa.Schema:
+def _schema(stamp: Stamp, fields: Mapping[str, FieldType]) -> pa.Schema:
     texts = ("id", "uri", "sha256")
     columns = [
         pa.field(name, pa.string() if name in texts else pa.int64(), nullable=False)
@@ -810,6 +825,7 @@ def _schema(stamp: Stamp) -> pa.Schema:
     columns.append(pa.field(_WORDS, pa.string()))
     columns.append(pa.field(_ORIGINS, pa.string()))
     columns.append(pa.field("vector", pa.list_(pa.float32(), stamp.dimension), nullable=False))
+    columns += [_metadata_column(field, kind) for field, kind in fields.items()]
     return pa.schema(columns, metadata={_STAMP_KEY: stamp.to_json().encode()})
 
 

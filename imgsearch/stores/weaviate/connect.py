@@ -91,6 +91,15 @@ class Server:
         found: dict[str, Any] = answer.raise_for_status().json()
         return found
 
+    def http(self) -> httpx.Client:
+        """A client for REST requests of our own; its methods take paths. Close it."""
+        return httpx.Client(
+            base_url=self.address.http,
+            headers=dict(self.metadata),
+            timeout=_REQUEST_SECONDS,
+            trust_env=False,
+        )
+
     def close(self) -> None:
         self.pushers.shutdown(cancel_futures=True)
         self.client.close()

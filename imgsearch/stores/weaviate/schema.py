@@ -14,6 +14,7 @@ from typing import Any
 
 from imgsearch.errors import CollectionMismatchError
 from imgsearch.records import FieldType, Stamp
+from imgsearch.stores.base import NO_FIELDS
 from imgsearch.stores.weaviate.address import Address
 from imgsearch.stores.weaviate.client import config
 
@@ -143,7 +144,7 @@ def _note_property(name: str, told: Mapping[str, str]) -> config.Property:
 def origins_property(taken: Set[str] = frozenset()) -> config.Property:
     """Named so if it is free: in a collection of an earlier version a field may have the name."""
     return config.Property(
-        name=_free_name(ORIGINS, taken) if taken else ORIGINS,
+        name=_free_name(ORIGINS, _lower(taken)) if taken else ORIGINS,
         data_type=config.DataType.TEXT,
         description=json.dumps({"origins": "the fields that tables set, as JSON"}),
         tokenization=config.Tokenization.FIELD,
@@ -239,23 +240,45 @@ def _told(description: str | None) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
-def field_property(field: str, kind: FieldType, taken: set[str]) -> config.Property:
-    """The property for a new field, named like it where Weaviate can and none is alike."""
-    return _property(_free_name(field, taken), kind, json.dumps({"field": field}))
+def field_properties(
+    fields: Mapping[str, FieldType], taken: Set[str] = frozenset()
+) -> list[config.Property]:
+    """Properties for new fields, each named like its field where that is possible and unique."""
+    lower = _lower(taken)
+    new = []
+    for field, kind in fields.items():
+        name = _free_name(field, lower)
+        lower.add(name.lower())
+        new.append(_property(name, kind, json.dumps({"field": field})))
+    return new
 
 
-def exact_property(field: str, schema: Schema) -> config.Property:
-    """The twin that holds a field's values to the letter."""
-    name = _free_name(f"{schema.properties[field]}_exact", schema.names)
-    return _property(name, "str", json.dumps({"exact": field}))
+def exact_properties(fields: Iterable[str], schema: Schema) -> list[config.Property]:
+    """The twins that hold the values of fields to the letter."""
+    lower = _lower(schema.names)
+    new = []
+    for field in fields:
+        name = _free_name(f"{schema.properties[field]}_exact", lower)
+        lower.add(name.lower())
+        new.append(_property(name, "str", json.dumps({"exact": field})))
+    return new
+
+
+def _lower(names: Set[str]) -> set[str]:
+    return {each.lower() for each in names}
+
+
+_RESERVED_LOWER = _lower(_RESERVED)
 
 
 def _free_name(wanted: str, taken: Set[str]) -> str:
+    """A property name for `wanted` that is not among the lower-case names `taken`."""
     plain = re.sub(r"[^A-Za-z0-9]+", "_", wanted).strip("_")[:60]
     name = plain[:1].lower() + plain[1:]
-    lower = {each.lower() for each in taken | _RESERVED}
-    own = name.lower().startswith(_OWN)
-    if name == wanted and name[0].isalpha() and name.lower() not in lower and not own:
+    lower = name.lower()
+    own = lower.startswith(_OWN)
+    free = lower not in taken and lower not in _RESERVED_LOWER
+    if name == wanted and name[0].isalpha() and free and not own:
         return name
     digest = hashlib.blake2b(wanted.encode(), digest_size=4).hexdigest()
     return f"f_{name}_{digest}" if own or not name[:1].isalpha() else f"{name}_{digest}"
@@ -265,7 +288,12 @@ def _free_name(wanted: str, taken: Set[str]) -> str:
 
 
 def class_options(
-    name: str, stamp: Stamp, address: Address, home: str | None, sites: Iterable[str] = ()
+    name: str,
+    stamp: Stamp,
+    address: Address,
+    home: str | None,
+    sites: Iterable[str] = (),
+    fields: Mapping[str, FieldType] = NO_FIELDS,
 ) -> dict[str, Any]:
     """How a class is created."""
     notes = [home_property(home)] if home else []
@@ -277,7 +305,7 @@ def class_options(
     )
     return {
         "description": describe(name, stamp),
-        "properties": [*_BASE, *notes],
+        "properties": [*_BASE, *notes, *field_properties(fields)],
         "inverted_index_config": config.Configure.inverted_index(
             index_null_state=True, stopwords_preset=config.StopwordsPreset.NONE
         ),

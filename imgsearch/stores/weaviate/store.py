@@ -22,7 +22,14 @@ from imgsearch.records import (
 )
 from imgsearch.sites import Sites
 from imgsearch.stores import id_ranges
-from imgsearch.stores.base import NO_WORDS, ExactQuery, StoredVector, Vectors, check_stamp
+from imgsearch.stores.base import (
+    NO_FIELDS,
+    NO_WORDS,
+    ExactQuery,
+    StoredVector,
+    Vectors,
+    check_stamp,
+)
 from imgsearch.stores.comparing import Page, compare, rank
 from imgsearch.stores.weaviate import repair, values
 from imgsearch.stores.weaviate import schema as schemas
@@ -30,6 +37,7 @@ from imgsearch.stores.weaviate.address import parse
 from imgsearch.stores.weaviate.client import aggregate, config, exceptions, query
 from imgsearch.stores.weaviate.connect import Server
 from imgsearch.stores.weaviate.patch import patch
+from imgsearch.stores.weaviate.properties import add_properties
 from imgsearch.stores.weaviate.push import push
 from imgsearch.stores.weaviate.schema import VECTOR, WORDS, Schema
 from imgsearch.words import record_words
@@ -45,7 +53,7 @@ _PAGE = 1000
 # more than this part of the collection, reading all is faster.
 _FILTER_WORTH = 10
 _MOST_PREFIXES = 100
-# How often another property is tried for a field, because another writer has taken the first.
+# How often properties get other names because another writer has taken the first.
 _NAMING_TRIES = 3
 # How often words are written again because another writer has changed the record meanwhile.
 _SETTLING_ROUNDS = 20
@@ -103,21 +111,26 @@ class WeaviateStore:
     def _call(self, problem: str, request: Callable[[], T]) -> T:
         return self._server.call(f"{self.url}: {problem}", request)
 
-    def create(self, name: str, stamp: Stamp) -> "WeaviateCollection":
+    def create(
+        self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
+    ) -> "WeaviateCollection":
         if name in self.names():
             raise StoreError(f"{self.url}: there is a collection {name} already")
-        return self.open_or_create(name, stamp)
+        return self.open_or_create(name, stamp, fields)
 
-    def open_or_create(self, name: str, stamp: Stamp) -> "WeaviateCollection":
+    def open_or_create(
+        self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
+    ) -> "WeaviateCollection":
         """As the protocol says. Of several who make one at the same time, one alias counts."""
         if name not in self.names():
             # Listed before the alias exists: what a --replace begins later on is not among them.
             left_behind = self._classes_of(name)
-            class_name = self._create_class(name, stamp, self._server.site)
+            class_name = self._create_class(name, stamp, self._server.site, fields=fields)
             if self._claim(name, class_name):
                 self._drop_classes(name, left_behind - {class_name})
         collection = self.open(name)
         check_stamp(collection, stamp)
+        collection.add_fields(fields)
         return collection
 
     def _classes_of(self, name: str) -> set[str]:
@@ -127,11 +140,16 @@ class WeaviateStore:
         return {each for each in there if each.startswith(prefix)}
 
     def _create_class(
-        self, name: str, stamp: Stamp, home: str | None, sites: Iterable[str] = ()
+        self,
+        name: str,
+        stamp: Stamp,
+        home: str | None,
+        sites: Iterable[str] = (),
+        fields: Mapping[str, FieldType] = NO_FIELDS,
     ) -> str:
         """Make an empty class, or take the one that another writer is just making."""
         class_name = schemas.class_of(name, stamp)
-        options = schemas.class_options(name, stamp, self._server.address, home, sites)
+        options = schemas.class_options(name, stamp, self._server.address, home, sites, fields)
         client = self._server.client
 
         def create() -> None:
@@ -216,14 +234,18 @@ class WeaviateStore:
                 lambda each=each: self._server.client.collections.delete(each),  # type: ignore[misc]
             )
 
-    def successor(self, name: str, stamp: Stamp) -> "WeaviateCollection":
+    def successor(
+        self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
+    ) -> "WeaviateCollection":
         class_name = schemas.class_of(name, stamp)
         there = self._classes_of(name)
         self._drop_classes(name, there - {self._classes().get(name, ""), class_name})
         if class_name not in there:
             current = self.open(name).sites
-            self._create_class(name, stamp, current.home, current.known)
-        return WeaviateCollection(self._server, name, class_name)
+            self._create_class(name, stamp, current.home, current.known, fields)
+        collection = WeaviateCollection(self._server, name, class_name)
+        collection.add_fields(fields)
+        return collection
 
     def promote(self, name: str, stamp: Stamp) -> None:
         class_name = self.successor(name, stamp).class_name
@@ -272,7 +294,7 @@ class WeaviateCollection:
             self._look_again()
         unclaimed = self._schema.home is None
         if unclaimed:
-            self._add_property(schemas.home_property(own))
+            self._add_properties([schemas.home_property(own)])
         if self._schema.home == own:
             if held := self.count() if unclaimed else 0:
                 listener(
@@ -284,7 +306,7 @@ class WeaviateCollection:
                 )
             return held > 0
         if own not in self._schema.sites:
-            self._add_property(schemas.site_property(own))
+            self._add_properties([schemas.site_property(own)])
             listener(
                 Note(
                     f"{url}: collection {self.name} is of site {self._schema.home}, and this "
@@ -317,14 +339,18 @@ class WeaviateCollection:
     def add_fields(self, fields: Mapping[str, FieldType]) -> None:
         if any(name not in self.fields for name in fields):
             self._look_again()
+        self._check_types(fields)
+
+        def missing() -> list[config.Property]:
+            new = {name: kind for name, kind in fields.items() if name not in self.fields}
+            return schemas.field_properties(new, self._schema.names)
+
+        self._add_missing(missing)
+        self._check_types(fields)
+
+    def _check_types(self, fields: Mapping[str, FieldType]) -> None:
         for name, kind in fields.items():
-            for _ in range(_NAMING_TRIES):
-                # Another writer may have taken the property's name in between, for another field.
-                if name not in self.fields:
-                    self._add_property(schemas.field_property(name, kind, self._schema.names))
-            if name not in self.fields:
-                raise StoreError(f"collection {self.name}: field {name!r} cannot be added")
-            if kind != self.fields[name]:
+            if kind != self.fields.get(name, kind):
                 raise CollectionMismatchError(
                     f"collection {self.name} has {name!r} as {self.fields[name]}, not as {kind}"
                 )
@@ -336,27 +362,29 @@ class WeaviateCollection:
             self._look_again()
         self._add_twins({f for each in metadata for f in values.metadata_with_twins(each)})
         if with_origins and self._schema.origins is None:
-            self._add_property(schemas.origins_property(self._schema.names))
+            self._add_properties([schemas.origins_property(self._schema.names)])
 
     def _add_twins(self, fields: set[str]) -> None:
         if fields - set(self._schema.exact):
             self._look_again()
-        for field in sorted(fields - set(self._schema.exact)):
-            self._add_property(schemas.exact_property(field, self._schema))
+        self._add_missing(
+            lambda: schemas.exact_properties(sorted(fields - set(self._schema.exact)), self._schema)
+        )
 
-    def _add_property(self, new: config.Property) -> None:
-        def add() -> None:
-            try:
-                self._handle.config.add_property(new)
-            except (
-                exceptions.UnexpectedStatusCodeError,
-                exceptions.WeaviateInvalidInputError,  # the client looks first
-            ) as error:
-                # Another writer, or an answer that was lost on its way to us.
-                if "already" not in str(error):
-                    raise
+    def _add_missing(self, missing: Callable[[], list[config.Property]]) -> None:
+        """Add the properties that are missing by the schema as last seen, until none is."""
+        for _ in range(_NAMING_TRIES):
+            if not (new := missing()):
+                return
+            # Another writer may take one of the names in between, for another field.
+            self._add_properties(new)
+        if new := missing():
+            names = ", ".join(each.name for each in new[:3])
+            raise StoreError(f"collection {self.name}: properties cannot be added ({names})")
 
-        self._write(add)
+    def _add_properties(self, new: Iterable[config.Property]) -> None:
+        action = f"collection {self.name} cannot be written to"
+        add_properties(self._server, action, self.class_name, new)
         self._look_again()
 
     def lookup(self, ids: Sequence[str]) -> dict[str, ImageRecord]:
