@@ -224,6 +224,20 @@ class StoreContract:
         assert stored[record(1).id].metadata["text"] == text
         assert collection.count([Condition("text", "=", text)]) == 1
 
+    @pytest.mark.parametrize("space", ["", " "])
+    @pytest.mark.parametrize("text", ["wörd " * 20_000 + "end", "x" * 100_000])
+    def test_a_text_of_100_kb_is_kept_matched_and_found(
+        self, collection: Collection, text: str, space: str
+    ) -> None:
+        collection.add_fields({"text": "str"})
+        long = record(1, text=space + text)
+        write(collection, [long, record(2, text=f"{space}{text}y"), record(3)])
+        assert everything(collection)[long.id] == long
+        assert collection.count([Condition("text", "=", space + text)]) == 1
+        assert record(1).uri in with_words(collection, text.split()[0])
+        collection.change_metadata({record(3).id: {"text": f"{space}{text}z"}})
+        assert everything(collection)[record(3).id] == record(3, text=f"{space}{text}z")
+
     def test_matching_minds_case_and_words(self, collection: Collection) -> None:
         collection.add_fields({"kind": "str"})
         write(

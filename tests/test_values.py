@@ -15,6 +15,7 @@ from imgsearch.stores import open_store
 from imgsearch.values import typed
 from tests.fakes import ColourEncoder
 from tests.serving import Served, filled, serving
+from tests.test_weaviate_store import unique_name
 
 RECORDS = "/v1/collections/images/records"
 UNSTORABLE: list[tuple[Any, str]] = [
@@ -100,6 +101,12 @@ class TestPython:
         for value, reason in UNSTORABLE:
             with pytest.raises(MetadataError, match=reason):
                 on_a_server.set_metadata(record.id, {"refused": value})
+            with pytest.raises(UsageError, match=f"{reason}|not of the field's type"):
+                on_a_server.count([Condition("kept_as_float", "<", value)])
+        for name in ("half a \ud800 pair", "a\0b"):
+            with pytest.raises(MetadataError, match="characters that cannot be stored"):
+                on_a_server.set_metadata(record.id, {name: 1})
+            assert name not in on_a_server.fields
         assert "refused" not in on_a_server.fields
 
     @pytest.mark.parametrize(("value", "reason"), [*UNSTORABLE, (b"x", "field's type")])
@@ -180,3 +187,23 @@ def test_a_table_keeps_long_numbers_as_text(tmp_path: Path) -> None:
         str(10**30),
         str(10**20),
     }
+
+
+@pytest.mark.parametrize("place", ["folder", pytest.param("server", marks=pytest.mark.weaviate)])
+def test_odd_cells_of_a_table_are_kept_or_the_table_is_refused(
+    place: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    filled(tmp_path, 2)
+    long = "long " * 20_000 + "cell"
+    file = tmp_path / "styles.csv"
+    url = str(tmp_path / "fresh") if place == "folder" else request.getfixturevalue("one_node")
+    with ImageIndex(unique_name(), store=url, encoder_opener=ColourEncoder().open) as index:
+        for table in ("id,half \ud800\n0,a\n", "id,kind\n0,half \ud800\n"):
+            file.write_bytes(b"\xff\xfe" + table.encode("utf-16-le", "surrogatepass"))
+            with pytest.raises(MetadataError, match="illegal UTF-16 surrogate"):
+                index.add(tmp_path / "shop", metadata=str(file))
+        file.write_text(f"id,real,kind\n0,NaN,x\n1,Infinity,{long}\n")
+        index.add(tmp_path / "shop", metadata=str(file))
+        found = {Path(each.path).stem: dict(each.metadata) for each in index.records()}
+        index.drop()
+    assert found == {"0": {"real": "NaN", "kind": "x"}, "1": {"real": "Infinity", "kind": long}}
