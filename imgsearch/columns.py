@@ -115,7 +115,7 @@ _DECIMAL_COMMA = [
     Reading("float", lambda text: _float(_with_comma(text))),
 ]
 _DATES = [Reading("str", _iso_date), _dates(".", "dmy"), _dates("/", "ymd")]
-# 03/04/2024 is one of either; only a day after the 12th tells.
+# 03/04/2024 is ambiguous; only a day after the 12th shows the order.
 _DOUBTFUL_DATES = (_dates("/", "dmy"), _dates("/", "mdy"))
 
 

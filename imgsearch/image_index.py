@@ -455,7 +455,7 @@ class ImageIndex:
         what suits the device. `limit` counts files found. `prune` removes the records of files
         that are gone, except in folders most of whose files are (see `IngestReport.unpruned`),
         where `prune_missing` is needed too. `replace` embeds anew with the index's `model`. With
-        `count_ahead` the listener is told the total. Setting `stop` ends the run
+        `count_ahead` the listener receives the total. Setting `stop` ends the run
         early, with what is in flight written. Raises SourceError if a source cannot be read,
         NothingFoundError if there is no picture, MetadataError, EncoderError, or StoreError; what
         was written until then stays. Single pictures that cannot be used are in the report.

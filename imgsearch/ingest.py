@@ -959,7 +959,7 @@ class _Run:
     def _survey(
         self, records: Callable[[], Iterable[list[ImageRecord]]], folder: str | None
     ) -> pruning.Survey:
-        """What is gone, with the folders whose records are kept, which the report tells."""
+        """Survey missing files; folders whose records are kept go into the report."""
         found = pruning.survey(records, folder)
         if self._options.prune_missing:
             return pruning.Survey(found.missing)

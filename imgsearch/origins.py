@@ -16,7 +16,7 @@ from imgsearch.records import ImageRecord, Metadata, Origins, Value
 class Table(Protocol):
     @property
     def id(self) -> str:
-        """What tells this table from all others, in every run."""
+        """Identifies this table, the same in every run."""
         ...
 
     @property

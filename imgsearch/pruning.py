@@ -14,7 +14,7 @@ from imgsearch.records import ImageRecord
 
 # Fewer deletions than this in one folder are never in doubt.
 MANY = 100
-# Folders with deletions that are told apart; beyond, the whole source is in doubt.
+# Maximum number of folders counted separately; beyond it the whole source is in doubt.
 _MOST_FOLDERS = 200_000
 
 

@@ -54,7 +54,7 @@ class _UnknownError(Exception):
 def lacks_only_its_end(data: bytes) -> bool | None:
     """Whether all of a JPEG file is there but its end marker.
 
-    None for a file that has the marker, with something behind it, or of which it cannot be told.
+    None for a file that has the marker, with something behind it, or whose end is undetermined.
     """
     zeros = len(data) - len(data.rstrip(b"\0"))
     if zeros >= ZEROS:

@@ -23,7 +23,7 @@ from imgsearch.server.refusals import RefusedError
 from imgsearch.server.settings import ArchiveLimits
 from imgsearch.stores import check_name
 
-# Jobs that wait; a client with one more is told to come again.
+# Maximum number of queued jobs; further submissions get 429.
 _MOST_WAITING = 16
 # Ended jobs whose reports are kept.
 _MOST_KEPT = 100
@@ -67,7 +67,7 @@ class Jobs:
     ) -> None:
         """`run` runs a job whose files lie in a folder, until it has ended or the event is set.
 
-        `told` gives the words by which clients learn of an error.
+        `told` returns the text of an error that clients may see.
         """
         self._root = root
         self._run_job = run
@@ -91,7 +91,7 @@ class Jobs:
     # For clients.
 
     def list(self) -> list[Job]:
-        """The jobs of this service, and those that have ended; the newest first."""
+        """The jobs of this service and all ended jobs, newest first."""
         with self._lock:
             jobs = [*self._jobs.values()]
         return sorted(jobs, key=lambda job: job.created, reverse=True)
@@ -238,7 +238,7 @@ class Jobs:
                 continue
             try:
                 lease = Lease.take(self._root / name)
-            except OSError:  # not writable, which the next upload tells
+            except OSError:  # not writable: the next upload reports it
                 continue
             if lease is None:
                 self._free_since.pop(name, None)

@@ -17,7 +17,7 @@ from imgsearch.records import Stamp
 from imgsearch.server.refusals import RefusedError
 from imgsearch.server.settings import Settings
 
-# After which a client is told to try again.
+# Clients are asked to retry after this many seconds.
 _RETRY_SECONDS = 5
 
 
@@ -84,7 +84,7 @@ class Models:
     def _run(self, load: _Load, request: EncoderRequest, stamp: Stamp | None) -> None:
         try:
             encoder = self._open_encoder(request, stamp, self._listener)
-        except BaseException as error:  # whoever waits is told
+        except BaseException as error:  # passed on to all who wait
             load.encoder.set_exception(error)
         else:
             load.encoder.set_result(self._remembered(encoder))

@@ -1,4 +1,4 @@
-"""What clients are told of errors: nothing of where this machine keeps things."""
+"""Error texts for clients: they name no folder, file or address of this machine."""
 
 import logging
 import os
@@ -25,8 +25,8 @@ log = logging.getLogger("imgsearch.server")
 # What is wrong with the service itself, so that its operator must know all of it.
 _TROUBLES = (StoreError, EncoderError, ScratchError)
 _NO_TROUBLES = (CollectionNotFoundError, CollectionMismatchError, RecordNotFoundError)
-_SERVER_TROUBLE = "the store does not do what it should; the service's log tells more"
-_SCRATCH_TROUBLE = "temporary files cannot be written; the service's log tells more"
+_SERVER_TROUBLE = "the store has failed; the service's log has the details"
+_SCRATCH_TROUBLE = "temporary files cannot be written; the service's log has the details"
 
 
 class Privacy:

@@ -31,7 +31,7 @@ log = logging.getLogger("imgsearch.server")
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2
-# That are told of one request.
+# Maximum number of errors reported for one request.
 _MOST_ERRORS = 20
 
 # The first class that fits decides.

@@ -258,9 +258,9 @@ class VectorStore(Protocol):
     ) -> Collection:
         """The collection of another stamp that is to take a collection's place.
 
-        It has the metadata fields, and is not listed. What an earlier call began is gone on with; a
-        successor of yet another stamp is dropped. Only who holds the right to write to `name` may
-        call this.
+        It has the metadata fields, and is not listed. A successor that an earlier call began is
+        resumed; one of yet another stamp is dropped. Only the holder of the right to write to
+        `name` may call this.
         """
         ...
 

@@ -715,7 +715,7 @@ class LanceCollection:
             before // _VERSIONS_BETWEEN_TIDYING
             != self._dataset.version // _VERSIONS_BETWEEN_TIDYING
         ):
-            # What was written is written; the next one tries again, and `optimize` tells why not.
+            # The write succeeded. The next one tries again, and `optimize` reports errors.
             with contextlib.suppress(StoreError):
                 self._tidy()
 

@@ -7,7 +7,7 @@ object that was under way, and is there as it was sent, is deleted before it is 
 that is otherwise has been written by somebody else since, or not at all, and stays.
 
 Where a run ends before that, what it had sent is noted under `IMGSEARCH_HOME/doubts`, and the next
-run from this machine writes it anew, as it is by then.
+run from this machine rewrites it with its current metadata.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _CONTENT = ("sha256", "size", "mtime_ns")
 
 
 def token_of(properties: Mapping[str, Any]) -> str:
-    """What tells one version of an object's file from another."""
+    """Identifies one version of an object's file."""
     size = int(properties.get("size") or 0)
     return f"{properties.get('sha256')}-{size}-{properties.get('mtime_ns')}"
 

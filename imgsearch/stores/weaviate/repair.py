@@ -1,4 +1,4 @@
-"""Write objects anew that an earlier run left in doubt (see `doubts`)."""
+"""Rewrite objects that an earlier run left in doubt (see `doubts`)."""
 
 from typing import Any
 

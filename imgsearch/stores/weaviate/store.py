@@ -134,7 +134,7 @@ class WeaviateStore:
         return collection
 
     def _classes_of(self, name: str) -> set[str]:
-        """All classes of a collection: its own, and those that a run left behind half-way."""
+        """All classes of a collection: its own, and leftovers of interrupted runs."""
         client, prefix = self._server.client, schemas.class_prefix(name)
         there = self._call("collections cannot be listed", client.collections.list_all)
         return {each for each in there if each.startswith(prefix)}
