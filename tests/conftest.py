@@ -19,7 +19,7 @@ from PIL import Image
 from imgsearch.cli import main
 from imgsearch.encoders import EncoderRequest
 from imgsearch.ingest import ingest
-from imgsearch.stores import open_store
+from imgsearch.stores import VectorStore, open_store
 from scripts import weaviate as servers
 
 # For fixtures that are made before the first test has its own.
@@ -190,3 +190,12 @@ def read_only() -> Iterator[Callable[[Path], None]]:
     yield protect
     for folder in mounted:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.weaviate)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
+    """Each kind of store: the embedded one, and a real Weaviate."""
+    server = request.param == "server"
+    url = request.getfixturevalue("one_node") if server else str(tmp_path / "store")
+    with open_store(url, 30) as opened:
+        yield opened

@@ -1,7 +1,7 @@
 """Whose a metadata field is: a table takes back what it set, and nothing that anybody else set."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,11 @@ from imgsearch.errors import MetadataError
 from imgsearch.events import Event, Note
 from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.records import path_to_uri, record_id
-from imgsearch.stores import VectorStore, open_store
+from imgsearch.stores import VectorStore
 from imgsearch.stores.weaviate import schema
 from tests.conftest import Painter
 from tests.fakes import ColourEncoder
 from tests.test_weaviate_store import unique_name
-
-
-@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.weaviate)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
-    server = request.param == "server"
-    url = request.getfixturevalue("one_node") if server else str(tmp_path / "store")
-    with open_store(url, 30) as opened:
-        yield opened
 
 
 @pytest.fixture

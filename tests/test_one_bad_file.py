@@ -24,14 +24,6 @@ from tests.test_weaviate_store import unique_name
 Run = Callable[..., IngestReport]
 
 
-@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.weaviate)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
-    server = request.param == "server"
-    url = request.getfixturevalue("one_node") if server else str(tmp_path / "store")
-    with open_store(url, 30) as opened:
-        yield opened
-
-
 @pytest.fixture
 def embedded(tmp_path: Path) -> Iterator[VectorStore]:
     with open_store(str(tmp_path / "store")) as opened:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +15,6 @@ from imgsearch.errors import StoreError
 from imgsearch.events import Event, Note, Outcome, Stage
 from imgsearch.images import Pixels
 from imgsearch.ingest import IngestOptions, IngestReport, ingest
-from imgsearch.stores import open_store
 from imgsearch.stores.base import VectorStore
 from tests.conftest import Cli, Painter
 from tests.fakes import ColourEncoder
@@ -24,14 +22,6 @@ from tests.test_weaviate_store import unique_name
 
 REPLACE = IngestOptions(batch_size=2, workers=1, replace=True)
 OLD, NEW = "1" * 64, "2" * 64
-
-
-@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.weaviate)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
-    server = request.param == "server"
-    url = request.getfixturevalue("one_node") if server else str(tmp_path / "store")
-    with open_store(url, 30) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -284,14 +284,6 @@ def test_a_column_of_another_type_in_the_collection_is_read_with_its_commas(
 
 
 # In an ingest, in both stores
-
-
-@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.weaviate)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
-    server = request.param == "server"
-    url = request.getfixturevalue("one_node") if server else str(tmp_path / "store")
-    with open_store(url, 30) as opened:
-        yield opened
 
 
 @pytest.fixture
