@@ -853,12 +853,12 @@ class _Run:
         self._write(waiting)
 
     def _write(self, items: Sequence[_Item]) -> None:
-        # A file named twice in one list may be here twice; the later one is the newer.
         if any(item.vector is not None for item in items):
             self._target.writable()
         if not (sites := self._target.sites).at_home:  # another site may just have made it
             for item in items:
                 item.candidate = replace(item.candidate, sites=sites)
+        # A file named twice in one list may be here twice; the later one is the newer.
         written = {item.candidate.id: item for item in items if item.vector is not None}
         changed = {
             item.candidate.id: item
@@ -880,14 +880,16 @@ class _Run:
             known = collection.lookup(list(written))
             self._older += sum(_is_older(item, known.get(key)) for key, item in written.items())
 
+            records = {key: _record(item, known) for key, item in written.items()}
+
             def upsert(items: Sequence[_Item]) -> dict[str, str]:
                 vectors = np.stack([_vector(item) for item in items])
-                return collection.upsert([_record(item, known) for item in items], vectors)
+                return collection.upsert([records[item.candidate.id] for item in items], vectors)
 
             items = list(written.values())
             refused = _sparing(items, upsert)
             vectors = np.stack([_vector(item) for item in items])
-            self._witness.wrote([_record(item, known) for item in items], vectors, known, refused)
+            self._witness.wrote(list(records.values()), vectors, known, refused)
         if changed:
             collection = self._target.writable()
 

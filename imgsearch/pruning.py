@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from imgsearch.records import ImageRecord
 
@@ -27,7 +28,7 @@ class DoubtfulFolder:
     present: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Survey:
     """How many files are gone, and the folders in doubt, none of which is inside another."""
 
@@ -36,10 +37,12 @@ class Survey:
 
     def covers(self, path: str) -> bool:
         """Whether a file is in a folder in doubt."""
-        if not self.doubtful:
-            return False
-        doubtful = {folder.path for folder in self.doubtful}
-        return any(folder in doubtful for folder in _ancestors(path))
+        doubtful = self._doubtful_paths
+        return bool(doubtful) and any(folder in doubtful for folder in _ancestors(path))
+
+    @cached_property
+    def _doubtful_paths(self) -> frozenset[str]:
+        return frozenset(folder.path for folder in self.doubtful)
 
 
 def survey(records: Callable[[], Iterable[list[ImageRecord]]], source: str | None = None) -> Survey:
