@@ -454,7 +454,7 @@ class ImageIndex:
         `metadata` is a CSV, by default the styles.csv of each folder; `batch_size` is by default
         what suits the device. `limit` counts files found. `prune` removes the records of files
         that are gone, except in folders most of whose files are (see `IngestReport.unpruned`),
-        where `prune_missing` is needed too. `replace` embeds anew with the index's `model`. With
+        where `prune_missing` is needed too. `replace` embeds again with the index's `model`. With
         `count_ahead` the listener receives the total. Setting `stop` ends the run
         early, with what is in flight written. Raises SourceError if a source cannot be read,
         NothingFoundError if there is no picture, MetadataError, EncoderError, or StoreError; what

@@ -47,8 +47,8 @@ class MetadataReport:
     """What became of the rows.
 
     `column` joins them to images. `malformed` are the line numbers of the first of the
-    `malformed_rows`, the header being line 1. `unmatched` tells, if no row belongs to any image,
-    how both are named.
+    `malformed_rows`, the header being line 1. If no row belongs to any image,
+    `unmatched` shows how both are named.
     """
 
     file: str
@@ -230,7 +230,7 @@ class MetadataTable:
 
     @property
     def columns(self) -> list[str]:
-        """The fields that rows can set, also those that no row sets."""
+        """All fields that rows can set, including fields that no row sets."""
         return list(self._columns)
 
     def covers(self, path: str) -> bool:

@@ -1,6 +1,6 @@
 """Who set a metadata field: the table that a later run may take the value back from, or anybody.
 
-A table owns the values that it wrote. Each run sets them again, and removes those that the table no
+A table owns the values that it wrote. Each run sets them again, and removes values that it no
 longer has: the cell was emptied, or the row or the column was removed. Nothing else is touched, so
 that what the API, the page, Python or another table set stays.
 """

@@ -39,7 +39,7 @@ DRAFT_MARGIN = 4
 DRAFT_COSINE = 0.99
 
 # What to do for each value of EXIF's orientation. Done here rather than by Pillow's
-# `exif_transpose`, which gives up when it cannot write the rest of the EXIF block anew.
+# `exif_transpose`, which fails when it cannot rewrite the rest of the EXIF block.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

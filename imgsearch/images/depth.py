@@ -105,8 +105,8 @@ def _as_shown(image: Image.Image, grey: Pixels) -> Pixels:
 # Put together at once, so that few values of 16 bits are in memory.
 _ROWS = 256
 
-# What Pillow has for the upper byte of each sample in files of 16 bits a channel, and how it would
-# be told to take the lower one.
+# Pillow's names for the upper byte of each sample in files of 16 bits a channel, and for the lower
+# one.
 _NATIVE, _OTHER = ("L", "B") if sys.byteorder == "little" else ("B", "L")
 _LOWER = {
     "RGB;16B": "RGB;16L",

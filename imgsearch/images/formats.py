@@ -110,7 +110,7 @@ _formats_known = False
 _formats_lock = threading.Lock()
 
 
-# The formats that most pictures have, each told by how its files begin, and known by one import.
+# The most common formats by their signatures; one import makes each known.
 _COMMON = {
     jpeg.SIGNATURE: "PIL.JpegImagePlugin",
     png.SIGNATURE: "PIL.PngImagePlugin",
@@ -143,10 +143,10 @@ def know_all_formats() -> None:
 
 
 def media_type(file: IO[bytes]) -> str:
-    """What a picture's file is, told by its content, as `image/jpeg`.
+    """The media type of an image file, such as `image/jpeg`, detected from its content.
 
     Only its header is read; the file is at its beginning again. Raises ImageError for a file that
-    is no picture, OSError for one that cannot be read.
+    is no image, OSError for one that cannot be read.
     """
     if raw := raw_format(file):
         return f"image/x-{raw.lower().replace(' ', '-')}"

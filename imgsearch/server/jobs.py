@@ -52,7 +52,7 @@ class Jobs:
 
     Each job has a folder below `root` until its report is dropped, so that the next start resumes
     it; that does no work twice, as an ingest skips what is known. Several services may share
-    `root`: each has a lease on its own jobs, and takes over those that nobody has a lease on.
+    `root`: each holds leases on its own jobs, and takes over jobs that nobody holds a lease on.
     """
 
     def __init__(
