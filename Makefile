@@ -48,22 +48,22 @@ check: $(READY)
 	$(BIN)/mypy
 
 weaviate:
-	@$(PYTHON) scripts/weaviate.py start
+	@$(PYTHON) tools/weaviate.py start
 
 weaviate-cluster:
-	@$(PYTHON) scripts/weaviate.py start --nodes 3
+	@$(PYTHON) tools/weaviate.py start --nodes 3
 
 weaviate-binary:
-	@$(PYTHON) scripts/weaviate.py path
+	@$(PYTHON) tools/weaviate.py path
 
 browser:
-	@$(PYTHON) scripts/browser.py
+	@$(PYTHON) tools/browser.py
 
 test-lowest: $(READY)
-	$(BIN)/python scripts/lowest.py
+	$(BIN)/python tools/lowest.py
 
 test-compose:
-	@$(PYTHON) -m scripts.compose
+	@$(PYTHON) -m tools.compose
 
 lock: $(READY)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras \

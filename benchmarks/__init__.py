@@ -2,5 +2,5 @@
 
 import os
 
-# Before any of them loads ONNX Runtime by itself: see imgsearch/encoders/onnx_sessions.py.
+# Before any of them loads ONNX Runtime by itself: see imgsearch/encoders/onnx/sessions.py.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

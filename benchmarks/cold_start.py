@@ -23,8 +23,8 @@ from benchmarks.common import bench_home, machine, seeded_resnet50
 from imgsearch.encoders import EncoderRequest, open_encoder
 from imgsearch.encoders.base import normalised
 from imgsearch.images import looks_like_a_picture
-from imgsearch.records import ImageRecord, Stamp
 from imgsearch.stores import open_store
+from imgsearch.types import ImageRecord, Stamp
 
 _IMGSEARCH = [sys.executable, "-m", "imgsearch"]
 _PYTHON = [sys.executable, "-c"]

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from benchmarks.common import machine
 from benchmarks.fragments import _STAMP, megabytes, random_vectors
-from imgsearch.image_index import ImageIndex
-from imgsearch.records import ImageRecord
-from imgsearch.stores import lance_store, open_store
+from imgsearch.index import ImageIndex
+from imgsearch.stores import open_store
+from imgsearch.stores.lance import store as lance_store
+from imgsearch.types import ImageRecord
 
 _ROWS = 2000
 

@@ -20,8 +20,9 @@ import numpy as np
 
 from benchmarks.common import machine
 from imgsearch.encoders.base import Vectors, normalised
-from imgsearch.records import Condition, ImageRecord, Stamp
-from imgsearch.stores import lance_store, open_store
+from imgsearch.stores import open_store
+from imgsearch.stores.lance import store as lance_store
+from imgsearch.types import Condition, ImageRecord, Stamp
 
 _WRITTEN_AT_ONCE = 512
 _QUERIES = 9

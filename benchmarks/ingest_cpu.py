@@ -31,10 +31,11 @@ from PIL import Image, ImageOps
 
 from benchmarks.common import bench_home, machine, seeded_resnet50
 from imgsearch import config, images
-from imgsearch.encoders import EncoderRequest, onnx_files, open_encoder
-from imgsearch.encoders.onnx_files import OnnxFile
+from imgsearch.encoders import EncoderRequest, open_encoder
+from imgsearch.encoders.onnx import exports
+from imgsearch.encoders.onnx.exports import OnnxFile
 from imgsearch.images import Preprocessing, looks_like_a_picture
-from imgsearch.sampling import PictureSample
+from imgsearch.ingest.sampling import PictureSample
 from imgsearch.sources import resolve
 
 PRECISIONS = ("fp32", "int8")
@@ -127,7 +128,7 @@ def ready(model: str, weights: str | None, precision: str, files: Sequence[Path]
     """The model as ONNX Runtime runs it, exported and calibrated now."""
     sample = PictureSample(resolve([str(files[0].parent)]))
     encoder = open_encoder(EncoderRequest(model, weights, "cpu", precision, sample))
-    exported = onnx_files.find(encoder.stamp)
+    exported = exports.find(encoder.stamp)
     assert exported
     return exported
 

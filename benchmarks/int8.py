@@ -23,7 +23,7 @@ from benchmarks.common import bench_home, machine, seeded_resnet50
 from imgsearch.encoders import Encoder, EncoderRequest, open_encoder
 from imgsearch.encoders.base import Vectors
 from imgsearch.images import Pixels
-from imgsearch.sampling import AMONG, PictureSample
+from imgsearch.ingest.sampling import AMONG, PictureSample
 from imgsearch.sources import resolve
 
 K = 10

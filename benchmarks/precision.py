@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imgsearch.encoders import EncoderRequest
-from imgsearch.ingest import ingest
-from imgsearch.records import record_id
+from imgsearch.ingest.run import ingest
 from imgsearch.stores import open_store
+from imgsearch.types import record_id
 
 K = 10
 

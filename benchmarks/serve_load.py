@@ -31,7 +31,7 @@ import numpy as np
 from benchmarks.common import bench_home, machine, seeded_resnet50
 from imgsearch import images
 from imgsearch.encoders import Encoder, EncoderRequest, open_encoder
-from imgsearch.ingest import IngestOptions, ingest
+from imgsearch.ingest.run import IngestOptions, ingest
 from imgsearch.stores import open_store
 
 _PARTS = ("throughput", "latency", "memory", "crowd", "start")

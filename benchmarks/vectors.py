@@ -3,8 +3,8 @@
 import numpy as np
 
 from imgsearch.encoders.base import normalised
-from imgsearch.records import ImageRecord, Stamp
 from imgsearch.stores.base import Vectors
+from imgsearch.types import ImageRecord, Stamp
 
 SHARES = {"all": 1, "10 %": 10, "1 %": 100}
 """Filters: a record in so many passes, by its field `one_in_N`."""

@@ -16,11 +16,11 @@ import numpy as np
 
 from imgsearch.copying import copy
 from imgsearch.encoders import EncoderRequest
-from imgsearch.ingest import ingest
-from imgsearch.records import Scored
+from imgsearch.ingest.run import ingest
 from imgsearch.stores import open_store
 from imgsearch.stores.base import Collection, Vectors
-from scripts import weaviate as servers
+from imgsearch.types import Scored
+from tools import weaviate as servers
 
 NAME = "bench-photos"
 K = 10

@@ -3,7 +3,7 @@
     python -m benchmarks.weaviate_push [--count 20000] [--dimension 2048] [--url weaviate://...]
 
 Both sides write the same objects into classes made alike (RQ-8, the same properties and indexes)
-on the same server, in one go, in turns. Without --url the server is our own (scripts/weaviate.py).
+on the same server, in one go, in turns. Without --url the server is our own (tools/weaviate.py).
 """
 
 import argparse
@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from benchmarks.vectors import FIELDS, clustered, records, stamp
-from imgsearch.records import ImageRecord
 from imgsearch.stores.base import Vectors
 from imgsearch.stores.weaviate.schema import VECTOR
 from imgsearch.stores.weaviate.store import WeaviateCollection, WeaviateStore
-from scripts import weaviate as servers
+from imgsearch.types import ImageRecord
+from tools import weaviate as servers
 
 OURS = "bench"
 _WRITE = 512  # records, as ingest writes them

@@ -16,12 +16,12 @@ import numpy as np
 
 from benchmarks.vectors import SHARES, clustered, records, stamp
 from benchmarks.weaviate_push import OURS, fresh, push_ours, server
-from imgsearch.records import Condition
 from imgsearch.search import SearchOptions, search_vector
 from imgsearch.stores.base import Vectors
 from imgsearch.stores.weaviate.client import query
 from imgsearch.stores.weaviate.schema import VECTOR
 from imgsearch.stores.weaviate.store import WeaviateCollection, WeaviateStore
+from imgsearch.types import Condition
 
 K = 10
 QUERIES = 200

@@ -14,10 +14,10 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # type checkers know the name, and typing need not be loaded
     from imgsearch.errors import ImgsearchError
-    from imgsearch.image_index import ImageIndex
     from imgsearch.images import Region
-    from imgsearch.ingest import IngestReport
-    from imgsearch.records import CollectionInfo, Condition, Hit, ImageRecord
+    from imgsearch.index import ImageIndex
+    from imgsearch.ingest.run import IngestReport
+    from imgsearch.types import CollectionInfo, Condition, Hit, ImageRecord
 
 __all__ = [
     "CollectionInfo",
@@ -31,13 +31,13 @@ __all__ = [
 ]
 
 _MODULES = {
-    "CollectionInfo": "records",
-    "Condition": "records",
-    "Hit": "records",
-    "ImageIndex": "image_index",
-    "ImageRecord": "records",
+    "CollectionInfo": "types",
+    "Condition": "types",
+    "Hit": "types",
+    "ImageIndex": "index",
+    "ImageRecord": "types",
     "ImgsearchError": "errors",
-    "IngestReport": "ingest",
+    "IngestReport": "ingest.run",
     "Region": "images",
 }
 

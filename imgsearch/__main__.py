@@ -3,7 +3,7 @@
 import os
 import sys
 
-from imgsearch.ending import end_on_ctrl_c
+from imgsearch.system.interrupts import end_on_ctrl_c
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing takes a while to load, in which Ctrl-C would still be Python's

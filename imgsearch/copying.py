@@ -11,11 +11,11 @@ import numpy as np
 
 from imgsearch.errors import CollectionMismatchError
 from imgsearch.events import Counted, Listener, Outcome, Status, ignore
-from imgsearch.pipeline import prefetched
-from imgsearch.records import ImageRecord
+from imgsearch.ingest.verify import Witness
 from imgsearch.sites import Sites
 from imgsearch.stores.base import Collection, Vectors, VectorStore
-from imgsearch.verify import Witness
+from imgsearch.system.pipeline import prefetched
+from imgsearch.types import ImageRecord
 
 # Records read and written at once, with their vectors: 16 MB of 2048 dimensions, three times.
 _BATCH = 2048

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import cast
 
 from imgsearch.errors import UsageError
-from imgsearch.records import Condition, FieldType, Operator, Value
-from imgsearch.values import is_unicode, shown, type_of, why_unstorable
+from imgsearch.metadata.values import is_unicode, shown, type_of, why_unstorable
+from imgsearch.types import Condition, FieldType, Operator, Value
 
 # The field is what stands before the first operator, so a value may hold any of them.
 _SHAPE = re.compile(r"\s*(?P<field>[^=!<>]+?)\s*(?P<operator><=|>=|!=|==|=|<|>)(?P<value>.*)", re.S)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
-from imgsearch import images, scratch
+from imgsearch import images
 from imgsearch.config import DEFAULT_MAX_PIXELS
 from imgsearch.errors import ImageError, ScratchError
-from imgsearch.outputs import check_replaceable, not_written
-from imgsearch.records import Hit, ImageRecord, path_to_uri
+from imgsearch.system import scratch
+from imgsearch.system.outputs import check_replaceable, not_written
+from imgsearch.types import Hit, ImageRecord, path_to_uri
 
 _HTML = (b"<!doctype html", b"<html")
 

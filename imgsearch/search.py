@@ -14,9 +14,9 @@ from imgsearch.encoders import Encoder
 from imgsearch.encoders.base import Vectors, normalised
 from imgsearch.errors import UsageError
 from imgsearch.images import Region, Source
-from imgsearch.records import Condition, Hit, ImageRecord, Scored
 from imgsearch.stores.base import MOST_EXCLUDED, Collection
-from imgsearch.words import query_words
+from imgsearch.text import query_words
+from imgsearch.types import Condition, Hit, ImageRecord, Scored
 
 DEFAULT_K = 10
 

@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 from imgsearch.errors import SourceError
 from imgsearch.images import looks_like_a_picture
-from imgsearch.records import canonical_path, mtime_of, record_id
 from imgsearch.sites import HERE, Sites
+from imgsearch.types import canonical_path, mtime_of, record_id
 
 STDIN = "-"
 

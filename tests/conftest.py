@@ -18,9 +18,9 @@ from PIL import Image
 
 from imgsearch.cli import main
 from imgsearch.encoders import EncoderRequest
-from imgsearch.ingest import ingest
+from imgsearch.ingest.run import ingest
 from imgsearch.stores import VectorStore, open_store
-from scripts import weaviate as servers
+from tools import weaviate as servers
 
 # For fixtures that are made before the first test has its own.
 os.environ["IMGSEARCH_SITE"] = "tests"

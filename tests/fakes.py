@@ -9,7 +9,7 @@ from imgsearch.encoders.base import Vectors, normalised
 from imgsearch.errors import DeviceMemoryError
 from imgsearch.events import Listener, ignore
 from imgsearch.images import Pixels, Preprocessing
-from imgsearch.records import Stamp
+from imgsearch.types import Stamp
 
 SIZE = 32
 GRID = 4

@@ -15,13 +15,13 @@ from PIL import Image
 
 from imgsearch.encoders import open_encoder
 from imgsearch.events import Listener, ignore
-from imgsearch.ingest import ingest
-from imgsearch.records import canonical_path, path_to_uri, record_id
+from imgsearch.ingest.run import ingest
 from imgsearch.server.address import listen
-from imgsearch.server.running import Running
+from imgsearch.server.run import Running
 from imgsearch.server.service import Service
 from imgsearch.server.settings import Settings
 from imgsearch.stores import open_store
+from imgsearch.types import canonical_path, path_to_uri, record_id
 from tests.fakes import ColourEncoder
 
 

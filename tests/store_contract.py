@@ -14,9 +14,9 @@ from imgsearch.errors import (
     StoreError,
     UsageError,
 )
-from imgsearch.records import Condition, FieldType, ImageRecord, Metadata, Operator, Stamp, Value
 from imgsearch.stores.base import MOST_EXCLUDED, Collection, ExactQuery, Vectors, VectorStore
-from imgsearch.words import query_words
+from imgsearch.text import query_words
+from imgsearch.types import Condition, FieldType, ImageRecord, Metadata, Operator, Stamp, Value
 
 DIMENSION = 8
 STAMP = Stamp("colours", "a" * 64, "none", DIMENSION)

@@ -14,7 +14,7 @@ from imgsearch.encoders.pool import EncoderPool
 from imgsearch.errors import DeviceMemoryError, EncoderError
 from imgsearch.events import Event, Note, Outcome
 from imgsearch.images import Pixels, fingerprint
-from imgsearch.ingest import IngestOptions, IngestReport, ingest
+from imgsearch.ingest.run import IngestOptions, IngestReport, ingest
 from imgsearch.stores import VectorStore, open_store
 from tests.conftest import Painter
 from tests.fakes import ColourEncoder

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from imgsearch import bench as bench_module
-from imgsearch.bench import BenchOptions, bench
-from imgsearch.bench_report import BenchReport, Choice, Rate
+from imgsearch.analysis import bench as bench_module
+from imgsearch.analysis.bench import BenchOptions, bench
+from imgsearch.analysis.bench_report import BenchReport, Choice, Rate
 from imgsearch.encoders import EncoderRequest, weights
 from imgsearch.encoders.base import Vectors
 from imgsearch.errors import (
@@ -26,11 +26,11 @@ from imgsearch.errors import (
 )
 from imgsearch.events import Event, Stage
 from imgsearch.images import Pixels
-from imgsearch.records import Stamp
-from imgsearch.sampling import PictureSample
+from imgsearch.ingest.sampling import PictureSample
 from imgsearch.sources import resolve, scan
 from imgsearch.stores import open_store
 from imgsearch.stores.scratch import scratch_collection
+from imgsearch.types import Stamp
 from tests.conftest import Cli, Painter
 from tests.fakes import ColourEncoder
 
@@ -198,11 +198,12 @@ class TestModels:
             measured(shop, models=(), weights="mine.pth")
 
     def test_each_kind_of_device_is_measured_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from imgsearch.encoders import devices, torch_runtime
+        from imgsearch.encoders import devices
+        from imgsearch.encoders.torch import encoder as torch_encoder
 
         monkeypatch.setattr(devices, "may_have_gpu", lambda: True)
         there = ["cuda:0", "cuda:1", "cpu"]
-        monkeypatch.setattr(torch_runtime, "available_devices", lambda: there)
+        monkeypatch.setattr(torch_encoder, "available_devices", lambda: there)
         sample = PictureSample(resolve([]))
         asked = bench_module._requests(options(), sample, BenchReport("a CPU", 2))
         assert {request.device for request in asked} == {"cuda:0", "cpu"}
@@ -270,7 +271,7 @@ class TestInterruption:
             os.kill(os.getpid(), signal.SIGINT)
             yield from scan(*arguments)
 
-        monkeypatch.setattr("imgsearch.bench.scan", interrupted)
+        monkeypatch.setattr("imgsearch.analysis.bench.scan", interrupted)
         result = cli("bench", shop)
         assert result.code == 130
         assert result.out.startswith("interrupted: ")

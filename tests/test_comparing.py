@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from imgsearch.encoders.base import normalised
-from imgsearch.records import Condition, ImageRecord
 from imgsearch.stores.base import ExactQuery, Vectors
 from imgsearch.stores.comparing import Page, compare
+from imgsearch.types import Condition, ImageRecord
 
 DIMENSION = 64
 ROWS = 200

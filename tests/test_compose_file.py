@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from imgsearch import config
-from scripts.compose import standins
+from tools.compose import standins
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()

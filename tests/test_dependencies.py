@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.lowest import TESTS
+from tools.lowest import TESTS
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -44,7 +44,7 @@ def imported(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("imgsearch", {"heic", "raw"}), ("tests", {"dev"}), ("scripts", {"dev"})]
+    ("folder", "extras"), [("imgsearch", {"heic", "raw"}), ("tests", {"dev"}), ("tools", {"dev"})]
 )
 def test_what_is_imported_is_declared(folder: str, extras: set[str]) -> None:
     declared = names(PROJECT["dependencies"])

@@ -34,7 +34,7 @@ def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> No
 def test_where_there_may_be_a_gpu_torch_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "may_have_gpu", lambda: True)
     monkeypatch.setattr(
-        "imgsearch.encoders.torch_runtime.available_devices", lambda: ["cuda:0", "cpu"]
+        "imgsearch.encoders.torch.encoder.available_devices", lambda: ["cuda:0", "cpu"]
     )
     assert devices.pick("auto") == "cuda:0"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imgsearch.image_index import ImageIndex
+from imgsearch.index import ImageIndex
 from imgsearch.server.spool import spooling
 from tests.conftest import SAMPLES, Cli
 from tests.fakes import ColourEncoder

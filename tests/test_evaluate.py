@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from imgsearch.analysis.evaluate import DEFAULT_SAMPLE, QUERIES_PER_PASS, evaluate
 from imgsearch.encoders.base import normalised
 from imgsearch.errors import MetadataError
-from imgsearch.evaluate import DEFAULT_SAMPLE, QUERIES_PER_PASS, evaluate
 from imgsearch.events import Counted, Event, Outcome
-from imgsearch.records import Condition, ImageRecord, Scored, Stamp
 from imgsearch.stores import open_store
 from imgsearch.stores.base import Collection, ExactQuery
+from imgsearch.types import Condition, ImageRecord, Scored, Stamp
 from tests.conftest import Cli
 
 STAMP = Stamp("colours", "0" * 64, "none", 2)
@@ -121,7 +121,7 @@ def test_many_queries_share_a_pass_over_the_collection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert DEFAULT_SAMPLE <= QUERIES_PER_PASS
-    monkeypatch.setattr("imgsearch.evaluate.QUERIES_PER_PASS", 30)
+    monkeypatch.setattr("imgsearch.analysis.evaluate.QUERIES_PER_PASS", 30)
     pictures = [(n * 1.7 % 90, "hat" if n % 3 else "shoe", n) for n in range(50)]
     collection: Any = CountingPasses(filled(tmp_path, pictures))
     for sample, queries, passes in ((30, 30, 1), (None, 50, 2)):

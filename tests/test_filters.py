@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from imgsearch.errors import UsageError
 from imgsearch.filters import parse_value, parse_where
-from imgsearch.records import FIELD_TYPES, Condition, FieldType, Operator, Value
+from imgsearch.types import FIELD_TYPES, Condition, FieldType, Operator, Value
 
 FIELDS: dict[str, FieldType] = {
     "year": "int",

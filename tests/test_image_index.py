@@ -11,7 +11,7 @@ from PIL import Image
 
 from imgsearch import ImageIndex, Region
 from imgsearch.encoders.base import Vectors, normalised
-from imgsearch.encoders.onnx_runtime import OnnxEncoder
+from imgsearch.encoders.onnx.encoder import OnnxEncoder
 from imgsearch.errors import (
     CollectionNotFoundError,
     ImageError,
@@ -22,8 +22,8 @@ from imgsearch.errors import (
     UsageError,
 )
 from imgsearch.images import Pixels
-from imgsearch.records import Condition, Hit, path_to_uri, record_id
 from imgsearch.stores import open_store
+from imgsearch.types import Condition, Hit, path_to_uri, record_id
 from tests.conftest import SAMPLES, Painter
 from tests.fakes import ColourEncoder
 from tests.test_weaviate_store import unique_name
@@ -363,7 +363,7 @@ class TestWarmUp:
     def test_a_wrong_guess_is_made_good(
         self, warm: ImageIndex, hits: dict[str, list[Hit]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("imgsearch.image_index.last_used_encoder", ColourEncoder)
+        monkeypatch.setattr("imgsearch.index.last_used_encoder", ColourEncoder)
         warm.warm_up(self.ONE)
         assert warm.search(self.ONE, k=3) == hits[self.ONE]
 

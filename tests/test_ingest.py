@@ -17,7 +17,6 @@ from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
 from imgsearch import images
-from imgsearch import ingest as ingest_module
 from imgsearch.encoders import EncoderRequest
 from imgsearch.errors import (
     CollectionMismatchError,
@@ -28,11 +27,12 @@ from imgsearch.errors import (
     StoreError,
 )
 from imgsearch.events import Counted, Event, Note, Outcome
-from imgsearch.ingest import IngestOptions, IngestReport, ingest
-from imgsearch.records import ImageRecord, path_to_uri
+from imgsearch.ingest import run as ingest_module
+from imgsearch.ingest.run import IngestOptions, IngestReport, ingest
 from imgsearch.stores import VectorStore, open_store
 from imgsearch.stores.base import Vectors
-from imgsearch.stores.lance_store import LanceCollection
+from imgsearch.stores.lance.store import LanceCollection
+from imgsearch.types import ImageRecord, path_to_uri
 from tests.conftest import Painter
 from tests.fakes import ColourEncoder
 
@@ -543,7 +543,7 @@ class TestInterruption:
         folder = shop(60)
         script = (
             "import sys, time\n"
-            "from imgsearch import ingest\n"
+            "from imgsearch.ingest import run as ingest\n"
             "from imgsearch.stores import open_store\n"
             "from tests.fakes import ColourEncoder\n"
             "ingest._WRITE_ROWS = 4\n"

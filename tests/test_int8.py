@@ -11,20 +11,22 @@ import onnx
 import pytest
 
 from imgsearch import ImageIndex, config
-from imgsearch.encoders import EncoderRequest, int8_files, onnx_files, open_encoder
+from imgsearch.encoders import EncoderRequest, open_encoder
 from imgsearch.encoders.base import normalised
 from imgsearch.encoders.catalog import SPECS
-from imgsearch.encoders.equalise import equalised
-from imgsearch.encoders.graph import Graph, observed
-from imgsearch.encoders.onnx_files import OnnxFile
-from imgsearch.encoders.onnx_runtime import OnnxEncoder
-from imgsearch.encoders.onnx_sessions import INPUT, OUTPUT, open_session, run_graph, vectors_of
-from imgsearch.encoders.quantise import quantise
+from imgsearch.encoders.int8 import calibration
+from imgsearch.encoders.int8.equalize import equalised
+from imgsearch.encoders.int8.graph import Graph, observed
+from imgsearch.encoders.int8.quantize import quantise
+from imgsearch.encoders.onnx import exports
+from imgsearch.encoders.onnx.encoder import OnnxEncoder
+from imgsearch.encoders.onnx.exports import OnnxFile
+from imgsearch.encoders.onnx.sessions import INPUT, OUTPUT, open_session, run_graph, vectors_of
 from imgsearch.errors import CollectionMismatchError, ExportError, UsageError
 from imgsearch.events import Event, Note
 from imgsearch.images import Pixels, Preprocessing
-from imgsearch.records import Stamp
-from imgsearch.sampling import PictureSample
+from imgsearch.ingest.sampling import PictureSample
+from imgsearch.types import Stamp
 from tests import tiny_model
 from tests.conftest import Cli, Painter, Result
 from tests.encoder_contract import EncoderContract, cosines
@@ -50,11 +52,11 @@ def request(tiny: OnnxFile, tmp_path: Path, seed: int = 0) -> EncoderRequest:
 class TestInt8(EncoderContract):
     @pytest.fixture
     def encoder(self, tiny: OnnxFile) -> OnnxEncoder:
-        return OnnxEncoder(int8_files.get(tiny, sample()))
+        return OnnxEncoder(calibration.get(tiny, sample()))
 
 
 def test_vectors_are_close_to_those_of_fp32_on_other_pictures(tiny: OnnxFile) -> None:
-    int8 = int8_files.get(tiny, sample())
+    int8 = calibration.get(tiny, sample())
     others = tiny_model.pictures(50, seed=7)
     near = cosines(vectors_of(int8.path, others, 1), vectors_of(tiny.path, others, 1))
     assert 0.998 < near.min() < 0.999999
@@ -131,17 +133,17 @@ def test_fast_kernels_give_what_the_file_says(tiny: OnnxFile, tmp_path: Path) ->
 
 
 def test_the_same_pictures_give_the_same_file(tiny: OnnxFile, tmp_path: Path) -> None:
-    first = int8_files.get(tiny, sample())
+    first = calibration.get(tiny, sample())
     digest = first.path.read_bytes()
     shutil.rmtree(first.path.parent)
-    again = int8_files.get(tiny, sample())
+    again = calibration.get(tiny, sample())
     assert (again, again.path.read_bytes()) == (first, digest)
     assert first.stamp.precision.startswith("int8 ")
     assert replace(first.stamp, precision="fp32") == tiny.stamp
 
 
 def test_other_pictures_give_another_stamp(tiny: OnnxFile) -> None:
-    first, other = int8_files.get(tiny, sample()), int8_files.get(tiny, sample(1))
+    first, other = calibration.get(tiny, sample()), calibration.get(tiny, sample(1))
     assert first.stamp != other.stamp
     assert first.stamp.differences(other.stamp) == [
         f"precision: {first.stamp.precision}, not {other.stamp.precision}"
@@ -152,7 +154,7 @@ def test_a_calibrated_model_is_found_and_not_made_again(
     tiny: OnnxFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[Event] = []
-    first = int8_files.get(tiny, sample(), events.append)
+    first = calibration.get(tiny, sample(), events.append)
     told = [event.text for event in events if isinstance(event, Note)]
     assert told[0] == "calibrating tiny for int8 on 64 pictures, once"
     assert "on 32 other pictures the mean cosine with fp32 is " in told[1]
@@ -160,15 +162,15 @@ def test_a_calibrated_model_is_found_and_not_made_again(
     def never(*_: object) -> None:
         raise AssertionError("made again")
 
-    monkeypatch.setattr("imgsearch.encoders.quantise.quantise", never)
-    assert int8_files.get(tiny, sample()) == first
-    assert onnx_files.find(first.stamp) == first
+    monkeypatch.setattr("imgsearch.encoders.int8.quantize.quantise", never)
+    assert calibration.get(tiny, sample()) == first
+    assert exports.find(first.stamp) == first
 
 
 def test_too_few_pictures_are_refused(tiny: OnnxFile) -> None:
     with pytest.raises(ExportError, match=r"needs 30 different .*, but found 29.*--precision fp32"):
-        int8_files.get(tiny, sample(most=29))
-    assert int8_files.get(tiny, sample(most=30)).path.is_file()
+        calibration.get(tiny, sample(most=29))
+    assert calibration.get(tiny, sample(most=30)).path.is_file()
 
 
 def test_a_model_that_loses_too_much_is_refused_and_not_kept(
@@ -181,9 +183,9 @@ def test_a_model_that_loses_too_much_is_refused_and_not_kept(
                 each.raw_data = bytes(reversed(each.raw_data))[::-1][4:] + each.raw_data[:4]
         onnx.save(model, target)
 
-    monkeypatch.setattr("imgsearch.encoders.quantise.quantise", damage)
+    monkeypatch.setattr("imgsearch.encoders.int8.quantize.quantise", damage)
     with pytest.raises(ExportError, match=r"mean cosine with fp32 is -?0\.\d+, less than 0.995"):
-        int8_files.get(tiny, sample())
+        calibration.get(tiny, sample())
     assert [each.parent for each in config.models_dir().glob("*/model.onnx")] == [tiny.path.parent]
 
 

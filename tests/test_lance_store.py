@@ -16,10 +16,11 @@ import pytest
 from imgsearch.copying import copy
 from imgsearch.errors import CollectionMismatchError, StoreBusyError, StoreError, UsageError
 from imgsearch.events import Event, Note, Stage
-from imgsearch.records import Condition
-from imgsearch.stores import check_name, lance_store, open_store
+from imgsearch.stores import check_name, open_store
 from imgsearch.stores.base import VectorStore
-from imgsearch.stores.lance_store import LanceStore
+from imgsearch.stores.lance import store as lance_store
+from imgsearch.stores.lance.store import LanceStore
+from imgsearch.types import Condition
 from tests.store_contract import (
     OTHER_STAMP,
     STAMP,

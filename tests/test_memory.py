@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from imgsearch import images, memory
+from imgsearch import images
 from imgsearch.config import control_groups
 from imgsearch.errors import ImageError
 from imgsearch.images.footprint import decoding_bytes
-from imgsearch.memory import Budget
+from imgsearch.system import memory
+from imgsearch.system.memory import Budget
 from tests.fakes import PREPROCESSING
 
 SOON = 30.0
@@ -130,7 +131,7 @@ def test_a_callers_image_is_not_changed() -> None:
         assert (image.size, image.mode, image.tobytes()) == ((50, 50), mode, before)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="peaks are told by getrusage, in KiB")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     ("name", "mode"),
     [
@@ -150,16 +151,16 @@ def test_no_image_takes_more_than_estimated(name: str, mode: str, tmp_path: Path
     path = str(tmp_path / name)
     Image.new(mode, (2500, 2400)).save(path)
     script = (
-        "import sys, resource\n"
+        "import sys\n"
         "from imgsearch import images\n"
         "from imgsearch.images.formats import know_all_formats\n"
         "from tests.fakes import PREPROCESSING\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "from tests.measuring import peak_memory\n"
         "know_all_formats()\n"
         "images.decode(sys.argv[2], PREPROCESSING)\n"
-        "before = peak()\n"
+        "before = peak_memory()\n"
         "images.decode(sys.argv[1], PREPROCESSING)\n"
-        "print(peak() - before)\n"
+        "print(peak_memory() - before)\n"
     )
     small = str(tmp_path / f"small-{name}")
     Image.new(mode, (10, 10)).save(small)
@@ -190,7 +191,7 @@ def test_the_limit_of_a_container_counts(groups: Path) -> None:
     assert memory._container(groups, own) == 2_000_000_000
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="peaks are told by getrusage, in KiB")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_folder_of_huge_images_is_ingested_by_many_threads_in_bounded_memory(
     tmp_path: Path,
 ) -> None:
@@ -200,16 +201,17 @@ def test_a_folder_of_huge_images_is_ingested_by_many_threads_in_bounded_memory(
     for number in range(1, 16):
         os.link(folder / "0.png", folder / f"{number}.png")
     script = (
-        "import sys, resource\n"
-        "from imgsearch import ingest\n"
+        "import sys\n"
+        "from imgsearch.ingest import run as ingest\n"
         "from imgsearch.stores import open_store\n"
         "from tests.fakes import ColourEncoder\n"
+        "from tests.measuring import peak_memory\n"
         "options = ingest.IngestOptions(batch_size=16, workers=16)\n"
         "with open_store(sys.argv[2]) as store:\n"
         "    report = ingest.ingest([sys.argv[1]], store, 'images', options=options,\n"
         "        encoder_opener=ColourEncoder().open)\n"
         "print(report.indexed + report.reused)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)\n"
+        "print(peak_memory())\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(folder), str(tmp_path / "store")],

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgsearch.errors import MetadataError
-from imgsearch.metadata import MetadataTable, find_for
-from imgsearch.records import FieldType
+from imgsearch.metadata.table import MetadataTable, find_for
+from imgsearch.types import FieldType
 from tests.conftest import SAMPLES
 
 

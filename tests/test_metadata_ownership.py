@@ -13,10 +13,10 @@ from imgsearch.copying import copy
 from imgsearch.encoders import EncoderRequest
 from imgsearch.errors import MetadataError
 from imgsearch.events import Event, Note
-from imgsearch.ingest import IngestOptions, IngestReport, ingest
-from imgsearch.records import path_to_uri, record_id
+from imgsearch.ingest.run import IngestOptions, IngestReport, ingest
 from imgsearch.stores import VectorStore
 from imgsearch.stores.weaviate import schema
+from imgsearch.types import path_to_uri, record_id
 from tests.conftest import Painter
 from tests.fakes import ColourEncoder
 from tests.test_weaviate_store import unique_name
@@ -265,7 +265,7 @@ def test_a_collection_from_before_loses_nothing_but_what_a_row_blanks(
     with monkeypatch.context() as patch:
         patch.setattr(schema, "_BASE", [e for e in schema._BASE if e.name != schema.ORIGINS])
         patch.setattr(schema, "read_schema", without_origins(schema.read_schema))
-        patch.setattr("imgsearch.stores.lance_store.to_text", lambda _: None)
+        patch.setattr("imgsearch.stores.lance.store.to_text", lambda _: None)
         patch.setattr("imgsearch.stores.weaviate.values.to_text", lambda _: None)
         run(folder, table="id,kind,year\n1,shoe,2010\n2,boot,2012\n3,hat,2013\n")
         if store.url.startswith("/"):

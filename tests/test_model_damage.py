@@ -13,14 +13,13 @@ import pytest
 from imgsearch.encoders import (
     Encoder,
     EncoderRequest,
-    int8_files,
-    onnx_files,
     open_encoder,
-    soundness,
 )
 from imgsearch.encoders.catalog import SPECS
-from imgsearch.encoders.onnx_files import OnnxFile
-from imgsearch.encoders.soundness import VECTOR
+from imgsearch.encoders.int8 import calibration
+from imgsearch.encoders.onnx import exports, soundness
+from imgsearch.encoders.onnx.exports import OnnxFile
+from imgsearch.encoders.onnx.soundness import VECTOR
 from imgsearch.errors import DeviceMemoryError, EncoderError
 from imgsearch.events import Event, Note
 from tests import tiny_model
@@ -35,7 +34,7 @@ def fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OnnxFile:
 
 @pytest.fixture
 def int8(fp32: OnnxFile) -> OnnxFile:
-    return int8_files.get(fp32, lambda _, count: tiny_model.pictures(count))
+    return calibration.get(fp32, lambda _, count: tiny_model.pictures(count))
 
 
 def reopen(file: OnnxFile, told: list[Event] | None = None) -> Encoder:
@@ -53,7 +52,7 @@ def other_weights(model: Path) -> None:
 
 
 def record_digest(file: OnnxFile, digest: str) -> None:
-    spec = file.path.with_name(onnx_files.SPEC)
+    spec = file.path.with_name(exports.SPEC)
     spec.write_text(json.dumps(json.loads(spec.read_text()) | {"sha256": digest}))
 
 
@@ -93,7 +92,7 @@ def test_a_batch_that_does_not_fit_leaves_an_int8_model_in_place(
         raise RuntimeError("Failed to allocate memory for requested buffer of size 99")
 
     with monkeypatch.context() as patch:
-        patch.setattr("imgsearch.encoders.onnx_runtime.run_session", fail)
+        patch.setattr("imgsearch.encoders.onnx.encoder.run_session", fail)
         with pytest.raises(DeviceMemoryError):
             reopen(int8)
     assert reopen(int8).stamp == int8.stamp
@@ -118,9 +117,9 @@ def test_a_damaged_model_is_set_aside_whole_and_its_place_is_told(
         in (note)
     )
     assert aside.read_bytes() == content
-    assert onnx_files.find(fp32.stamp) is None
-    assert onnx_files.find_own("tiny") is None
-    assert onnx_files.last_used() is None
+    assert exports.find(fp32.stamp) is None
+    assert exports.find_own("tiny") is None
+    assert exports.last_used() is None
 
 
 def test_a_damaged_int8_model_is_set_aside(int8: OnnxFile) -> None:
@@ -152,16 +151,16 @@ def test_an_intact_model_that_gives_other_vectors_is_refused_and_stays(int8: Onn
 def test_a_model_whose_description_cannot_be_read_is_kept_when_it_is_made_again(
     fp32: OnnxFile, int8: OnnxFile
 ) -> None:
-    int8.path.with_name(onnx_files.SPEC).write_text("{")
-    again = int8_files.get(fp32, lambda _, count: tiny_model.pictures(count))
+    int8.path.with_name(exports.SPEC).write_text("{")
+    again = calibration.get(fp32, lambda _, count: tiny_model.pictures(count))
     assert again == int8
     (aside,) = int8.path.parent.parent.glob("damaged/*/*/model.onnx")
     assert aside.read_bytes() == int8.path.read_bytes()
 
 
 def test_a_new_export_records_its_digest(fp32: OnnxFile, int8: OnnxFile) -> None:
-    assert onnx_files.recorded_digest(fp32) == ""  # as of earlier versions
+    assert exports.recorded_digest(fp32) == ""  # as of earlier versions
     digest = soundness.sha256_of(int8.path)
-    assert digest.startswith(onnx_files.recorded_digest(int8))
+    assert digest.startswith(exports.recorded_digest(int8))
     record_digest(fp32, "abc")
-    assert onnx_files.recorded_digest(fp32) == "abc"
+    assert exports.recorded_digest(fp32) == "abc"

@@ -89,7 +89,7 @@ def test_the_sizes_are_those_of_the_files() -> None:
 
 
 def test_all_lists_torchvisions_models_and_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    from imgsearch.encoders import torchvision_models
+    from imgsearch.encoders.torch import torchvision_models
 
     # All eighty take some seconds.
     few = ["squeezenet1_0", "resnet50", "resnet18"]

@@ -6,7 +6,7 @@ from torch import nn
 
 from imgsearch.encoders import weights
 from imgsearch.encoders.catalog import EFFICIENTNET_LITE0
-from imgsearch.encoders.networks import FromPixels, fused, load_model
+from imgsearch.encoders.torch.networks import FromPixels, fused, load_model
 from imgsearch.images import Preprocessing
 
 

@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 from imgsearch import ImageIndex
-from imgsearch.encoders import EncoderRequest, last_used_encoder, onnx_files, open_encoder
+from imgsearch.encoders import EncoderRequest, last_used_encoder, open_encoder
 from imgsearch.encoders.base import Encoder
+from imgsearch.encoders.onnx import exports
 from imgsearch.errors import CollectionMismatchError
 from imgsearch.images import DECODING, decode
-from imgsearch.records import Stamp
 from imgsearch.stores import open_store
+from imgsearch.types import Stamp
 from tests.conftest import SAMPLES
 from tests.profiles import in_space, profile
 
@@ -91,7 +92,7 @@ def test_a_new_collection_has_this_versions_decoding(
 
 
 def test_all_decodings_share_one_exported_model(encoder: Encoder, older: Stamp) -> None:
-    of_older, of_now = onnx_files.find(older), onnx_files.find(encoder.stamp)
+    of_older, of_now = exports.find(older), exports.find(encoder.stamp)
     assert of_older
     assert of_now
     assert of_older.path == of_now.path

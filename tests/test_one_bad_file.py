@@ -11,12 +11,12 @@ import pytest
 from imgsearch.encoders import EncoderRequest
 from imgsearch.errors import StoreError
 from imgsearch.events import Event, Outcome
-from imgsearch.ingest import IngestOptions, IngestReport, ingest
-from imgsearch.records import ImageRecord, mtime_of
-from imgsearch.server import caching
+from imgsearch.ingest.run import IngestOptions, IngestReport, ingest
+from imgsearch.server.media import caching
 from imgsearch.stores import VectorStore, open_store
 from imgsearch.stores.base import Vectors
-from imgsearch.stores.lance_store import LanceCollection
+from imgsearch.stores.lance.store import LanceCollection
+from imgsearch.types import ImageRecord, mtime_of
 from tests.conftest import Painter
 from tests.fakes import ColourEncoder
 from tests.test_weaviate_store import unique_name

@@ -13,12 +13,13 @@ import pytest
 from torch import nn
 
 from imgsearch import images
-from imgsearch.encoders import EncoderRequest, export, onnx_files, open_encoder, weights
+from imgsearch.encoders import EncoderRequest, open_encoder, weights
 from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.catalog import EFFICIENTNET_LITE0, RESNET50
-from imgsearch.encoders.onnx_files import OnnxFile
-from imgsearch.encoders.onnx_runtime import OnnxEncoder
-from imgsearch.encoders.torchvision_models import describe
+from imgsearch.encoders.onnx import export, exports
+from imgsearch.encoders.onnx.encoder import OnnxEncoder
+from imgsearch.encoders.onnx.exports import OnnxFile
+from imgsearch.encoders.torch.torchvision_models import describe
 from imgsearch.encoders.weights import WeightsFile
 from imgsearch.errors import EncoderError, ExportError, WeightsError
 from imgsearch.events import Event, Note
@@ -38,7 +39,7 @@ def lite0_weights() -> WeightsFile:
 
 @pytest.fixture
 def lite0() -> OnnxFile:
-    return onnx_files.get(EFFICIENTNET_LITE0, lite0_weights())
+    return exports.get(EFFICIENTNET_LITE0, lite0_weights())
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ class TestAnyTorchvisionModel(EncoderContract):
     @pytest.fixture
     def encoder(self, seeded: Seeded) -> Encoder:
         spec = describe("squeezenet1_1")
-        return OnnxEncoder(onnx_files.get(spec, seeded(spec.name)))
+        return OnnxEncoder(exports.get(spec, seeded(spec.name)))
 
 
 def test_pictures_have_the_vectors_that_torch_gives_and_the_same_stamp(lite0: OnnxFile) -> None:
@@ -79,7 +80,7 @@ def test_pictures_have_the_vectors_that_torch_gives_and_the_same_stamp(lite0: On
 
 def test_resnet50_has_the_vectors_that_torch_gives(seeded: Seeded) -> None:
     file = seeded("resnet50")
-    ours, torchs = OnnxEncoder(onnx_files.get(RESNET50, file)), on_cpu(RESNET50, file)
+    ours, torchs = OnnxEncoder(exports.get(RESNET50, file)), on_cpu(RESNET50, file)
     batch = pictures(ours, 2)
     assert cosines(ours.encode(batch), torchs.encode(batch)).min() > 0.99999
 
@@ -113,27 +114,27 @@ def test_a_stamp_finds_its_exported_model_without_the_weights(
     seeded: Seeded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = describe("squeezenet1_1")
-    file = onnx_files.get(spec, seeded(spec.name))
+    file = exports.get(spec, seeded(spec.name))
 
     def never(*_: object) -> None:
         raise AssertionError("torch or the weights were asked for")
 
     monkeypatch.setattr(weights, "get", never)
-    monkeypatch.setattr("imgsearch.encoders.torchvision_models.describe", never)
+    monkeypatch.setattr("imgsearch.encoders.torch.torchvision_models.describe", never)
     encoder = open_encoder(EncoderRequest(device="cpu"), file.stamp)
     assert encoder.preprocessing == spec.preprocessing
-    assert onnx_files.find(file.stamp) == file
+    assert exports.find(file.stamp) == file
 
 
 def test_other_weights_or_preprocessing_are_another_file(lite0: OnnxFile) -> None:
-    assert onnx_files.find(lite0.stamp) == lite0
-    assert onnx_files.find(replace(lite0.stamp, weights="0" * 64)) is None
-    assert onnx_files.find(replace(lite0.stamp, preprocessing="other")) is None
+    assert exports.find(lite0.stamp) == lite0
+    assert exports.find(replace(lite0.stamp, weights="0" * 64)) is None
+    assert exports.find(replace(lite0.stamp, preprocessing="other")) is None
 
 
 def test_the_export_is_told_and_nothing_but_the_model_stays(own_models: Path) -> None:
     events: list[Event] = []
-    file = onnx_files.get(EFFICIENTNET_LITE0, lite0_weights(), events.append)
+    file = exports.get(EFFICIENTNET_LITE0, lite0_weights(), events.append)
     told = [event.text for event in events if isinstance(event, Note)]
     assert len(told) == 2
     assert "preparing efficientnet-lite0" in told[0]
@@ -198,13 +199,13 @@ def test_an_export_whose_vectors_drift_is_refused(
 
     monkeypatch.setattr(export, "_write", drift)
     with pytest.raises(ExportError, match=r"not those of torch \(cosine 0\.\d+, less than 0.9999"):
-        onnx_files.get(EFFICIENTNET_LITE0, lite0_weights())
-    assert onnx_files.find(EFFICIENTNET_LITE0.stamp(lite0_weights().sha256)) is None
+        exports.get(EFFICIENTNET_LITE0, lite0_weights())
+    assert exports.find(EFFICIENTNET_LITE0.stamp(lite0_weights().sha256)) is None
 
 
 def test_weights_that_do_not_fit_are_told_as_by_torch(own_models: Path, seeded: Seeded) -> None:
     with pytest.raises(WeightsError, match="not weights of resnet50"):
-        onnx_files.get(RESNET50, seeded("squeezenet1_1"))
+        exports.get(RESNET50, seeded("squeezenet1_1"))
     assert not any(entry.is_dir() for entry in own_models.iterdir())
 
 
@@ -234,7 +235,7 @@ def test_a_damaged_optimised_file_is_made_anew(
 def test_a_damaged_model_is_made_anew_before_its_vectors_are_kept(
     own_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = onnx_files.get(EFFICIENTNET_LITE0, lite0_weights()).path
+    made = exports.get(EFFICIENTNET_LITE0, lite0_weights()).path
     sound = made.read_bytes()
     monkeypatch.setattr(export, "export", lambda _spec, _weights, path, _: path.write_bytes(sound))
     half = len(sound) // 2
@@ -271,7 +272,7 @@ def test_what_a_shortage_kept_from_being_exported_is_tried_again(
 def test_the_runtime_tells_nobody_and_keeps_no_id_of_the_machine(
     lite0: OnnxFile, tmp_path: Path
 ) -> None:
-    run = "import sys; from pathlib import Path; from imgsearch.encoders.onnx_sessions import *; "
+    run = "import sys; from pathlib import Path; from imgsearch.encoders.onnx.sessions import *; "
     run += "open_session(Path(sys.argv[1]), 1)"
     private = ("CI", "XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY", "IMGSEARCH_HOME")
     environment = {name: text for name, text in os.environ.items() if name not in private}

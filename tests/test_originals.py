@@ -10,7 +10,7 @@ import pytest
 
 from imgsearch import images
 from imgsearch.images import ChangedError
-from imgsearch.records import ImageRecord, path_to_uri
+from imgsearch.types import ImageRecord, path_to_uri
 from tests.fakes import ColourEncoder
 from tests.serving import Served, filled, id_of, picture, serving
 

@@ -9,7 +9,7 @@ import pytest
 
 from imgsearch.errors import SourceError, UsageError
 from imgsearch.events import Outcome
-from imgsearch.outputs import outcome_report
+from imgsearch.system.outputs import outcome_report
 from tests.conftest import SAMPLES, Cli
 
 SHIRT = SAMPLES / "images" / "10101.jpg"

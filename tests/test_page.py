@@ -17,12 +17,12 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from imgsearch.server.page import fields
 from imgsearch.server.settings import Settings
-from scripts import browser as browsers
+from imgsearch.server.ui import fields
 from tests.conftest import SAMPLES
 from tests.fakes import ColourEncoder
 from tests.serving import Served, filled, id_of, picture, serving
+from tools import browser as browsers
 
 SHIRT = SAMPLES / "images" / "10101.jpg"
 PHONE: ViewportSize = {"width": 360, "height": 740}

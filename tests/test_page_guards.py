@@ -10,9 +10,9 @@ import pytest
 
 from imgsearch import ImageIndex
 from imgsearch.events import Event, Note
-from imgsearch.records import ImageRecord
-from imgsearch.server.page import fields
 from imgsearch.server.settings import Limits
+from imgsearch.server.ui import fields
+from imgsearch.types import ImageRecord
 from tests.fakes import ColourEncoder
 from tests.serving import Served, filled, picture, serving
 
@@ -163,7 +163,7 @@ def test_the_api_is_served_where_the_page_cannot_be_built(
     def fail(_: object) -> None:
         raise ImportError("cannot import name 'Blocks'\nfrom gradio")
 
-    monkeypatch.setattr("imgsearch.server.page.build_page", fail)
+    monkeypatch.setattr("imgsearch.server.ui.build_page", fail)
     told: list[Event] = []
     settings = filled(tmp_path)
     with serving(settings, ColourEncoder(), with_page=True, listener=told.append) as served:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import pytest
 
 from imgsearch.errors import ImageError, UsageError
-from imgsearch.records import FieldType, ImageRecord, Metadata
-from imgsearch.server.page.fields import Filter, chosen, overview
-from imgsearch.server.page.held import HeldPictures
-from imgsearch.server.page.links import Asked
+from imgsearch.server.ui.fields import Filter, chosen, overview
+from imgsearch.server.ui.held import HeldPictures
+from imgsearch.server.ui.links import Asked
+from imgsearch.types import FieldType, ImageRecord, Metadata
 from tests.serving import picture
 
 

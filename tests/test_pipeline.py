@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from imgsearch.pipeline import FLUSH, Flush, gathered, map_ahead, prefetched
+from imgsearch.system.pipeline import FLUSH, Flush, gathered, map_ahead, prefetched
 
 
 def test_mapping_ahead_keeps_the_order_whatever_takes_longest() -> None:

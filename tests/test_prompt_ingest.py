@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from imgsearch import ingest as ingest_module
 from imgsearch import sources
 from imgsearch.encoders.base import Vectors
 from imgsearch.errors import EncoderError, StoreError
 from imgsearch.events import Event, Outcome
-from imgsearch.ingest import IngestOptions, IngestReport, ingest
+from imgsearch.ingest import run as ingest_module
+from imgsearch.ingest.run import IngestOptions, IngestReport, ingest
 from imgsearch.stores import VectorStore, open_store
 from tests.conftest import Painter
 from tests.fakes import ColourEncoder
@@ -110,8 +110,8 @@ def test_a_write_error_ends_a_run_whose_walk_has_no_end(
             yield known
 
     if repeated:
-        monkeypatch.setattr("imgsearch.ingest.scan", scan)
-    monkeypatch.setattr("imgsearch.stores.lance_store.LanceCollection.upsert", _full)
+        monkeypatch.setattr("imgsearch.ingest.run.scan", scan)
+    monkeypatch.setattr("imgsearch.stores.lance.store.LanceCollection.upsert", _full)
     run = start(["-"], names())
     assert run.ended()
     assert isinstance(run.error, StoreError)

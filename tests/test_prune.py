@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from imgsearch import pruning
 from imgsearch.encoders import EncoderRequest
 from imgsearch.errors import StoreError
-from imgsearch.ingest import IngestOptions, IngestReport, ingest
-from imgsearch.pruning import DoubtfulFolder
+from imgsearch.ingest import pruning
+from imgsearch.ingest.pruning import DoubtfulFolder
+from imgsearch.ingest.run import IngestOptions, IngestReport, ingest
 from imgsearch.stores import VectorStore, open_store
 from tests.conftest import Cli, Painter
 from tests.fakes import ColourEncoder

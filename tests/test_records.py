@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsearch.records import (
+from imgsearch.types import (
     Condition,
     Stamp,
     canonical_path,

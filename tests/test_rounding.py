@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from imgsearch.encoders.rounding import LARGEST, LARGEST_PAIR, alone, compensated, steps
+from imgsearch.encoders.int8.rounding import LARGEST, LARGEST_PAIR, alone, compensated, steps
 
 
 def nearest(weights: np.ndarray, step: np.ndarray) -> np.ndarray:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from imgsearch import scratch
 from imgsearch.errors import ScratchError
-from imgsearch.metadata import MetadataTable
-from imgsearch.stores.lance_store import LanceStore
+from imgsearch.metadata.table import MetadataTable
+from imgsearch.stores.lance.store import LanceStore
+from imgsearch.system import scratch
 from tests.conftest import Cli, Painter
 from tests.store_contract import STAMP
 
@@ -26,7 +26,7 @@ def killed_after(program: str, *arguments: Path) -> None:
 
 LEAVING = """
 import sys, pathlib
-from imgsearch import scratch
+from imgsearch.system import scratch
 folder = scratch.folder([pathlib.Path(sys.argv[1])])
 (folder.__enter__() / "rows").write_bytes(b"left")
 """
@@ -129,8 +129,8 @@ def test_an_ingest_that_was_killed_leaves_nothing_for_long(
     (folder / "styles.csv").write_text("id,kind\n1,shoe\n")
     program = """
 import sys, pathlib
-from imgsearch import scratch
-from imgsearch.metadata import MetadataTable
+from imgsearch.system import scratch
+from imgsearch.metadata.table import MetadataTable
 table = MetadataTable(sys.argv[1], places=[pathlib.Path(sys.argv[2])])
 """
     store = tmp_path / "store"
@@ -153,7 +153,7 @@ def test_rows_for_which_there_is_no_room_end_the_run_with_the_folders_name(
     program = """
 import resource, signal, sys, pathlib
 from imgsearch.errors import ScratchError
-from imgsearch.metadata import MetadataTable
+from imgsearch.metadata.table import MetadataTable
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 try:
@@ -203,7 +203,7 @@ def test_a_dropped_collection_whose_deletion_was_killed_is_removed_by_the_next_w
     store.create("images", STAMP)
     program = """
 import os, shutil, sys
-from imgsearch.stores.lance_store import LanceStore
+from imgsearch.stores.lance.store import LanceStore
 shutil.rmtree = lambda *_, **__: os._exit(9)
 LanceStore(sys.argv[1]).drop("images")
 """

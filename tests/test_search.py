@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from imgsearch.errors import ImageError
-from imgsearch.ingest import IngestOptions, ingest
-from imgsearch.records import Condition
+from imgsearch.ingest.run import IngestOptions, ingest
 from imgsearch.search import Searcher, SearchOptions
 from imgsearch.stores import open_store
+from imgsearch.types import Condition
 from tests.conftest import Painter
 from tests.fakes import ColourEncoder
 

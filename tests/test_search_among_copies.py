@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imgsearch.records import Scored
 from imgsearch.search import SearchOptions, search_text, search_vector
 from imgsearch.stores import open_store
 from imgsearch.stores.base import Collection
+from imgsearch.types import Scored
 from tests.store_contract import DIMENSION, STAMP, record, vectors
 
 COPIES = 400

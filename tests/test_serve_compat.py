@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from imgsearch.ingest import ingest
-from imgsearch.records import ImageRecord
+from imgsearch.ingest.run import ingest
 from imgsearch.server.settings import Settings
 from imgsearch.server.uploads import Uploads
 from imgsearch.stores import open_store
+from imgsearch.types import ImageRecord
 from tests.conftest import Painter
 from tests.fakes import ColourEncoder
 from tests.serving import Served, id_of, picture, serving

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgsearch.server import kept
+from imgsearch.server import storage
 from imgsearch.server.address import names_of
 from imgsearch.server.settings import Limits
 from tests.fakes import ColourEncoder
@@ -326,7 +326,7 @@ class TestFullDisk:
 
         uploads = narrow.service.settings.uploads
         before = sorted(uploads.rglob("*"))
-        monkeypatch.setattr(kept, "_copy", full)
+        monkeypatch.setattr(storage, "_copy", full)
         monkeypatch.setattr("shutil.copyfileobj", full)
         self.refused(narrow)
         assert [path for path in sorted(uploads.rglob("*")) if path.is_file()] == [
@@ -446,7 +446,7 @@ def test_an_answer_that_breaks_off_is_logged_in_a_line(
         raise OSError(errno.EIO, "the disk has gone")
 
     (record, *_) = served.client.get(f"{IMAGES}/records").json()["records"]
-    monkeypatch.setattr("imgsearch.server.v1.pictures._read", broken)
+    monkeypatch.setattr("imgsearch.server.api.v1.images._read", broken)
     with pytest.raises(httpx.RemoteProtocolError):
         served.client.get(record["image"])
     assert "the disk has gone" in caplog.text

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from imgsearch.server import jobs as jobs_module
-from imgsearch.server.job import ENDED, Job
-from imgsearch.server.jobs import Jobs
-from imgsearch.server.leases import Lease
-from imgsearch.server.refusals import RefusedError
+from imgsearch.server.errors import RefusedError
+from imgsearch.server.jobs import queue as jobs_module
+from imgsearch.server.jobs.job import ENDED, Job
+from imgsearch.server.jobs.leases import Lease
+from imgsearch.server.jobs.queue import Jobs
 from imgsearch.server.settings import ArchiveLimits
 
 Run = Callable[[Job, Path, threading.Event], None]
@@ -190,7 +190,7 @@ class TestServicesOfOneDataDirectory:
 
     def test_a_killed_process_loses_its_leases(self, tmp_path: Path) -> None:
         program = (
-            "import pathlib, sys; from imgsearch.server.leases import Lease; "
+            "import pathlib, sys; from imgsearch.server.jobs.leases import Lease; "
             "lease = Lease.take(pathlib.Path(sys.argv[1])); print('taken', flush=True); input()"
         )
         command = [sys.executable, "-c", program, str(tmp_path / "job")]

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from imgsearch.server.guards.protocol import PromptProtocol
+from imgsearch.server.middleware.protocol import PromptProtocol
 from imgsearch.server.settings import Limits
 from tests.fakes import ColourEncoder
 from tests.serving import Served, filled, picture, serving

@@ -12,7 +12,7 @@ import pytest
 from imgsearch.encoders import EncoderRequest
 from imgsearch.errors import EncoderError
 from imgsearch.events import Listener, ignore
-from imgsearch.records import Stamp
+from imgsearch.types import Stamp
 from tests.fakes import ColourEncoder
 from tests.serving import Served, filled, picture, serving
 from tests.test_serve_jobs import ended

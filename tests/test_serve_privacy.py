@@ -16,7 +16,7 @@ from imgsearch.errors import (
     StoreError,
     StoreFullError,
 )
-from imgsearch.server.privacy import Privacy
+from imgsearch.server.redact import Privacy
 from imgsearch.server.settings import Settings
 from imgsearch.stores import open_store
 from tests.fakes import ColourEncoder

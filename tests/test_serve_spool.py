@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from imgsearch.server.kept import KeptFiles
-from imgsearch.server.refusals import RefusedError
+from imgsearch.server.errors import RefusedError
 from imgsearch.server.spool import Spool, spooling
+from imgsearch.server.storage import KeptFiles
 from tests.serving import picture
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from imgsearch.image_index import ImageIndex
-from imgsearch.server.unused import GRACE_SECONDS, UnusedFiles
+from imgsearch.index import ImageIndex
+from imgsearch.server.storage_cleanup import GRACE_SECONDS, UnusedFiles
 from imgsearch.stores import open_store
 from tests.fakes import ColourEncoder
 from tests.serving import Served, filled, picture, serving

@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from imgsearch.ingest import ingest
+from imgsearch.ingest.run import ingest
 from imgsearch.stores import open_store
-from scripts.weaviate import Cluster
 from tests.fakes import ColourEncoder
 from tests.serving import filled, picture, serving
+from tools.weaviate import Cluster
 
 pytestmark = pytest.mark.weaviate
 

@@ -14,14 +14,14 @@ from imgsearch import ImageIndex, sites
 from imgsearch.copying import copy
 from imgsearch.errors import StoreError, UsageError
 from imgsearch.events import Event, Note
-from imgsearch.ingest import IngestOptions, IngestReport, ingest
-from imgsearch.records import ImageRecord, Stamp, path_to_uri, record_id, uri_to_path
+from imgsearch.ingest.run import IngestOptions, IngestReport, ingest
 from imgsearch.server.settings import Settings
 from imgsearch.sites import HERE, Sites
 from imgsearch.stores import open_store
 from imgsearch.stores.weaviate import schema
 from imgsearch.stores.weaviate.address import Address
 from imgsearch.stores.weaviate.store import WeaviateCollection
+from imgsearch.types import ImageRecord, Stamp, path_to_uri, record_id, uri_to_path
 from tests.conftest import Cli
 from tests.fakes import ColourEncoder
 from tests.serving import picture, serving

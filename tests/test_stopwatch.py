@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from imgsearch.stopwatch import Stopwatch
+from imgsearch.ingest.stopwatch import Stopwatch
 
 
 @pytest.fixture

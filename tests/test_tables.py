@@ -14,10 +14,10 @@ from imgsearch import ImageIndex
 from imgsearch.encoders import EncoderRequest
 from imgsearch.errors import MetadataError
 from imgsearch.events import Event, Note
-from imgsearch.ingest import IngestOptions, IngestReport, ingest
-from imgsearch.metadata import MetadataTable
-from imgsearch.records import FieldType, Metadata
+from imgsearch.ingest.run import IngestOptions, IngestReport, ingest
+from imgsearch.metadata.table import MetadataTable
 from imgsearch.stores import VectorStore, open_store
+from imgsearch.types import FieldType, Metadata
 from tests.conftest import Cli, Painter
 from tests.fakes import ColourEncoder
 from tests.test_weaviate_store import unique_name

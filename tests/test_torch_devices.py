@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from imgsearch.encoders import torch_runtime
 from imgsearch.encoders.base import Encoder, Vectors, normalised
 from imgsearch.encoders.catalog import ModelSpec
-from imgsearch.encoders.torch_runtime import (
+from imgsearch.encoders.torch import encoder as torch_encoder
+from imgsearch.encoders.torch.encoder import (
     Format,
     ReferenceModel,
     TorchEncoder,
     open_torch_encoder,
     pick_devices,
 )
-from imgsearch.encoders.torch_streams import Direct, Model, Streamed, fixed_length
-from imgsearch.encoders.torchvision_models import describe
+from imgsearch.encoders.torch.streams import Direct, Model, Streamed, fixed_length
+from imgsearch.encoders.torch.torchvision_models import describe
 from imgsearch.errors import DeviceError, DeviceMemoryError, EncoderError
 from imgsearch.events import Event, Note
 from imgsearch.images import Pixels, Preprocessing
@@ -199,8 +199,8 @@ def test_a_gpu_computes_in_what_it_is_fast_at(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], formats: Sequence[Format]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    assert torch_runtime._formats(torch.device("cuda:0")) == formats
-    assert torch_runtime._formats(torch.device("mps")) == ("fp16", "fp32")
+    assert torch_encoder._formats(torch.device("cuda:0")) == formats
+    assert torch_encoder._formats(torch.device("mps")) == ("fp16", "fp32")
 
 
 # Streams.
@@ -320,7 +320,7 @@ def test_threads_at_once_each_get_their_own_vectors() -> None:
 def test_devices_are_named_one_by_one_or_all_together(
     monkeypatch: pytest.MonkeyPatch, name: str, devices: list[str]
 ) -> None:
-    monkeypatch.setattr(torch_runtime, "available_devices", lambda: ["cuda:0", "cuda:1", "cpu"])
+    monkeypatch.setattr(torch_encoder, "available_devices", lambda: ["cuda:0", "cuda:1", "cpu"])
     assert [str(device) for device in pick_devices(name)] == devices
 
 
@@ -328,6 +328,6 @@ def test_devices_are_named_one_by_one_or_all_together(
 def test_each_device_that_is_named_must_be_there(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(torch_runtime, "available_devices", lambda: ["cpu"])
+    monkeypatch.setattr(torch_encoder, "available_devices", lambda: ["cpu"])
     with pytest.raises(DeviceError, match=f"--device {name} is not available here; there is cpu"):
         pick_devices(name)

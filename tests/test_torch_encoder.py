@@ -20,14 +20,14 @@ from imgsearch import images
 from imgsearch.encoders import weights
 from imgsearch.encoders.base import Encoder, Vectors, normalised
 from imgsearch.encoders.catalog import EFFICIENTNET_LITE0, RESNET50, ModelSpec
-from imgsearch.encoders.networks import load_model
-from imgsearch.encoders.torch_runtime import (
+from imgsearch.encoders.torch.encoder import (
     ReferenceModel,
     TorchEncoder,
     available_devices,
     open_torch_encoder,
 )
-from imgsearch.encoders.torchvision_models import build, describe
+from imgsearch.encoders.torch.networks import load_model
+from imgsearch.encoders.torch.torchvision_models import build, describe
 from imgsearch.encoders.weights import WeightsFile
 from imgsearch.errors import (
     DeviceError,
@@ -459,7 +459,7 @@ def test_a_real_shortage_of_memory_is_told_apart(
     squeezenet: TorchEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch of 300 TB, though here of one picture over and over."""
-    monkeypatch.setattr("imgsearch.encoders.torch_streams._CPU_BATCH", 2_000_000_000)
+    monkeypatch.setattr("imgsearch.encoders.torch.streams._CPU_BATCH", 2_000_000_000)
     size = squeezenet.preprocessing.size
     one = np.zeros((1, size, size, 3), dtype=np.uint8)
     with pytest.raises(DeviceMemoryError):
@@ -489,7 +489,7 @@ import sys
 import imgsearch.encoders.weights
 from imgsearch.encoders.catalog import EFFICIENTNET_LITE0
 assert not {"torch", "torchvision"} & sys.modules.keys()
-from imgsearch.encoders.networks import load_model
+from imgsearch.encoders.torch.networks import load_model
 load_model(EFFICIENTNET_LITE0, imgsearch.encoders.weights.find_local(EFFICIENTNET_LITE0))
 assert "torch" in sys.modules and "torchvision" not in sys.modules
 """

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from imgsearch.errors import MetadataError, UsageError
-from imgsearch.image_index import ImageIndex
-from imgsearch.records import Condition, Value
+from imgsearch.index import ImageIndex
+from imgsearch.metadata.values import typed
 from imgsearch.stores import open_store
-from imgsearch.values import typed
+from imgsearch.types import Condition, Value
 from tests.fakes import ColourEncoder
 from tests.serving import Served, filled, serving
 from tests.test_weaviate_store import unique_name

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imgsearch import verify
 from imgsearch.errors import VerificationError
 from imgsearch.events import Event, Note
+from imgsearch.ingest import verify
+from imgsearch.ingest.verify import Witness
 from imgsearch.stores import open_store
 from imgsearch.stores.base import Collection
-from imgsearch.verify import Witness
 from tests.store_contract import STAMP, record, vectors, write
 
 

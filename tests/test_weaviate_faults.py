@@ -21,14 +21,14 @@ import pytest
 
 from imgsearch.errors import StoreError, StoreFullError, UsageError
 from imgsearch.events import Event, Note, Outcome
-from imgsearch.ingest import IngestOptions, IngestReport, ingest
+from imgsearch.ingest.run import IngestOptions, IngestReport, ingest
 from imgsearch.stores import open_store
 from imgsearch.stores.base import Collection
-from scripts import weaviate as servers
-from scripts.weaviate import Cluster
 from tests.conftest import ROOT, Painter
 from tests.fakes import ColourEncoder
 from tests.store_contract import STAMP, everything, record, vectors, write
+from tools import weaviate as servers
+from tools.weaviate import Cluster
 
 pytestmark = pytest.mark.weaviate
 
@@ -137,7 +137,7 @@ class TestIngest:
 
     @pytest.fixture
     def folder(self, paint: Painter, monkeypatch: pytest.MonkeyPatch) -> Path:
-        monkeypatch.setattr("imgsearch.ingest._WRITE_ROWS", 16)
+        monkeypatch.setattr("imgsearch.ingest.run._WRITE_ROWS", 16)
         return [paint(f"shop/{number:03}.png", number) for number in range(160)][-1].parent
 
     def run(

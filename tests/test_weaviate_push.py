@@ -14,7 +14,7 @@ from google.protobuf.json_format import MessageToDict
 from imgsearch.errors import StoreError
 from imgsearch.events import Event, Note
 from imgsearch.stores import open_store
-from imgsearch.stores.weaviate import doubts, repair, trouble
+from imgsearch.stores.weaviate import failures, pending_deletes, repair
 from imgsearch.stores.weaviate.address import parse
 from imgsearch.stores.weaviate.client import batch_pb2
 from imgsearch.stores.weaviate.connect import Server, _Outage
@@ -136,7 +136,7 @@ def test_a_note_of_an_earlier_version_costs_no_record() -> None:
     server = ScriptedServer()
     server.push()
     before = dict(server.stored)
-    notes = doubts._folder(server.server()) / "Class"
+    notes = pending_deletes._folder(server.server()) / "Class"
     notes.parent.mkdir(parents=True)
     notes.write_text(f"{RECORDS[0].id}\n")
     repair.settle(server.server(), "Class")
@@ -179,8 +179,8 @@ def test_what_waiting_does_not_help_ends_the_run(text: str, told: str) -> None:
 
 
 def test_a_read_only_shard_behind_an_internal_error_is_told() -> None:
-    assert trouble.of_text("put object: shard is READONLY").kind == "read-only"
-    assert trouble.of_error(RuntimeError("rpc error: connection refused")).worth_waiting
+    assert failures.of_text("put object: shard is READONLY").kind == "read-only"
+    assert failures.of_error(RuntimeError("rpc error: connection refused")).worth_waiting
 
 
 @pytest.mark.weaviate

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from scripts import weaviate
+from tools import weaviate
 
 pytestmark = pytest.mark.weaviate
 
 IDENTITY = str(uuid.UUID(int=7))
 OWNER = """
 import os, sys, time
-from scripts import weaviate
+from tools import weaviate
 with weaviate.running() as cluster:
     node = cluster.nodes[0]
     # Such a child holds all that its parent had open.

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgsearch.errors import CollectionMismatchError
-from imgsearch.records import Condition, FieldType, Operator, Value
 from imgsearch.stores import open_store
 from imgsearch.stores.base import ExactQuery, VectorStore
 from imgsearch.stores.weaviate import schema
 from imgsearch.stores.weaviate.store import WeaviateCollection
+from imgsearch.types import Condition, FieldType, Operator, Value
 from tests.conftest import Cli
 from tests.store_contract import STAMP, StoreContract, everything, record, vectors, write
 

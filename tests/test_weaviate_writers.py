@@ -13,13 +13,13 @@ import pytest
 
 from imgsearch import ImageIndex
 from imgsearch.errors import CollectionMismatchError
-from imgsearch.ingest import ingest
-from imgsearch.records import Condition, FieldType, Metadata, Stamp
+from imgsearch.ingest.run import ingest
 from imgsearch.stores import open_store
 from imgsearch.stores.base import Collection, VectorStore
-from imgsearch.stores.weaviate import doubts
 from imgsearch.stores.weaviate import patch as patching
+from imgsearch.stores.weaviate import pending_deletes
 from imgsearch.stores.weaviate import store as weaviate_store
+from imgsearch.types import Condition, FieldType, Metadata, Stamp
 from tests.conftest import Painter
 from tests.fakes import ColourEncoder
 from tests.serving import id_of
@@ -333,7 +333,7 @@ def test_what_is_in_doubt_is_written_anew_as_it_is(stores: list[VectorStore], na
     write(collection, [newer], seed=7)
     sent = {each.id: f"{each.sha256}-{each.size}-{each.mtime_ns}" for each in records}
     with store.writing(name):
-        doubts.note(store._server, collection.class_name, sent | {record(9).id: "x-1-2"})
+        pending_deletes.note(store._server, collection.class_name, sent | {record(9).id: "x-1-2"})
     changed = {each.id: _changed_at(store, collection.class_name, each.id) for each in records}
     with store.writing(name):
         pass

@@ -466,7 +466,7 @@ def resnet50_weights(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Seeded weights of the real size in half precision."""
     import torch
 
-    from imgsearch.encoders.torchvision_models import build
+    from imgsearch.encoders.torch.torchvision_models import build
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

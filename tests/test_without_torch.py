@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from imgsearch import config
-from imgsearch.encoders import EncoderRequest, devices, onnx_files, open_encoder, weights
+from imgsearch.encoders import EncoderRequest, devices, open_encoder, weights
 from imgsearch.encoders.catalog import EFFICIENTNET_LITE0, RESNET50
-from imgsearch.encoders.onnx_files import OnnxFile
-from imgsearch.encoders.torchvision_models import describe
+from imgsearch.encoders.onnx import exports
+from imgsearch.encoders.onnx.exports import OnnxFile
+from imgsearch.encoders.torch.torchvision_models import describe
 from imgsearch.errors import MissingTorchError
 from imgsearch.events import Event, Note
 from tests.conftest import SAMPLES, Cli
@@ -30,7 +31,7 @@ def exported() -> OnnxFile:
     """efficientnet-lite0, made ready by torch beforehand."""
     found = weights.find_local(EFFICIENTNET_LITE0)
     assert found, "its package is a dependency"
-    return onnx_files.get(EFFICIENTNET_LITE0, found)
+    return exports.get(EFFICIENTNET_LITE0, found)
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_an_installed_model_is_used_as_one_of_the_home(
     assert encoder.stamp == exported.stamp
     assert open_encoder(CPU, encoder.stamp).stamp == encoder.stamp
     assert encoder.encode(pictures(encoder, 2)).shape == (2, 1280)
-    found = onnx_files.last_used()
+    found = exports.last_used()
     assert found
     assert found.path.is_relative_to(config.home())
     assert found.path.samefile(next(installed.rglob("model.onnx")))
@@ -79,7 +80,7 @@ def test_any_model_that_is_exported_needs_no_torch_for_a_new_collection(
     spec = describe("squeezenet1_1")
     file = seeded(spec.name)
     own = replace(spec, weights_name=f"squeezenet1_1-{file.sha256[:8]}.pth")
-    exported = onnx_files.get(own, file)
+    exported = exports.get(own, file)
     monkeypatch.setattr(devices, "missing_for_torch", lambda: ["torch"])
     assert open_encoder(EncoderRequest(spec.name, device="cpu")).stamp == exported.stamp
 
@@ -89,7 +90,7 @@ def test_a_model_of_others_weights_is_not_taken_for_its_own(
 ) -> None:
     monkeypatch.setenv("IMGSEARCH_HOME", str(tmp_path))
     spec = describe("squeezenet1_0")
-    onnx_files.get(spec, seeded(spec.name))
+    exports.get(spec, seeded(spec.name))
     monkeypatch.setattr(devices, "missing_for_torch", lambda: ["torch"])
     with pytest.raises(MissingTorchError):
         open_encoder(EncoderRequest(spec.name, device="cpu"))
@@ -98,10 +99,10 @@ def test_a_model_of_others_weights_is_not_taken_for_its_own(
 def test_an_installed_model_is_found_again_when_the_installation_has_moved(
     installed: Path, exported: OnnxFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert onnx_files.find(exported.stamp)
+    assert exports.find(exported.stamp)
     moved = installed.rename(installed.with_name("moved"))
     monkeypatch.setattr(config, "installed_models_dir", lambda: moved)
-    found = onnx_files.find(exported.stamp)
+    found = exports.find(exported.stamp)
     assert found
     assert found.path.is_file()
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgsearch.errors import UsageError
-from imgsearch.records import Metadata
-from imgsearch.words import MOST_QUERY_WORDS, query_words, record_words
+from imgsearch.text import MOST_QUERY_WORDS, query_words, record_words
+from imgsearch.types import Metadata
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from imgsearch import config
-from imgsearch.encoders import onnx_files, soundness
 from imgsearch.encoders.catalog import ModelSpec
-from imgsearch.encoders.onnx_files import OnnxFile
+from imgsearch.encoders.onnx import exports, soundness
+from imgsearch.encoders.onnx.exports import OnnxFile
 from imgsearch.encoders.weights import file_sha256
 from imgsearch.images import Pixels, Preprocessing
 
@@ -102,13 +102,13 @@ def exported(weights: Path) -> OnnxFile:
     weights.write_bytes(b"PK\x03\x04 weights that are never read")
     stamp = SPEC.stamp(file_sha256(weights))
     config.models_dir().mkdir(parents=True, exist_ok=True)
-    with onnx_files.incoming() as part:
-        onnx.save(model(), part / onnx_files.MODEL)
+    with exports.incoming() as part:
+        onnx.save(model(), part / exports.MODEL)
         kept = {"spec": asdict(SPEC), "weights": stamp.weights}
-        soundness.remember(part / onnx_files.MODEL, SIZE)
-        (part / onnx_files.SPEC).write_text(json.dumps(kept))
-        folder = onnx_files.place(part, stamp)
-    return OnnxFile(folder / onnx_files.MODEL, SPEC, stamp)
+        soundness.remember(part / exports.MODEL, SIZE)
+        (part / exports.SPEC).write_text(json.dumps(kept))
+        folder = exports.place(part, stamp)
+    return OnnxFile(folder / exports.MODEL, SPEC, stamp)
 
 
 def pictures(count: int, seed: int = 0) -> Pixels:

@@ -12,7 +12,7 @@ from imgsearch.cli.console import Display, print_json, printable, stdout
 from imgsearch.cli.interrupt import INTERRUPTED, stop_on_signal
 
 if TYPE_CHECKING:
-    from imgsearch.bench_report import BenchReport
+    from imgsearch.analysis.bench_report import BenchReport
 
 
 def bench(
@@ -103,8 +103,8 @@ def bench(
     few seconds each. Nothing is downloaded unless --model asks for it, and nothing is left behind
     but models made ready for this CPU, which an ingest would make too.
     """
-    from imgsearch.bench import BenchOptions
-    from imgsearch.bench import bench as run
+    from imgsearch.analysis.bench import BenchOptions
+    from imgsearch.analysis.bench import bench as run
     from imgsearch.sources import read_list
 
     stop = threading.Event()

@@ -12,7 +12,7 @@ from imgsearch.cli.console import Display, print_json, printable, stderr, stdout
 from imgsearch.errors import UsageError
 
 if TYPE_CHECKING:
-    from imgsearch.records import CollectionInfo
+    from imgsearch.types import CollectionInfo
 
 
 def info(store: options.Store = None, as_json: options.Json = False) -> None:
@@ -85,7 +85,7 @@ def remove(
     With PATHs, their records are removed; they need not exist any more. Without, and with an
     explicit --collection, the whole collection is.
     """
-    from imgsearch.image_index import ImageIndex
+    from imgsearch.index import ImageIndex
 
     display = Display()
     with ImageIndex(collection, store=store, timeout=store_timeout, listener=display) as index:

@@ -9,7 +9,7 @@ from imgsearch.cli import options
 from imgsearch.cli.console import Display, print_json, stdout
 
 if TYPE_CHECKING:
-    from imgsearch.evaluate import EvalReport
+    from imgsearch.analysis.evaluate import EvalReport
 
 
 def evaluate(
@@ -36,7 +36,7 @@ def evaluate(
     which places they stand. Recall is the share of the exact answer that the index finds, without a
     filter and with one on the label.
     """
-    from imgsearch.evaluate import evaluate as run
+    from imgsearch.analysis.evaluate import evaluate as run
     from imgsearch.stores import open_store
 
     with open_store(store) as opened, Display(quiet=as_json) as display:

@@ -15,7 +15,7 @@ from imgsearch.errors import UsageError
 from imgsearch.events import Event, Outcome
 
 if TYPE_CHECKING:
-    from imgsearch.ingest import IngestReport
+    from imgsearch.ingest.run import IngestReport
 
 
 def ingest(
@@ -112,9 +112,9 @@ def ingest(
     Unchanged files are skipped without being opened; renamed and copied ones reuse their vectors.
     Ctrl-C once finishes what is in flight, twice stops now; either way the next run goes on.
     """
-    from imgsearch.image_index import ImageIndex
-    from imgsearch.outputs import outcome_report
+    from imgsearch.index import ImageIndex
     from imgsearch.sources import read_list
+    from imgsearch.system.outputs import outcome_report
 
     if replace and model == config.DEFAULT_MODEL and precision is None:
         raise UsageError("--replace needs --model or --precision: say how to embed anew")
@@ -213,7 +213,7 @@ def _print_summary(result: "IngestReport", report: str | None) -> None:
             "there; if that is right, --prune-missing removes their records",
             style="yellow",
         )
-    from imgsearch.records import uri_to_path
+    from imgsearch.types import uri_to_path
 
     for problem in result.problems:
         line(f"rejected {uri_to_path(problem.uri)}: {problem.reason}", style="yellow")

@@ -9,8 +9,8 @@ from typing import Any
 import typer
 
 from imgsearch.cli.console import Display
-from imgsearch.ending import INTERRUPTED, end_now
 from imgsearch.errors import ImgsearchError
+from imgsearch.system.interrupts import INTERRUPTED, end_now
 
 __all__ = ["INTERRUPTED", "stop_on_signal"]
 

@@ -44,11 +44,12 @@ def models(
         from imgsearch.encoders.devices import require_torch
 
         require_torch("for --all")
-        from imgsearch.encoders import torch_runtime, torchvision_models
+        from imgsearch.encoders.torch import encoder as torch_encoder
+        from imgsearch.encoders.torch import torchvision_models
 
         others = sorted(set(torchvision_models.names()) - set(SPECS))
         specs += [torchvision_models.describe(name) for name in others]
-        devices = torch_runtime.available_devices()
+        devices = torch_encoder.available_devices()
     rows = [_row(spec) for spec in specs]
     if as_json:
         print_json({"models": rows, "auto": AUTO_CHOICES, "devices": devices})
@@ -74,7 +75,7 @@ def _prepare(name: str, display: Display) -> None:
 
 
 def _row(spec: "ModelSpec") -> dict[str, Any]:
-    from imgsearch.encoders.onnx_files import find_own
+    from imgsearch.encoders.onnx.exports import find_own
     from imgsearch.encoders.weights import find_local
 
     exported = find_own(spec.name)

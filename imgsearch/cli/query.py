@@ -15,7 +15,7 @@ from imgsearch.cli.console import Display, print_json, printable, stdout
 from imgsearch.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
-    from imgsearch.records import Hit
+    from imgsearch.types import Hit
 
 _SHOWN_FIELDS = 4
 
@@ -113,7 +113,7 @@ def query(
     # numpy's own threads take a while to start, and a query multiplies no matrices.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-    from imgsearch.image_index import ImageIndex
+    from imgsearch.index import ImageIndex
 
     with (
         Display(quiet=as_json or paths) as display,

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from imgsearch import config
-from imgsearch.encoders import devices, onnx_files, soundness
+from imgsearch.encoders import devices
 from imgsearch.encoders.base import Encoder, Sample
 from imgsearch.encoders.catalog import AUTO, AUTO_CHOICES, SPECS, ModelSpec
+from imgsearch.encoders.onnx import exports, soundness
 from imgsearch.errors import (
     CollectionMismatchError,
     DeviceMemoryError,
@@ -16,7 +17,7 @@ from imgsearch.errors import (
     WeightsError,
 )
 from imgsearch.events import Listener, Note, ignore
-from imgsearch.records import Stamp
+from imgsearch.types import Stamp
 
 if TYPE_CHECKING:
     from imgsearch.encoders.weights import WeightsFile
@@ -89,7 +90,7 @@ def open_encoder(
         devices.require_torch(f"for --device {device}")
     if stamp is not None:
         check_request(request, stamp)
-        known = onnx_files.find(stamp) if device == "cpu" else None
+        known = exports.find(stamp) if device == "cpu" else None
         if known and (request.weights is None or precision == "int8"):
             _check_stamp(SPECS.get(stamp.model, known.spec), stamp)
             _check_weights(known.spec, request, stamp, listener)
@@ -108,17 +109,17 @@ def open_encoder(
             return _calibrated(request, exported, listener) if precision == "int8" else encoder
         spec, file = _choose(request, listener)
     if precision == "int8":
-        base = onnx_files.get(spec, file, listener, request.sample)
+        base = exports.get(spec, file, listener, request.sample)
         return _calibrated(request, base, listener)
     if device == "cpu":
         try:
-            exported = onnx_files.get(spec, file, listener, request.sample)
+            exported = exports.get(spec, file, listener, request.sample)
             return _by_onnx_runtime(exported)
         except ExportError as error:
             listener(Note(f"using torch, which is slower on the CPU: {error}"))
 
     devices.require_torch(f"to run {spec.name}")
-    from imgsearch.encoders.torch_runtime import open_torch_encoder
+    from imgsearch.encoders.torch.encoder import open_torch_encoder
 
     return open_torch_encoder(spec, file, device, listener)
 
@@ -140,15 +141,15 @@ def _check_weights(
         weights.get(spec, request.weights, stamp.weights, listener)
 
 
-def _calibrated(request: EncoderRequest, base: onnx_files.OnnxFile, listener: Listener) -> Encoder:
+def _calibrated(request: EncoderRequest, base: exports.OnnxFile, listener: Listener) -> Encoder:
     """Never replaced by fp32: it was asked for."""
     if request.sample is None:
         raise UsageError("int8 needs pictures to be calibrated on: an ingest has them")
-    from imgsearch.encoders import int8_files
+    from imgsearch.encoders.int8 import calibration
 
-    if encoder := _sound(int8_files.get(base, request.sample, listener), request, listener):
+    if encoder := _sound(calibration.get(base, request.sample, listener), request, listener):
         return encoder
-    return _by_onnx_runtime(int8_files.get(base, request.sample, listener))
+    return _by_onnx_runtime(calibration.get(base, request.sample, listener))
 
 
 def _in_fp32_instead(request: EncoderRequest, stamp: Stamp, listener: Listener) -> Encoder:
@@ -171,10 +172,10 @@ def last_used_encoder() -> Encoder | None:
     A guess at what a query needs, so that it can be loaded while the collection is opened; whoever
     takes it compares its stamp with the collection's.
     """
-    file = onnx_files.last_used()
+    file = exports.last_used()
     if file is None or not file.path.is_file():
         return None
-    from imgsearch.encoders.onnx_runtime import OnnxEncoder
+    from imgsearch.encoders.onnx.encoder import OnnxEncoder
 
     encoder = OnnxEncoder(file)
     try:
@@ -184,9 +185,7 @@ def last_used_encoder() -> Encoder | None:
     return encoder
 
 
-def _sound(
-    file: onnx_files.OnnxFile, request: EncoderRequest, listener: Listener
-) -> Encoder | None:
+def _sound(file: exports.OnnxFile, request: EncoderRequest, listener: Listener) -> Encoder | None:
     """The encoder; None if the file is proven to be damaged, which is then set aside.
 
     Raises EncoderError if the model cannot be checked; its file stays in place then.
@@ -201,22 +200,22 @@ def _sound(
         raise
     except EncoderError:
         pass  # what was optimised for this CPU may be the reason
-    from imgsearch.encoders.onnx_sessions import forget_optimised
+    from imgsearch.encoders.onnx.sessions import forget_optimised
 
     forget_optimised(file.path)
     encoder = _by_onnx_runtime(file)
-    if not soundness.is_damaged(encoder, file.path, onnx_files.recorded_digest(file)):
+    if not soundness.is_damaged(encoder, file.path, exports.recorded_digest(file)):
         return encoder
-    aside = onnx_files.set_aside(file)
+    aside = exports.set_aside(file)
     what = f"{file.stamp.model} in {file.stamp.number_format}"
     listener(Note(f"{what}, as it was made for this machine, is damaged: moved to {aside}"))
     return None
 
 
-def _by_onnx_runtime(file: onnx_files.OnnxFile) -> Encoder:
-    from imgsearch.encoders.onnx_runtime import OnnxEncoder
+def _by_onnx_runtime(file: exports.OnnxFile) -> Encoder:
+    from imgsearch.encoders.onnx.encoder import OnnxEncoder
 
-    onnx_files.mark_used(file)
+    exports.mark_used(file)
     return OnnxEncoder(file)
 
 
@@ -224,7 +223,7 @@ def _spec(name: str) -> ModelSpec:
     if spec := SPECS.get(name):
         return spec
     devices.require_torch(f"for the model {name}")
-    from imgsearch.encoders.torchvision_models import describe
+    from imgsearch.encoders.torch.torchvision_models import describe
 
     return describe(name)
 
@@ -239,10 +238,10 @@ def _check_stamp(spec: ModelSpec, stamp: Stamp) -> None:
         )
 
 
-def _exported(request: EncoderRequest) -> onnx_files.OnnxFile | None:
+def _exported(request: EncoderRequest) -> exports.OnnxFile | None:
     """For a new collection, where neither torch nor the weights are needed any more."""
     name = AUTO_CHOICES[0] if request.model == AUTO else request.model
-    return onnx_files.find_own(name) if request.weights is None else None
+    return exports.find_own(name) if request.weights is None else None
 
 
 def _choose(request: EncoderRequest, listener: Listener) -> tuple[ModelSpec, "WeightsFile"]:

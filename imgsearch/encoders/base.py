@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from imgsearch.errors import EncoderError
 from imgsearch.images import Pixels, Preprocessing
-from imgsearch.records import Stamp
+from imgsearch.types import Stamp
 
 Vectors = NDArray[np.float32]
 # Gives so many pictures or fewer, uint8 (n, size, size, 3), preprocessed.

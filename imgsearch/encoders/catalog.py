@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from imgsearch.images import Preprocessing
-from imgsearch.records import Stamp
+from imgsearch.types import Stamp
 
 AUTO = "auto"
 

@@ -43,7 +43,7 @@ def pick(name: str) -> str:
         return name
     if not may_have_gpu():
         return "cpu"
-    from imgsearch.encoders.torch_runtime import available_devices
+    from imgsearch.encoders.torch.encoder import available_devices
 
     return available_devices()[0]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from imgsearch.encoders.base import Encoder, Vectors
 from imgsearch.images import Pixels, Preprocessing
-from imgsearch.records import Stamp
+from imgsearch.types import Stamp
 
 
 class EncoderPool:

@@ -23,9 +23,9 @@ from urllib.parse import unquote, urlsplit
 
 from imgsearch import __version__, config
 from imgsearch.encoders.catalog import ModelSpec
-from imgsearch.encoders.locking import locked
 from imgsearch.errors import CollectionMismatchError, WeightsError
 from imgsearch.events import Listener, Transfer, ignore
+from imgsearch.system.locking import locked
 
 # Seconds until a server must have begun to answer, name look-up and redirections included.
 # Without a network the user is told within this time; socket timeouts alone do not bound that.

@@ -47,4 +47,5 @@ def _over_white(image: Image.Image, profile: bytes | None, expendable: bool) -> 
     if profile:
         shown = _rgb(to_srgb(shown.getchannel("R") if grey else shown.convert("RGB"), profile))
     shown.paste("white", mask=background)
+    del background  # not needed in memory next to the copy that `_rgb` makes
     return _rgb(shown)

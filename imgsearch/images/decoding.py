@@ -12,7 +12,6 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageFile
 
-from imgsearch import memory
 from imgsearch.config import DEFAULT_MAX_PIXELS
 from imgsearch.errors import ImageError
 from imgsearch.images.colours import to_rgb
@@ -24,7 +23,8 @@ from imgsearch.images.limits import check_pixels
 from imgsearch.images.preprocessing import DECODING, Loaded, Pixels, Preprocessing, fit
 from imgsearch.images.raw import decode_raw, raw_format
 from imgsearch.images.regions import Region
-from imgsearch.memory import Lease
+from imgsearch.system import memory
+from imgsearch.system.memory import Lease
 
 Source = str | bytes | Image.Image
 """An image: the path of its file, the file's bytes, or a Pillow image."""

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from imgsearch.errors import ImageError
-from imgsearch.records import ImageRecord, mtime_of
+from imgsearch.types import ImageRecord, mtime_of
 
 # Files up to this size are kept in memory between fingerprint and decoding; larger ones are
 # opened again, so that a queue of large pictures cannot fill the memory.

@@ -4,13 +4,13 @@ import base64
 import io
 import os
 
-from imgsearch import memory
 from imgsearch.config import DEFAULT_MAX_PIXELS
 from imgsearch.errors import ImageError
 from imgsearch.images.decoding import Source, load
 from imgsearch.images.files import ChangedError, open_original
-from imgsearch.memory import Lease
-from imgsearch.records import ImageRecord
+from imgsearch.system import memory
+from imgsearch.system.memory import Lease
+from imgsearch.types import ImageRecord
 
 
 def thumbnail(source: Source, side: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:

@@ -4,21 +4,21 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from imgsearch import __version__
-from imgsearch.server import compat, docs, health
-from imgsearch.server.guards.admission import Admission
-from imgsearch.server.guards.answers import Answers
-from imgsearch.server.guards.head import Head
-from imgsearch.server.guards.origins import Origins
-from imgsearch.server.problems import handle_problems
+from imgsearch.server.api import compat, docs, health
+from imgsearch.server.api.v1 import collections, images, jobs, records, search
+from imgsearch.server.error_responses import handle_problems
+from imgsearch.server.middleware.admission import Admission
+from imgsearch.server.middleware.answers import Answers
+from imgsearch.server.middleware.head import Head
+from imgsearch.server.middleware.origins import Origins
 from imgsearch.server.service import Service
-from imgsearch.server.v1 import collections, jobs, pictures, records, search
 
 _ROUTERS = (
     compat.router,
     search.router,
     jobs.router,
     records.router,
-    pictures.router,
+    images.router,
     collections.router,
     health.router,
     docs.router,

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from imgsearch.encoders import Encoder, EncoderRequest, open_encoder
 from imgsearch.errors import CollectionNotFoundError
 from imgsearch.events import Listener, ignore
-from imgsearch.image_index import ImageIndex
-from imgsearch.records import Stamp
+from imgsearch.index import ImageIndex
 from imgsearch.server.models import Models
 from imgsearch.server.settings import Settings
 from imgsearch.stores import VectorStore, open_store
+from imgsearch.types import Stamp
 
 
 class Indexes:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 from imgsearch.encoders import Encoder, EncoderRequest, last_used_encoder, open_encoder
 from imgsearch.events import Listener, ignore
-from imgsearch.records import Stamp
-from imgsearch.server.refusals import RefusedError
+from imgsearch.server.errors import RefusedError
 from imgsearch.server.settings import Settings
+from imgsearch.types import Stamp
 
 # Clients are asked to retry after this many seconds.
 _RETRY_SECONDS = 5

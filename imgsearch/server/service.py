@@ -26,28 +26,28 @@ from imgsearch.errors import (
 )
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.filters import is_field
-from imgsearch.image_index import ImageIndex
 from imgsearch.images import thumbnail_of
-from imgsearch.records import CollectionInfo, Hit, ImageRecord, Value
+from imgsearch.index import ImageIndex
 from imgsearch.search import mean
-from imgsearch.server.arrivals import Arrivals
 from imgsearch.server.budget import Budget
 from imgsearch.server.encoding import Encoding
+from imgsearch.server.errors import RefusedError
 from imgsearch.server.indexes import Indexes
-from imgsearch.server.job import Job
-from imgsearch.server.job_run import JobRunner
-from imgsearch.server.jobs import Jobs
+from imgsearch.server.jobs.job import Job
+from imgsearch.server.jobs.queue import Jobs
+from imgsearch.server.jobs.run import JobRunner
+from imgsearch.server.media.originals import PictureFile, open_picture, read_picture
+from imgsearch.server.media.thumbnails import Thumbnails
 from imgsearch.server.metrics import Metrics
-from imgsearch.server.pictures import PictureFile, open_picture, read_picture
+from imgsearch.server.middleware.arrivals import Arrivals
 from imgsearch.server.pools import Pools, run
-from imgsearch.server.privacy import Privacy
-from imgsearch.server.questions import MAX_DEPTH, MAX_PICTURES, Answer, Question
-from imgsearch.server.refusals import RefusedError
+from imgsearch.server.redact import Privacy
+from imgsearch.server.requests import MAX_DEPTH, MAX_PICTURES, Answer, Question
 from imgsearch.server.settings import Settings
 from imgsearch.server.spool import Spool
-from imgsearch.server.thumbnails import Thumbnails
-from imgsearch.server.unused import SWEEP_SECONDS, UnusedFiles
+from imgsearch.server.storage_cleanup import SWEEP_SECONDS, UnusedFiles
 from imgsearch.server.uploads import Uploads
+from imgsearch.types import CollectionInfo, Hit, ImageRecord, Value
 
 T = TypeVar("T")
 

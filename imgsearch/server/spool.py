@@ -10,9 +10,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from imgsearch import scratch
 from imgsearch.errors import ScratchError
-from imgsearch.server.refusals import disk_full, not_writable
+from imgsearch.server.errors import disk_full, not_writable
+from imgsearch.system import scratch
 
 
 @contextlib.contextmanager

@@ -11,15 +11,15 @@ import numpy as np
 from imgsearch.encoders.base import Encoder, Vectors
 from imgsearch.errors import CollectionMismatchError, StaleCollectionError, StoreError
 from imgsearch.images import Picture
-from imgsearch.records import FieldType, ImageRecord, mtime_of
 from imgsearch.server.encoding import Encoding
 from imgsearch.server.indexes import Indexes
-from imgsearch.server.kept import KeptFiles, Staged
 from imgsearch.server.pools import Pools, run
 from imgsearch.server.settings import Settings
 from imgsearch.server.spool import Spool
+from imgsearch.server.storage import KeptFiles, Staged
 from imgsearch.sites import Sites
 from imgsearch.stores import check_name
+from imgsearch.types import FieldType, ImageRecord, mtime_of
 
 DESCRIPTION_FIELD = "description"
 # Written together: more would make the first of them wait too long.

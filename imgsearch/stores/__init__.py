@@ -84,7 +84,7 @@ def _open_lance(folder: str, timeout: float) -> VectorStore:
             f"{path}: there can be no store in a folder with such a name, as Lance takes neither "
             "control characters nor bytes that are not UTF-8; use another folder"
         )
-    from imgsearch.stores.lance_store import LanceStore
+    from imgsearch.stores.lance.store import LanceStore
 
     return LanceStore(folder, timeout)
 

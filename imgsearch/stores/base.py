@@ -12,10 +12,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from imgsearch.changes import Changes, OriginChanges
 from imgsearch.errors import CollectionMismatchError
 from imgsearch.events import Listener, ignore
-from imgsearch.records import (
+from imgsearch.metadata.changes import Changes, OriginChanges
+from imgsearch.sites import Sites
+from imgsearch.types import (
     CollectionInfo,
     Condition,
     FieldType,
@@ -23,7 +24,6 @@ from imgsearch.records import (
     Scored,
     Stamp,
 )
-from imgsearch.sites import Sites
 
 Vectors = NDArray[np.float32]
 
@@ -202,7 +202,7 @@ class Collection(Protocol):
         """The k records whose metadata holds any of the words, the most relevant first.
 
         By BM25: the more of the words, the rarer they are, and the shorter the record's text, the
-        better. The words are `imgsearch.words.query_words` of a text. Only records that meet all
+        better. The words are `imgsearch.text.query_words` of a text. Only records that meet all
         conditions; equal scores in the order of their URIs; `without` as in `search`. A store that
         is spread over shards may reckon rarity and length in each of them by itself. Raises
         CollectionMismatchError for a collection made by a version that kept no words.

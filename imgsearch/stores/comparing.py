@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from imgsearch.records import Condition, ImageRecord, Scored
 from imgsearch.stores.base import ExactQuery, Vectors
+from imgsearch.types import Condition, ImageRecord, Scored
 
 
 @dataclass(frozen=True, slots=True)

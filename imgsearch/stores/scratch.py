@@ -5,10 +5,11 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from imgsearch import config, scratch
+from imgsearch import config
 from imgsearch.events import Listener, ignore
-from imgsearch.records import Stamp
 from imgsearch.stores import Collection, is_server, open_store
+from imgsearch.system import scratch
+from imgsearch.types import Stamp
 
 
 @contextlib.contextmanager

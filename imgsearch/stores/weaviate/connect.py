@@ -16,10 +16,10 @@ import httpx
 from imgsearch.errors import StaleCollectionError, StoreError, StoreFullError
 from imgsearch.events import Listener, Note
 from imgsearch.sites import own_site
-from imgsearch.stores.weaviate import trouble
+from imgsearch.stores.weaviate import failures
 from imgsearch.stores.weaviate.address import ENV_KEY, Address
 from imgsearch.stores.weaviate.client import exceptions, init, weaviate, weaviate_pb2_grpc
-from imgsearch.stores.weaviate.trouble import Trouble
+from imgsearch.stores.weaviate.failures import Trouble
 
 T = TypeVar("T")
 
@@ -116,7 +116,7 @@ class Server:
                 try:
                     return request()
                 except (exceptions.WeaviateBaseError, grpc.RpcError, httpx.HTTPError) as error:
-                    patience.bear(trouble.of_error(error), error)
+                    patience.bear(failures.of_error(error), error)
 
     @contextlib.contextmanager
     def patience(self, action: str) -> Iterator["Patience"]:
@@ -331,5 +331,5 @@ def _client(address: Address) -> "weaviate.WeaviateClient":
     try:
         client.connect()
     except (exceptions.WeaviateBaseError, httpx.HTTPError) as error:
-        raise StoreError(f"{address.url}: {trouble.of_error(error).text}") from error
+        raise StoreError(f"{address.url}: {failures.of_error(error).text}") from error
     return client

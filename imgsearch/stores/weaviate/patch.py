@@ -6,7 +6,7 @@ Weaviate merges a PATCH into the object under a lock, so that none of several at
 from collections.abc import Mapping
 from typing import Any
 
-from imgsearch.stores.weaviate import trouble
+from imgsearch.stores.weaviate import failures
 from imgsearch.stores.weaviate.client import exceptions
 from imgsearch.stores.weaviate.connect import Server
 
@@ -59,4 +59,4 @@ class _Repeated:
             raise
 
     def _note(self, error: Exception) -> None:
-        self._in_doubt = self._in_doubt or trouble.of_error(error).kind == "away"
+        self._in_doubt = self._in_doubt or failures.of_error(error).kind == "away"

@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, repeat
 
-from imgsearch.records import ImageRecord
 from imgsearch.stores.base import Vectors
-from imgsearch.stores.weaviate import doubts, trouble
+from imgsearch.stores.weaviate import failures, pending_deletes
 from imgsearch.stores.weaviate.client import base_pb2, batch_pb2
 from imgsearch.stores.weaviate.connect import Server
+from imgsearch.stores.weaviate.failures import Trouble
 from imgsearch.stores.weaviate.schema import Schema
-from imgsearch.stores.weaviate.trouble import Trouble
 from imgsearch.stores.weaviate.values import to_object
+from imgsearch.types import ImageRecord
 
 # Larger requests are no faster, and take more memory on both sides.
 _REQUEST_BYTES = 2_000_000
@@ -120,24 +120,24 @@ class _Repeated:
 
     def __exit__(self, failure: object, *_: object) -> None:
         if failure and self._in_doubt:
-            doubts.note(self._server, self._class_name, self._in_doubt)
+            pending_deletes.note(self._server, self._class_name, self._in_doubt)
 
     def send(self, objects: list[batch_pb2.BatchObject]) -> dict[str, Trouble]:
         """What the server said of the objects that it did not take, by id."""
         failed = self._server.call(self.action, lambda: self._once(objects))
-        problems = {objects[at].uuid: trouble.of_text(text) for at, text in failed.items()}
+        problems = {objects[at].uuid: failures.of_text(text) for at, text in failed.items()}
         away = {uuid for uuid, each in problems.items() if each.kind == "away"}
-        self._in_doubt = {e.uuid: doubts.token_sent(e) for e in objects if e.uuid in away}
+        self._in_doubt = {e.uuid: pending_deletes.token_sent(e) for e in objects if e.uuid in away}
         return problems
 
     def _once(self, objects: list[batch_pb2.BatchObject]) -> dict[int, str]:
         if self._in_doubt:
-            doubts.forget(self._server, self._class_name, self._in_doubt)
+            pending_deletes.forget(self._server, self._class_name, self._in_doubt)
         try:
             return _request(self._server, objects, next(self._deadlines))
         except Exception as error:
-            if trouble.of_error(error).kind == "away":
-                self._in_doubt = {each.uuid: doubts.token_sent(each) for each in objects}
+            if failures.of_error(error).kind == "away":
+                self._in_doubt = {each.uuid: pending_deletes.token_sent(each) for each in objects}
             raise
 
 

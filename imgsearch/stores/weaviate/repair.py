@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.struct_pb2 import Struct
 
-from imgsearch.stores.weaviate import doubts
+from imgsearch.stores.weaviate import pending_deletes
 from imgsearch.stores.weaviate.client import base_pb2, batch_pb2
 from imgsearch.stores.weaviate.connect import Server
 from imgsearch.stores.weaviate.push import send_all
@@ -14,14 +14,14 @@ from imgsearch.stores.weaviate.schema import VECTOR
 
 def settle(server: Server, class_prefix: str) -> None:
     """Write what was noted for the classes whose names begin so. Raises StoreError."""
-    for class_name, sent, notes in doubts.take_notes(server, class_prefix):
+    for class_name, sent, notes in pending_deletes.take_notes(server, class_prefix):
         action = f"collection {class_name} cannot be written to"
         handle = server.client.collections.use(class_name)
         if server.call(action, handle.exists):
             for record_id, token in sent.items():
                 found = server.call(
                     action,
-                    lambda: doubts.doubtful(server, class_name, record_id, token),  # noqa: B023
+                    lambda: pending_deletes.doubtful(server, class_name, record_id, token),  # noqa: B023
                 )
                 if found:
                     _rewrite(server, action, class_name, record_id, found)
@@ -29,7 +29,7 @@ def settle(server: Server, class_prefix: str) -> None:
 
 
 def _rewrite(
-    server: Server, action: str, class_name: str, record_id: str, found: doubts.Object
+    server: Server, action: str, class_name: str, record_id: str, found: pending_deletes.Object
 ) -> None:
     """Delete an object and write it as it was: an equal one would not be indexed."""
     handle = server.client.collections.use(class_name)
@@ -37,7 +37,9 @@ def _rewrite(
     send_all(server, class_name, [_object(class_name, record_id, found)])
 
 
-def _object(class_name: str, record_id: str, found: doubts.Object) -> batch_pb2.BatchObject:
+def _object(
+    class_name: str, record_id: str, found: pending_deletes.Object
+) -> batch_pb2.BatchObject:
     properties = Struct()
     properties.update(dict(found["properties"]))
     vector: Any = np.asarray(found["vectors"][VECTOR], dtype="<f4")

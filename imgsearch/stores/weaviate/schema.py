@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from imgsearch.errors import CollectionMismatchError
-from imgsearch.records import FieldType, Stamp
 from imgsearch.stores.base import NO_FIELDS
 from imgsearch.stores.weaviate.address import Address
 from imgsearch.stores.weaviate.client import config
+from imgsearch.types import FieldType, Stamp
 
 VECTOR = "image"
 """The name of the vector that an encoder made."""

@@ -8,18 +8,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from imgsearch.changes import Changes, OriginChanges, changed, changed_origins
 from imgsearch.errors import CollectionMismatchError, CollectionNotFoundError, StoreError
 from imgsearch.events import Listener, Note, Stage, ignore
-from imgsearch.origins import to_text
-from imgsearch.records import (
-    CollectionInfo,
-    Condition,
-    FieldType,
-    ImageRecord,
-    Scored,
-    Stamp,
-)
+from imgsearch.metadata.changes import Changes, OriginChanges, changed, changed_origins
+from imgsearch.metadata.origins import to_text
 from imgsearch.sites import Sites
 from imgsearch.stores import id_ranges
 from imgsearch.stores.base import (
@@ -40,7 +32,15 @@ from imgsearch.stores.weaviate.patch import patch
 from imgsearch.stores.weaviate.properties import add_properties
 from imgsearch.stores.weaviate.push import push
 from imgsearch.stores.weaviate.schema import VECTOR, WORDS, Schema
-from imgsearch.words import record_words
+from imgsearch.text import record_words
+from imgsearch.types import (
+    CollectionInfo,
+    Condition,
+    FieldType,
+    ImageRecord,
+    Scored,
+    Stamp,
+)
 
 T = TypeVar("T")
 

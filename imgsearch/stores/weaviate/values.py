@@ -14,15 +14,15 @@ from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
 
-from imgsearch.changes import Changes
 from imgsearch.errors import StoreError
-from imgsearch.origins import from_text, to_text
-from imgsearch.records import Condition, FieldType, ImageRecord, Value
+from imgsearch.metadata.changes import Changes
+from imgsearch.metadata.origins import from_text, to_text
 from imgsearch.sites import Sites
 from imgsearch.stores.base import Vectors
 from imgsearch.stores.weaviate.client import base_pb2, batch_pb2, query
 from imgsearch.stores.weaviate.schema import VECTOR, WORDS, Schema
-from imgsearch.words import record_words
+from imgsearch.text import record_words
+from imgsearch.types import Condition, FieldType, ImageRecord, Value
 
 Filter = Any
 Object = Any

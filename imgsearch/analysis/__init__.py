@@ -1,0 +1,1 @@
+"""Measurements of collections and machines."""

@@ -1,0 +1,1 @@
+"""Static quantization of exported models to 8 bits."""

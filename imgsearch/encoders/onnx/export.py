@@ -1,0 +1,89 @@
+"""From torch's model to a file that ONNX Runtime runs, checked against torch."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from imgsearch.encoders.base import normalised
+from imgsearch.encoders.catalog import ModelSpec
+from imgsearch.encoders.checking import least_cosine, representative
+from imgsearch.encoders.onnx.sessions import INPUT, OUTPUT, open_session, run_session
+from imgsearch.encoders.torch.networks import FromPixels, load_model
+from imgsearch.encoders.weights import WeightsFile
+from imgsearch.errors import EncoderError, ExportError, first_line
+from imgsearch.images import Pixels
+
+# Rounding alone leaves 0.999999 and more.
+LEAST_COSINE = 0.9999
+
+
+def export(
+    spec: ModelSpec, weights: WeightsFile, path: Path, pictures: Pixels | None = None
+) -> None:
+    """Write the model, its normalisation included, for batches of any length.
+
+    It is checked with made pictures and with `pictures`, uint8 (n, size, size, 3). Raises
+    ExportError if it cannot be exported, or if its vectors are not those of torch, and WeightsError
+    if the weights do not fit.
+    """
+    model = FromPixels(load_model(spec, weights), spec.preprocessing)
+    pixels = representative(spec.preprocessing.size)
+    if pictures is not None:
+        pixels = np.concatenate([pixels, pictures])
+    try:
+        _write(model, pixels[:2], path)
+        made = normalised(run_session(open_session(path, threads=1), pixels))
+        with torch.inference_mode():
+            expected = normalised(model(torch.from_numpy(pixels)).numpy())
+    except (EncoderError, OSError, MemoryError):
+        raise
+    except Exception as error:  # whatever the tracer, the translator and the runtime stumble over
+        raise ExportError(f"{spec.name} cannot be exported: {first_line(error)[:200]}") from error
+    check(spec.name, least_cosine(made, expected))
+
+
+def check(name: str, cosine: float) -> None:
+    """Raises ExportError where the least cosine between the two runtimes' vectors is too low."""
+    if not cosine >= LEAST_COSINE:
+        raise ExportError(
+            f"{name}: its vectors by ONNX Runtime are not those of torch (cosine {cosine:.6f}, "
+            f"less than {LEAST_COSINE})"
+        )
+
+
+def _write(model: nn.Module, pixels: Pixels, path: Path) -> None:
+    with _quiet():
+        torch.onnx.export(
+            model,
+            (torch.from_numpy(pixels),),
+            path,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("n")},),
+            external_data=False,
+            verbose=False,
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells its progress to whoever listens, and warns of its own insides."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,1 @@
+"""Metadata of images: tables, types of columns, and which values a field can have."""

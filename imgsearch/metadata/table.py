@@ -1,0 +1,415 @@
+"""A CSV of metadata: found, read once, typed, and joined to images by id, file name or path.
+
+The rows are kept in a temporary SQLite file, so that a table of millions of rows takes no memory.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from imgsearch.errors import MetadataError, ScratchError
+from imgsearch.metadata import files as table_files
+from imgsearch.metadata import joining
+from imgsearch.metadata.columns import TEXT, Column, Reading, read_as
+from imgsearch.system import scratch
+from imgsearch.types import DESCRIPTION, FieldType, Metadata, Value, path_to_uri
+
+# Kaggle's name for it, in "Fashion Product Images" and in the sets made like it.
+STANDARD_NAME = "styles.csv"
+
+# Rows that are looked at to find the columns that may name the images.
+_FIRST_ROWS = 100
+# So many images decide which of several columns names them.
+MOST_EXAMPLES = 2_000
+_MOST_LINES = 100
+_SHOWN = 3
+
+
+def find_for(folder: str) -> str | None:
+    """The `styles.csv` that belongs to a source folder, if there is one.
+
+    Kaggle's layout has it beside `images/`, so it is found as well if the source is that folder.
+    """
+    places = [Path(folder) / STANDARD_NAME]
+    if Path(folder).name == "images":
+        places.append(Path(folder).parent / STANDARD_NAME)
+    return next((str(place) for place in places if place.is_file()), None)
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataReport:
+    """What became of the rows.
+
+    `column` joins them to images. `malformed` are the line numbers of the first of the
+    `malformed_rows`, the header being line 1. If no row belongs to any image,
+    `unmatched` shows how both are named.
+    """
+
+    file: str
+    column: str
+    rows: int
+    malformed_rows: int
+    malformed: list[int]
+    duplicates: int
+    rows_without_picture: int
+    pictures_without_row: int
+    unmatched: str | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "file": self.file,
+            "column": self.column,
+            "rows": self.rows,
+            "malformed": self.malformed_rows,
+            "malformed_lines": self.malformed,
+            "duplicates": self.duplicates,
+            "rows_without_picture": self.rows_without_picture,
+            "pictures_without_row": self.pictures_without_row,
+        }
+
+
+class MetadataTable:
+    """The rows of one CSV file, looked up by the path of an image.
+
+    `fields` maps each column but the joining one to its type: `bool` (true/false), `int` (64
+    bits), `float` or `str`; dates are `str` in ISO order. Empty cells are no values, nor is `N/A`
+    and its like in a column of numbers. Of two rows with the same key the first counts. Use it as
+    a context manager; the temporary file goes with it.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        scope: str | None = None,
+        places: Sequence[Path] | None = None,
+        examples: Iterable[str] = (),
+    ) -> None:
+        """Read `file`, for images under the folder `scope` or for all.
+
+        `places` are folders for the temporary file, the first choice first. `examples` are paths
+        of images, which decide where several columns may name them. Raises MetadataError if the
+        table cannot be read, has no header, or no column to join by, and ScratchError if no
+        temporary file can be written.
+        """
+        self.file = file
+        # Where the images of Kaggle's layout really are, if `images` is a link.
+        self._scopes = (scope, os.path.realpath(os.path.join(scope, "images"))) if scope else ()
+        real = os.path.realpath(file)
+        self._folder = os.path.dirname(real)
+        self.id = hashlib.blake2b(os.fsencode(path_to_uri(real)), digest_size=4).hexdigest()
+        self._duplicates = 0
+        self._rows = 0
+        self._malformed_rows = 0
+        self._malformed: list[int] = []
+        self._unmatched_pictures = 0
+        self._unmatched_names: list[str] = []
+        self._has_folders = False
+        self._padded_to: int | None = None
+        self._key_column = self._joining_column(examples)
+        with contextlib.ExitStack() as cleanup:
+            self._spool = cleanup.enter_context(
+                scratch.folder(places or scratch.places(), anywhere=True)
+            )
+            # One thread at a time uses it: the pipeline's feeding thread, then whoever reports.
+            self._rows_db = sqlite3.connect(
+                self._spool / "rows.sqlite", isolation_level=None, check_same_thread=False
+            )
+            cleanup.callback(self._rows_db.close)
+            with self._spooling(), self._opened() as table:
+                self._read(table)
+            self._cleanup = cleanup.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._cleanup.close()
+
+    def _opened(self) -> contextlib.AbstractContextManager[table_files.Rows]:
+        return table_files.reading(self.file, joining.has_joining_name)
+
+    @contextlib.contextmanager
+    def _spooling(self) -> Iterator[None]:
+        """SQLite's errors are those of the disk, or of a folder that went away."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise ScratchError(
+                f"{self._spool}: the rows of {self.file} cannot be kept there for the run: {error}"
+            ) from error
+
+    def _joining_column(self, examples: Iterable[str]) -> int:
+        """The index of the column whose cells name most of the examples."""
+        with self._opened() as table:
+            rows = (row for _, row in table.rows)
+            first = list(islice(rows, _FIRST_ROWS))
+            columns = joining.joining_columns(table.header, first)
+            if not columns:
+                raise MetadataError(
+                    f"{self.file}: no column to join by: it needs `id` (the file name without its "
+                    f"extension), `filename` or `path`, or a column of image files' names; it has "
+                    f"{', '.join(table.header)}"
+                )
+            if len(columns) == 1:
+                return columns[0]
+            matches = _Matches(columns, islice(examples, MOST_EXAMPLES), self._folder)
+            for row in chain(first, rows):
+                if len(row) >= len(table.header):
+                    matches.see(row)
+            return matches.best()
+
+    @property
+    def column(self) -> str:
+        """The column that joins rows to images."""
+        return self._header[self._key_column]
+
+    def _read(self, table: table_files.Rows) -> None:
+        database = self._rows_db
+        database.execute("PRAGMA journal_mode = OFF")
+        database.execute("PRAGMA synchronous = OFF")
+        database.execute(
+            "CREATE TABLE row (key TEXT PRIMARY KEY, loose TEXT, cells TEXT, image TEXT)"
+        )
+        database.execute("CREATE INDEX loosely ON row (loose) WHERE loose IS NOT NULL")
+        database.execute("BEGIN")
+        self._header = header = table.header
+        self._columns = {
+            name: Column(table.delimiter)
+            for index, name in enumerate(header)
+            if name and index != self._key_column
+        }
+        for line, row in table.rows:
+            self._rows += 1
+            # Delimiters at the end of a line add cells, but say nothing.
+            while len(row) > len(header) and not row[-1].strip():
+                row.pop()
+            key = joining.key_of(row[self._key_column]) if len(row) == len(header) else ""
+            if not key:
+                self._malformed_rows += 1
+                if len(self._malformed) < _MOST_LINES:
+                    self._malformed.append(line)
+                continue
+            self._keep(key, dict(zip(header, row, strict=True)), line)
+        database.execute("COMMIT")
+        self._readings: dict[str, Reading] = {
+            name: TEXT if name == DESCRIPTION else column.reading
+            for name, column in self._columns.items()
+            if column.seen
+        }
+        self.fields: dict[str, FieldType] = {
+            name: reading.kind for name, reading in self._readings.items()
+        }
+
+    def _keep(self, key: str, row: Mapping[str, str], line: int) -> None:
+        cells = {}
+        for name, column in self._columns.items():
+            if text := row[name].strip():
+                cells[name] = text
+                column.see(text, line)
+        self._has_folders = self._has_folders or "/" in key
+        loose = joining.loose_key(key)
+        stored = self._rows_db.execute(
+            "INSERT OR IGNORE INTO row VALUES (?, ?, ?, NULL)",
+            (key, None if loose == key else loose, json.dumps(cells)),
+        )
+        self._duplicates += stored.rowcount == 0
+
+    @property
+    def columns(self) -> list[str]:
+        """All fields that rows can set, including fields that no row sets."""
+        return list(self._columns)
+
+    def covers(self, path: str) -> bool:
+        """Whether the table speaks of images at this place."""
+        return not self._scopes or any(
+            path.startswith(os.path.join(scope, "")) for scope in self._scopes
+        )
+
+    def lookup(self, path: str) -> Metadata | None:
+        """The typed row of an image, or None; counts rows and images that found no partner."""
+        with self._spooling():
+            found = self._row_of(path)
+        if found is None:
+            self._unmatched_pictures += 1
+            if len(self._unmatched_names) < _SHOWN:
+                self._unmatched_names.append(os.path.basename(path))
+            return None
+        return self._typed(json.loads(found))
+
+    def _row_of(self, path: str) -> str | None:
+        """The cells of an image's row, as JSON."""
+        has_folders = self._has_folders
+        keys = joining.exact_keys(path, self._folder) if has_folders else joining.file_keys(path)
+        exact = {
+            key: (cells, image)
+            for key, cells, image in self._rows_db.execute(
+                f"SELECT key, cells, image FROM row WHERE key IN ({_marks(keys)})",  # noqa: S608
+                keys,
+            )
+        }
+        name = os.path.basename(path).encode("utf-8", "replace").decode()
+        key = next((key for key in keys if key in exact), None)
+        if key is not None:
+            cells, image = exact[key]
+        elif (found := self._loosely(keys, path, name)) is not None:
+            key, cells, image = found
+        else:
+            return None
+        if image != name:
+            self._rows_db.execute("UPDATE row SET image = ? WHERE key = ?", (name, key))
+        return str(cells)
+
+    def _loosely(self, keys: Sequence[str], path: str, name: str) -> tuple[str, str, Any] | None:
+        for loose in joining.loose_keys(keys):
+            rows = self._rows_db.execute(
+                "SELECT key, cells, image FROM row WHERE loose = ? "
+                "UNION ALL SELECT key, cells, image FROM row WHERE key = ? AND loose IS NULL "
+                "LIMIT 2",
+                (loose, loose),
+            ).fetchall()
+            if not rows:
+                continue
+            key, cells, image = rows[0]
+            if len(rows) > 1 or image not in (None, name) or self._is_of_another(key, path):
+                return None
+            return key, cells, image
+        return None
+
+    def _is_of_another(self, key: str, path: str) -> bool:
+        """Whether a row that an image resembles may mean another one."""
+        if digits := joining.padded_to(key, path):
+            # In a set whose names have all the same length, each number is one image.
+            self._padded_to = self._padded_to or digits
+            if digits != self._padded_to:
+                return True
+        return joining.has_a_file_of_its_own(key, path)
+
+    def _typed(self, cells: Mapping[str, str]) -> Metadata:
+        values: dict[str, Value] = {}
+        for name, text in cells.items():
+            value = read_as(text, self._readings[name], self.fields[name])
+            if value is not None:
+                values[name] = value
+        return values
+
+    def widen(self, fields: Mapping[str, FieldType]) -> list[str]:
+        """Read the columns as the types that a collection already has for them.
+
+        Values that are not of that type are no values from then on. Returns a sentence for each
+        column that has such, with an example.
+        """
+        misfits = []
+        for name, mine in self.fields.items():
+            theirs = fields.get(name, mine)
+            example = self._columns[name].not_of.get(theirs)
+            if example and not _fits(mine, theirs):
+                line, text = example
+                misfits.append(
+                    f"the collection has {name!r} as {theirs}, but the file has values that are "
+                    f"{mine}, for example {text!r} in line {line}"
+                )
+            self.fields[name] = theirs
+        return misfits
+
+    def report(self) -> MetadataReport:
+        with self._spooling():
+            unused, used = self._rows_db.execute(
+                "SELECT count(*) - count(image), count(image) FROM row"
+            ).fetchone()
+        return MetadataReport(
+            self.file,
+            self.column,
+            self._rows,
+            self._malformed_rows,
+            self._malformed,
+            self._duplicates,
+            unused,
+            self._unmatched_pictures,
+            self._unmatched() if unused and not used and self._unmatched_pictures else None,
+        )
+
+    def _unmatched(self) -> str:
+        keys = self._rows_db.execute(f"SELECT key FROM row LIMIT {_SHOWN}")  # noqa: S608
+        return (
+            f"no row of {self.file} belongs to an image: the images are named "
+            f"{_shown(self._unmatched_names)}, and the rows, in the column {self.column}, "
+            f"{_shown(key for (key,) in keys)}"
+        )
+
+
+def _shown(names: Iterable[str]) -> str:
+    return ", ".join(repr(name[:60]) for name in names)
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join("?" * len(values))
+
+
+class _Matches:
+    """Counts, for each column that may name the images, the examples that it names."""
+
+    def __init__(self, columns: Sequence[int], examples: Iterable[str], folder: str) -> None:
+        self._columns = columns
+        self._whole: dict[str, list[int]] = {}
+        self._stems: dict[str, list[int]] = {}
+        self._loose: dict[str, list[int]] = {}
+        for number, path in enumerate(examples):
+            extension = os.path.splitext(joining.composed(path))[1]
+            keys = joining.exact_keys(path, folder)
+            for key in keys:
+                kind = self._whole if extension and key.endswith(extension) else self._stems
+                kind.setdefault(key, []).append(number)
+            for key in joining.loose_keys(keys):
+                self._loose.setdefault(key, []).append(number)
+        kinds = (self._whole, self._stems, self._loose)
+        self._found: dict[int, tuple[set[int], ...]] = {
+            column: tuple(set() for _ in kinds) for column in columns
+        }
+
+    def see(self, row: Sequence[str]) -> None:
+        for column in self._columns:
+            key = joining.key_of(row[column])
+            whole, stems, loose = self._found[column]
+            whole.update(self._whole.get(key, ()))
+            stems.update(self._stems.get(key, ()))
+            loose.update(self._loose.get(joining.loose_key(key), ()))
+
+    def best(self) -> int:
+        """Most exact matches, then most with an extension, then most others; else the first."""
+
+        def rank(column: int) -> tuple[int, int, int]:
+            whole, stems, loose = self._found[column]
+            return len(whole | stems), len(whole), len(loose)
+
+        return max(self._columns, key=rank)
+
+
+def _fits(narrow: FieldType, wide: FieldType) -> bool:
+    return narrow == wide or wide == "str" or (narrow == "int" and wide == "float")
+
+
+def common_types(tables: Iterable[Mapping[str, FieldType]]) -> dict[str, FieldType]:
+    """For each field the narrowest type that holds what every table has in it."""
+    common: dict[str, FieldType] = {}
+    for fields in tables:
+        for name, mine in fields.items():
+            theirs = common.get(name, mine)
+            either = (each for each in (mine, theirs) if _fits(mine, each) and _fits(theirs, each))
+            common[name] = next(either, "str")
+    return common

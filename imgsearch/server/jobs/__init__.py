@@ -1,0 +1,1 @@
+"""Background ingests of uploads."""

@@ -1,0 +1,1 @@
+"""Images and thumbnails as they are served."""

@@ -1,0 +1,66 @@
+"""Every answer: its security headers, its place in the metrics, and none without an end."""
+
+import json
+import time
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from imgsearch.server.error_responses import MEDIA_TYPE, unexpected
+from imgsearch.server.metrics import Metrics
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-site",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+
+class Answers:
+    """The outermost middleware. A client that goes away in the middle is no error."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, *, embeddable: bool = False) -> None:
+        """`embeddable` lets pages of other sites show images."""
+        self._app = app
+        self._metrics = metrics
+        self._embeddable = embeddable
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 0
+        is_problem = False
+
+        async def send_on(message: Message) -> None:
+            nonlocal status, is_problem
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                if self._embeddable and headers.get("content-type", "").startswith("image/"):
+                    headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+                is_problem = headers.get("content-type") == MEDIA_TYPE
+            elif is_problem and (body := message.get("body")):
+                self._metrics.failed(json.loads(body)["type"].rpartition(":")[2])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_on)
+        except Exception as error:
+            answer = unexpected(error)
+            # An answer that has begun ends here: unless it is whole, the server breaks it off.
+            if not status:
+                await answer(scope, receive, send_on)
+        finally:
+            self._metrics.answered(_route(scope), status, time.perf_counter() - started)
+
+
+def _route(scope: Scope) -> str:
+    """The route's pattern: paths themselves would make a metric for every record."""
+    route = scope.get("route")
+    return getattr(route, "path", "none")
