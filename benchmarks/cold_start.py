@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import bench_home, machine, seeded_resnet50
-from imgsearch.encoders import EncoderRequest, open_encoder
 from imgsearch.encoders.base import normalised
+from imgsearch.encoders.factory import open_encoder
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.images import looks_like_a_picture
 from imgsearch.stores import open_store
 from imgsearch.types import ImageRecord, Stamp

@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from imgsearch import images
-from imgsearch.encoders import EncoderRequest, open_encoder
+from imgsearch.encoders.factory import open_encoder
+from imgsearch.encoders.request import EncoderRequest
 
 NOISE = 4.0  # standard deviation, of 255
 

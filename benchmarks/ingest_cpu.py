@@ -31,9 +31,10 @@ from PIL import Image, ImageOps
 
 from benchmarks.common import bench_home, machine, seeded_resnet50
 from imgsearch import config, images
-from imgsearch.encoders import EncoderRequest, open_encoder
+from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.onnx import exports
 from imgsearch.encoders.onnx.exports import OnnxFile
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.images import Preprocessing, looks_like_a_picture
 from imgsearch.ingest.sampling import PictureSample
 from imgsearch.sources import resolve

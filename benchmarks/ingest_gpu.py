@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.common import bench_home, machine, seeded_resnet50
 from imgsearch import config
-from imgsearch.encoders import Encoder
+from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.catalog import RESNET50
 from imgsearch.encoders.torch.encoder import open_torch_encoder, pick_devices
 from imgsearch.encoders.torch.networks import fused, load_model

@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import bench_home, machine, seeded_resnet50
-from imgsearch.encoders import Encoder, EncoderRequest, open_encoder
-from imgsearch.encoders.base import Vectors
+from imgsearch.encoders.base import Encoder, Vectors
+from imgsearch.encoders.factory import open_encoder
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.images import Pixels
 from imgsearch.ingest.sampling import AMONG, PictureSample
 from imgsearch.sources import resolve

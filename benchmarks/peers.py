@@ -35,7 +35,8 @@ from PIL import Image
 from benchmarks.common import bench_home, machine, seeded_resnet50
 from benchmarks.ingest_cpu import pictures_of, run
 from imgsearch import config
-from imgsearch.encoders import EncoderRequest, open_encoder
+from imgsearch.encoders.factory import open_encoder
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.stores import open_store
 
 Named = Mapping[str, NDArray[np.float32]]

@@ -21,7 +21,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from numpy.typing import NDArray
 from PIL import Image
 
-from imgsearch.encoders import EncoderRequest
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.ingest.run import ingest
 from imgsearch.stores import open_store
 from imgsearch.types import record_id

@@ -30,7 +30,9 @@ import numpy as np
 
 from benchmarks.common import bench_home, machine, seeded_resnet50
 from imgsearch import images
-from imgsearch.encoders import Encoder, EncoderRequest, open_encoder
+from imgsearch.encoders.base import Encoder
+from imgsearch.encoders.factory import open_encoder
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.ingest.run import IngestOptions, ingest
 from imgsearch.stores import open_store
 

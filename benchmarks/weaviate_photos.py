@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from imgsearch.copying import copy
-from imgsearch.encoders import EncoderRequest
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.ingest.run import ingest
 from imgsearch.stores import open_store
 from imgsearch.stores.base import Collection, Vectors

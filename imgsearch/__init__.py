@@ -9,7 +9,7 @@
 What stands in `__all__`, and the errors in `imgsearch.errors`, are the Python API.
 """
 
-__version__ = "0.1.0"
+from imgsearch._version import __version__ as __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # type checkers know the name, and typing need not be loaded

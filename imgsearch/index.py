@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast, get_args
 import numpy as np
 
 from imgsearch import config
-from imgsearch.encoders import Encoder, EncoderRequest, Precision, last_used_encoder, open_encoder
-from imgsearch.encoders.base import Vectors
+from imgsearch.encoders.base import Encoder, Vectors
+from imgsearch.encoders.factory import last_used_encoder, open_encoder
+from imgsearch.encoders.request import EncoderRequest, Precision
 from imgsearch.errors import (
     ImageError,
     RecordNotFoundError,

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from imgsearch import config, images
-from imgsearch.encoders import Encoder
-from imgsearch.encoders.base import Vectors, normalised
+from imgsearch.encoders.base import Encoder, Vectors, normalised
 from imgsearch.errors import UsageError
 from imgsearch.images import Region, Source
 from imgsearch.stores.base import MOST_EXCLUDED, Collection

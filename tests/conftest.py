@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from imgsearch.cli import main
-from imgsearch.encoders import EncoderRequest
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.ingest.run import ingest
 from imgsearch.stores import VectorStore, open_store
 from tools import weaviate as servers

@@ -4,8 +4,8 @@ import threading
 
 import numpy as np
 
-from imgsearch.encoders import EncoderRequest
 from imgsearch.encoders.base import Vectors, normalised
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import DeviceMemoryError
 from imgsearch.events import Listener, ignore
 from imgsearch.images import Pixels, Preprocessing

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from imgsearch.encoders import open_encoder
+from imgsearch.encoders.factory import open_encoder
 from imgsearch.events import Listener, ignore
 from imgsearch.ingest.run import ingest
 from imgsearch.server.address import listen

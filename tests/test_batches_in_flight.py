@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imgsearch.encoders import EncoderRequest
 from imgsearch.encoders.base import Encoder, Vectors
 from imgsearch.encoders.pool import EncoderPool
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import DeviceMemoryError, EncoderError
 from imgsearch.events import Event, Note, Outcome
 from imgsearch.images import Pixels, fingerprint

@@ -14,8 +14,9 @@ import pytest
 from imgsearch.analysis import bench as bench_module
 from imgsearch.analysis.bench import BenchOptions, bench
 from imgsearch.analysis.bench_report import BenchReport, Choice, Rate
-from imgsearch.encoders import EncoderRequest, weights
+from imgsearch.encoders import weights
 from imgsearch.encoders.base import Vectors
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import (
     DeviceMemoryError,
     ExportError,

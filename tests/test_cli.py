@@ -437,7 +437,7 @@ def test_a_file_name_cannot_send_commands_to_the_terminal(
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and terminals of POSIX")
 _SLOW_INGEST = """
 import sys, time
-import imgsearch.encoders, imgsearch.ingest.run as module
+import imgsearch.ingest.run as module
 from imgsearch.cli import main
 from tests.fakes import ColourEncoder
 class Slow(ColourEncoder):

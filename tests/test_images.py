@@ -311,7 +311,8 @@ def test_draft_mode_moves_nothing(orientation: int, preprocessing: Preprocessing
 
 
 def test_vectors_of_draft_mode_are_equal_within_the_stated_cosine() -> None:
-    from imgsearch.encoders import EncoderRequest, open_encoder
+    from imgsearch.encoders.factory import open_encoder
+    from imgsearch.encoders.request import EncoderRequest
 
     encoder = open_encoder(EncoderRequest("efficientnet-lite0", device="cpu"))
     enough = images.DRAFT_MARGIN * encoder.preprocessing.short_side

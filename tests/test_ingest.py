@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
 from imgsearch import images
-from imgsearch.encoders import EncoderRequest
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import (
     CollectionMismatchError,
     DeviceMemoryError,

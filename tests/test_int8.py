@@ -11,9 +11,9 @@ import onnx
 import pytest
 
 from imgsearch import ImageIndex, config
-from imgsearch.encoders import EncoderRequest, open_encoder
 from imgsearch.encoders.base import normalised
 from imgsearch.encoders.catalog import SPECS
+from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.int8 import calibration
 from imgsearch.encoders.int8.equalize import equalised
 from imgsearch.encoders.int8.graph import Graph, observed
@@ -22,6 +22,7 @@ from imgsearch.encoders.onnx import exports
 from imgsearch.encoders.onnx.encoder import OnnxEncoder
 from imgsearch.encoders.onnx.exports import OnnxFile
 from imgsearch.encoders.onnx.sessions import INPUT, OUTPUT, open_session, run_graph, vectors_of
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import CollectionMismatchError, ExportError, UsageError
 from imgsearch.events import Event, Note
 from imgsearch.images import Pixels, Preprocessing

@@ -10,7 +10,7 @@ import pytest
 
 from imgsearch import ImageIndex
 from imgsearch.copying import copy
-from imgsearch.encoders import EncoderRequest
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import MetadataError
 from imgsearch.events import Event, Note
 from imgsearch.ingest.run import IngestOptions, IngestReport, ingest

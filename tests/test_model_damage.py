@@ -10,16 +10,14 @@ import numpy as np
 import onnx
 import pytest
 
-from imgsearch.encoders import (
-    Encoder,
-    EncoderRequest,
-    open_encoder,
-)
+from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.catalog import SPECS
+from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.int8 import calibration
 from imgsearch.encoders.onnx import exports, soundness
 from imgsearch.encoders.onnx.exports import OnnxFile
 from imgsearch.encoders.onnx.soundness import VECTOR
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import DeviceMemoryError, EncoderError
 from imgsearch.events import Event, Note
 from tests import tiny_model

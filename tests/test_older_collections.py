@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from imgsearch import ImageIndex
-from imgsearch.encoders import EncoderRequest, last_used_encoder, open_encoder
 from imgsearch.encoders.base import Encoder
+from imgsearch.encoders.factory import last_used_encoder, open_encoder
 from imgsearch.encoders.onnx import exports
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import CollectionMismatchError
 from imgsearch.images import DECODING, decode
 from imgsearch.stores import open_store

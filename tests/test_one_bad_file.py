@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from imgsearch.encoders import EncoderRequest
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import StoreError
 from imgsearch.events import Event, Outcome
 from imgsearch.ingest.run import IngestOptions, IngestReport, ingest

@@ -13,12 +13,14 @@ import pytest
 from torch import nn
 
 from imgsearch import images
-from imgsearch.encoders import EncoderRequest, open_encoder, weights
+from imgsearch.encoders import weights
 from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.catalog import EFFICIENTNET_LITE0, RESNET50
+from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.onnx import export, exports
 from imgsearch.encoders.onnx.encoder import OnnxEncoder
 from imgsearch.encoders.onnx.exports import OnnxFile
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.encoders.torch.torchvision_models import describe
 from imgsearch.encoders.weights import WeightsFile
 from imgsearch.errors import EncoderError, ExportError, WeightsError

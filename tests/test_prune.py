@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from imgsearch.encoders import EncoderRequest
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import StoreError
 from imgsearch.ingest import pruning
 from imgsearch.ingest.pruning import DoubtfulFolder

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from imgsearch.encoders import EncoderRequest, open_encoder
+from imgsearch.encoders.factory import open_encoder
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.search import Searcher, SearchOptions
 from imgsearch.stores import open_store
 from tests.conftest import SAMPLES

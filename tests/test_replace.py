@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imgsearch.encoders import EncoderRequest
 from imgsearch.encoders.base import Vectors
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import StoreError
 from imgsearch.events import Event, Note, Outcome, Stage
 from imgsearch.images import Pixels

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from imgsearch.encoders import EncoderRequest
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import EncoderError
 from imgsearch.events import Listener, ignore
 from imgsearch.types import Stamp

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from imgsearch import ImageIndex
-from imgsearch.encoders import EncoderRequest
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import MetadataError
 from imgsearch.events import Event, Note
 from imgsearch.ingest.run import IngestOptions, IngestReport, ingest

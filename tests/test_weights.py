@@ -18,8 +18,10 @@ from pathlib import Path
 import pytest
 
 from imgsearch import config
-from imgsearch.encoders import EncoderRequest, check_request, open_encoder, weights
+from imgsearch.encoders import weights
 from imgsearch.encoders.catalog import EFFICIENTNET_LITE0, RESNET50, SPECS, ModelSpec
+from imgsearch.encoders.factory import open_encoder
+from imgsearch.encoders.request import EncoderRequest, check_request
 from imgsearch.errors import CollectionMismatchError, EncoderError, UsageError, WeightsError
 from imgsearch.events import Event, Note, Transfer
 

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from imgsearch import config
-from imgsearch.encoders import EncoderRequest, devices, open_encoder, weights
+from imgsearch.encoders import devices, weights
 from imgsearch.encoders.catalog import EFFICIENTNET_LITE0, RESNET50
+from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.onnx import exports
 from imgsearch.encoders.onnx.exports import OnnxFile
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.encoders.torch.torchvision_models import describe
 from imgsearch.errors import MissingTorchError
 from imgsearch.events import Event, Note

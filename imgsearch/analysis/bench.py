@@ -17,17 +17,11 @@ import numpy as np
 
 from imgsearch import config, images
 from imgsearch.analysis.bench_report import BenchReport, Choice, Rate, StageName, cpu_name
-from imgsearch.encoders import (
-    Encoder,
-    EncoderRequest,
-    Precision,
-    check_device,
-    devices,
-    open_encoder,
-    weights,
-)
-from imgsearch.encoders.base import Sample, normalised
+from imgsearch.encoders import devices, weights
+from imgsearch.encoders.base import Encoder, Sample, normalised
 from imgsearch.encoders.catalog import SPECS
+from imgsearch.encoders.factory import open_encoder
+from imgsearch.encoders.request import EncoderRequest, Precision, check_device
 from imgsearch.errors import EncoderError, ImageError, NothingFoundError, StoreError, UsageError
 from imgsearch.events import Listener, Stage, ignore
 from imgsearch.images import Pixels, Preprocessing

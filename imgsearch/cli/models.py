@@ -59,7 +59,8 @@ def models(
 
 
 def _prepare(name: str, display: Display) -> None:
-    from imgsearch.encoders import EncoderRequest, open_encoder
+    from imgsearch.encoders.factory import open_encoder
+    from imgsearch.encoders.request import EncoderRequest
 
     notes: list[str] = []
 

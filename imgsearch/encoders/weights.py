@@ -21,7 +21,8 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from imgsearch import __version__, config
+from imgsearch import config
+from imgsearch._version import __version__
 from imgsearch.encoders.catalog import ModelSpec
 from imgsearch.errors import CollectionMismatchError, WeightsError
 from imgsearch.events import Listener, Transfer, ignore

@@ -24,9 +24,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from imgsearch import config, images
-from imgsearch.encoders import Encoder, EncoderRequest, check_device, check_request, open_encoder
-from imgsearch.encoders.base import Vectors
+from imgsearch.encoders.base import Encoder, Vectors
 from imgsearch.encoders.catalog import AUTO
+from imgsearch.encoders.factory import open_encoder
+from imgsearch.encoders.request import EncoderRequest, check_device, check_request
 from imgsearch.errors import (
     CollectionMismatchError,
     DeviceMemoryError,

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from imgsearch import images
-from imgsearch.encoders import Encoder
-from imgsearch.encoders.base import Vectors
+from imgsearch.encoders.base import Encoder, Vectors
 from imgsearch.images import Picture, Region
 from imgsearch.server.batching import Batcher
 from imgsearch.server.metrics import Metrics

@@ -3,7 +3,9 @@
 import threading
 from collections.abc import Callable
 
-from imgsearch.encoders import Encoder, EncoderRequest, open_encoder
+from imgsearch.encoders.base import Encoder
+from imgsearch.encoders.factory import open_encoder
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import CollectionNotFoundError
 from imgsearch.events import Listener, ignore
 from imgsearch.index import ImageIndex

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
-from imgsearch.encoders import Encoder, EncoderRequest, last_used_encoder, open_encoder
+from imgsearch.encoders.base import Encoder
+from imgsearch.encoders.factory import last_used_encoder, open_encoder
+from imgsearch.encoders.request import EncoderRequest
 from imgsearch.events import Listener, ignore
 from imgsearch.server.errors import RefusedError
 from imgsearch.server.settings import Settings

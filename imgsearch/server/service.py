@@ -12,8 +12,8 @@ from typing import BinaryIO, Literal, TypeVar
 
 import numpy as np
 
-from imgsearch.encoders import Encoder, open_encoder
-from imgsearch.encoders.base import Vectors
+from imgsearch.encoders.base import Encoder, Vectors
+from imgsearch.encoders.factory import open_encoder
 from imgsearch.errors import (
     CollectionMismatchError,
     CollectionNotFoundError,

@@ -1,0 +1,218 @@
+"""`open_encoder` selects the model, weights, device and runtime, and returns an encoder."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from imgsearch.encoders import devices
+from imgsearch.encoders.base import Encoder
+from imgsearch.encoders.catalog import AUTO, AUTO_CHOICES, SPECS, ModelSpec
+from imgsearch.encoders.onnx import exports, soundness
+from imgsearch.encoders.request import EncoderRequest, check_device, check_request
+from imgsearch.errors import (
+    CollectionMismatchError,
+    DeviceMemoryError,
+    EncoderError,
+    ExportError,
+    UsageError,
+    WeightsError,
+)
+from imgsearch.events import Listener, Note, ignore
+from imgsearch.types import Stamp
+
+if TYPE_CHECKING:
+    from imgsearch.encoders.weights import WeightsFile
+
+
+def open_encoder(
+    request: EncoderRequest, stamp: Stamp | None = None, listener: Listener = ignore
+) -> Encoder:
+    """The encoder for a request; with a stamp, the very one that made the collection.
+
+    On the CPU it is run by ONNX Runtime, from a file that torch exports the first time; once
+    that is there, torch is not loaded. On other devices torch runs it. int8 runs on the CPU alone,
+    from a file that is calibrated on the request's sample; where a collection's calibrated file is
+    not at hand, the encoder of fp32 is given instead, which its stamp tells: its vectors are good
+    for queries. Raises UsageError, UnknownModelError, WeightsError, DeviceError, ExportError,
+    MissingTorchError, or CollectionMismatchError if the stamp is another's.
+    """
+    devices.let_cpu_help_mps()
+    precision = stamp.number_format if stamp else request.precision
+    check_device(request)
+    device = "cpu" if precision == "int8" and request.device == "auto" else request.device
+    device = devices.pick(device)
+    if device != "cpu":
+        devices.require_torch(f"for --device {device}")
+    if stamp is not None:
+        check_request(request, stamp)
+        known = exports.find(stamp) if device == "cpu" else None
+        if known and (request.weights is None or precision == "int8"):
+            _check_stamp(SPECS.get(stamp.model, known.spec), stamp)
+            _check_weights(known.spec, request, stamp, listener)
+            if encoder := _sound(known, request, listener):
+                return encoder
+        if precision == "int8":
+            return _in_fp32_instead(request, stamp, listener)
+        from imgsearch.encoders import weights
+
+        spec = _spec(stamp.model).as_stamped(stamp)
+        _check_stamp(spec, stamp)
+        file = weights.get(spec, request.weights, stamp.weights, listener)
+    else:
+        exported = _exported(request) if device == "cpu" else None
+        if exported and (encoder := _sound(exported, request, listener)):
+            return _calibrated(request, exported, listener) if precision == "int8" else encoder
+        spec, file = _choose(request, listener)
+    if precision == "int8":
+        base = exports.get(spec, file, listener, request.sample)
+        return _calibrated(request, base, listener)
+    if device == "cpu":
+        try:
+            exported = exports.get(spec, file, listener, request.sample)
+            return _by_onnx_runtime(exported)
+        except ExportError as error:
+            listener(Note(f"using torch, which is slower on the CPU: {error}"))
+
+    devices.require_torch(f"to run {spec.name}")
+    from imgsearch.encoders.torch.encoder import open_torch_encoder
+
+    return open_torch_encoder(spec, file, device, listener)
+
+
+def _check_weights(
+    spec: ModelSpec, request: EncoderRequest, stamp: Stamp, listener: Listener
+) -> None:
+    if request.weights is not None:
+        from imgsearch.encoders import weights
+
+        weights.get(spec, request.weights, stamp.weights, listener)
+
+
+def _calibrated(request: EncoderRequest, base: exports.OnnxFile, listener: Listener) -> Encoder:
+    """Never replaced by fp32: it was asked for."""
+    if request.sample is None:
+        raise UsageError("int8 needs pictures to be calibrated on: an ingest has them")
+    from imgsearch.encoders.int8 import calibration
+
+    if encoder := _sound(calibration.get(base, request.sample, listener), request, listener):
+        return encoder
+    return _by_onnx_runtime(calibration.get(base, request.sample, listener))
+
+
+def _in_fp32_instead(request: EncoderRequest, stamp: Stamp, listener: Listener) -> Encoder:
+    """For queries, which find what they would with int8: benchmarks/int8.py measures that."""
+    request = replace(request, precision=None)
+    encoder = open_encoder(request, replace(stamp, precision="fp32"), listener)
+    if not request.checked:  # else its vectors would be kept, and who asked refuses that
+        listener(
+            Note(
+                f"searching in fp32: the collection's {stamp.precision} is not on this machine, or "
+                "not for this device; its answers are as good"
+            )
+        )
+    return encoder
+
+
+def last_used_encoder() -> Encoder | None:
+    """The encoder that ran last on this machine's CPU, loaded, to encode a single picture.
+
+    A guess at what a query needs, so that it can be loaded while the collection is opened; whoever
+    takes it compares its stamp with the collection's.
+    """
+    file = exports.last_used()
+    if file is None or not file.path.is_file():
+        return None
+    from imgsearch.encoders.onnx.encoder import OnnxEncoder
+
+    encoder = OnnxEncoder(file)
+    try:
+        encoder.load()
+    except EncoderError:
+        return None
+    return encoder
+
+
+def _sound(file: exports.OnnxFile, request: EncoderRequest, listener: Listener) -> Encoder | None:
+    """The encoder; None if the file is proven to be damaged, which is then set aside.
+
+    Raises EncoderError if the model cannot be checked; its file stays in place then.
+    """
+    encoder = _by_onnx_runtime(file)
+    if not request.checked:
+        return encoder
+    try:
+        if soundness.agrees(encoder, file.path):
+            return encoder
+    except DeviceMemoryError:
+        raise
+    except EncoderError:
+        pass  # what was optimised for this CPU may be the reason
+    from imgsearch.encoders.onnx.sessions import forget_optimised
+
+    forget_optimised(file.path)
+    encoder = _by_onnx_runtime(file)
+    if not soundness.is_damaged(encoder, file.path, exports.recorded_digest(file)):
+        return encoder
+    aside = exports.set_aside(file)
+    what = f"{file.stamp.model} in {file.stamp.number_format}"
+    listener(Note(f"{what}, as it was made for this machine, is damaged: moved to {aside}"))
+    return None
+
+
+def _by_onnx_runtime(file: exports.OnnxFile) -> Encoder:
+    from imgsearch.encoders.onnx.encoder import OnnxEncoder
+
+    exports.mark_used(file)
+    return OnnxEncoder(file)
+
+
+def _spec(name: str) -> ModelSpec:
+    if spec := SPECS.get(name):
+        return spec
+    devices.require_torch(f"for the model {name}")
+    from imgsearch.encoders.torch.torchvision_models import describe
+
+    return describe(name)
+
+
+def _check_stamp(spec: ModelSpec, stamp: Stamp) -> None:
+    """Whether this version would do everything, weights aside, as the collection's maker did."""
+    own = spec.as_stamped(stamp).stamp(stamp.weights, stamp.precision)
+    if differences := stamp.differences(own):
+        raise CollectionMismatchError(
+            "the collection was made otherwise than this version of imgsearch would: "
+            f"{'; '.join(differences)}; ingest the pictures anew into another --collection"
+        )
+
+
+def _exported(request: EncoderRequest) -> exports.OnnxFile | None:
+    """For a new collection, where neither torch nor the weights are needed any more."""
+    name = AUTO_CHOICES[0] if request.model == AUTO else request.model
+    return exports.find_own(name) if request.weights is None else None
+
+
+def _choose(request: EncoderRequest, listener: Listener) -> tuple[ModelSpec, "WeightsFile"]:
+    """The spec and weights for a new collection."""
+    from imgsearch.encoders import weights
+
+    if request.model != AUTO:
+        spec = _spec(request.model)
+        return spec, weights.get(spec, request.weights, listener=listener)
+    if request.weights is not None:
+        raise UsageError("--weights needs --model: say which model the weights are for")
+    best, fallback = (SPECS[name] for name in AUTO_CHOICES)
+    if missing := devices.missing_for_torch():
+        listener(
+            Note(f"using {fallback.name}: {', '.join(missing)}, for {best.name}, is not installed")
+        )
+        return fallback, weights.get(fallback)
+    try:
+        return best, weights.get(best, listener=listener)
+    except WeightsError as error:
+        listener(
+            Note(
+                f"using {fallback.name}, which comes with its weights, because those of "
+                f"{best.name} ({best.megabytes:.0f} MB) are not on this machine: "
+                f"{error.__cause__ or error}"
+            )
+        )
+    return fallback, weights.get(fallback)
