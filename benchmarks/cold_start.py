@@ -36,7 +36,7 @@ def fill(url: str, stamp: Stamp, count: int) -> None:
     """A collection of random vectors about a hundred centres, as pictures of a hundred kinds."""
     random = np.random.default_rng(0)
     centres = random.standard_normal((100, stamp.dimension)).astype(np.float32)
-    with open_store(url) as store, store.writing("images"):
+    with open_store(url) as store, store.write_lock("images"):
         collection = store.create("images", stamp)
         collection.add_fields({"articleType": "str", "year": "int"})
         for start in range(0, count, _BATCH):

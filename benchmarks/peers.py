@@ -196,7 +196,7 @@ def imgsearch(model: str, weights: Path | None = None) -> Side:
         with open_store(str(place / "store")) as store:
             collection = store.open("images")
             records = [record for batch in collection.scan() for record in batch]
-            found = collection.vectors([record.id for record in records])
+            found = collection.vectors_by_id([record.id for record in records])
             return {Path(record.path).name: found[record.id] for record in records}
 
     return Side(

@@ -43,7 +43,7 @@ def by_imgsearch(folder: Path, field: str) -> tuple[float, float]:
         collection = store.open("images")
         answers, truth = [], []
         for records in collection.scan():
-            stored = collection.vectors_of([record.sha256 for record in records])
+            stored = collection.vectors_by_digest([record.sha256 for record in records])
             for record in records:
                 found = collection.search(stored[record.sha256].vector, K + 1)
                 others = [each.record for each in found if each.record.id != record_id(record.uri)]

@@ -30,7 +30,7 @@ def queries(collection: Collection, count: int) -> list[Vectors]:
     """The vectors of pictures spread over the collection."""
     ids = sorted(record.id for batch in collection.scan() for record in batch)
     chosen = ids[:: max(1, len(ids) // count)][:count]
-    found = collection.vectors(chosen)
+    found = collection.vectors_by_id(chosen)
     return [found[each] for each in chosen]
 
 

@@ -78,7 +78,7 @@ def copy(
     started = time.monotonic()
     stop = stop or threading.Event()
     origin = source.open(collection)
-    with target.writing(name, listener):
+    with target.write_lock(name, listener):
         goal = _goal(target, name, origin, listener)
         witness = Witness(goal)
         listener(Counted(origin.count()))
@@ -112,7 +112,7 @@ def _goal(target: VectorStore, name: str, origin: Collection, listener: Listener
                 f"with those to copy ({'; '.join(differences)}): choose another name with --as"
             )
         goal.add_fields(origin.fields)
-    goal.take_part(listener)
+    goal.join_site(listener)
     return goal
 
 
@@ -164,7 +164,7 @@ def _batches(origin: Collection, goal: Collection, stop: threading.Event) -> Ite
                 for record, old in zip(records, there, strict=True)
                 if known.get(record.id) != record
             }
-            vectors = origin.vectors(list(ids.values()))
+            vectors = origin.vectors_by_id(list(ids.values()))
             # Without a vector it was removed from the source in between.
             fresh = [record for record in records if ids.get(record.id) in vectors]
             yield _Batch(

@@ -348,7 +348,7 @@ class ImageIndex:
 
         def find(collection: Collection) -> list[Hit]:
             known = collection.lookup(ids)
-            vectors = collection.vectors(ids)
+            vectors = collection.vectors_by_id(ids)
             for each in ids:
                 if each not in known or each not in vectors:
                     raise self._no_record(each)
@@ -377,7 +377,7 @@ class ImageIndex:
         try:
             conditions = _parsed(given, collection.fields)
         except UsageError:  # of a field that another writer may have added, say
-            conditions = _parsed(given, collection.current_fields())
+            conditions = _parsed(given, collection.refresh_fields())
         written = [
             condition
             for each, condition in zip(given, conditions, strict=True)
@@ -427,7 +427,7 @@ class ImageIndex:
     @property
     def fields(self) -> Mapping[str, FieldType]:
         """The metadata fields that records can have, and filters can be about."""
-        return self._use(lambda collection: dict(collection.current_fields()))
+        return self._use(lambda collection: dict(collection.refresh_fields()))
 
     def info(self) -> CollectionInfo:
         return self._use(lambda collection: collection.info())
@@ -505,18 +505,18 @@ class ImageIndex:
             known = {name: typed(name, value, fields) for name, value in values.items()}
             collection.add_fields({name: type_of(value) for name, value in known.items()})
             given = {name: known.get(name) for name in changes}
-            collection.change_metadata({record_id: given}, {record_id: dict.fromkeys(changes)})
+            collection.update_metadata({record_id: given}, {record_id: dict.fromkeys(changes)})
             found = collection.lookup([record_id]).get(record_id)
             if found is None:  # removed in between
                 raise self._no_record(record_id)
             return found
 
-        with self.store.writing(self._name, self._listener):
+        with self.store.write_lock(self._name, self._listener):
             return self._use(change)
 
     def remove(self, ids: Sequence[str]) -> int:
         """Remove records; the files stay. Returns how many there were."""
-        with self.store.writing(self._name, self._listener):
+        with self.store.write_lock(self._name, self._listener):
             return self._use(lambda collection: collection.delete(ids))
 
     def remove_paths(self, paths: Sequence[str | os.PathLike[str]]) -> int:
@@ -527,7 +527,7 @@ class ImageIndex:
         """
         from imgsearch.removal import remove_paths  # here, as a search has no need of it
 
-        with self.store.writing(self._name, self._listener):
+        with self.store.write_lock(self._name, self._listener):
             return self._use(lambda collection: remove_paths(collection, paths))
 
     def drop(self) -> int:
@@ -590,4 +590,4 @@ def _parsed(where: Sequence[str | Condition], fields: Mapping[str, FieldType]) -
 def _fields(collection: Collection, names: Iterable[str]) -> Mapping[str, FieldType]:
     """The collection's fields, looked up again if one of the names is not among them."""
     known = collection.fields
-    return known if all(name in known for name in names) else collection.current_fields()
+    return known if all(name in known for name in names) else collection.refresh_fields()

@@ -13,7 +13,7 @@ from imgsearch import config, images
 from imgsearch.encoders.base import Encoder, Vectors, normalised
 from imgsearch.errors import UsageError
 from imgsearch.images import Region, Source
-from imgsearch.stores.base import MOST_EXCLUDED, Collection
+from imgsearch.stores.base import MAX_EXCLUDED_DIGESTS, Collection
 from imgsearch.text import query_words
 from imgsearch.types import Condition, Hit, ImageRecord, Scored
 
@@ -115,7 +115,7 @@ def search_vector(
     """
 
     def nearest(k: int, excluded: Sequence[str]) -> list[Scored]:
-        return collection.search(vector, k, options.where, without=excluded)
+        return collection.search(vector, k, options.where, exclude_digests=excluded)
 
     if options.text.strip():
         depth = max(options.k, _FUSION_DEPTH)
@@ -156,7 +156,7 @@ def _hits(collection: Collection, found: Sequence[_Found], options: SearchOption
     copies: dict[str, int] = {}
     if options.collapse and found:
         digests = [each.record.sha256 for each in found]
-        copies = collection.copies(digests, options.where)
+        copies = collection.count_by_digest(digests, options.where)
     return [
         Hit(rank, each.score, each.record, copies.get(each.record.sha256, 1), each.text_score)
         for rank, each in enumerate(found, start=1)
@@ -184,7 +184,7 @@ def _fused(
             records.setdefault(key, scored.record)
     scores = {_key(scored.record, options): scored.score for scored in similar}
     far = {records[key].id: key for key in records if key not in scores}
-    for record_id, other in collection.vectors(list(far)).items():
+    for record_id, other in collection.vectors_by_id(list(far)).items():
         scores[far[record_id]] = min(1.0, max(-1.0, float(other @ vector)))
     texts = {_key(scored.record, options): scored.score for scored in relevant}
     # What has no score now was removed a moment ago.
@@ -199,7 +199,9 @@ def _key(record: ImageRecord, options: SearchOptions) -> str:
 
 def _by_words(collection: Collection, options: SearchOptions) -> _Ask:
     words = query_words(options.text)
-    return lambda k, excluded: collection.search_words(words, k, options.where, without=excluded)
+    return lambda k, excluded: collection.search_text(
+        words, k, options.where, exclude_digests=excluded
+    )
 
 
 def mean(vectors: Vectors) -> Vectors:
@@ -252,7 +254,7 @@ def _distinct(
         for scored in answer:
             if scored.record.sha256 not in without:
                 found.setdefault(_key(scored.record, options), scored)
-        before, excluded = excluded, [each for each, _ in crowd.most_common(MOST_EXCLUDED)]
+        before, excluded = excluded, [each for each, _ in crowd.most_common(MAX_EXCLUDED_DIGESTS)]
         if len(found) >= k or len(answer) < wanted or before == excluded:
             break
         if enough is not None and len(found) >= enough and request >= _FEW_REQUESTS:

@@ -14,7 +14,7 @@ from imgsearch.errors import (
     StoreError,
     UsageError,
 )
-from imgsearch.stores.base import MOST_EXCLUDED, Collection, ExactQuery, Vectors, VectorStore
+from imgsearch.stores.base import MAX_EXCLUDED_DIGESTS, Collection, ExactQuery, Vectors, VectorStore
 from imgsearch.text import query_words
 from imgsearch.types import Condition, FieldType, ImageRecord, Metadata, Operator, Stamp, Value
 
@@ -50,7 +50,7 @@ def with_words(
     collection: Collection, text: str, k: int = 100, where: Sequence[Condition] = ()
 ) -> list[str]:
     """The URIs of the records that a text finds, the most relevant first."""
-    found = collection.search_words(query_words(text), k, where)
+    found = collection.search_text(query_words(text), k, where)
     assert all(each.score > 0 for each in found)
     assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
     return [each.record.uri for each in found]
@@ -123,7 +123,11 @@ class StoreContract:
         assert len(answers) == len(queries)
         for query, answer in zip(queries, answers, strict=True):
             alone = collection.search(
-                query.vector, query.k, query.where, exact=True, without=query.without
+                query.vector,
+                query.k,
+                query.where,
+                exact=True,
+                exclude_digests=query.exclude_digests,
             )
             assert [each.record for each in answer] == [each.record for each in alone]
             scores = [each.score for each in alone]
@@ -132,7 +136,7 @@ class StoreContract:
                 each
                 for each in records
                 if all(c.holds(each.metadata) for c in query.where)
-                and each.sha256 not in query.without
+                and each.sha256 not in query.exclude_digests
             ]
             assert len(answer) == min(query.k, len(matching))
             assert {each.record.uri for each in answer} <= {each.uri for each in matching}
@@ -235,7 +239,7 @@ class StoreContract:
         assert everything(collection)[long.id] == long
         assert collection.count([Condition("text", "=", space + text)]) == 1
         assert record(1).uri in with_words(collection, text.split()[0])
-        collection.change_metadata({record(3).id: {"text": f"{space}{text}z"}})
+        collection.update_metadata({record(3).id: {"text": f"{space}{text}z"}})
         assert everything(collection)[record(3).id] == record(3, text=f"{space}{text}z")
 
     def test_matching_minds_case_and_words(self, collection: Collection) -> None:
@@ -265,13 +269,13 @@ class StoreContract:
         write(collection, [record(1)])
         assert set(collection.lookup([record(1).id, record(2).id])) == {record(1).id}
         assert collection.lookup([]) == {}
-        assert set(collection.vectors_of([record(1).sha256, "f" * 64])) == {record(1).sha256}
-        assert collection.vectors_of([]) == {}
+        assert set(collection.vectors_by_digest([record(1).sha256, "f" * 64])) == {record(1).sha256}
+        assert collection.vectors_by_digest([]) == {}
         assert collection.upsert([], vectors(0)) == {}
 
     def test_vectors_are_found_by_content(self, collection: Collection) -> None:
         written = write(collection, [record(1), record(2)])
-        found = collection.vectors_of([record(2).sha256])[record(2).sha256]
+        found = collection.vectors_by_digest([record(2).sha256])[record(2).sha256]
         np.testing.assert_allclose(found.vector, written[1], atol=2e-3)
         assert (found.width, found.height) == (640, 480)
 
@@ -381,10 +385,10 @@ class StoreContract:
     def test_a_successor_has_its_fields_from_the_start_and_when_it_goes_on(
         self, store: VectorStore, collection: Collection, name: str
     ) -> None:
-        begun = store.successor(name, OTHER_STAMP, {"prix": "int"})
+        begun = store.replacement(name, OTHER_STAMP, {"prix": "int"})
         assert dict(begun.fields) == {"prix": "int"}
-        assert dict(store.successor(name, OTHER_STAMP, self.FIELDS).fields) == self.FIELDS
-        assert dict(collection.current_fields()) == {}
+        assert dict(store.replacement(name, OTHER_STAMP, self.FIELDS).fields) == self.FIELDS
+        assert dict(collection.refresh_fields()) == {}
 
     def test_fields_can_be_added_later_but_not_changed(
         self, store: VectorStore, collection: Collection
@@ -402,7 +406,7 @@ class StoreContract:
         collection.add_fields({"kind": "str", "year": "int", "new": "bool"})
         records = [record(1, kind="a", year=1, new=True), record(2, kind="b")]
         written = write(collection, records)
-        collection.change_metadata(
+        collection.update_metadata(
             {
                 record(1).id: {"kind": "z", "year": None, "never": None},
                 record(2).id: {},
@@ -433,11 +437,11 @@ class StoreContract:
         collection.add_fields({"field": kind})
         write(collection, [record(1), record(2)])
         for before, value in zip([None, *values], values, strict=False):
-            collection.change_metadata({record(1).id: {"field": value}})
+            collection.update_metadata({record(1).id: {"field": value}})
             assert everything(collection)[record(1).id] == record(1, field=value)
             assert collection.count([Condition("field", "=", value)]) == 1
             assert before is None or collection.count([Condition("field", "=", before)]) == 0
-        collection.change_metadata({record(1).id: {"field": None}})
+        collection.update_metadata({record(1).id: {"field": None}})
         assert everything(collection)[record(1).id] == record(1)
         assert collection.count([Condition("field", "=", values[-1])]) == 0
 
@@ -446,13 +450,13 @@ class StoreContract:
         of_table = replace(record(1, a=1, b=2), origins={"a": "t", "b": "t"})
         write(collection, [of_table, record(2, a=1)])
         unset: dict[str, dict[str, str | None]] = {each: {"a": None} for each in (of_table.id,)}
-        collection.change_metadata({of_table.id: {"a": 5}}, unset)
-        collection.change_metadata({record(2).id: {"a": 6}}, {record(2).id: {"a": None}})
+        collection.update_metadata({of_table.id: {"a": 5}}, unset)
+        collection.update_metadata({record(2).id: {"a": 6}}, {record(2).id: {"a": None}})
         assert everything(collection) == {
             of_table.id: replace(record(1, a=5, b=2), origins={"b": "t"}),
             record(2).id: record(2, a=6),
         }
-        collection.change_metadata({record(2).id: {"b": 7}}, {record(2).id: {"b": "t"}})
+        collection.update_metadata({record(2).id: {"b": 7}}, {record(2).id: {"b": "t"}})
         assert everything(collection)[record(2).id].origins == {"b": "t"}
 
     def test_a_collection_that_is_there_is_opened_instead_of_made(
@@ -489,8 +493,8 @@ class StoreContract:
             [record(1, content=7, year=1), record(2, content=7, year=2), record(3, content=8)],
         )
         digests = [record(0, content=7).sha256, record(0, content=8).sha256, "f" * 64]
-        assert collection.copies(digests) == {digests[0]: 2, digests[1]: 1}
-        assert collection.copies(digests, [Condition("year", "=", 2)]) == {digests[0]: 1}
+        assert collection.count_by_digest(digests) == {digests[0]: 2, digests[1]: 1}
+        assert collection.count_by_digest(digests, [Condition("year", "=", 2)]) == {digests[0]: 1}
 
     def test_many_records_go_in_and_out(self, collection: Collection) -> None:
         collection.add_fields({"number": "int"})
@@ -524,7 +528,7 @@ class StoreContract:
             try:
                 while not done.is_set():
                     assert record(0).id in collection.lookup([record(0).id])
-                    assert collection.vectors_of([record(0).sha256])
+                    assert collection.vectors_by_digest([record(0).sha256])
             except BaseException as error:
                 failures.append(error)
 
@@ -543,7 +547,7 @@ class StoreContract:
         self, store: VectorStore, name: str
     ) -> None:
         for _ in range(2):
-            with store.writing(name):
+            with store.write_lock(name):
                 pass
 
     def test_optimizing_keeps_everything(self, collection: Collection) -> None:
@@ -564,16 +568,16 @@ class StoreContract:
 
     def test_vectors_are_found_by_id(self, collection: Collection) -> None:
         written = write(collection, [record(number) for number in range(3)])
-        found = collection.vectors([record(2).id, record(0).id, record(9).id])
+        found = collection.vectors_by_id([record(2).id, record(0).id, record(9).id])
         assert set(found) == {record(0).id, record(2).id}
         np.testing.assert_allclose(found[record(2).id], written[2], atol=1e-4)
-        assert collection.vectors([]) == {}
+        assert collection.vectors_by_id([]) == {}
 
     def test_a_successor_is_not_seen_before_it_takes_the_place(
         self, store: VectorStore, collection: Collection, name: str
     ) -> None:
         write(collection, [record(1), record(2)])
-        new = store.successor(name, OTHER_STAMP)
+        new = store.replacement(name, OTHER_STAMP)
         write(new, [record(3)])
         assert [each for each in store.names() if name in each] == [name]
         assert (store.open(name).stamp, store.open(name).count()) == (STAMP, 2)
@@ -587,11 +591,11 @@ class StoreContract:
     def test_a_successor_goes_on_where_it_was(
         self, store: VectorStore, collection: Collection, name: str
     ) -> None:
-        write(store.successor(name, OTHER_STAMP), [record(3)])
-        assert store.successor(name, OTHER_STAMP).count() == 1
-        assert store.successor(name, replace(OTHER_STAMP, model="third")).count() == 0
+        write(store.replacement(name, OTHER_STAMP), [record(3)])
+        assert store.replacement(name, OTHER_STAMP).count() == 1
+        assert store.replacement(name, replace(OTHER_STAMP, model="third")).count() == 0
         assert store.open(name).stamp == STAMP
-        assert store.successor(name, OTHER_STAMP).count() == 0
+        assert store.replacement(name, OTHER_STAMP).count() == 0
 
     def test_words_find_the_records_that_have_them(self, collection: Collection) -> None:
         collection.add_fields({"kind": "str", "description": "str", "year": "int"})
@@ -606,8 +610,8 @@ class StoreContract:
         assert with_words(collection, "dresses") == [red.uri]
         assert with_words(collection, "shoe", where=[Condition("year", "=", 2012)]) == [shoe.uri]
         assert with_words(collection, "purple") == []
-        assert collection.search_words([], 5) == []
-        (found,) = collection.search_words(["hat"], 5)
+        assert collection.search_text([], 5) == []
+        (found,) = collection.search_text(["hat"], 5)
         assert found.record == record(4, kind="Hat")
 
     def test_a_rare_word_counts_more_than_a_frequent_one(self, collection: Collection) -> None:
@@ -643,7 +647,7 @@ class StoreContract:
         collection.add_fields({"kind": "str"})
         write(collection, [record(1, kind="shoe"), record(2, kind="shoe"), record(3, kind="hat")])
         collection.optimize()
-        collection.change_metadata({record(1).id: {"kind": "boot"}, record(3).id: {"kind": None}})
+        collection.update_metadata({record(1).id: {"kind": "boot"}, record(3).id: {"kind": None}})
         write(collection, [record(2, kind="scarf"), record(4, kind="boot")])
         assert with_words(collection, "shoe hat") == []
         assert set(with_words(collection, "boot")) == {record(1).uri, record(4).uri}
@@ -653,7 +657,7 @@ class StoreContract:
     def test_a_successor_has_its_words(
         self, store: VectorStore, collection: Collection, name: str
     ) -> None:
-        new = store.successor(name, OTHER_STAMP)
+        new = store.replacement(name, OTHER_STAMP)
         new.add_fields({"kind": "str"})
         write(new, [record(3, kind="shoe")])
         store.promote(name, OTHER_STAMP)
@@ -669,24 +673,26 @@ class StoreContract:
         kept = {each.uri for each in records if each.sha256 not in without}
         query = vectors(1, seed=9)[0]
         for exact in (False, True):
-            found = collection.search(query, 100, without=without, exact=exact)
+            found = collection.search(query, 100, exclude_digests=without, exact=exact)
             assert {each.record.uri for each in found} == kept
         late = [Condition("year", ">=", 8)]
         expected = {each.uri for each in records[8:]}
-        found = collection.search(query, 100, late, without=without)
+        found = collection.search(query, 100, late, exclude_digests=without)
         assert {each.record.uri for each in found} == expected
-        by_words = collection.search_words(["shoe"], 100, late, without=without)
+        by_words = collection.search_text(["shoe"], 100, late, exclude_digests=without)
         assert {each.record.uri for each in by_words} == expected
         everything = [each.sha256 for each in records]
-        assert collection.search(query, 5, without=everything) == []
-        assert collection.search_words(["shoe"], 5, without=everything) == []
+        assert collection.search(query, 5, exclude_digests=everything) == []
+        assert collection.search_text(["shoe"], 5, exclude_digests=everything) == []
 
     def test_as_many_contents_as_promised_can_be_excluded(self, collection: Collection) -> None:
-        records = [record(number) for number in range(MOST_EXCLUDED + 3)]
+        records = [record(number) for number in range(MAX_EXCLUDED_DIGESTS + 3)]
         write(collection, records)
-        without = [each.sha256 for each in records[:MOST_EXCLUDED]]
-        found = collection.search(vectors(1, seed=9)[0], 10, without=without)
-        assert {each.record.uri for each in found} == {each.uri for each in records[MOST_EXCLUDED:]}
+        without = [each.sha256 for each in records[:MAX_EXCLUDED_DIGESTS]]
+        found = collection.search(vectors(1, seed=9)[0], 10, exclude_digests=without)
+        assert {each.record.uri for each in found} == {
+            each.uri for each in records[MAX_EXCLUDED_DIGESTS:]
+        }
 
     def test_pages_go_through_all_records_by_id(self, collection: Collection) -> None:
         collection.add_fields({"year": "int"})
@@ -745,10 +751,10 @@ class StoreContract:
         self, store: VectorStore, collection: Collection, name: str
     ) -> None:
         write(collection, [record(1)])
-        write(store.successor(name, OTHER_STAMP), [record(3)])
+        write(store.replacement(name, OTHER_STAMP), [record(3)])
         store.drop(name)
         write(store.create(name, STAMP), [record(2)])
-        assert store.successor(name, OTHER_STAMP).count() == 0
+        assert store.replacement(name, OTHER_STAMP).count() == 0
 
     def test_a_handle_learns_of_fields_that_another_one_added(
         self, store: VectorStore, collection: Collection
@@ -757,9 +763,9 @@ class StoreContract:
         reader, writer = store.open(collection.name), store.open(collection.name)
         collection.add_fields({"year": "int", "kind": "str"})
         told: dict[str, Value | None] = {"year": 2012, "kind": "shoe"}
-        collection.change_metadata({record(1).id: told})
+        collection.update_metadata({record(1).id: told})
         assert dict(writer.lookup([record(1).id])[record(1).id].metadata) == told
-        assert dict(reader.current_fields()) == {"year": "int", "kind": "str"}
+        assert dict(reader.refresh_fields()) == {"year": "int", "kind": "str"}
         assert dict(reader.fields) == {"year": "int", "kind": "str"}
         with pytest.raises(CollectionMismatchError, match="year"):
             store.open(collection.name).add_fields({"year": "str"})
@@ -771,14 +777,14 @@ class StoreContract:
         write(collection, [record(1), record(2)])
         reader = store.open(collection.name)
         collection.add_fields({"year": "int", "kind": "str"})
-        collection.change_metadata({record(1).id: {"year": 2012, "kind": "shoe"}})
+        collection.update_metadata({record(1).id: {"year": 2012, "kind": "shoe"}})
         where = [Condition("year", "=", 2012)]
         answers = {
-            "words": lambda: len(reader.search_words(["shoe"], 5, where)),
+            "words": lambda: len(reader.search_text(["shoe"], 5, where)),
             "search": lambda: len(reader.search(vectors(1)[0], 5, where)),
             "count": lambda: reader.count(where),
             "page": lambda: len(reader.page(5, where=where)),
-            "copies": lambda: sum(reader.copies([record(1).sha256], where).values()),
+            "copies": lambda: sum(reader.count_by_digest([record(1).sha256], where).values()),
         }
         assert answers[again]() == 1
 

@@ -83,7 +83,7 @@ def notes(events: list[Event]) -> list[str]:
 def vectors(store: VectorStore, shop: Path) -> Vectors:
     """In the order of the files' names."""
     digests = [fingerprint(str(path)).sha256 for path in sorted(shop.iterdir())]
-    stored = store.open("images").vectors_of(digests)
+    stored = store.open("images").vectors_by_digest(digests)
     return np.stack([stored[digest].vector for digest in digests])
 
 

@@ -32,7 +32,7 @@ def check_equal(one: Collection, other: Collection) -> None:
     records = everything(one)
     assert everything(other) == records
     ids = list(records)[:500]
-    expected, found = one.vectors(ids), other.vectors(ids)
+    expected, found = one.vectors_by_id(ids), other.vectors_by_id(ids)
     for each in ids:
         np.testing.assert_allclose(found[each], expected[each], atol=1e-5)
 
@@ -55,7 +55,7 @@ def test_a_second_copy_brings_only_what_is_new_or_changed(tmp_path: Path) -> Non
     with open_store(str(tmp_path / "a")) as a, open_store(str(tmp_path / "b")) as b:
         original = fill(a, count=100)
         copy(a, b, "pictures", "pictures")
-        original.change_metadata({record(1).id: {"year": 2020}})
+        original.update_metadata({record(1).id: {"year": 2020}})
         write(original, [record(500)], seed=3)
         report = copy(a, b, "pictures", "pictures")
         assert (report.found, report.copied, report.skipped) == (101, 2, 99)

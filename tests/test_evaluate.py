@@ -82,9 +82,11 @@ class Forgetful:
         where: Sequence[Condition] = (),
         *,
         exact: bool = False,
-        without: Sequence[str] = (),
+        exclude_digests: Sequence[str] = (),
     ) -> list[Scored]:
-        answer = self._collection.search(vector, k + 2, where, exact=True, without=without)
+        answer = self._collection.search(
+            vector, k + 2, where, exact=True, exclude_digests=exclude_digests
+        )
         return answer[:k] if exact or where else [answer[0], *answer[2:]][:k]
 
 
@@ -107,10 +109,10 @@ class CountingPasses(Forgetful):
         where: Sequence[Condition] = (),
         *,
         exact: bool = False,
-        without: Sequence[str] = (),
+        exclude_digests: Sequence[str] = (),
     ) -> list[Scored]:
         assert not exact, "a pass over the collection for one query"
-        return self._collection.search(vector, k, where, without=without)
+        return self._collection.search(vector, k, where, exclude_digests=exclude_digests)
 
     def search_exact(self, queries: Sequence[ExactQuery]) -> list[list[Scored]]:
         self.passes += 1

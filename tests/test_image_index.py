@@ -160,7 +160,7 @@ def test_records_and_vectors_need_no_model(
 
     path = folder / "2.png"
     expected = index.search(path, exclude_self=True)
-    vector = index.collection.vectors([id_of(path)])[id_of(path)]
+    vector = index.collection.vectors_by_id([id_of(path)])[id_of(path)]
     with ImageIndex(name, store=url, encoder_opener=no_encoder) as other:
         assert names(other.search_record(id_of(path), exclude_self=True)) == names(expected)
         assert names(other.search_vector(vector, k=1)) == ["2.png"]

@@ -54,11 +54,11 @@ def test_a_collection_without_words_is_copied_to_have_them(tmp_path: Path) -> No
         lance.dataset(str(tmp_path / "old.lance")).drop_columns(["words"])
         old = store.open("old")
         write(old, [record(2, kind="boot")])
-        old.change_metadata({record(1).id: {"kind": "hat"}})
+        old.update_metadata({record(1).id: {"kind": "hat"}})
         with pytest.raises(CollectionMismatchError, match="copy --as"):
-            old.search_words(["hat"], 5)
+            old.search_text(["hat"], 5)
         assert copy(store, store, "old", "new").verified
-        assert [each.record for each in store.open("new").search_words(["hat"], 5)] == [
+        assert [each.record for each in store.open("new").search_text(["hat"], 5)] == [
             record(1, kind="hat")
         ]
 
@@ -91,7 +91,10 @@ def test_a_foreign_dataset_is_no_collection(tmp_path: Path) -> None:
 def test_a_store_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     store = LanceStore(tmp_path / "file" / "store")
-    with pytest.raises(StoreError, match="cannot be written") as failure, store.writing("images"):
+    with (
+        pytest.raises(StoreError, match="cannot be written") as failure,
+        store.write_lock("images"),
+    ):
         pass
     assert "\n" not in str(failure.value)
 
@@ -107,10 +110,10 @@ def test_a_second_writer_is_told_and_waits_until_the_first_is_done(tmp_path: Pat
         waiting.set()
 
     def write_second() -> None:
-        with second.writing("images", listen):
+        with second.write_lock("images", listen):
             order.append("second")
 
-    with first.writing("images"):
+    with first.write_lock("images"):
         thread = threading.Thread(target=write_second)
         thread.start()
         assert waiting.wait(10)
@@ -123,16 +126,16 @@ def test_a_second_writer_is_told_and_waits_until_the_first_is_done(tmp_path: Pat
 def test_a_second_writer_gives_up_in_the_end(tmp_path: Path) -> None:
     second = LanceStore(tmp_path, lock_timeout=0.1)
     with (
-        LanceStore(tmp_path).writing("images"),
+        LanceStore(tmp_path).write_lock("images"),
         pytest.raises(StoreBusyError, match="images"),
-        second.writing("images"),
+        second.write_lock("images"),
     ):
         pass
 
 
 def test_writers_of_different_collections_do_not_wait(tmp_path: Path) -> None:
     second = LanceStore(tmp_path, lock_timeout=0.1)
-    with LanceStore(tmp_path).writing("one"), second.writing("two"):
+    with LanceStore(tmp_path).write_lock("one"), second.write_lock("two"):
         pass
 
 
@@ -141,7 +144,7 @@ import sys
 from tests.store_contract import STAMP, record, write
 from imgsearch.stores import open_store
 store = open_store(sys.argv[1])
-with store.writing("images"):
+with store.write_lock("images"):
     collection = store.create("images", STAMP)
     for start in range(0, 10**6, 10):
         write(collection, [record(n) for n in range(start, start + 10)], seed=start)
@@ -165,7 +168,7 @@ def test_a_killed_writer_leaves_a_store_that_opens_with_all_that_was_written(
     writer.stdout.close()
     written = int(rest[-1]) if rest else written
     store = LanceStore(tmp_path, lock_timeout=5)
-    with store.writing("images"):  # the lock ended with the process
+    with store.write_lock("images"):  # the lock ended with the process
         collection = store.open("images")
         assert collection.count() in (written, written + 10)
         write(collection, [record(10**7)])
@@ -262,7 +265,7 @@ def test_edits_of_single_records_leave_few_files_whoever_makes_them(
     for number in range(120):
         editor = LanceStore(tmp_path).open("images")
         if number % 3:
-            editor.change_metadata({record(number % 40).id: {"year": number}})
+            editor.update_metadata({record(number % 40).id: {"year": number}})
         else:
             editor.upsert([record(1000 + number)], vectors(1, seed=number))
             assert editor.delete([record(1000 + number).id]) == 1
@@ -337,15 +340,15 @@ class TestIndex:
     ) -> None:
         collection.add_fields({"kind": "str"})
         seven, eight = record(7).id, record(8).id
-        collection.change_metadata({seven: {"kind": "Käse 鞋"}, eight: {"kind": "a shoe"}})
+        collection.update_metadata({seven: {"kind": "Käse 鞋"}, eight: {"kind": "a shoe"}})
         words = ["kase", "鞋", "a", "shoe"]
-        before = collection.search_words(words, 5)
+        before = collection.search_text(words, 5)
         assert {each.record.id for each in before} == {seven, eight}
         collection.optimize()
         assert collection._has_index("words")
-        assert collection.search_words(words, 5) == before
+        assert collection.search_text(words, 5) == before
         write(collection, [record(9_999, kind="shoe")])
-        found = collection.search_words(["shoe"], 5)
+        found = collection.search_text(["shoe"], 5)
         assert {each.record.id for each in found} == {eight, record(9_999).id}
 
     def test_it_is_built_and_extended_with_a_line_of_progress(
@@ -420,7 +423,7 @@ def test_what_a_process_killed_while_creating_left_is_no_collection(tmp_path: Pa
     collection = store.create("images", STAMP)
     write(collection, [record(1)])
     (tmp_path / "images~next.lance" / "_versions").mkdir(parents=True)
-    write(store.successor("images", OTHER_STAMP), [record(2)])
+    write(store.replacement("images", OTHER_STAMP), [record(2)])
     store.promote("images", OTHER_STAMP)
     assert everything(store.open("images")) == {record(2).id: record(2)}
 
@@ -430,7 +433,7 @@ def test_a_switch_that_was_killed_before_its_end_can_be_followed_by_another(
 ) -> None:
     store = LanceStore(tmp_path)
     write(store.create("images", STAMP), [record(1)])
-    write(store.successor("images", OTHER_STAMP), [record(1)])
+    write(store.replacement("images", OTHER_STAMP), [record(1)])
 
     def killed(path: Path) -> None:
         raise OSError(f"killed before {path} was removed")
@@ -441,7 +444,7 @@ def test_a_switch_that_was_killed_before_its_end_can_be_followed_by_another(
             store.promote("images", OTHER_STAMP)
     assert store.open("images").stamp == OTHER_STAMP
     assert store.names() == ["images"]
-    write(store.successor("images", STAMP), [record(2)])
+    write(store.replacement("images", STAMP), [record(2)])
     store.promote("images", STAMP)
     assert everything(store.open("images")) == {record(2).id: record(2)}
     store.drop("images")

@@ -56,7 +56,7 @@ def store(tmp_path: Path) -> str:
 @pytest.fixture
 def index(store: str, older: Stamp) -> Iterator[ImageIndex]:
     opened = open_store(store)
-    with opened.writing("images"):
+    with opened.write_lock("images"):
         opened.create("images", older)
     with ImageIndex("images", store=store) as index:
         yield index
@@ -64,7 +64,7 @@ def index(store: str, older: Stamp) -> Iterator[ImageIndex]:
 
 def stored(index: ImageIndex) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     (record,) = index.records()
-    return index.collection.vectors([record.id])[record.id]
+    return index.collection.vectors_by_id([record.id])[record.id]
 
 
 def test_an_older_collection_is_added_to_and_asked_with_its_own_decoding(

@@ -86,7 +86,7 @@ def test_records_of_a_collection_that_was_replaced_are_those_of_the_new_one(
     with open_store(str(tmp_path / "store")) as store, ImageIndex("images", store=store) as index:
         fill(store.create("images", STAMP), [tmp_path / name for name in NAMES])
         assert len(list(index.records())) == len(NAMES)
-        fill(store.successor("images", OTHER_STAMP), [tmp_path / "new.jpg"])
+        fill(store.replacement("images", OTHER_STAMP), [tmp_path / "new.jpg"])
         store.promote("images", OTHER_STAMP)
         assert [Path(each.path).name for each in index.records()] == ["new.jpg"]
         assert [Path(each.path).name for each in index.page(5)] == ["new.jpg"]

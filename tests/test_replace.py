@@ -50,7 +50,7 @@ def test_the_new_collection_takes_the_place_of_the_old_one(
     run(store, name, folder, OLD)
     store.open(name).add_fields({"year": "int"})
     some = next(iter(store.open(name).scan()))[0]
-    store.open(name).change_metadata({some.id: {"year": 2012}})
+    store.open(name).update_metadata({some.id: {"year": 2012}})
     report = run(store, name, folder, NEW)
     assert (report.indexed, report.verified) == (7, True)
     collection = store.open(name)
@@ -165,7 +165,7 @@ def test_a_resumed_run_brings_nothing_back_that_was_removed_or_changed_since(
     assert "7.jpg" not in by_name
     current.delete([by_name["8.jpg"].id, by_name["0.jpg"].id])
     (folder / "0.jpg").unlink()
-    current.change_metadata({by_name["1.jpg"].id: {"year": 2012}})
+    current.update_metadata({by_name["1.jpg"].id: {"year": 2012}})
     changed = dataclasses.replace(by_name["2.jpg"], sha256="f" * 64)
     current.upsert([changed], np.full((1, 48), 48**-0.5, np.float32))
     told: list[Event] = []

@@ -188,7 +188,7 @@ def test_what_earlier_versions_left_of_a_dropped_collection_is_removed(tmp_path:
     store.create("images", STAMP)
     for folder in (left, other):
         folder.mkdir()
-    with store.writing("images"):
+    with store.write_lock("images"):
         assert not left.exists()
     store.drop("images")
     assert store.names() == []
@@ -210,5 +210,5 @@ LanceStore(sys.argv[1]).drop("images")
     killed_after(program, tmp_path)
     assert store.names() == []
     assert list(tmp_path.glob(".scratch/*/images.lance"))
-    with store.writing("shoes"):
+    with store.write_lock("shoes"):
         assert not list(tmp_path.glob(".scratch"))

@@ -31,9 +31,9 @@ class Spy:
         self.asked.append(k)
         return self._collection.search(vector, k, *more, **options)
 
-    def search_words(self, words: Sequence[str], k: int, *more: Any, **options: Any) -> Any:
+    def search_text(self, words: Sequence[str], k: int, *more: Any, **options: Any) -> Any:
         self.asked.append(k)
-        return self._collection.search_words(words, k, *more, **options)
+        return self._collection.search_text(words, k, *more, **options)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_words_and_both_together_find_distinct_images(collection: Collection, qu
 def test_more_contents_than_one_filter_can_exclude(
     tmp_path: Path, query: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imgsearch.search.MOST_EXCLUDED", 3)
+    monkeypatch.setattr("imgsearch.search.MAX_EXCLUDED_DIGESTS", 3)
     made = open_store(str(tmp_path)).create("images", STAMP)
     records = [record(number, content=number // 3) for number in range(60)]
     made.upsert(records, np.repeat(vectors(20), 3, axis=0))

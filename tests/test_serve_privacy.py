@@ -161,7 +161,7 @@ def test_temporary_folders_are_not_named(tmp_path: Path) -> None:
 @pytest.mark.weaviate
 def test_no_answer_names_a_real_server(one_node: str, tmp_path: Path) -> None:
     settings = replace(filled(tmp_path, 3), store=one_node, collection="Private")
-    with open_store(one_node) as store, store.writing("Private"):
+    with open_store(one_node) as store, store.write_lock("Private"):
         if "Private" in store.names():
             store.drop("Private")
     with serving(settings, ColourEncoder()) as served:

@@ -74,7 +74,7 @@ def test_a_file_of_which_another_collection_has_a_record_stays(served: Served) -
         images = opened.open("images")
         (own,) = (each for b in images.scan() for each in b if each.path == str(path))
         other = opened.create("other", images.stamp)
-        other.upsert([own], images.vectors([own.id])[own.id][None])
+        other.upsert([own], images.vectors_by_id([own.id])[own.id][None])
     forget(served, path)
     later(served)
     assert path.exists()

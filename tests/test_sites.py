@@ -182,7 +182,7 @@ def test_a_collection_of_an_earlier_version_keeps_its_ids_and_is_claimed_by_the_
 
     with monkeypatch.context() as patch:
         patch.setattr(schema, "class_options", without_sites)
-        patch.setattr(WeaviateCollection, "take_part", lambda *_: False)
+        patch.setattr(WeaviateCollection, "join_site", lambda *_: False)
         one.has(("a.png", 1), ("b.png", 2)).ingest()
     before = one.records()
     assert all(record.site is None for record in two.records().values())

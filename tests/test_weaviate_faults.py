@@ -63,7 +63,7 @@ def check_all_there(collection: Collection) -> None:
     assert everything(collection) == {each.id: each for each in RECORDS}
     for start in range(0, len(RECORDS), 500):
         expected = vectors(500, seed=start)
-        found = collection.vectors([each.id for each in RECORDS[start : start + 500]])
+        found = collection.vectors_by_id([each.id for each in RECORDS[start : start + 500]])
         stored = np.stack([found[each.id] for each in RECORDS[start : start + 500]])
         np.testing.assert_allclose(stored, expected, atol=1e-4)
 
@@ -104,7 +104,7 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_goes_on(server: Clus
         ):
             push(collection)
     server.nodes[0].start()
-    with open_store(server.url, 30) as store, store.writing("away"):
+    with open_store(server.url, 30) as store, store.write_lock("away"):
         push(store.open("away"))
         check_all_there(store.open("away"))
 

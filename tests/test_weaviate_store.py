@@ -72,7 +72,7 @@ def test_a_class_without_words_says_what_to_do(
     write(old, [record(1, words="shoe")])
     assert old.count([Condition("words", "=", "shoe")]) == 1
     with pytest.raises(CollectionMismatchError, match="copy --as"):
-        old.search_words(["shoe"], 5)
+        old.search_text(["shoe"], 5)
     store.drop(name)
 
 
@@ -208,8 +208,8 @@ def test_more_copies_of_a_picture_than_one_request_gives(store: VectorStore) -> 
     write(collection, [record(number, content=7) for number in range(300)])
     write(collection, [record(1000, content=8)])
     digests = [record(0, content=number).sha256 for number in (7, 8)]
-    assert set(collection.vectors_of(digests)) == set(digests)
-    assert collection.copies(digests) == {digests[0]: 300, digests[1]: 1}
+    assert set(collection.vectors_by_digest(digests)) == set(digests)
+    assert collection.count_by_digest(digests) == {digests[0]: 300, digests[1]: 1}
     store.drop(collection.name)
 
 

@@ -147,7 +147,7 @@ def test_what_a_broken_off_removal_left_behind_does_not_come_back(
 ) -> None:
     store = stores[0]
     write(store.create(name, STAMP), [record(1)])
-    write(store.successor(name, OTHER_STAMP), [record(1), record(2)])
+    write(store.replacement(name, OTHER_STAMP), [record(1), record(2)])
 
     def once(self: Any, name: str, doomed: Any) -> None:
         dropped(self, name, doomed)
@@ -162,7 +162,7 @@ def test_what_a_broken_off_removal_left_behind_does_not_come_back(
     store.drop(name)
     assert name not in store.names()
     store.create(name, STAMP)
-    assert store.successor(name, OTHER_STAMP).count() == 0
+    assert store.replacement(name, OTHER_STAMP).count() == 0
 
 
 def test_changes_of_different_fields_at_once_are_all_kept(
@@ -176,7 +176,7 @@ def test_changes_of_different_fields_at_once_are_all_kept(
 
     def change(number: int) -> None:
         changes = {record(1).id: {fields[number]: f"word{number}"}}
-        handles[number % 3].change_metadata(changes)
+        handles[number % 3].update_metadata(changes)
 
     done = at_once(*(lambda n=n: change(n) for n in range(12)))
     assert done == [None] * 12
@@ -211,9 +211,9 @@ def test_a_change_of_metadata_brings_no_old_vector_back(
     collection.add_fields({"kind": "str"})
     write(collection, [record(1)], seed=1)
     in_between(lambda: write(other, [record(1)], seed=2))
-    collection.change_metadata({record(1).id: {"kind": "hat"}})
+    collection.update_metadata({record(1).id: {"kind": "hat"}})
     new = vectors(1, seed=2)[0]
-    assert collection.vectors([record(1).id])[record(1).id] == pytest.approx(new)
+    assert collection.vectors_by_id([record(1).id])[record(1).id] == pytest.approx(new)
     assert collection.search(new, 1)[0].score == pytest.approx(1, abs=1e-4)
     assert everything(collection) == {record(1).id: record(1, kind="hat")}
 
@@ -224,8 +224,8 @@ def test_words_are_those_of_all_changes(
     collection, other = stores[0].create(name, STAMP), stores[1].open(name)
     collection.add_fields({"kind": "str", "colour": "str"})
     write(collection, [record(1)])
-    in_between(lambda: other.change_metadata({record(1).id: {"colour": "red"}}))
-    collection.change_metadata({record(1).id: {"kind": "hat"}})
+    in_between(lambda: other.update_metadata({record(1).id: {"colour": "red"}}))
+    collection.update_metadata({record(1).id: {"kind": "hat"}})
     assert with_words(collection, "red") == with_words(collection, "hat") == [record(1).uri]
 
 
@@ -236,7 +236,7 @@ def test_a_record_that_is_removed_meanwhile_stays_removed(
     collection.add_fields({"kind": "str"})
     write(collection, [record(1), record(2)])
     in_between(lambda: other.delete([record(1).id]))
-    collection.change_metadata({each.id: {"kind": "hat"} for each in (record(1), record(2))})
+    collection.update_metadata({each.id: {"kind": "hat"} for each in (record(1), record(2))})
     assert everything(collection) == {record(2).id: record(2, kind="hat")}
 
 
@@ -332,10 +332,10 @@ def test_what_is_in_doubt_is_written_anew_as_it_is(stores: list[VectorStore], na
     newer = replace(records[1], sha256="f" * 64)
     write(collection, [newer], seed=7)
     sent = {each.id: f"{each.sha256}-{each.size}-{each.mtime_ns}" for each in records}
-    with store.writing(name):
+    with store.write_lock(name):
         pending_deletes.note(store._server, collection.class_name, sent | {record(9).id: "x-1-2"})
     changed = {each.id: _changed_at(store, collection.class_name, each.id) for each in records}
-    with store.writing(name):
+    with store.write_lock(name):
         pass
     assert everything(collection) == {each.id: each for each in (records[0], newer, records[2])}
     for number in (0, 2):

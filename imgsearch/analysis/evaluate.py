@@ -150,8 +150,8 @@ def _questions(
     collection: Collection, label: str, records: Sequence[ImageRecord]
 ) -> list[_Question]:
     digests = sorted({record.sha256 for record in records})
-    stored = collection.vectors_of(digests)
-    copies = collection.copies(digests)
+    stored = collection.vectors_by_digest(digests)
+    copies = collection.count_by_digest(digests)
     questions = []
     for record in records:
         digest = record.sha256
@@ -176,9 +176,9 @@ def _ask(
     """Quality by the index, quality exactly, recall, and recall under a filter."""
     record, same = question.record, question.same
     own = record.metadata[label]
-    of_label = collection.copies([record.sha256], same).get(record.sha256, 0)
+    of_label = collection.count_by_digest([record.sha256], same).get(record.sha256, 0)
     found, found_same = (
-        collection.search(question.vector, question.k, where, without=question.without)
+        collection.search(question.vector, question.k, where, exclude_digests=question.without)
         for where in ((), same)
     )
     found, exact, found_same, exact_same = (

@@ -44,7 +44,7 @@ def reconcile(successor: Collection, current: Collection, sources: Sources) -> i
             and (now.metadata, now.origins) != (record.metadata, record.origins)
         ]
         if changed:
-            successor.change_metadata(
+            successor.update_metadata(
                 {now.id: difference(was.metadata, now.metadata) for was, now in changed},
                 {now.id: difference(was.origins or {}, now.origins or {}) for was, now in changed},
             )

@@ -195,7 +195,7 @@ def ingest(
     check_device(request)
     sources = resolve(names)
     options = options or IngestOptions()
-    with store.writing(collection, listener), ExitStack() as cleanup:
+    with store.write_lock(collection, listener), ExitStack() as cleanup:
         stdin, ahead = _looked_ahead(stdin, request)
         stop = stop or threading.Event()
         sample = PictureSample(sources, ahead, options.limit, options.max_pixels, stop.is_set)
@@ -259,12 +259,12 @@ class _Target:
         self.previous: Collection | None = None
         """The collection whose place is to be taken."""
         self.claimed = False
-        """Whether nobody knows yet whose records the collection holds (see `take_part`)."""
+        """Whether nobody knows yet whose records the collection holds (see `join_site`)."""
         self.preparing = 0.0
         """Seconds until the model could be used."""
         if name in store.names():
             self.collection = store.open(name)
-            self.claimed = self.collection.take_part(listener)
+            self.claimed = self.collection.join_site(listener)
             if replace:
                 self._begin_successor(self.collection)
             else:
@@ -279,8 +279,8 @@ class _Target:
             self._listener(Note(f"collection {self.name} is of {_told(stamp)} already"))
             return
         self.previous = current
-        self.collection = self.store.successor(self.name, stamp, current.fields)
-        self.collection.take_part(self._listener)
+        self.collection = self.store.replacement(self.name, stamp, current.fields)
+        self.collection.join_site(self._listener)
 
     def resume(self, sources: Sources) -> None:
         """Bring what an interrupted run put into the new collection up to date."""
@@ -345,7 +345,7 @@ class _Target:
         if self.collection is None:
             stamp = self.encoder().stamp
             self.collection = self.store.open_or_create(self.name, stamp, self._fields)
-            self.collection.take_part(self._listener)
+            self.collection.join_site(self._listener)
         return self.collection
 
     @property
@@ -701,7 +701,7 @@ class _Run:
                 continue
             digests = {item.fingerprint.sha256 for item in chunk if item.fingerprint}
             collection = self._target.collection
-            stored = collection.vectors_of(sorted(digests)) if collection and digests else {}
+            stored = collection.vectors_by_digest(sorted(digests)) if collection and digests else {}
             for item in chunk:
                 if item.fingerprint and (known := stored.get(item.fingerprint.sha256)):
                     item.vector = known.vector
@@ -898,9 +898,9 @@ class _Run:
         if changed:
             collection = self._target.writable()
 
-            def change_metadata(items: Sequence[_Item]) -> dict[str, str]:
+            def update_metadata(items: Sequence[_Item]) -> dict[str, str]:
                 before = {item.candidate.id: _before(item) for item in items}
-                collection.change_metadata(
+                collection.update_metadata(
                     {
                         item.candidate.id: difference(before[item.candidate.id][0], item.metadata)
                         for item in items
@@ -914,7 +914,7 @@ class _Run:
                 )
                 return {}
 
-            refused |= _sparing(list(changed.values()), change_metadata)
+            refused |= _sparing(list(changed.values()), update_metadata)
         return refused
 
     def _end(self, uri: str, status: Status, reason: str = "") -> None:

@@ -82,7 +82,7 @@ class Witness:
 
     def _check_sample(self, collection: Collection) -> None:
         ids = list(self._sample)
-        records, vectors = collection.lookup(ids), collection.vectors(ids)
+        records, vectors = collection.lookup(ids), collection.vectors_by_id(ids)
         wrong = [each for each in ids if not self._agrees(each, records, vectors)]
         if wrong:
             raise VerificationError(

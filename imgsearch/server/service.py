@@ -424,7 +424,7 @@ def _check_loaded(index: ImageIndex, question: Question) -> None:
 def _stored(index: ImageIndex, ids: Sequence[str]) -> tuple[Vectors, list[str]]:
     """The vectors of records, of shape (n, dimension), and the SHA-256s of their contents."""
     digests = [index.get(each).sha256 for each in ids]
-    vectors = index.collection.vectors(ids)
+    vectors = index.collection.vectors_by_id(ids)
     for each in ids:
         if each not in vectors:  # removed between the two
             raise RecordNotFoundError(f"collection {index.name} has no record {each}")

@@ -105,7 +105,7 @@ class Uploads:
     ) -> dict[str, ImageRecord | Exception]:
         """By SHA-256, the record as the store has it, or why the store refused it."""
         try:
-            with self.files.turn(name), self._indexes.store.writing(name):
+            with self.files.turn(name), self._indexes.store.write_lock(name):
                 return self._write_now(name, encoder, uploads)
         finally:
             for upload in uploads:
@@ -121,7 +121,7 @@ class Uploads:
             raise StaleCollectionError(
                 f"collection {name} has just been replaced by one of another model: try again"
             ) from error
-        collection.take_part()
+        collection.join_site()
         sites = collection.sites
         latest = {upload.staged.sha256: upload for upload in _described(uploads)}
         new = {

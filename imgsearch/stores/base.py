@@ -27,7 +27,7 @@ from imgsearch.types import (
 
 Vectors = NDArray[np.float32]
 
-MOST_EXCLUDED = 1000
+MAX_EXCLUDED_DIGESTS = 1000
 """How many contents one search can exclude: a filter of 64 kB, far below any store's limit."""
 
 NO_FIELDS: Mapping[str, FieldType] = MappingProxyType({})
@@ -64,7 +64,7 @@ class ExactQuery:
     vector: Vectors
     k: int
     where: Sequence[Condition] = ()
-    without: Sequence[str] = ()
+    exclude_digests: Sequence[str] = ()
 
 
 class Collection(Protocol):
@@ -85,7 +85,7 @@ class Collection(Protocol):
         """How the collection names the files of the machines that share it."""
         ...
 
-    def take_part(self, listener: Listener = ignore) -> bool:
+    def join_site(self, listener: Listener = ignore) -> bool:
         """Say that this machine's files are in the collection; call it before writing records.
 
         The first site becomes the collection's home. Returns whether it became the home of one that
@@ -98,7 +98,7 @@ class Collection(Protocol):
         """The metadata fields that records can have, as this object saw them last."""
         ...
 
-    def current_fields(self) -> Mapping[str, FieldType]:
+    def refresh_fields(self) -> Mapping[str, FieldType]:
         """The same as they are now, whoever has added some."""
         ...
 
@@ -110,11 +110,11 @@ class Collection(Protocol):
         """The records of those of the ids that have one."""
         ...
 
-    def vectors_of(self, digests: Sequence[str]) -> dict[str, StoredVector]:
+    def vectors_by_digest(self, digests: Sequence[str]) -> dict[str, StoredVector]:
         """Those of the SHA-256 digests that some record has, with its vector."""
         ...
 
-    def vectors(self, ids: Sequence[str]) -> dict[str, Vectors]:
+    def vectors_by_id(self, ids: Sequence[str]) -> dict[str, Vectors]:
         """The vectors, each of shape (dimension,), of those of the ids that have a record."""
         ...
 
@@ -126,7 +126,7 @@ class Collection(Protocol):
         """
         ...
 
-    def change_metadata(
+    def update_metadata(
         self, changes: Mapping[str, Changes], origins: Mapping[str, OriginChanges] | None = None
     ) -> None:
         """Set and remove fields of the records with these ids; ids without a record are ignored.
@@ -162,7 +162,9 @@ class Collection(Protocol):
         """How many records meet all conditions."""
         ...
 
-    def copies(self, digests: Sequence[str], where: Sequence[Condition] = ()) -> dict[str, int]:
+    def count_by_digest(
+        self, digests: Sequence[str], where: Sequence[Condition] = ()
+    ) -> dict[str, int]:
         """How many records that meet all conditions have each of the SHA-256 digests."""
         ...
 
@@ -173,13 +175,13 @@ class Collection(Protocol):
         where: Sequence[Condition] = (),
         *,
         exact: bool = False,
-        without: Sequence[str] = (),
+        exclude_digests: Sequence[str] = (),
     ) -> list[Scored]:
         """The k records most similar to a vector of shape (dimension,), best first.
 
         Only records that meet all conditions; equal scores in the order of their URIs. `exact`
-        compares with every vector, and uses no index that might miss one. Records with one of the
-        SHA-256s `without`, at most `MOST_EXCLUDED`, are excluded by the store itself.
+        compares with every vector, and uses no index that might miss one. The store leaves out
+        records with one of the SHA-256 `exclude_digests`, at most `MAX_EXCLUDED_DIGESTS`.
         """
         ...
 
@@ -191,20 +193,20 @@ class Collection(Protocol):
         """
         ...
 
-    def search_words(
+    def search_text(
         self,
         words: Sequence[str],
         k: int,
         where: Sequence[Condition] = (),
         *,
-        without: Sequence[str] = (),
+        exclude_digests: Sequence[str] = (),
     ) -> list[Scored]:
         """The k records whose metadata holds any of the words, the most relevant first.
 
         By BM25: the more of the words, the rarer they are, and the shorter the record's text, the
         better. The words are `imgsearch.text.query_words` of a text. Only records that meet all
-        conditions; equal scores in the order of their URIs; `without` as in `search`. A store that
-        is spread over shards may reckon rarity and length in each of them by itself. Raises
+        conditions; equal scores in the order of their URIs; `exclude_digests` as in `search`. A
+        store that is spread over shards may compute rarity and length per shard. Raises
         CollectionMismatchError for a collection made by a version that kept no words.
         """
         ...
@@ -253,7 +255,7 @@ class VectorStore(Protocol):
         """Delete a collection and all its records. Raises CollectionNotFoundError."""
         ...
 
-    def successor(
+    def replacement(
         self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
     ) -> Collection:
         """The collection of another stamp that is to take a collection's place.
@@ -272,7 +274,7 @@ class VectorStore(Protocol):
         """
         ...
 
-    def writing(self, name: str, listener: Listener = ignore) -> AbstractContextManager[None]:
+    def write_lock(self, name: str, listener: Listener = ignore) -> AbstractContextManager[None]:
         """Hold the right to write to a collection, which need not exist yet.
 
         A second writer is told so through the listener and waits; after a time that the store

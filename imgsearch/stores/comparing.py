@@ -74,10 +74,10 @@ class _Records:
 
     def matching(self, rows: NDArray[np.intp], query: ExactQuery) -> NDArray[np.intp]:
         """Those of the rows whose records can be in the query's answer."""
-        if not query.where and not query.without:
+        if not query.where and not query.exclude_digests:
             return rows
         tested = self._tested.setdefault(tuple(query.where), {})
-        excluded = frozenset(query.without)
+        excluded = frozenset(query.exclude_digests)
         chosen = []
         for row in rows.tolist():
             if row not in tested:

@@ -168,10 +168,10 @@ def _discard(part: _Part) -> None:
 
 
 def _describe(index: ImageIndex, ids: list[str], description: str) -> None:
-    with index.store.writing(index.name):
+    with index.store.write_lock(index.name):
         index.collection.add_fields({DESCRIPTION_FIELD: "str"})
         described = {DESCRIPTION_FIELD: description}
-        index.collection.change_metadata(dict.fromkeys(ids, described))
+        index.collection.update_metadata(dict.fromkeys(ids, described))
 
 
 def _told_before(report: Path) -> dict[tuple[str, str | None], Line]:

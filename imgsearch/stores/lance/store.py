@@ -188,7 +188,7 @@ class LanceStore:
         successor = self._path(name + _SUCCESSOR)
         # Renamed first, so that a reader sees all of it or nothing.
         with (
-            self.writing(name),
+            self.write_lock(name),
             scratch.folder([self._folder]) as doomed,
             _translated(f"{path}: cannot be deleted"),
         ):
@@ -197,7 +197,7 @@ class LanceStore:
                 successor.rename(doomed / successor.name)
             path.rename(doomed / path.name)
 
-    def successor(
+    def replacement(
         self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
     ) -> "LanceCollection":
         path = self._path(name + _SUCCESSOR)
@@ -217,7 +217,7 @@ class LanceStore:
         It copies the data once more, at the speed of the disk; the indexes are built anew by
         `optimize`. Readers of older versions have their files for another hour.
         """
-        new = self.successor(name, stamp)
+        new = self.replacement(name, stamp)
         with _translated(f"{new.path}: cannot take the place of collection {name}"):
             dataset = lance.dataset(str(new.path))
             reader = pa.RecordBatchReader.from_batches(
@@ -227,7 +227,7 @@ class LanceStore:
             shutil.rmtree(new.path)
 
     @contextlib.contextmanager
-    def writing(self, name: str, listener: Listener = ignore) -> Iterator[None]:
+    def write_lock(self, name: str, listener: Listener = ignore) -> Iterator[None]:
         from filelock import FileLock, Timeout  # here, as readers need not wait for it to load
 
         with _translated(f"{self._folder}: cannot be written to"):
@@ -297,7 +297,7 @@ class LanceCollection:
     def sites(self) -> Sites:
         return HERE
 
-    def take_part(self, listener: Listener = ignore) -> bool:  # noqa: ARG002
+    def join_site(self, listener: Listener = ignore) -> bool:  # noqa: ARG002
         """Nothing to do: a folder is of one machine, or of machines with the same mounts."""
         return False
 
@@ -305,7 +305,7 @@ class LanceCollection:
     def fields(self) -> Mapping[str, FieldType]:
         return self._fields
 
-    def current_fields(self) -> Mapping[str, FieldType]:
+    def refresh_fields(self) -> Mapping[str, FieldType]:
         self._refresh()
         return self._fields
 
@@ -370,7 +370,7 @@ class LanceCollection:
             known.update((row["id"], self._to_record(row)) for row in rows)
         return known
 
-    def vectors_of(self, digests: Sequence[str]) -> dict[str, StoredVector]:
+    def vectors_by_digest(self, digests: Sequence[str]) -> dict[str, StoredVector]:
         found: dict[str, StoredVector] = {}
         columns = ["sha256", "width", "height", "vector"]
         for part in _parts(digests):
@@ -381,7 +381,7 @@ class LanceCollection:
                 found[row["sha256"]] = StoredVector(vector, row["width"], row["height"])
         return found
 
-    def vectors(self, ids: Sequence[str]) -> dict[str, Vectors]:
+    def vectors_by_id(self, ids: Sequence[str]) -> dict[str, Vectors]:
         found: dict[str, Vectors] = {}
         for part in _parts(ids):
             table = self._read(["id", "vector"], _one_of("id", part))
@@ -440,7 +440,7 @@ class LanceCollection:
             for field, column in self._columns.items()
         }
 
-    def change_metadata(
+    def update_metadata(
         self, changes: Mapping[str, Changes], origins: Mapping[str, OriginChanges] | None = None
     ) -> None:
         self._refresh()
@@ -516,7 +516,9 @@ class LanceCollection:
         with _translated(f"{self.path}: cannot be read"):
             return int(self._newest().count_rows(filter=self._condition(where)))
 
-    def copies(self, digests: Sequence[str], where: Sequence[Condition] = ()) -> dict[str, int]:
+    def count_by_digest(
+        self, digests: Sequence[str], where: Sequence[Condition] = ()
+    ) -> dict[str, int]:
         counts: Counter[str] = Counter()
         for part in _parts(digests):
             condition = " AND ".join(
@@ -534,7 +536,7 @@ class LanceCollection:
         where: Sequence[Condition] = (),
         *,
         exact: bool = False,
-        without: Sequence[str] = (),
+        exclude_digests: Sequence[str] = (),
     ) -> list[Scored]:
         if k < 1 or (total := self.count(where)) == 0:
             return []
@@ -546,7 +548,7 @@ class LanceCollection:
             nearest |= self._probing(k, share=total / max(1, self.count()))
         table = self._read(
             [*self._record_columns(), "vector"],
-            self._condition(where, without),
+            self._condition(where, exclude_digests),
             nearest=nearest,
             prefilter=True,
             disable_scoring_autoprojection=True,
@@ -572,20 +574,20 @@ class LanceCollection:
         rows = batch.drop_columns("vector")
         return Page(vectors, lambda row: self._to_record(rows.slice(row, 1).to_pylist()[0]))
 
-    def search_words(
+    def search_text(
         self,
         words: Sequence[str],
         k: int,
         where: Sequence[Condition] = (),
         *,
-        without: Sequence[str] = (),
+        exclude_digests: Sequence[str] = (),
     ) -> list[Scored]:
         if not self._has_words:
             raise CollectionMismatchError(f"{self.path}: {NO_WORDS}")
         if k < 1 or not words:
             return []
         query = MatchQuery(" ".join(words), _WORDS)
-        condition = self._condition(where, without)
+        condition = self._condition(where, exclude_digests)
         found = self._relevant(query, condition, k, limit=k + 1)
         if len(found) > k and found[k]["_score"] == found[k - 1]["_score"]:
             # Many records may have the same words: which of them come first, their URIs decide.
@@ -637,7 +639,7 @@ class LanceCollection:
         self._retried("old versions cannot be removed", self._remove_old_versions)
 
     def _index_lookups(self, listener: Listener) -> None:
-        """The scalar indexes that `lookup` and `vectors_of` want, once they pay."""
+        """The scalar indexes that `lookup` and `vectors_by_digest` want, once they pay."""
         if self._dataset.count_rows() >= SCALAR_INDEX_ROWS:
             for column in ("id", "sha256"):
                 self._index(column, listener)
@@ -778,13 +780,15 @@ class LanceCollection:
             origins=from_text(row.get(_ORIGINS)),
         )
 
-    def _condition(self, where: Sequence[Condition], without: Sequence[str] = ()) -> str | None:
-        """All conditions, and no content of `without`, as one expression of Lance's SQL dialect."""
+    def _condition(
+        self, where: Sequence[Condition], exclude_digests: Sequence[str] = ()
+    ) -> str | None:
+        """Return all conditions and exclusions as one expression of Lance's SQL dialect."""
         if any(condition.field not in self._columns for condition in where):
             self._refresh()
         tests = [self._test(condition) for condition in where]
-        if without:
-            tests.append(f"NOT ({_one_of('sha256', without)})")
+        if exclude_digests:
+            tests.append(f"NOT ({_one_of('sha256', exclude_digests)})")
         return " AND ".join(tests) or None
 
     def _test(self, condition: Condition) -> str:
@@ -797,7 +801,7 @@ class LanceCollection:
 
 _RECORD_COLUMNS = ("uri", "sha256", "size", "mtime_ns", "width", "height")
 _BASE_COLUMNS = ("id", *_RECORD_COLUMNS)
-# What `search_words` looks into.
+# What `search_text` looks into.
 _WORDS = "words"
 _ORIGINS = "origins"
 

@@ -22,7 +22,7 @@ VECTOR = "image"
 """The name of the vector that an encoder made."""
 
 WORDS = "words"
-"""The property that `search_words` looks into."""
+"""The property that `search_text` looks into."""
 
 ORIGINS = "origins"
 """The property that says which table set each field."""

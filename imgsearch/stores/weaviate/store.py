@@ -234,7 +234,7 @@ class WeaviateStore:
                 lambda each=each: self._server.client.collections.delete(each),  # type: ignore[misc]
             )
 
-    def successor(
+    def replacement(
         self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
     ) -> "WeaviateCollection":
         class_name = schemas.class_of(name, stamp)
@@ -248,12 +248,12 @@ class WeaviateStore:
         return collection
 
     def promote(self, name: str, stamp: Stamp) -> None:
-        class_name = self.successor(name, stamp).class_name
+        class_name = self.replacement(name, stamp).class_name
         self._point(name, class_name)
         self._drop_classes(name, self._classes_of(name) - {class_name})
 
     @contextlib.contextmanager
-    def writing(self, name: str, listener: Listener = ignore) -> Iterator[None]:  # noqa: ARG002
+    def write_lock(self, name: str, listener: Listener = ignore) -> Iterator[None]:  # noqa: ARG002
         """No lock: see the class."""
         repair.settle(self._server, schemas.class_prefix(name))
         yield
@@ -288,7 +288,7 @@ class WeaviateCollection:
     def sites(self) -> Sites:
         return Sites(self._server.site, self._schema.home, self._schema.sites)
 
-    def take_part(self, listener: Listener = ignore) -> bool:
+    def join_site(self, listener: Listener = ignore) -> bool:
         own, url = self._server.site, self._server.address.url
         if self._schema.home is None:
             self._look_again()
@@ -320,7 +320,7 @@ class WeaviateCollection:
     def fields(self) -> Mapping[str, FieldType]:
         return self._schema.fields
 
-    def current_fields(self) -> Mapping[str, FieldType]:
+    def refresh_fields(self) -> Mapping[str, FieldType]:
         return self._look_again().fields
 
     def _read(self, request: Callable[[], T]) -> T:
@@ -395,7 +395,7 @@ class WeaviateCollection:
                 found[record.id] = record
         return found
 
-    def vectors(self, ids: Sequence[str]) -> dict[str, Vectors]:
+    def vectors_by_id(self, ids: Sequence[str]) -> dict[str, Vectors]:
         found: dict[str, Vectors] = {}
         for part in _parts(ids, _VECTORS_PER_REQUEST):
             condition = query.Filter.by_id().contains_any(part)
@@ -403,7 +403,7 @@ class WeaviateCollection:
                 found[str(each.uuid)] = _vector(each)
         return found
 
-    def vectors_of(self, digests: Sequence[str]) -> dict[str, StoredVector]:
+    def vectors_by_digest(self, digests: Sequence[str]) -> dict[str, StoredVector]:
         found: dict[str, StoredVector] = {}
         for part in _parts(digests, _VECTORS_PER_REQUEST):
             missing = set(part)
@@ -444,7 +444,7 @@ class WeaviateCollection:
         self._written = True
         return push(self._server, self.class_name, self._schema, records, vectors)
 
-    def change_metadata(
+    def update_metadata(
         self, changes: Mapping[str, Changes], origins: Mapping[str, OriginChanges] | None = None
     ) -> None:
         """As the protocol says: by PATCH, which the server applies to an object in one step.
@@ -616,7 +616,9 @@ class WeaviateCollection:
         unknown = any(each.field not in self.fields for each in where)
         return values.to_filter(where, self._look_again() if unknown else self._schema, *more)
 
-    def copies(self, digests: Sequence[str], where: Sequence[Condition] = ()) -> dict[str, int]:
+    def count_by_digest(
+        self, digests: Sequence[str], where: Sequence[Condition] = ()
+    ) -> dict[str, int]:
         counts: dict[str, int] = {}
         for part in _parts(sorted(set(digests)), _IDS_PER_REQUEST):
             condition = self._filter(where, query.Filter.by_property("sha256").contains_any(part))
@@ -638,13 +640,13 @@ class WeaviateCollection:
         where: Sequence[Condition] = (),
         *,
         exact: bool = False,
-        without: Sequence[str] = (),
+        exclude_digests: Sequence[str] = (),
     ) -> list[Scored]:
         if k < 1:
             return []
         if exact or k > _MOST_RESULTS:
-            return self.search_exact([ExactQuery(vector, k, where, without)])[0]
-        condition = self._filter(where, *_excluding(without))
+            return self.search_exact([ExactQuery(vector, k, where, exclude_digests)])[0]
+        condition = self._filter(where, *_excluding(exclude_digests))
         # The server takes distances anew from the whole vectors, so they are exact to 1e-6.
         answer = self._read(
             lambda: self._handle.query.near_vector(
@@ -669,20 +671,20 @@ class WeaviateCollection:
     def _compared(self, page: Sequence[Any]) -> Page:
         return Page(np.stack([_vector(each) for each in page]), lambda row: self._record(page[row]))
 
-    def search_words(
+    def search_text(
         self,
         words: Sequence[str],
         k: int,
         where: Sequence[Condition] = (),
         *,
-        without: Sequence[str] = (),
+        exclude_digests: Sequence[str] = (),
     ) -> list[Scored]:
         """As the protocol says, of at most 10,000 records."""
         if not self._schema.has_words:
             raise CollectionMismatchError(f"collection {self.name}: {NO_WORDS}")
         if k < 1 or not words:
             return []
-        condition, text = self._filter(where, *_excluding(without)), " ".join(words)
+        condition, text = self._filter(where, *_excluding(exclude_digests)), " ".join(words)
         k = min(k, _MOST_RESULTS)
         found = self._by_words(text, condition, min(k + 1, _MOST_RESULTS))
         if len(found) > k and found[k][:1] == found[k - 1][:1]:
@@ -744,7 +746,7 @@ class WeaviateCollection:
     def info(self) -> CollectionInfo:
         images = self.count()
         return CollectionInfo(
-            self.name, self.stamp, images, dict(self.current_fields()), None, self._details(images)
+            self.name, self.stamp, images, dict(self.refresh_fields()), None, self._details(images)
         )
 
     def _details(self, images: int) -> dict[str, Any]:
