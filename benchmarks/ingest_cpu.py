@@ -36,7 +36,7 @@ from imgsearch.encoders.onnx import exports
 from imgsearch.encoders.onnx.exports import OnnxFile
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.images import Preprocessing, looks_like_a_picture
-from imgsearch.ingest.sampling import PictureSample
+from imgsearch.ingest.sample import ImageSample
 from imgsearch.sources import resolve
 
 PRECISIONS = ("fp32", "int8")
@@ -127,7 +127,7 @@ def bare_decode(files: Sequence[Path], preprocessing: Preprocessing) -> float:
 
 def ready(model: str, weights: str | None, precision: str, files: Sequence[Path]) -> OnnxFile:
     """The model as ONNX Runtime runs it, exported and calibrated now."""
-    sample = PictureSample(resolve([str(files[0].parent)]))
+    sample = ImageSample(resolve([str(files[0].parent)]))
     encoder = open_encoder(EncoderRequest(model, weights, "cpu", precision, sample))
     exported = exports.find(encoder.stamp)
     assert exported

@@ -25,7 +25,7 @@ from imgsearch.encoders.catalog import RESNET50
 from imgsearch.encoders.torch.encoder import open_torch_encoder, pick_devices
 from imgsearch.encoders.torch.networks import fused, load_model
 from imgsearch.encoders.weights import WeightsFile, file_sha256
-from imgsearch.ingest.run import IngestOptions, IngestReport, ingest
+from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.stores import open_store
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -24,7 +24,7 @@ from imgsearch.encoders.base import Encoder, Vectors
 from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.images import Pixels
-from imgsearch.ingest.sampling import AMONG, PictureSample
+from imgsearch.ingest.sample import MAX_FILES, ImageSample
 from imgsearch.sources import resolve
 
 K = 10
@@ -98,11 +98,11 @@ def main() -> None:
         if given == "seeded":
             given = str(seeded_resnet50(Path(place) / "seeded.pth"))
         files, labels = pictures(options.folder, options.field, options.count)
-        sample = PictureSample(resolve([str(options.folder / "images")]), limit=AMONG)
+        sample = ImageSample(resolve([str(options.folder / "images")]), limit=MAX_FILES)
         fp32 = open_encoder(EncoderRequest(options.model, given, "cpu", "fp32", sample), None, say)
         int8 = open_encoder(EncoderRequest(options.model, given, "cpu", "int8", sample), None, say)
         encoders = {"fp32": fp32, "int8": int8}
-        named = PictureSample(resolve([str(file) for file in files[:_TIMED]]))
+        named = ImageSample(resolve([str(file) for file in files[:_TIMED]]))
         timed = named(fp32.preprocessing, _TIMED)
         rate = rates(encoders, timed, options.turns)
         print(

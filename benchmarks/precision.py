@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imgsearch.encoders.request import EncoderRequest
-from imgsearch.ingest.run import ingest
+from imgsearch.ingest import ingest
 from imgsearch.stores import open_store
 from imgsearch.types import record_id
 

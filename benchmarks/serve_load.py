@@ -33,7 +33,7 @@ from imgsearch import images
 from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.request import EncoderRequest
-from imgsearch.ingest.run import IngestOptions, ingest
+from imgsearch.ingest import IngestOptions, ingest
 from imgsearch.stores import open_store
 
 _PARTS = ("throughput", "latency", "memory", "crowd", "start")

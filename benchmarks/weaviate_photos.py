@@ -16,7 +16,7 @@ import numpy as np
 
 from imgsearch.copying import copy
 from imgsearch.encoders.request import EncoderRequest
-from imgsearch.ingest.run import ingest
+from imgsearch.ingest import ingest
 from imgsearch.stores import open_store
 from imgsearch.stores.base import Collection, Vectors
 from imgsearch.types import Scored

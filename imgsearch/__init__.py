@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # type checkers know the name, and typing need not be loaded
     from imgsearch.errors import ImgsearchError
     from imgsearch.images import Region
     from imgsearch.index import ImageIndex
-    from imgsearch.ingest.run import IngestReport
+    from imgsearch.ingest import IngestReport
     from imgsearch.types import CollectionInfo, Condition, Hit, ImageRecord
 
 __all__ = [
@@ -37,7 +37,7 @@ _MODULES = {
     "ImageIndex": "index",
     "ImageRecord": "types",
     "ImgsearchError": "errors",
-    "IngestReport": "ingest.run",
+    "IngestReport": "ingest",
     "Region": "images",
 }
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from imgsearch.errors import CollectionMismatchError
 from imgsearch.events import Counted, Listener, Outcome, Status, ignore
-from imgsearch.ingest.verify import Witness
+from imgsearch.ingest.verify import WriteVerifier
 from imgsearch.sites import Sites
 from imgsearch.stores.base import Collection, Vectors, VectorStore
-from imgsearch.system.pipeline import prefetched
+from imgsearch.system.pipeline import prefetch
 from imgsearch.types import ImageRecord
 
 # Records read and written at once, with their vectors: 16 MB of 2048 dimensions, three times.
@@ -80,12 +80,12 @@ def copy(
     origin = source.open(collection)
     with target.write_lock(name, listener):
         goal = _goal(target, name, origin, listener)
-        witness = Witness(goal)
+        verifier = WriteVerifier(goal)
         listener(Counted(origin.count()))
-        counts = _copy_all(origin, goal, witness, listener, stop)
+        counts = _copy_all(origin, goal, verifier, listener, stop)
         if verified := not stop.is_set():
             goal.optimize(listener)
-            witness.check(goal, listener)
+            verifier.check(goal, listener)
     return CopyReport(
         source=source.url,
         target=target.url,
@@ -119,16 +119,16 @@ def _goal(target: VectorStore, name: str, origin: Collection, listener: Listener
 def _copy_all(
     origin: Collection,
     goal: Collection,
-    witness: Witness,
+    verifier: WriteVerifier,
     listener: Listener,
     stop: threading.Event,
 ) -> Counter[Status]:
     counts: Counter[Status] = Counter()
-    batches = prefetched(_batches(origin, goal, stop), depth=1)
+    batches = prefetch(_batches(origin, goal, stop), depth=1)
     try:
         for batch in batches:
             refused = goal.upsert(batch.fresh, batch.vectors)
-            witness.wrote(batch.fresh, batch.vectors, batch.known, refused)
+            verifier.record_write(batch.fresh, batch.vectors, batch.known, refused)
             outcomes = [Outcome(record.uri, "skipped") for record in batch.skipped]
             outcomes += [_outcome(record, refused) for record in batch.fresh]
             for outcome in outcomes:

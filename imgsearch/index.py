@@ -40,7 +40,7 @@ from imgsearch.types import (
 )
 
 if TYPE_CHECKING:
-    from imgsearch.ingest.run import IngestReport
+    from imgsearch.ingest import IngestReport
 
 T = TypeVar("T")
 
@@ -461,10 +461,7 @@ class ImageIndex:
         NothingFoundError if there is no picture, MetadataError, EncoderError, or StoreError; what
         was written until then stays. Single pictures that cannot be used are in the report.
         """
-        from imgsearch.ingest.run import (  # here, as a search has no need of it
-            IngestOptions,
-            ingest,
-        )
+        from imgsearch.ingest import IngestOptions, ingest  # a search does not need it
 
         options = IngestOptions(
             batch_size=batch_size,

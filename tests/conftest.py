@@ -18,7 +18,7 @@ from PIL import Image
 
 from imgsearch.cli import main
 from imgsearch.encoders.request import EncoderRequest
-from imgsearch.ingest.run import ingest
+from imgsearch.ingest import ingest
 from imgsearch.stores import VectorStore, open_store
 from tools import weaviate as servers
 

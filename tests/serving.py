@@ -15,7 +15,7 @@ from PIL import Image
 
 from imgsearch.encoders.factory import open_encoder
 from imgsearch.events import Listener, ignore
-from imgsearch.ingest.run import ingest
+from imgsearch.ingest import ingest
 from imgsearch.server.address import listen
 from imgsearch.server.run import Running
 from imgsearch.server.service import Service

@@ -14,7 +14,7 @@ from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import DeviceMemoryError, EncoderError
 from imgsearch.events import Event, Note, Outcome
 from imgsearch.images import Pixels, fingerprint
-from imgsearch.ingest.run import IngestOptions, IngestReport, ingest
+from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.stores import VectorStore, open_store
 from tests.conftest import Painter
 from tests.fakes import ColourEncoder
@@ -143,7 +143,7 @@ def test_a_batch_that_does_not_fit_is_halved_for_all_devices(
     encoder, devices = pool(fits=1)
     assert run(encoder).indexed == 22
     assert {size for device in devices for size in device.batches} == {1}
-    told = [note.rpartition(" ")[2] for note in notes(events) if "going on with" in note]
+    told = [note.rpartition(" ")[2] for note in notes(events) if "continuing with" in note]
     assert told == ["2", "1"]
 
 

@@ -27,7 +27,7 @@ from imgsearch.errors import (
 )
 from imgsearch.events import Event, Stage
 from imgsearch.images import Pixels
-from imgsearch.ingest.sampling import PictureSample
+from imgsearch.ingest.sample import ImageSample
 from imgsearch.sources import resolve, scan
 from imgsearch.stores import open_store
 from imgsearch.stores.scratch import scratch_collection
@@ -125,7 +125,7 @@ class TestStages:
         with pytest.raises(NothingFoundError, match=r"none of the 6 pictures .* not a picture"):
             measured(shop)
         (tmp_path / "empty").mkdir()
-        with pytest.raises(NothingFoundError, match="no picture found"):
+        with pytest.raises(NothingFoundError, match="no image found"):
             measured(tmp_path / "empty")
 
     def test_a_batch_is_as_large_as_asked_however_few_the_pictures(self, shop: Path) -> None:
@@ -205,7 +205,7 @@ class TestModels:
         monkeypatch.setattr(devices, "may_have_gpu", lambda: True)
         there = ["cuda:0", "cuda:1", "cpu"]
         monkeypatch.setattr(torch_encoder, "available_devices", lambda: there)
-        sample = PictureSample(resolve([]))
+        sample = ImageSample(resolve([]))
         asked = bench_module._requests(options(), sample, BenchReport("a CPU", 2))
         assert {request.device for request in asked} == {"cuda:0", "cpu"}
 

@@ -122,7 +122,7 @@ class TestIngest:
         ("words", "code", "message"),
         [
             (["/no/such/folder"], 1, "no such file or folder"),
-            (["{empty}"], 1, "no picture found"),
+            (["{empty}"], 1, "no image found"),
             (["{filled}", "--metadata", "/no/such.csv"], 1, "no/such.csv"),
             (["{filled}", "--model", "resnet50"], 1, "made with efficientnet-lite0"),
             (["{filled}", "--model", "nonsense", "--collection", "other"], 1, "nonsense"),
@@ -437,7 +437,7 @@ def test_a_file_name_cannot_send_commands_to_the_terminal(
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and terminals of POSIX")
 _SLOW_INGEST = """
 import sys, time
-import imgsearch.ingest.run as module
+import imgsearch.ingest as module
 from imgsearch.cli import main
 from tests.fakes import ColourEncoder
 class Slow(ColourEncoder):

@@ -19,7 +19,7 @@ from typer.main import get_command
 from imgsearch.cli import app
 from imgsearch.copying import copy
 from imgsearch.encoders.request import EncoderRequest
-from imgsearch.ingest.run import ingest
+from imgsearch.ingest import ingest
 from imgsearch.server.app import create_app
 from imgsearch.server.service import Service
 from imgsearch.server.settings import Settings

@@ -27,8 +27,7 @@ from imgsearch.errors import (
     StoreError,
 )
 from imgsearch.events import Counted, Event, Note, Outcome
-from imgsearch.ingest import run as ingest_module
-from imgsearch.ingest.run import IngestOptions, IngestReport, ingest
+from imgsearch.ingest import IngestOptions, IngestReport, ingest, limits
 from imgsearch.stores import VectorStore, open_store
 from imgsearch.stores.base import Vectors
 from imgsearch.stores.lance.store import LanceCollection
@@ -222,7 +221,7 @@ def test_a_file_that_went_bad_keeps_its_old_record_and_says_so(
     run(path.parent)
     path.write_text("rubbish")
     assert counts(run(path.parent)) == (0, 0, 0, 1)
-    assert "record of what the file held before is kept" in reasons(events)["a.png"]
+    assert "record of the file's previous content stays" in reasons(events)["a.png"]
     assert len(paths(store)) == 1
 
 
@@ -461,7 +460,7 @@ class TestMetadata:
         folder = paint("set/1.png", 1).parent
         (folder / "styles.csv").write_text("font,size\nbold,12\n")
         assert counts(run(folder)) == (1, 0, 0, 0)
-        assert any(isinstance(event, Note) and "left out" in event.text for event in events)
+        assert any(isinstance(event, Note) and "metadata ignored" in event.text for event in events)
 
     def test_a_column_that_changed_its_type_is_refused_before_anything_is_written(
         self, run: Run, store: VectorStore, paint: Painter
@@ -504,7 +503,7 @@ class TestInterruption:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         folder = shop(40)
-        monkeypatch.setattr(ingest_module, "_WRITE_ROWS", 4)
+        monkeypatch.setattr(limits, "WRITE_ROWS", 4)
         real = LanceCollection.upsert
 
         def failing(
@@ -543,10 +542,10 @@ class TestInterruption:
         folder = shop(60)
         script = (
             "import sys, time\n"
-            "from imgsearch.ingest import run as ingest\n"
+            "from imgsearch import ingest\n"
             "from imgsearch.stores import open_store\n"
             "from tests.fakes import ColourEncoder\n"
-            "ingest._WRITE_ROWS = 4\n"
+            "ingest.limits.WRITE_ROWS = 4\n"
             "class Slow(ColourEncoder):\n"
             "    def encode(self, pixels):\n"
             "        time.sleep(0.05)\n"

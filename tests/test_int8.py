@@ -26,7 +26,7 @@ from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import CollectionMismatchError, ExportError, UsageError
 from imgsearch.events import Event, Note
 from imgsearch.images import Pixels, Preprocessing
-from imgsearch.ingest.sampling import PictureSample
+from imgsearch.ingest.sample import ImageSample
 from imgsearch.types import Stamp
 from tests import tiny_model
 from tests.conftest import Cli, Painter, Result
@@ -358,11 +358,11 @@ class TestCommands:
     ) -> None:
         stop = threading.Event()
 
-        def spread(_: PictureSample) -> list[str]:
+        def spread(_: ImageSample) -> list[str]:
             stop.set()
             return []
 
-        monkeypatch.setattr(PictureSample, "_spread", spread)
+        monkeypatch.setattr(ImageSample, "_shuffled", spread)
         index = ImageIndex(
             store=str(tmp_path / "db"),
             model="tiny",
@@ -377,7 +377,7 @@ class TestCommands:
     def test_replace_changes_the_precision(self, ingest: Cli, cli: Cli) -> None:
         assert ingest("--precision", "fp32").json["precision"] == "fp32"
         replaced = ingest("--precision", "int8", "--replace")
-        assert "collection images is of tiny in int8" in replaced.err
+        assert "collection images now has vectors of tiny in int8" in replaced.err
         assert (replaced.code, replaced.json["precision"]) == (0, "int8")
         (info,) = cli("info", "--json").json["collections"]
         assert info["stamp"]["precision"].startswith("int8 ")

@@ -202,7 +202,7 @@ def test_a_folder_of_huge_images_is_ingested_by_many_threads_in_bounded_memory(
         os.link(folder / "0.png", folder / f"{number}.png")
     script = (
         "import sys\n"
-        "from imgsearch.ingest import run as ingest\n"
+        "from imgsearch import ingest\n"
         "from imgsearch.stores import open_store\n"
         "from tests.fakes import ColourEncoder\n"
         "from tests.measuring import peak_memory\n"

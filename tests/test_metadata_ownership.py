@@ -13,7 +13,7 @@ from imgsearch.copying import copy
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import MetadataError
 from imgsearch.events import Event, Note
-from imgsearch.ingest.run import IngestOptions, IngestReport, ingest
+from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.stores import VectorStore
 from imgsearch.stores.weaviate import schema
 from imgsearch.types import path_to_uri, record_id

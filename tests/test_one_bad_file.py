@@ -11,7 +11,7 @@ import pytest
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import StoreError
 from imgsearch.events import Event, Outcome
-from imgsearch.ingest.run import IngestOptions, IngestReport, ingest
+from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.server.media import caching
 from imgsearch.stores import VectorStore, open_store
 from imgsearch.stores.base import Vectors

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from imgsearch.system.pipeline import FLUSH, Flush, gathered, map_ahead, prefetched
+from imgsearch.system.pipeline import FLUSH, Flush, map_ahead, prefetch, timed_batches
 
 
 def test_mapping_ahead_keeps_the_order_whatever_takes_longest() -> None:
@@ -40,8 +40,8 @@ def test_mapping_raises_what_the_function_raised() -> None:
 
 
 def test_prefetching_gives_the_same_items() -> None:
-    assert list(prefetched(iter(range(1000)), 3)) == list(range(1000))
-    assert list(prefetched((), 3)) == []
+    assert list(prefetch(iter(range(1000)), 3)) == list(range(1000))
+    assert list(prefetch((), 3)) == []
 
 
 def test_prefetching_works_ahead_but_not_beyond_its_depth() -> None:
@@ -52,7 +52,7 @@ def test_prefetching_works_ahead_but_not_beyond_its_depth() -> None:
             made.append(number)
             yield number
 
-    ahead = prefetched(items(), 3)
+    ahead = prefetch(items(), 3)
     assert next(ahead) == 0
     deadline = time.monotonic() + 5
     while len(made) < 5 and time.monotonic() < deadline:
@@ -67,7 +67,7 @@ def test_prefetching_raises_what_the_maker_raised_after_what_it_made() -> None:
         yield 1
         raise KeyError("broken")
 
-    ahead = prefetched(items(), 3)
+    ahead = prefetch(items(), 3)
     assert next(ahead) == 1
     with pytest.raises(KeyError, match="broken"):
         next(ahead)
@@ -83,7 +83,7 @@ def test_a_reader_that_stops_ends_the_maker_too() -> None:
         finally:
             closed.set()
 
-    ahead = prefetched(items(), 2)
+    ahead = prefetch(items(), 2)
     next(ahead)
     ahead.close()
     assert closed.wait(5)
@@ -91,8 +91,8 @@ def test_a_reader_that_stops_ends_the_maker_too() -> None:
 
 
 def test_gathering_makes_full_lists_and_a_rest() -> None:
-    assert [len(part) for part in gathered(range(25), 10, 60)] == [10, 10, 5]
-    assert list(itertools.chain.from_iterable(gathered(range(25), 10, 60))) == list(range(25))
+    assert [len(part) for part in timed_batches(range(25), 10, 60)] == [10, 10, 5]
+    assert list(itertools.chain.from_iterable(timed_batches(range(25), 10, 60))) == list(range(25))
 
 
 def test_gathering_gives_what_there_is_while_the_maker_blocks() -> None:
@@ -102,7 +102,7 @@ def test_gathering_gives_what_there_is_while_the_maker_blocks() -> None:
         yield 1
         blocked.wait(60)
 
-    parts = gathered(items(), 10, 0.01)
+    parts = timed_batches(items(), 10, 0.01)
     seen = list(itertools.islice(itertools.takewhile(lambda part: part != [1], parts), 1000))
     assert all(part == [] for part in seen)
     assert next(parts) == []
@@ -118,7 +118,7 @@ def test_gathering_goes_no_more_than_a_list_ahead() -> None:
             made.append(number)
             yield number
 
-    parts = gathered(items(), 5, 60)
+    parts = timed_batches(items(), 5, 60)
     assert next(parts) == [0, 1, 2, 3, 4]
     parts.close()
     assert len(made) <= 16
@@ -129,7 +129,7 @@ def test_gathering_raises_what_the_maker_raised_after_what_it_made() -> None:
         yield 1
         raise KeyError("broken")
 
-    parts = gathered(items(), 10, 60)
+    parts = timed_batches(items(), 10, 60)
     assert next(parts) == [1]
     with pytest.raises(KeyError, match="broken"):
         next(parts)
@@ -137,7 +137,7 @@ def test_gathering_raises_what_the_maker_raised_after_what_it_made() -> None:
 
 def test_gathering_counts_the_time_of_the_maker_and_not_of_its_reader() -> None:
     seconds: list[float] = []
-    assert list(gathered(range(3), 2, 60, seconds.append)) == [[0, 1], [2]]
+    assert list(timed_batches(range(3), 2, 60, seconds.append)) == [[0, 1], [2]]
     assert seconds
     assert all(each >= 0 for each in seconds)
 

@@ -13,8 +13,7 @@ from imgsearch import sources
 from imgsearch.encoders.base import Vectors
 from imgsearch.errors import EncoderError, StoreError
 from imgsearch.events import Event, Outcome
-from imgsearch.ingest import run as ingest_module
-from imgsearch.ingest.run import IngestOptions, IngestReport, ingest
+from imgsearch.ingest import IngestOptions, IngestReport, ingest, limits
 from imgsearch.stores import VectorStore, open_store
 from tests.conftest import Painter
 from tests.fakes import ColourEncoder
@@ -185,8 +184,8 @@ def test_a_trickle_of_new_files_is_written_long_before_it_fills_a_batch(
     over: threading.Event,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ingest_module, "_WRITE_SECONDS", 0.2)
-    monkeypatch.setattr(ingest_module, "_ALERT_SECONDS", 0.05)
+    monkeypatch.setattr(limits, "WRITE_SECONDS", 0.2)
+    monkeypatch.setattr(limits, "ALERT_SECONDS", 0.05)
     told: queue.Queue[Event] = queue.Queue()
 
     def names() -> Iterator[str]:

@@ -10,9 +10,8 @@ import pytest
 
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import StoreError
-from imgsearch.ingest import pruning
-from imgsearch.ingest.pruning import DoubtfulFolder
-from imgsearch.ingest.run import IngestOptions, IngestReport, ingest
+from imgsearch.ingest import IngestOptions, IngestReport, ingest
+from imgsearch.ingest.prune import UnprunedFolder
 from imgsearch.stores import VectorStore, open_store
 from tests.conftest import Cli, Painter
 from tests.fakes import ColourEncoder
@@ -22,7 +21,7 @@ MANY = 5
 
 @pytest.fixture(autouse=True)
 def _few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pruning, "MANY", MANY)
+    monkeypatch.setattr("imgsearch.ingest.prune.MIN_MISSING", MANY)
 
 
 @pytest.fixture
@@ -86,7 +85,7 @@ def test_a_drive_that_is_away_below_a_source_costs_no_record(
     report = run(folder, prune=True)
     assert report.removed == 1  # the rest is pruned as ever
     assert _count(store) == 10
-    assert report.unpruned == [DoubtfulFolder(str(folder / "nas"), 8, 0)]
+    assert report.unpruned == [UnprunedFolder(str(folder / "nas"), 8, 0)]
     report = run(folder, prune=True, prune_missing=True)
     assert (report.removed, report.unpruned) == (8, [])
     assert _count(store) == 2
@@ -110,7 +109,7 @@ def test_a_folder_of_which_a_failed_sync_left_less_than_half_is_kept(
     for number in range(6):
         (folder / f"a/b/{number}.png").unlink()
     report = run(folder, prune=True)
-    assert report.unpruned == [DoubtfulFolder(str(folder / "a"), 6, 5)]
+    assert report.unpruned == [UnprunedFolder(str(folder / "a"), 6, 5)]
     assert _count(store) == 41
 
 
@@ -139,20 +138,20 @@ def test_what_explains_a_folder_is_not_held_against_those_above(
     for number in range(3):
         (folder / f"local/{number}.png").unlink()
     report = run(folder, prune=True)
-    assert report.unpruned == [DoubtfulFolder(str(folder / "nas"), 30, 0)]
+    assert report.unpruned == [UnprunedFolder(str(folder / "nas"), 30, 0)]
     assert report.removed == 3
 
 
 def test_too_many_folders_to_tell_apart_put_the_source_in_doubt(
     run: Run, photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pruning, "_MOST_FOLDERS", 3)
+    monkeypatch.setattr("imgsearch.ingest.prune._MAX_FOLDERS", 3)
     folder = photos(a=1, b=1, c=1, d=1, e=1, rest=20)
     run(folder)
     for name in "abcde":
         shutil.rmtree(folder / name)
     report = run(folder, prune=True)
-    assert report.unpruned == [DoubtfulFolder(str(folder), 5, 20)]
+    assert report.unpruned == [UnprunedFolder(str(folder), 5, 20)]
 
 
 def test_replacing_the_model_does_not_let_go_of_a_drive_that_is_away(

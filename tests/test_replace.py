@@ -14,7 +14,7 @@ from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import StoreError
 from imgsearch.events import Event, Note, Outcome, Stage
 from imgsearch.images import Pixels
-from imgsearch.ingest.run import IngestOptions, IngestReport, ingest
+from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.stores.base import VectorStore
 from tests.conftest import Cli, Painter
 from tests.fakes import ColourEncoder
@@ -65,7 +65,10 @@ def test_the_rate_counts_the_time_without_the_preparation_of_the_model(
 ) -> None:
     run(store, name, folder, OLD)
     clock = [0.0]
-    monkeypatch.setattr("imgsearch.ingest.run.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    for module in ("run", "target"):
+        monkeypatch.setattr(
+            f"imgsearch.ingest.{module}.time", SimpleNamespace(monotonic=lambda: clock[0])
+        )
 
     class Slow(ColourEncoder):
         def open(self, *given: Any, **named: Any) -> ColourEncoder:

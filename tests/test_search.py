@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from imgsearch.errors import ImageError
-from imgsearch.ingest.run import IngestOptions, ingest
+from imgsearch.ingest import IngestOptions, ingest
 from imgsearch.search import Searcher, SearchOptions
 from imgsearch.stores import open_store
 from imgsearch.types import Condition

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from imgsearch.ingest.run import ingest
+from imgsearch.ingest import ingest
 from imgsearch.server.settings import Settings
 from imgsearch.server.uploads import Uploads
 from imgsearch.stores import open_store

@@ -171,7 +171,7 @@ def test_a_rejected_image_keeps_the_file_of_a_record_of_the_same(
     (kept,) = (tmp_path / "home" / "uploads").rglob("*.png")
     # It is no longer known as unchanged, and cannot be decoded any more.
     kept.touch()
-    monkeypatch.setattr("imgsearch.ingest.run.images.fingerprint", _unreadable)
+    monkeypatch.setattr("imgsearch.images.fingerprint", _unreadable)
     job = ended(served, submit(served, ("a.png", picture(74))))
     assert (job["state"], job["rejected"]) == ("done", 1)
     assert served.client.get(f"/get-image/{record}").content == picture(74)

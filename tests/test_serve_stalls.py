@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgsearch.ingest.run import ingest
+from imgsearch.ingest import ingest
 from imgsearch.server.settings import Limits, Settings
 from imgsearch.stores import open_store
 from tests.fakes import ColourEncoder

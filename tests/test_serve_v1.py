@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgsearch.ingest.run import ingest
+from imgsearch.ingest import ingest
 from imgsearch.server.service import Service
 from imgsearch.server.settings import Settings
 from imgsearch.stores import open_store

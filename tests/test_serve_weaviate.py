@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from imgsearch.ingest.run import ingest
+from imgsearch.ingest import ingest
 from imgsearch.stores import open_store
 from tests.fakes import ColourEncoder
 from tests.serving import filled, picture, serving

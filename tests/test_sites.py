@@ -14,7 +14,7 @@ from imgsearch import ImageIndex, sites
 from imgsearch.copying import copy
 from imgsearch.errors import StoreError, UsageError
 from imgsearch.events import Event, Note
-from imgsearch.ingest.run import IngestOptions, IngestReport, ingest
+from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.server.settings import Settings
 from imgsearch.sites import HERE, Sites
 from imgsearch.stores import open_store

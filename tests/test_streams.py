@@ -12,7 +12,7 @@ import pytest
 
 from imgsearch import config
 from imgsearch.errors import UsageError
-from imgsearch.ingest.run import ingest
+from imgsearch.ingest import ingest
 from imgsearch.stores import open_store
 from tests.conftest import Cli, Painter
 from tests.fakes import ColourEncoder

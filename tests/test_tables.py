@@ -14,7 +14,7 @@ from imgsearch import ImageIndex
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import MetadataError
 from imgsearch.events import Event, Note
-from imgsearch.ingest.run import IngestOptions, IngestReport, ingest
+from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.metadata.table import MetadataTable
 from imgsearch.stores import VectorStore, open_store
 from imgsearch.types import FieldType, Metadata

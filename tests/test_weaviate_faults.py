@@ -21,7 +21,7 @@ import pytest
 
 from imgsearch.errors import StoreError, StoreFullError, UsageError
 from imgsearch.events import Event, Note, Outcome
-from imgsearch.ingest.run import IngestOptions, IngestReport, ingest
+from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.stores import open_store
 from imgsearch.stores.base import Collection
 from tests.conftest import ROOT, Painter
@@ -137,7 +137,7 @@ class TestIngest:
 
     @pytest.fixture
     def folder(self, paint: Painter, monkeypatch: pytest.MonkeyPatch) -> Path:
-        monkeypatch.setattr("imgsearch.ingest.run._WRITE_ROWS", 16)
+        monkeypatch.setattr("imgsearch.ingest.limits.WRITE_ROWS", 16)
         return [paint(f"shop/{number:03}.png", number) for number in range(160)][-1].parent
 
     def run(

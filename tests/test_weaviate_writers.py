@@ -13,7 +13,7 @@ import pytest
 
 from imgsearch import ImageIndex
 from imgsearch.errors import CollectionMismatchError
-from imgsearch.ingest.run import ingest
+from imgsearch.ingest import ingest
 from imgsearch.stores import open_store
 from imgsearch.stores.base import Collection, VectorStore
 from imgsearch.stores.weaviate import patch as patching

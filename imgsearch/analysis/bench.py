@@ -25,7 +25,7 @@ from imgsearch.encoders.request import EncoderRequest, Precision, check_device
 from imgsearch.errors import EncoderError, ImageError, NothingFoundError, StoreError, UsageError
 from imgsearch.events import Listener, Stage, ignore
 from imgsearch.images import Pixels, Preprocessing
-from imgsearch.ingest.sampling import PictureSample, StoppedError
+from imgsearch.ingest.sample import ImageSample, StoppedError
 from imgsearch.sources import Candidate, ScanLog, Sources, resolve, scan
 from imgsearch.stores import Collection, is_server
 from imgsearch.stores.scratch import scratch_collection
@@ -151,7 +151,7 @@ class _Run:
         with contextlib.suppress(StoppedError):
             found = self._scan(sources, stdin)
             costs: dict[StageName, float] = {"scan": found.cost, "read": self._read().cost}
-            sample = PictureSample(
+            sample = ImageSample(
                 resolve(self._sample),
                 max_pixels=self._options.max_pixels,
                 stopped=self._stop.is_set,
@@ -205,7 +205,7 @@ class _Run:
     def _nothing(self) -> str:
         for path, reason in self._report.unusable.items():
             return f"none of the {len(self._sample):,} pictures tried can be used: {path}: {reason}"
-        return "no picture found in what was named"
+        return "no image found in the sources"
 
     # Stages, in the order in which a picture passes them.
 

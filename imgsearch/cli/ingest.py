@@ -15,7 +15,7 @@ from imgsearch.errors import UsageError
 from imgsearch.events import Event, Outcome
 
 if TYPE_CHECKING:
-    from imgsearch.ingest.run import IngestReport
+    from imgsearch.ingest import IngestReport
 
 
 def ingest(

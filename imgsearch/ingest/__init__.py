@@ -1,1 +1,7 @@
-"""Ingest: from files to records of a collection."""
+"""Ingest: from files to the records of a collection."""
+
+from imgsearch.ingest.options import IngestOptions
+from imgsearch.ingest.report import IngestReport
+from imgsearch.ingest.run import ingest
+
+__all__ = ["IngestOptions", "IngestReport", "ingest"]

@@ -1,4 +1,4 @@
-"""How long each stage of a run was at work."""
+"""Measure for how long each stage of a run is busy."""
 
 import contextlib
 import threading
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 
 class Stopwatch:
-    """Adds up seconds by stage; several threads may be in one stage at once."""
+    """Adds up the seconds of each stage. Threads may be in one stage at the same time."""
 
     def __init__(self, stages: Iterable[str]) -> None:
         self._seconds = dict.fromkeys(stages, 0.0)
@@ -15,7 +15,7 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """Whatever is done inside is the stage's work."""
+        """Add the time of a `with` block to a stage."""
         started = time.perf_counter()
         try:
             yield
@@ -23,11 +23,11 @@ class Stopwatch:
             self.add(stage, time.perf_counter() - started)
 
     def add(self, stage: str, seconds: float) -> None:
-        """Count seconds that were measured elsewhere."""
+        """Add seconds that were measured elsewhere."""
         with self._lock:
             self._seconds[stage] += seconds
 
     def seconds(self, threads: Mapping[str, int]) -> dict[str, float]:
-        """By stage, the mean of its `threads`, of which a stage has one if it is not named."""
+        """Return the seconds of each stage per thread. A stage not in `threads` has one thread."""
         with self._lock:
             return {stage: sum_ / threads.get(stage, 1) for stage, sum_ in self._seconds.items()}

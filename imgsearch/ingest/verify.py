@@ -1,4 +1,4 @@
-"""Proof that a store holds what was written to it: the count, and a sample read back."""
+"""Verify that a store holds what was written: compare the count, and read back a sample."""
 
 import random
 import time
@@ -12,41 +12,41 @@ from imgsearch.events import Listener, Note, Stage, ignore
 from imgsearch.stores.base import Collection, Vectors
 from imgsearch.types import ImageRecord
 
-# Read back after a run, whatever its size. One wrong vector in a hundred is met with 92 % chance.
+# Whatever the size of the run, this finds one wrong vector in a hundred with a chance of 92 %.
 _SAMPLE = 256
-# A store may give a vector back in another precision; a wrong one is far from that.
-_LEAST_COSINE = 0.999
-# A cluster's nodes need not agree at once.
-_PATIENCE_SECONDS = 10.0
-_LOOK_SECONDS = 0.5
+# A store may return vectors in another precision; a wrong vector is far below.
+_MIN_COSINE = 0.999
+# The nodes of a cluster may need some time to agree.
+_COUNT_SECONDS = 10.0
+_RETRY_SECONDS = 0.5
 
 
-class Witness:
-    """Remembers what a run does to a collection: how many records, and a sample of them."""
+class WriteVerifier:
+    """Records what a run does to a collection: the number of records, and a sample of them."""
 
     def __init__(self, collection: Collection | None) -> None:
-        """None is a collection that the run is yet to make."""
+        """None stands for a collection that the run has yet to create."""
         self._expected = collection.count() if collection else 0
         self._sample: dict[str, tuple[str, Vectors]] = {}
         self._seen = 0
         self._random = random.Random(0)  # noqa: S311  (no secret)
 
-    def wrote(
+    def record_write(
         self,
         records: Sequence[ImageRecord],
         vectors: Vectors,
         known: Container[str],
-        refused: Container[str],
+        rejected: Container[str],
     ) -> None:
-        """Records were written; `known` are ids that were there before, `refused` those not in."""
+        """Note a write. `known` are ids that existed before, `rejected` those not written."""
         for record, vector in zip(records, vectors, strict=True):
-            if record.id in refused:
+            if record.id in rejected:
                 continue
             self._expected += record.id not in known
-            self._choose(record, vector)
+            self._add_to_sample(record, vector)
 
-    def _choose(self, record: ImageRecord, vector: Vectors) -> None:
-        """Every record has the same chance; one that is written again replaces itself."""
+    def _add_to_sample(self, record: ImageRecord, vector: Vectors) -> None:
+        """Reservoir sampling; a record that is written again replaces itself."""
         self._seen += 1
         if record.id not in self._sample and len(self._sample) >= _SAMPLE:
             if self._random.randrange(self._seen) >= _SAMPLE:
@@ -54,31 +54,31 @@ class Witness:
             del self._sample[self._random.choice(list(self._sample))]
         self._sample[record.id] = (record.sha256, vector.copy())
 
-    def removed(self, ids: Iterable[str], count: int) -> None:
-        """Records were removed; `count` of the ids had one."""
+    def record_removal(self, ids: Iterable[str], count: int) -> None:
+        """Note that `count` records with these ids were removed."""
         self._expected -= count
         for each in ids:
             self._sample.pop(each, None)
 
     def check(self, collection: Collection, listener: Listener = ignore) -> None:
-        """Raises VerificationError if a record is missing, or a sampled one is another."""
+        """Raise VerificationError if records are missing or a sampled one is wrong."""
         listener(Stage("verifying"))
         self._check_count(collection, listener)
         self._check_sample(collection)
 
     def _check_count(self, collection: Collection, listener: Listener) -> None:
-        until = time.monotonic() + _PATIENCE_SECONDS
-        while (there := collection.count()) < self._expected and time.monotonic() < until:
-            time.sleep(_LOOK_SECONDS)
-        if there < self._expected:
+        deadline = time.monotonic() + _COUNT_SECONDS
+        while (count := collection.count()) < self._expected and time.monotonic() < deadline:
+            time.sleep(_RETRY_SECONDS)
+        if count < self._expected:
             raise VerificationError(
-                f"collection {collection.name} holds {there:,} records, and should hold "
+                f"collection {collection.name} holds {count:,} records, and should hold "
                 f"{self._expected:,}: is something else removing from it? Run it again: what is "
                 "missing is written anew"
             )
-        if there > self._expected:
-            more = there - self._expected
-            listener(Note(f"{more:,} records more than this run knows of: others write here too"))
+        if count > self._expected:
+            extra = count - self._expected
+            listener(Note(f"{extra:,} records more than this run knows of: others write here too"))
 
     def _check_sample(self, collection: Collection) -> None:
         ids = list(self._sample)
@@ -98,4 +98,4 @@ class Witness:
         if each not in records or each not in vectors or records[each].sha256 != digest:
             return False
         found = vectors[each]
-        return found.shape == vector.shape and bool(np.dot(found, vector) >= _LEAST_COSINE)
+        return found.shape == vector.shape and bool(np.dot(found, vector) >= _MIN_COSINE)

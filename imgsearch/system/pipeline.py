@@ -1,12 +1,13 @@
-"""The tools that make a pipeline of generators: bounded, in order, overlapping, and prompt.
+"""Tools for a pipeline of generators: bounded, in order, overlapping, and prompt.
 
-A stage that holds items back (for a batch, or because they are still in the making) passes them on
-when it meets `FLUSH`, and passes `FLUSH` on too. So nothing waits for an item that may never come.
+A stage that holds items back, to fill a batch or because they are in progress, passes them on when
+it meets `FLUSH`, and then `FLUSH` itself. So no item waits for another that may never come.
 """
 
 import contextlib
 import enum
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -25,25 +26,25 @@ class Flush(enum.Enum):
 
 
 FLUSH: Final = Flush.FLUSH
-"""Stands among the items of a pipeline where no more may come for a while."""
+"""Marks a place in a stream of items where the next item may take long."""
 
 
-def gathered(
+def timed_batches(
     items: Iterable[T], size: int, seconds: float, busy: Callable[[float], None] = lambda _: None
 ) -> Generator[list[T], None, None]:
-    """The items in lists of `size`, made in a thread of its own, at most one list ahead.
+    """Yield lists of `size` items, which a thread produces at most one list ahead.
 
-    After `seconds` without a full list comes what there is, which may be an empty list: so the
-    reader stays in control even if the maker blocks. Whatever the maker raises is raised here,
-    after the items made before. `busy` is called with the seconds spent in making items. A reader
-    that stops early does not wait for the maker, which stops at its next item.
+    If no list is full after `seconds`, yields the items so far, possibly none: so the consumer
+    stays in control while the producer blocks. An error of the producer is raised here, after the
+    items before it. `busy` receives the seconds in which the producer worked. A consumer that stops
+    early does not wait for the producer, which stops at its next item.
     """
     ready: deque[T] = deque()
     changed = threading.Condition()
-    ended = given_up = False
+    ended = closed = False
     failure: list[BaseException] = []
 
-    def make() -> None:
+    def produce() -> None:
         nonlocal ended
         iterator = iter(items)
         started = time.perf_counter()
@@ -54,9 +55,9 @@ def gathered(
                     if len(ready) >= size:
                         busy(time.perf_counter() - started)
                         changed.notify_all()
-                        changed.wait_for(lambda: len(ready) < 2 * size or given_up)
+                        changed.wait_for(lambda: len(ready) < 2 * size or closed)
                         started = time.perf_counter()
-                    if given_up:
+                    if closed:
                         break
         except BaseException as error:
             failure.append(error)
@@ -68,24 +69,53 @@ def gathered(
                 ended = True
                 changed.notify_all()
 
-    threading.Thread(target=make, name="imgsearch-source", daemon=True).start()
+    threading.Thread(target=produce, name="imgsearch-source", daemon=True).start()
     try:
         while True:
             with changed:
                 changed.wait_for(lambda: len(ready) >= size or ended, seconds)
-                taken = [ready.popleft() for _ in range(min(size, len(ready)))]
+                batch = [ready.popleft() for _ in range(min(size, len(ready)))]
                 last = ended and not ready
                 changed.notify_all()
-            if taken or not last:
-                yield taken
+            if batch or not last:
+                yield batch
             if last:
                 break
         if failure:
             raise failure[0]
     finally:
         with changed:
-            given_up = True
+            closed = True
             changed.notify_all()
+
+
+def batched(
+    items: Iterable[T | Flush],
+    size: Callable[[], int],
+    *,
+    weight: Callable[[T], int] = lambda _: 1,
+    max_length: int = sys.maxsize,
+) -> Iterator[list[T] | Flush]:
+    """Yield lists of items, each as soon as the sum of its weights is `size()`.
+
+    A list is shorter if it has `max_length` items, and before `FLUSH` and the end.
+    """
+    batch: list[T] = []
+    total = 0
+    for item in items:
+        if item is FLUSH:
+            if batch:
+                yield batch
+            yield FLUSH
+            batch, total = [], 0
+            continue
+        batch.append(item)
+        total += weight(item)
+        if total >= size() or len(batch) >= max_length:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
 
 
 @overload
@@ -103,7 +133,7 @@ def map_ahead(
 def map_ahead(
     pool: Executor, function: Callable[[T], R], items: Iterable[T | Flush], ahead: int
 ) -> Iterator[R | Flush]:
-    """`map` by a pool, in order, with at most `ahead` items taken before their turn."""
+    """Yield the results of a pool in the order of the items, of which `ahead` are in progress."""
     waiting: deque[Future[R]] = deque()
     try:
         for item in items:
@@ -125,24 +155,24 @@ def map_ahead(
 _END = object()
 
 
-def prefetched(items: Iterable[T], depth: int) -> Generator[T, None, None]:
-    """The same items, made in a thread of its own, at most `depth` of them before their turn.
+def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
+    """Yield the same items, which a thread produces at most `depth` items ahead.
 
-    What the items' maker raises is raised here. When the reader stops early, so does the maker,
-    at its next item.
+    An error of the producer is raised here. When the consumer stops early, so does the producer, at
+    its next item.
     """
     ready: queue.Queue[object] = queue.Queue(maxsize=depth)
-    given_up = threading.Event()
+    closed = threading.Event()
     failure: list[BaseException] = []
 
     def offer(item: object) -> bool:
-        while not given_up.is_set():
+        while not closed.is_set():
             with contextlib.suppress(queue.Full):
                 ready.put(item, timeout=0.1)
                 return True
         return False
 
-    def make() -> None:
+    def produce() -> None:
         iterator = iter(items)
         try:
             for item in iterator:
@@ -155,14 +185,14 @@ def prefetched(items: Iterable[T], depth: int) -> Generator[T, None, None]:
                 iterator.close()
             offer(_END)
 
-    # A daemon: a reader that is interrupted for good must not wait for a batch in the making.
-    maker = threading.Thread(target=make, name="imgsearch-stage", daemon=True)
-    maker.start()
+    # A daemon: a consumer that is interrupted must not wait for a batch in progress.
+    producer = threading.Thread(target=produce, name="imgsearch-stage", daemon=True)
+    producer.start()
     try:
         while (item := ready.get()) is not _END:
             yield item  # type: ignore[misc]
         if failure:
             raise failure[0]
     finally:
-        given_up.set()
-        maker.join()
+        closed.set()
+        producer.join()

@@ -1,4 +1,4 @@
-"""Some of the pictures that an ingest is about to take: to calibrate and to check a model with."""
+"""Sample images of an ingest's sources, to calibrate and check a model."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -11,20 +11,19 @@ from imgsearch.errors import ImageError, ImgsearchError
 from imgsearch.images import Pixels, Preprocessing
 from imgsearch.sources import Candidate, ScanLog, Sources, scan
 
-# Files among which a sample is chosen: no scan of millions is waited for.
-AMONG = 4096
+MAX_FILES = 4096
+"""Files from which a sample is drawn, so that nobody waits for a scan of millions."""
 
 
 class StoppedError(ImgsearchError):
-    """The user has had enough, before anything was taken."""
+    """The run was stopped before any file was processed."""
 
 
-class PictureSample:
-    """Different pictures of the sources, evenly spread over the first of them.
+class ImageSample:
+    """Different images, spread evenly over the first files of the sources.
 
     The same files give the same sample. `stdin` are the paths that `-` stands for, of which
-    `AMONG` are enough. Nothing is read before the sample is called. Once `stopped` says so, it
-    raises StoppedError.
+    `MAX_FILES` are enough. Files are read when the sample is called.
     """
 
     def __init__(
@@ -37,22 +36,24 @@ class PictureSample:
     ) -> None:
         self._sources = sources
         self._stdin = tuple(stdin)
-        self._among = min(limit or AMONG, AMONG)
+        self._max_files = min(limit or MAX_FILES, MAX_FILES)
         self._max_pixels = max_pixels
         self._stopped = stopped
 
     def __call__(self, preprocessing: Preprocessing, count: int) -> Pixels:
-        """At most `count` pictures, uint8 (n, size, size, 3), of those that can be used."""
-        usable = self._decoded(self._spread(), preprocessing)
-        pictures = list(islice(usable, count))
-        if self._stopped():
-            raise StoppedError("interrupted before anything was done")
-        side = preprocessing.size
-        return np.stack(pictures) if pictures else np.empty((0, side, side, 3), np.uint8)
+        """Return up to `count` images, uint8 of shape (n, size, size, 3).
 
-    def _spread(self) -> list[str]:
-        """Paths in an order of which every beginning is spread over all."""
-        found = islice(scan(self._sources, ScanLog(), self._stdin), self._among)
+        Unusable files are left out. Raises StoppedError once `stopped` returns True.
+        """
+        usable = self._decoded(self._shuffled(), preprocessing)
+        pixels = list(islice(usable, count))
+        if self._stopped():
+            raise StoppedError("interrupted before any file was processed")
+        side = preprocessing.size
+        return np.stack(pixels) if pixels else np.empty((0, side, side, 3), np.uint8)
+
+    def _shuffled(self) -> list[str]:
+        found = islice(scan(self._sources, ScanLog(), self._stdin), self._max_files)
         paths = [entry.path for entry in found if isinstance(entry, Candidate)]
         return [paths[i] for i in np.random.default_rng(0).permutation(len(paths))]
 

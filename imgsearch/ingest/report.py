@@ -1,0 +1,94 @@
+"""Report of an ingest."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from imgsearch.events import Outcome
+from imgsearch.ingest.prune import UnprunedFolder
+from imgsearch.metadata.table import MetadataReport
+
+
+@dataclass
+class IngestReport:
+    """What a run did: always found = indexed + reused + skipped + rejected.
+
+    `runtime`, `device` and `compute_type` are None if no image needed the model.
+    """
+
+    collection: str
+    store: str
+    model: str | None = None
+    precision: str | None = None
+    """The collection's precision: `fp32` or `int8`."""
+    runtime: str | None = None
+    device: str | None = None
+    compute_type: str | None = None
+    """Number format of the computation: fp32, fp16, bf16 or int8."""
+    found: int = 0
+    indexed: int = 0
+    reused: int = 0
+    skipped: int = 0
+    rejected: int = 0
+    removed: int = 0
+    verified: bool = False
+    """Whether the store was verified to hold what was written. False after an interruption."""
+    seconds: float = 0.0
+    """Duration of the whole run."""
+    preparing: float = 0.0
+    """Part of `seconds` before the model was ready: mostly its first export and calibration."""
+    images_per_second: float = 0.0
+    """Images indexed per second, without `preparing`."""
+    busy: dict[str, float] = field(default_factory=dict)
+    """Busy seconds of each stage, per thread.
+
+    Stages overlap, so that the sum exceeds `seconds`; on shared cores the time includes waits for a
+    core."""
+    interrupted: bool = False
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    """Folders that could not be listed, with the reason."""
+    unpruned: list[UnprunedFolder] = field(default_factory=list)
+    """Folders whose records were retained although most of their files are missing."""
+    left_out: int = 0
+    """Hidden and system files and folders."""
+    other_files: int = 0
+    """Files in the folders that are not images."""
+    metadata: list[MetadataReport] = field(default_factory=list)
+    problems: list[Outcome] = field(default_factory=list)
+    """The first rejections, for a summary. The listener receives all of them."""
+
+    @property
+    def limit(self) -> str | None:
+        """The stage that was busy the longest, which limits the speed of the run."""
+        return max(self.busy, key=lambda stage: self.busy[stage], default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the object that `ingest --json` prints."""
+        return {
+            "collection": self.collection,
+            "store": self.store,
+            "model": self.model,
+            "precision": self.precision,
+            "runtime": self.runtime,
+            "device": self.device,
+            "compute_type": self.compute_type,
+            "found": self.found,
+            "indexed": self.indexed,
+            "reused": self.reused,
+            "skipped": self.skipped,
+            "rejected": self.rejected,
+            "removed": self.removed,
+            "seconds": round(self.seconds, 3),
+            "preparing": round(self.preparing, 3),
+            "images_per_second": round(self.images_per_second, 2),
+            "busy": {stage: round(seconds, 3) for stage, seconds in self.busy.items()},
+            "limit": self.limit,
+            "verified": self.verified,
+            "interrupted": self.interrupted,
+            "unreadable_folders": [
+                {"path": path, "reason": reason} for path, reason in self.unreadable
+            ],
+            "unpruned_folders": [asdict(folder) for folder in self.unpruned],
+            "left_out": self.left_out,
+            "other_files": self.other_files,
+            "metadata": [table.to_dict() for table in self.metadata],
+        }

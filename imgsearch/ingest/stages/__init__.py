@@ -1,0 +1,1 @@
+"""Stages of an ingest, in order: lookup, read, reuse, decode, encode, write."""

@@ -1,0 +1,112 @@
+"""Look files up in the collection, and skip those that are unchanged.
+
+A file is unchanged if the record of its URI has its size and mtime, and the metadata that the
+tables give it.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from imgsearch.ingest import limits
+from imgsearch.ingest.items import Item
+from imgsearch.ingest.progress import Progress
+from imgsearch.ingest.stopwatch import Stopwatch
+from imgsearch.ingest.target import Target
+from imgsearch.metadata import origins
+from imgsearch.metadata.table import MetadataTable
+from imgsearch.sources import Candidate, Unusable
+from imgsearch.system.pipeline import FLUSH, Flush, timed_batches
+from imgsearch.types import ImageRecord
+
+
+class Lookup:
+    """Yields files that are new or changed, or whose metadata has changed."""
+
+    def __init__(
+        self,
+        target: Target,
+        tables: Sequence[MetadataTable],
+        progress: Progress,
+        stopwatch: Stopwatch,
+        is_ending: Callable[[], bool],
+    ) -> None:
+        self._target = target
+        self._tables = tables
+        self._progress = progress
+        self._stopwatch = stopwatch
+        self._is_ending = is_ending
+
+    def __call__(self, entries: Iterable[Candidate | Unusable]) -> Iterator[Item | Flush]:
+        """Yield items, and `FLUSH` when the search for the next one takes long."""
+        chunks = timed_batches(
+            entries,
+            limits.LOOKUP_FILES,
+            limits.ALERT_SECONDS,
+            lambda seconds: self._stopwatch.add("scan", seconds),
+        )
+        with contextlib.closing(chunks):
+            yield from _flush_when_slow(self._changed(chunks))
+
+    def _changed(self, chunks: Iterable[list[Candidate | Unusable]]) -> Iterator[Item | None]:
+        """Yield the items of each chunk, then None, also for a chunk without any."""
+        for chunk in chunks:
+            if self._is_ending():
+                return
+            if not (sites := self._target.sites).at_home:
+                chunk = [replace(entry, sites=sites) for entry in chunk]
+            ids = [entry.id for entry in chunk if isinstance(entry, Candidate)]
+            with self._stopwatch("scan"):
+                known, previous = self._target.lookup(ids)
+            for entry in chunk:
+                if self._is_ending():
+                    return
+                self._progress.found += 1
+                if isinstance(entry, Unusable):
+                    item = Item(Candidate(entry.path, 0, 0))
+                    item.reject(entry.reason)
+                    yield item
+                    continue
+                changed = self._if_changed(entry, known.get(entry.id), previous.get(entry.id))
+                if changed:
+                    yield changed
+                else:
+                    self._progress.finish(entry.uri, "skipped")
+            yield None
+
+    def _if_changed(
+        self, candidate: Candidate, known: ImageRecord | None, previous: ImageRecord | None
+    ) -> Item | None:
+        """Return an item to process, or None if the file and its metadata are unchanged.
+
+        `previous` is the record in the collection that is being replaced, if any, else `known`.
+        """
+        path = candidate.path
+        rows = ((table, table.lookup(path)) for table in self._tables if table.covers(path))
+        metadata, owners = origins.joined(known or previous, rows)
+        item = Item(candidate, metadata=metadata, origins=owners, replaces=known)
+        if known is None or (known.size, known.mtime_ns) != (candidate.size, candidate.mtime_ns):
+            return item
+        # Records of earlier versions have no origins; they alone are no reason to rewrite them.
+        same_origins = known.origins is None or owners == known.origins
+        if metadata == known.metadata and same_origins:
+            return None
+        item.status, item.reason = "reused", "metadata changed"
+        return item
+
+
+def _flush_when_slow(items: Iterable[Item | None]) -> Iterator[Item | Flush]:
+    """Yield the items, and replace a None by `FLUSH` once the waits for items add up.
+
+    The time that later stages take does not count: while they are busy, nothing is held back.
+    """
+    waited, since = 0.0, time.monotonic()
+    for item in items:
+        waited += time.monotonic() - since
+        if item is not None:
+            yield item
+        if waited >= limits.WRITE_SECONDS:
+            yield FLUSH
+            waited = 0.0
+        since = time.monotonic()

@@ -1,0 +1,46 @@
+"""Read files once: their fingerprint, and their bytes while memory allows."""
+
+from dataclasses import replace
+
+from imgsearch import images
+from imgsearch.images import Fingerprint
+from imgsearch.ingest.items import Item, rejection_reason
+from imgsearch.ingest.stopwatch import Stopwatch
+from imgsearch.system import memory
+
+
+class ReadAhead:
+    """Bounds the bytes of files that are read and not decoded yet."""
+
+    def __init__(self) -> None:
+        self._budget = memory.read_ahead_budget()
+
+    def limit(self, fingerprint: Fingerprint) -> Fingerprint:
+        """Drop the file's bytes if the budget is exhausted; the file is then read again."""
+        if fingerprint.data is None or self._budget.take(len(fingerprint.data)):
+            return fingerprint
+        return replace(fingerprint, data=None)
+
+    def release(self, item: Item) -> None:
+        """Drop an item's bytes and return them to the budget."""
+        if item.fingerprint and item.fingerprint.data is not None:
+            self._budget.give_back(len(item.fingerprint.data))
+            item.fingerprint = replace(item.fingerprint, data=None)
+
+
+class Read:
+    """Reads and fingerprints a file. Threads may call it at the same time."""
+
+    def __init__(self, read_ahead: ReadAhead, stopwatch: Stopwatch) -> None:
+        self._read_ahead = read_ahead
+        self._stopwatch = stopwatch
+
+    def __call__(self, item: Item) -> Item:
+        if not item.finished:
+            with self._stopwatch("read"):
+                try:
+                    fingerprint = images.fingerprint(item.candidate.path)
+                    item.fingerprint = self._read_ahead.limit(fingerprint)
+                except Exception as error:
+                    item.reject(rejection_reason(error))
+        return item

@@ -1,0 +1,170 @@
+"""The collection that an ingest writes to, and the encoder that fills it."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from imgsearch import config
+from imgsearch.encoders.base import Encoder
+from imgsearch.encoders.catalog import AUTO
+from imgsearch.encoders.request import EncoderRequest, check_request
+from imgsearch.errors import CollectionMismatchError
+from imgsearch.events import Listener, Note
+from imgsearch.ingest import limits
+from imgsearch.ingest.replacement import reconcile
+from imgsearch.sites import HERE, Sites
+from imgsearch.sources import Sources
+from imgsearch.stores.base import Collection, StoredVector, VectorStore
+from imgsearch.types import FieldType, ImageRecord, Stamp
+
+
+class Target:
+    """Opens the collection and the encoder when they are first needed.
+
+    A run that finds nothing new neither loads the model nor leaves an empty collection.
+    """
+
+    def __init__(
+        self,
+        store: VectorStore,
+        name: str,
+        request: EncoderRequest,
+        encoder_opener: Callable[..., Encoder],
+        listener: Listener,
+        *,
+        replace: bool = False,
+        batch_size: int | None = None,
+    ) -> None:
+        """`replace` and `batch_size` are those of `IngestOptions`."""
+        self.store = store
+        self.name = name
+        self._request = request
+        self._open_encoder = encoder_opener
+        self._listener = listener
+        self._batch_size = batch_size
+        self._encoder: Encoder | None = None
+        self._fields: dict[str, FieldType] = {}
+        self.collection: Collection | None = None
+        self.previous: Collection | None = None
+        """The collection that `collection` is going to replace."""
+        self.claimed = False
+        """Whether this machine has just become the home of records of unknown sites."""
+        self.preparing = 0.0
+        """Seconds spent on opening the encoder."""
+        if name in store.names():
+            self.collection = store.open(name)
+            self.claimed = self.collection.join_site(listener)
+            if replace:
+                self._begin_replacement(self.collection)
+            else:
+                check_request(request, self.collection.stamp)
+
+    def _begin_replacement(self, current: Collection) -> None:
+        if self._request.model == AUTO and self._request.precision:  # only the precision changes
+            self._request = replace(self._request, model=current.stamp.model)
+        self._encoder = self._opened(None)
+        stamp = self._encoder.stamp
+        if stamp == current.stamp:
+            self._listener(Note(f"collection {self.name} already has vectors of {describe(stamp)}"))
+            return
+        self.previous = current
+        self.collection = self.store.replacement(self.name, stamp, current.fields)
+        self.collection.join_site(self._listener)
+
+    def resume(self, sources: Sources) -> None:
+        """Update what an interrupted run put into the new collection."""
+        if self.previous is None or self.collection is None:
+            return
+        if outdated := reconcile(self.collection, self.previous, sources):
+            self._listener(
+                Note(
+                    f"resuming the interrupted replacement of collection {self.name}; "
+                    f"{outdated:,} of its records were removed or changed since then"
+                )
+            )
+
+    def promote(self) -> None:
+        """Replace the previous collection by the new one."""
+        assert self.collection is not None
+        self.store.promote(self.name, self.collection.stamp)
+        self.previous = None
+        self.collection = self.store.open(self.name)
+
+    @property
+    def fields(self) -> dict[str, FieldType]:
+        return dict(self.collection.fields) if self.collection else {}
+
+    def add_fields(self, fields: dict[str, FieldType]) -> None:
+        """Add metadata fields, once the collection exists."""
+        self._fields = fields
+        if self.collection:
+            self.collection.add_fields(fields)
+
+    @property
+    def stamp(self) -> Stamp | None:
+        return self.collection.stamp if self.collection else None
+
+    @property
+    def sites(self) -> Sites:
+        return self.collection.sites if self.collection else HERE
+
+    def lookup(self, ids: Sequence[str]) -> tuple[dict[str, ImageRecord], dict[str, ImageRecord]]:
+        """Return the records with these ids: the collection's, and the previous one's if any."""
+        known = self.collection.lookup(ids) if self.collection and ids else {}
+        return known, self.previous.lookup(ids) if self.previous and ids else known
+
+    def vectors_by_digest(self, digests: Sequence[str]) -> dict[str, StoredVector]:
+        """Return the stored vectors of content, by SHA-256."""
+        return self.collection.vectors_by_digest(digests) if self.collection and digests else {}
+
+    def writable(self) -> Collection:
+        """Return the collection, which is created if it does not exist."""
+        if self.collection is None:
+            stamp = self.encoder().stamp
+            self.collection = self.store.open_or_create(self.name, stamp, self._fields)
+            self.collection.join_site(self._listener)
+        return self.collection
+
+    @property
+    def opened_encoder(self) -> Encoder | None:
+        """The encoder, or None if it is not open."""
+        return self._encoder
+
+    def encoder(self) -> Encoder:
+        """Return the encoder. The first call opens it, and must return before others are made."""
+        if self._encoder is None:
+            encoder = self._opened(self.stamp)
+            if self.stamp and encoder.stamp.precision != self.stamp.precision:
+                raise CollectionMismatchError(
+                    f"collection {self.name} was made in {self.stamp.precision}, and the model "
+                    "calibrated for it is not on this machine, or not for this device: copy it "
+                    f"into {config.models_dir()} from the machine that made the collection; or "
+                    "calibrate it again by ingesting the same pictures as the first time into "
+                    "another --collection with --precision int8; or make the collection anew with "
+                    "--replace --precision int8"
+                )
+            self._encoder = encoder
+        return self._encoder
+
+    def _opened(self, stamp: Stamp | None) -> Encoder:
+        started = time.monotonic()
+        try:
+            return self._open_encoder(self._request, stamp, self._listener)
+        finally:
+            self.preparing += time.monotonic() - started
+
+    @property
+    def batch_size(self) -> int:
+        """Images per call of the model. Until the encoder is open this may be a default."""
+        suggested = self._encoder.batch_size if self._encoder else config.DEFAULT_BATCH_SIZE
+        return self._batch_size or suggested
+
+    @property
+    def concurrency(self) -> int:
+        """Batches to encode at the same time."""
+        return min(self._encoder.concurrency, limits.MAX_IN_FLIGHT) if self._encoder else 1
+
+
+def describe(stamp: Stamp) -> str:
+    """Name a model and its precision for a message."""
+    return f"{stamp.model} in {stamp.number_format}"
