@@ -387,7 +387,7 @@ class TestPrune:
                 raise PermissionError(13, "Permission denied", path)
             return real(path)
 
-        monkeypatch.setattr("imgsearch.sources.os.scandir", guarded)
+        monkeypatch.setattr("os.scandir", guarded)
         report = run(kept.parent, prune=True)
         assert report.unreadable == [(str(locked.parent), "Permission denied")]
         assert report.removed == 0

@@ -1,0 +1,21 @@
+"""Sources of images: folders, files, globs and lists of paths."""
+
+from imgsearch.sources.base import STDIN, Candidate, ScanLog, Sources, Unusable
+from imgsearch.sources.lists import read_list
+from imgsearch.sources.names import PICTURE_EXTENSIONS, SYSTEM_FOLDERS, is_left_out
+from imgsearch.sources.resolve import resolve
+from imgsearch.sources.scan import scan
+
+__all__ = [
+    "PICTURE_EXTENSIONS",
+    "STDIN",
+    "SYSTEM_FOLDERS",
+    "Candidate",
+    "ScanLog",
+    "Sources",
+    "Unusable",
+    "is_left_out",
+    "read_list",
+    "resolve",
+    "scan",
+]

@@ -1,0 +1,135 @@
+"""Find the images in the sources: walk folders, and check each file once."""
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+
+from imgsearch.images import looks_like_a_picture
+from imgsearch.sources.base import Candidate, ScanLog, Sources, Unusable
+from imgsearch.sources.names import has_image_extension, is_hidden_name, is_left_out
+from imgsearch.types import canonical_path, mtime_of
+
+
+def scan(
+    sources: Sources,
+    log: ScanLog,
+    stdin: Iterable[str] = (),
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[Candidate | Unusable]:
+    """Yield each file of the sources once, even if several sources contain it.
+
+    Folders come first, sorted by name. A linked folder is walked once, at its real path, so that
+    loops end. Memory holds the names of one folder at a time, and all files that were named one by
+    one.
+    """
+    walk = _Walk(log, stopped)
+    for folder in sources.folders:
+        yield from walk.folder(folder)
+    for path in sources.matches:
+        yield from walk.file(path, named=False)
+    for path in sources.files:
+        yield from walk.file(path, named=True)
+    for line in stdin:
+        if stopped():
+            return
+        if "\0" in line:
+            yield Unusable(os.path.abspath(line), "a path cannot contain a NUL character")
+        elif os.path.isdir(line):
+            yield from walk.folder(os.path.realpath(line))
+        else:
+            yield from walk.file(canonical_path(line), named=True)
+
+
+class _Walk:
+    def __init__(self, log: ScanLog, stopped: Callable[[], bool]) -> None:
+        self._log = log
+        self._stopped = stopped
+        self._entered: set[str] = set()
+        self._named: set[str] = set()
+
+    def folder(self, root: str) -> Iterator[Candidate | Unusable]:
+        waiting = [root]
+        while waiting and not self._stopped():
+            folder = waiting.pop()
+            if folder in self._entered:
+                continue
+            self._entered.add(folder)
+            try:
+                with os.scandir(folder) as listing:
+                    entries = sorted(listing, key=lambda entry: entry.name)
+            except OSError as error:
+                self._log.unreadable.append((folder, error.strerror or str(error)))
+                continue
+            subfolders, linked = [], []
+            for entry in entries:
+                if self._stopped():
+                    return
+                if is_left_out(entry):
+                    self._log.left_out += 1
+                elif _is_folder(entry):
+                    if entry.is_symlink():
+                        linked.append(os.path.realpath(entry.path))
+                    else:
+                        subfolders.append(entry.path)
+                elif entry.path not in self._named:
+                    yield from self._check(entry.path, named=False)
+            # Popped from the end: first the real folders by name, then the targets of links.
+            waiting.extend(reversed(subfolders + linked))
+
+    def file(self, path: str, *, named: bool) -> Iterator[Candidate | Unusable]:
+        """Yield a single file. If it is not an image, it is Unusable if `named`, else ignored."""
+        if path in self._named or self._was_walked(path):
+            return
+        self._named.add(path)
+        yield from self._check(path, named=named)
+
+    def _was_walked(self, path: str) -> bool:
+        """Return whether a walk has yielded the file, and not counted it as another file."""
+        folder, name = os.path.split(path)
+        if folder not in self._entered or is_hidden_name(name):
+            return False
+        try:
+            return (os.path.isfile(path) or os.path.islink(path)) and _is_image(path)
+        except OSError:  # `_check` reports it
+            return False
+
+    def _check(self, path: str, *, named: bool) -> Iterator[Candidate | Unusable]:
+        try:
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode):
+                if named:
+                    yield Unusable(path, "not a regular file")
+                else:
+                    self._log.other_files += 1
+                return
+            if named or _is_image(path):
+                yield Candidate(path, status.st_size, mtime_of(status))
+            else:
+                self._log.other_files += 1
+        except OSError as error:
+            if not os.path.islink(path) or os.path.exists(path):
+                yield Unusable(path, error.strerror or str(error))
+            elif named or has_image_extension(path):
+                yield Unusable(path, "a link to a file that is not there")
+            else:
+                self._log.other_files += 1
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or to a place without access
+        return False
+
+
+def _is_image(path: str) -> bool:
+    """Return whether a file is an image, by its extension or else by its first bytes.
+
+    Raises OSError if it cannot be read.
+    """
+    if has_image_extension(path):
+        return True
+    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block
+        return False
+    with open(path, "rb") as file:
+        return looks_like_a_picture(file.read(32))
