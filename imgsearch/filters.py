@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import cast
 
 from imgsearch.errors import UsageError
-from imgsearch.metadata.values import is_unicode, shown, type_of, why_unstorable
+from imgsearch.metadata.values import format_value, is_unicode, type_of, unstorable_reason
 from imgsearch.types import Condition, FieldType, Operator, Value
 
 # The field is what stands before the first operator, so a value may hold any of them.
@@ -45,7 +45,7 @@ def check_condition(condition: Condition, fields: Mapping[str, FieldType]) -> Co
     have = type_of(value) if isinstance(value, bool | int | float | str) else None
     # A text with NUL is merely one that no record has.
     is_text = isinstance(value, str) and is_unicode(value)
-    reason = None if is_text else why_unstorable(value)
+    reason = None if is_text else unstorable_reason(value)
     if (
         want is not None
         and reason is None
@@ -53,7 +53,7 @@ def check_condition(condition: Condition, fields: Mapping[str, FieldType]) -> Co
     ):
         reason = f"is not of the field's type, {want}"
     if reason:
-        raise UsageError(f"condition on {condition.field}: {shown(value)} {reason}")
+        raise UsageError(f"condition on {condition.field}: {format_value(value)} {reason}")
     return condition
 
 
@@ -104,7 +104,7 @@ def parse_value(text: str, kind: FieldType) -> Value | None:
             if re.fullmatch(r"[+-]?[0-9]+", text) is None:
                 return None
             number = int(text) if len(text) <= 20 else 2**63
-            return number if why_unstorable(number) is None else None
+            return number if unstorable_reason(number) is None else None
         case "float":
             # Not all that Python reads: "nan", "inf" and 1_000 are words in a table.
             real = float(text) if _FLOAT.fullmatch(text) else math.inf

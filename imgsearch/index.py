@@ -25,7 +25,7 @@ from imgsearch.errors import (
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.filters import check_condition, comparisons_of_texts, parse_where
 from imgsearch.images import Region, Source, decode
-from imgsearch.metadata.values import type_of, typed
+from imgsearch.metadata.values import type_of, validate
 from imgsearch.search import DEFAULT_K, Searcher, SearchOptions, mean, search_text, search_vector
 from imgsearch.stores import check_name, open_store
 from imgsearch.stores.base import Collection, VectorStore
@@ -499,7 +499,7 @@ class ImageIndex:
                 raise self._no_record(record_id)
             values = {name: value for name, value in changes.items() if value is not None}
             fields = _fields(collection, values)
-            known = {name: typed(name, value, fields) for name, value in values.items()}
+            known = {name: validate(name, value, fields) for name, value in values.items()}
             collection.add_fields({name: type_of(value) for name, value in known.items()})
             given = {name: known.get(name) for name in changes}
             collection.update_metadata({record_id: given}, {record_id: dict.fromkeys(changes)})

@@ -90,12 +90,12 @@ def test_empty_cells_and_empty_columns_are_no_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "it is empty"),
-        (b"\n \n", "it is empty"),
+        (b"", "the file is empty"),
+        (b"\n \n", "the file is empty"),
         (b"id,a,a\n1,2,3\n", "two columns are named 'a'"),
         (b"name,price\nx,1\n", "no column to join by: it needs `id`"),
         ("id,a\n1,füße\n".encode("cp1252"), "is not in UTF-8"),
-        ("id,a\n1,x\n".encode("utf-16-le"), "is not in UTF-8 (it has bytes of 0)"),
+        ("id,a\n1,x\n".encode("utf-16-le"), "is not in UTF-8 (it contains NUL bytes)"),
         (b'id,a\n1,x\n2,"open\n3,y\n4,z\n', "line 3: a quote is opened there and not closed"),
         (b"id,a\n1," + b"x" * 140_000 + b"\n", "line 2: a quote is opened there"),
     ],
@@ -115,7 +115,7 @@ def test_a_table_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     pipe = tmp_path / "table.csv"
     os.mkfifo(pipe)
-    assert "no regular file" in refusal(str(pipe))
+    assert "not a regular file" in refusal(str(pipe))
 
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_column_is_read_as_the_wider_type_that_a_collection_has(
     tmp_path: Path, mine: str, theirs: FieldType, read: object
 ) -> None:
     with MetadataTable(write(tmp_path, f"id,n\n1,{mine}\n")) as table:
-        table.widen({"n": theirs, "other": "int"})
+        table.adopt_types({"n": theirs, "other": "int"})
         assert table.fields == {"n": theirs}
         row = table.lookup("/x/1.jpg")
         assert row == {"n": read}
@@ -223,7 +223,7 @@ def test_values_that_do_not_fit_the_collection_are_named_and_left_out(
     tmp_path: Path, mine: str, theirs: FieldType
 ) -> None:
     with MetadataTable(write(tmp_path, f"id,n\n1,{mine}\n")) as table:
-        (misfit,) = table.widen({"n": theirs})
+        (misfit,) = table.adopt_types({"n": theirs})
         assert f"the collection has 'n' as {theirs}, but the file has" in misfit
         assert misfit.endswith(f"for example '{mine}' in line 2")
         assert table.lookup("/x/1.jpg") == {}

@@ -273,13 +273,13 @@ def test_a_column_of_another_type_in_the_collection_is_read_with_its_commas(
     tmp_path: Path,
 ) -> None:
     with table(tmp_path, 'id,price\n1,"1,299"\n') as opened:
-        assert opened.widen({"price": "float"}) == []
+        assert opened.adopt_types({"price": "float"}) == []
         assert opened.lookup("/x/1.jpg") == {"price": 1299.0}
     with table(tmp_path, 'id,price\n1,"1,299"\n') as opened:
-        assert opened.widen({"price": "str"}) == []
+        assert opened.adopt_types({"price": "str"}) == []
         assert opened.lookup("/x/1.jpg") == {"price": "1,299"}
     with table(tmp_path, "id,price\n1,N/A\n") as opened:
-        assert opened.widen({"price": "float"}) == []
+        assert opened.adopt_types({"price": "float"}) == []
         assert opened.lookup("/x/1.jpg") == {}
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from imgsearch.errors import MetadataError, UsageError
 from imgsearch.index import ImageIndex
-from imgsearch.metadata.values import typed
+from imgsearch.metadata.values import validate
 from imgsearch.stores import open_store
 from imgsearch.types import Condition, Value
 from tests.fakes import ColourEncoder
@@ -19,13 +19,13 @@ from tests.test_weaviate_store import unique_name
 
 RECORDS = "/v1/collections/images/records"
 UNSTORABLE: list[tuple[Any, str]] = [
-    (123456789012345678901234567890, "beyond integers of 64 bits"),
-    (2**63, "beyond integers of 64 bits"),
-    (-(2**63) - 1, "beyond integers of 64 bits"),
-    (10**400, "beyond integers of 64 bits"),
-    (math.nan, "is no number"),
-    (math.inf, "is no number"),
-    (-math.inf, "is no number"),
+    (123456789012345678901234567890, "does not fit into 64 bits"),
+    (2**63, "does not fit into 64 bits"),
+    (-(2**63) - 1, "does not fit into 64 bits"),
+    (10**400, "does not fit into 64 bits"),
+    (math.nan, "is not a finite number"),
+    (math.inf, "is not a finite number"),
+    (-math.inf, "is not a finite number"),
     ("half a \ud800 pair", "cannot be stored"),
     ("a\0b", "cannot be stored"),
 ]
@@ -72,10 +72,10 @@ class TestPython:
         assert "also" not in index.fields
 
     def test_an_integer_that_a_field_of_floats_would_round_is_refused(self) -> None:
-        assert typed("real", 2**53, {"real": "float"}) == 2.0**53
+        assert validate("real", 2**53, {"real": "float"}) == 2.0**53
         for value in (2**53 + 1, 2**63 - 1):
             with pytest.raises(MetadataError, match="more digits"):
-                typed("real", value, {"real": "float"})
+                validate("real", value, {"real": "float"})
 
     def test_a_name_that_cannot_be_stored_is_refused(self, index: ImageIndex) -> None:
         record = next(index.records())
@@ -152,7 +152,7 @@ class TestHttp:
 
     def test_an_integer_of_many_digits_is_told_what_to_do(self, served: Served) -> None:
         _, body = self.change(served, '{"barcode": 123456789012345678901234567890}')
-        assert "beyond integers of 64 bits: store it as text" in body["detail"]
+        assert "does not fit into 64 bits: store it as text" in body["detail"]
 
     @pytest.mark.parametrize(
         "content",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from imgsearch.errors import MetadataError
 from imgsearch.events import Listener, Note
-from imgsearch.metadata.table import MOST_EXAMPLES, MetadataTable, common_types, find_for
+from imgsearch.metadata.table import MAX_EXAMPLES, MetadataTable, common_types, find_for
 from imgsearch.sources import Candidate, ScanLog, Sources, scan
 from imgsearch.types import FieldType
 
@@ -48,7 +48,7 @@ def _examples(sources: Sources) -> Iterator[str]:
     each = [Sources((folder,), (), ()) for folder in sources.folders]
     each += [replace(sources, folders=(), stdin=False)]
     for source in each:
-        found = islice(scan(source, ScanLog()), MOST_EXAMPLES // len(each))
+        found = islice(scan(source, ScanLog()), MAX_EXAMPLES // len(each))
         yield from (entry.path for entry in found if isinstance(entry, Candidate))
 
 
@@ -67,7 +67,7 @@ def resolve_fields(
     """
     fields = common_types(table.fields for table in tables) | existing
     for table in tables:
-        misfits = table.widen(fields)
+        misfits = table.adopt_types(fields)
         if strict and misfits:
             raise MetadataError(
                 f"{table.file}: {misfits[0]}; correct the file, rename the column, or use another "

@@ -1,4 +1,4 @@
-"""Changes of fields, so that writers of different fields do not undo each other's work."""
+"""Changes of single fields, so that writers of different fields do not overwrite each other."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -8,13 +8,13 @@ from imgsearch.types import Metadata, Origins, Value
 T = TypeVar("T")
 
 Changes = Mapping[str, Value | None]
-"""Fields to set; None removes one, and all others stay."""
+"""Fields to set, or to remove if the value is None. Other fields stay."""
 OriginChanges = Mapping[str, str | None]
-"""The table that a field's value now comes from; None is no table."""
+"""The table that a field's value comes from, or None for no table."""
 
 
 def difference(before: Mapping[str, T], after: Mapping[str, T]) -> dict[str, T | None]:
-    """What turns `before` into `after`."""
+    """Return the changes that turn `before` into `after`."""
     changes: dict[str, T | None] = {
         field: value for field, value in after.items() if before.get(field) != value
     }
@@ -22,13 +22,16 @@ def difference(before: Mapping[str, T], after: Mapping[str, T]) -> dict[str, T |
 
 
 def changed(values: Mapping[str, T], changes: Mapping[str, T | None]) -> dict[str, T]:
-    """Values after changes."""
-    kept = {field: value for field, value in values.items() if field not in changes}
-    return kept | {field: value for field, value in changes.items() if value is not None}
+    """Return values with changes applied."""
+    unchanged = {field: value for field, value in values.items() if field not in changes}
+    return unchanged | {field: value for field, value in changes.items() if value is not None}
 
 
 def changed_origins(origins: Origins | None, changes: OriginChanges) -> Origins | None:
-    """Origins after changes; those of an earlier version stay None until a table sets a field."""
+    """Return origins with changes applied.
+
+    None, of a record of an earlier version, stays until a table sets a field.
+    """
     if origins is None and not any(changes.values()):
         return None
     return changed(origins or {}, changes)
@@ -40,7 +43,7 @@ def rebased(
     base: tuple[Metadata, Origins | None],
     now: tuple[Metadata, Origins | None],
 ) -> tuple[Metadata, Origins | None]:
-    """What a writer made of `base`, after others have made `now` of it."""
+    """Merge the values that a writer derived from `base` with `now`, what others made of `base`."""
     if base == now:
         return metadata, origins
     return (

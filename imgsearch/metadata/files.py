@@ -1,4 +1,7 @@
-"""CSV files as people have them: any delimiter, and what spreadsheets write around the rows."""
+"""Read CSV files with any common delimiter, as spreadsheets and pandas write them.
+
+`csv.Sniffer` fails on tables of one column, so the header decides about the delimiter.
+"""
 
 import codecs
 import contextlib
@@ -26,9 +29,9 @@ _NO_TEXT = "is not in UTF-8"
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A table that is being read: its columns' names, then its rows that are not blank.
+    """An open table: the names of its columns, and an iterator of its rows that are not blank.
 
-    Each row comes with the number of the line on which it begins; [] is a broken one.
+    Each row comes with the number of its first line. A malformed row is [].
     """
 
     header: list[str]
@@ -37,14 +40,14 @@ class Rows:
 
 
 @contextlib.contextmanager
-def reading(file: str, likely: Callable[[list[str]], bool]) -> Iterator[Rows]:
-    """Open a table. `likely` says of a header whether its names make sense.
+def open_table(file: str, is_likely_header: Callable[[list[str]], bool]) -> Iterator[Rows]:
+    """Open a table. `is_likely_header` decides which delimiter gives a plausible header.
 
-    Raises MetadataError if the file cannot be read, is no text in UTF-8 or UTF-16, or is empty.
+    Raises MetadataError if the file cannot be read, is not text in UTF-8 or UTF-16, or is empty.
     """
     try:
         with open(file, encoding=_encoding(file), newline="") as stream:
-            yield _read(file, stream, likely)
+            yield _read(file, stream, is_likely_header)
     except OSError as error:
         raise MetadataError(f"{file}: cannot be read: {error.strerror}") from error
     except UnicodeError as error:
@@ -53,22 +56,23 @@ def reading(file: str, likely: Callable[[list[str]], bool]) -> Iterator[Rows]:
 
 
 def _encoding(file: str) -> str:
-    """By its byte order mark. Without one it is UTF-8: another encoding can only be guessed."""
+    """Detect the encoding by the byte order mark. Without one it is UTF-8; others are ambiguous."""
     mode = os.stat(file).st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder has its own error below
-        raise MetadataError(f"{file}: is no regular file; a table is read twice: save it first")
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a folder fails below
+        raise MetadataError(f"{file}: not a regular file; a table is read twice, so save it first")
     with open(file, "rb") as binary:
         head = binary.read(1024)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     if b"\0" in head:
         raise MetadataError(
-            f"{file}: {_NO_TEXT} (it has bytes of 0); save it again as CSV UTF-8, if it is a table"
+            f"{file}: {_NO_TEXT} (it contains NUL bytes); if it is a table, save it again as CSV "
+            "UTF-8"
         )
     return "utf-8-sig"
 
 
-def _read(file: str, stream: TextIO, likely: Callable[[list[str]], bool]) -> Rows:
+def _read(file: str, stream: TextIO, is_likely_header: Callable[[list[str]], bool]) -> Rows:
     head = stream.read(_HEAD)
     stream.seek(0)
     skipped = 0
@@ -77,22 +81,22 @@ def _read(file: str, stream: TextIO, likely: Callable[[list[str]], bool]) -> Row
         stream.readline()
         skipped = 1
     else:
-        delimiter = _delimiter(head, likely)
+        delimiter = _delimiter(head, is_likely_header)
     rows = _numbered(file, csv.reader(stream, delimiter=delimiter, strict=True), skipped)
     header = [name.strip() for name in next(rows, (1, []))[1]]
     if not header:
-        raise MetadataError(f"{file}: it is empty: the first line must name the columns")
+        raise MetadataError(f"{file}: the file is empty: the first line must name the columns")
     if twice := {name for name in header if name and header.count(name) > 1}:
         raise MetadataError(f"{file}: two columns are named {sorted(twice)[0]!r}")
     return Rows(header, delimiter, rows)
 
 
-def _delimiter(head: str, likely: Callable[[list[str]], bool]) -> str:
-    """The one whose header makes sense; else a comma, if there is any, or what makes most cells."""
+def _delimiter(head: str, is_likely_header: Callable[[list[str]], bool]) -> str:
+    """Return the delimiter with a plausible header, else a comma, else the one with most cells."""
 
     def rank(delimiter: str) -> tuple[bool, bool, int]:
         cells = _header(head, delimiter)
-        return likely(cells), delimiter == "," and len(cells) > 1, len(cells)
+        return is_likely_header(cells), delimiter == "," and len(cells) > 1, len(cells)
 
     return max(_DELIMITERS, key=rank)
 
@@ -113,7 +117,7 @@ def _numbered(file: str, reader: "_csv.Reader", skipped: int) -> Iterator[tuple[
         except StopIteration:
             return
         except csv.Error as error:
-            # Whatever followed would be taken for a part of that cell.
+            # Everything that follows would become part of that cell.
             if "unexpected end" in str(error) or "field limit" in str(error):
                 raise MetadataError(
                     f"{file}: line {line}: a quote is opened there and not closed, or "

@@ -1,8 +1,8 @@
-"""Who set a metadata field: the table that a later run may take the value back from, or anybody.
+"""Origins of metadata: the table that set a field, if a table did.
 
-A table owns the values that it wrote. Each run sets them again, and removes values that it no
-longer has: the cell was emptied, or the row or the column was removed. Nothing else is touched, so
-that what the API, the page, Python or another table set stays.
+A table owns the values that it wrote. Each run sets them again, and removes values that the table
+no longer has, because the cell was emptied or the row or column removed. Values that the API, the
+page, Python or another table set stay.
 """
 
 import json
@@ -16,25 +16,25 @@ from imgsearch.types import ImageRecord, Metadata, Origins, Value
 class Table(Protocol):
     @property
     def id(self) -> str:
-        """Identifies this table, the same in every run."""
+        """Identifier of the table, the same in every run."""
         ...
 
     @property
     def columns(self) -> Iterable[str]:
-        """The fields that rows can set, also where no row does."""
+        """The fields that rows can set, including those that no row sets."""
         ...
 
 
-def joined(
+def apply_tables(
     record: ImageRecord | None, rows: Iterable[tuple[Table, Metadata | None]]
 ) -> tuple[Metadata, Origins | None]:
-    """A record's metadata and origins after a run in which these tables cover it.
+    """Return a record's metadata and origins after these tables are applied.
 
-    `record` is what the collection has; None is a new one. Each table comes with its row, or None.
-    Of two tables that have a value for one field the later counts.
+    `record` is the stored record, None for a new one. Each table comes with its row for the image,
+    or None. If two tables have a value for the same field, the later table wins.
 
-    Records of earlier versions do not say who set what. There a table that has a row owns the
-    columns that it has now, and all else stays.
+    Records of earlier versions have no origins. There a table with a row owns the columns that it
+    has now, and everything else stays.
     """
     values: dict[str, Value] = dict(record.metadata) if record else {}
     origins = dict(record.origins) if record and record.origins is not None else None
@@ -58,7 +58,7 @@ def joined(
 
 
 def to_text(origins: Origins | None) -> str | None:
-    """The form in which stores keep origins, the same for equal ones."""
+    """Return the canonical text in which stores hold origins."""
     if origins is None:
         return None
     by_table: dict[str, list[str]] = {}
@@ -67,9 +67,9 @@ def to_text(origins: Origins | None) -> str | None:
     return json.dumps(by_table, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
-@lru_cache(maxsize=1024)  # most records of a collection have the same
+@lru_cache(maxsize=1024)  # most records of a collection have equal origins
 def from_text(text: str | None) -> Origins | None:
-    """The origins from their text; None where there is none, or another program's."""
+    """Parse origins. Returns None if there is no text, or another program wrote it."""
     try:
         by_table = json.loads(text or "null")
         return {field: table for table, fields in by_table.items() for field in fields}

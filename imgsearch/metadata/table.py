@@ -1,6 +1,6 @@
-"""A CSV of metadata: found, read once, typed, and joined to images by id, file name or path.
+"""A CSV of metadata, typed, and joined to images by id, file name or path.
 
-The rows are kept in a temporary SQLite file, so that a table of millions of rows takes no memory.
+Rows are stored in a temporary SQLite file, so that a table of millions of rows takes no memory.
 """
 
 import contextlib
@@ -18,25 +18,25 @@ from typing import Any, Self
 from imgsearch.errors import MetadataError, ScratchError
 from imgsearch.metadata import files as table_files
 from imgsearch.metadata import joining
-from imgsearch.metadata.columns import TEXT, Column, Reading, read_as
+from imgsearch.metadata.columns import TEXT, Column, Format, parse_as
 from imgsearch.system import scratch
 from imgsearch.types import DESCRIPTION, FieldType, Metadata, Value, path_to_uri
 
-# Kaggle's name for it, in "Fashion Product Images" and in the sets made like it.
+# The name in Kaggle's "Fashion Product Images" and in sets of the same layout.
 STANDARD_NAME = "styles.csv"
 
-# Rows that are looked at to find the columns that may name the images.
+# Rows that are searched for columns that may name the images.
 _FIRST_ROWS = 100
-# So many images decide which of several columns names them.
-MOST_EXAMPLES = 2_000
-_MOST_LINES = 100
+MAX_EXAMPLES = 2_000
+"""Images that decide which of several columns names them."""
+_MAX_LINES = 100
 _SHOWN = 3
 
 
 def find_for(folder: str) -> str | None:
-    """The `styles.csv` that belongs to a source folder, if there is one.
+    """Return the `styles.csv` of a source folder, or None.
 
-    Kaggle's layout has it beside `images/`, so it is found as well if the source is that folder.
+    In Kaggle's layout it is next to `images/`, so it is also found if the source is that folder.
     """
     places = [Path(folder) / STANDARD_NAME]
     if Path(folder).name == "images":
@@ -46,11 +46,10 @@ def find_for(folder: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class MetadataReport:
-    """What became of the rows.
+    """Counts of a table's rows.
 
-    `column` joins them to images. `malformed` are the line numbers of the first of the
-    `malformed_rows`, the header being line 1. If no row belongs to any image,
-    `unmatched` shows how both are named.
+    `column` joins rows to images. `malformed` has the line numbers of the first `malformed_rows`;
+    the header is line 1. If no row matches any image, `unmatched` shows how both are named.
     """
 
     file: str
@@ -81,8 +80,8 @@ class MetadataTable:
 
     `fields` maps each column but the joining one to its type: `bool` (true/false), `int` (64
     bits), `float` or `str`; dates are `str` in ISO order. Empty cells are no values, nor is `N/A`
-    and its like in a column of numbers. Of two rows with the same key the first counts. Use it as
-    a context manager; the temporary file goes with it.
+    or the like in a column of numbers. If two rows have the same key, the first counts. Use it as a
+    context manager, which removes the temporary file.
     """
 
     def __init__(
@@ -92,15 +91,15 @@ class MetadataTable:
         places: Sequence[Path] | None = None,
         examples: Iterable[str] = (),
     ) -> None:
-        """Read `file`, for images under the folder `scope` or for all.
+        """Read `file`, for images below the folder `scope`, or for all if it is None.
 
-        `places` are folders for the temporary file, the first choice first. `examples` are paths
-        of images, which decide where several columns may name them. Raises MetadataError if the
-        table cannot be read, has no header, or no column to join by, and ScratchError if no
-        temporary file can be written.
+        `places` are folders for the temporary file, by preference. `examples` are paths of images,
+        which decide if several columns may name the images. Raises MetadataError if the table
+        cannot be read, or has no header or no column to join by, and ScratchError if no temporary
+        file can be written.
         """
         self.file = file
-        # Where the images of Kaggle's layout really are, if `images` is a link.
+        # In Kaggle's layout `images` may be a link to another folder.
         self._scopes = (scope, os.path.realpath(os.path.join(scope, "images"))) if scope else ()
         real = os.path.realpath(file)
         self._folder = os.path.dirname(real)
@@ -112,13 +111,13 @@ class MetadataTable:
         self._unmatched_pictures = 0
         self._unmatched_names: list[str] = []
         self._has_folders = False
-        self._padded_to: int | None = None
+        self._padded_length: int | None = None
         self._key_column = self._joining_column(examples)
         with contextlib.ExitStack() as cleanup:
             self._spool = cleanup.enter_context(
                 scratch.folder(places or scratch.places(), anywhere=True)
             )
-            # One thread at a time uses it: the pipeline's feeding thread, then whoever reports.
+            # One thread at a time uses it: the one that looks files up, then the caller's.
             self._rows_db = sqlite3.connect(
                 self._spool / "rows.sqlite", isolation_level=None, check_same_thread=False
             )
@@ -142,20 +141,20 @@ class MetadataTable:
         self._cleanup.close()
 
     def _opened(self) -> contextlib.AbstractContextManager[table_files.Rows]:
-        return table_files.reading(self.file, joining.has_joining_name)
+        return table_files.open_table(self.file, joining.has_joining_name)
 
     @contextlib.contextmanager
     def _spooling(self) -> Iterator[None]:
-        """SQLite's errors are those of the disk, or of a folder that went away."""
+        """Raise ScratchError for errors of SQLite: the disk fails, or the folder was deleted."""
         try:
             yield
         except sqlite3.Error as error:
             raise ScratchError(
-                f"{self._spool}: the rows of {self.file} cannot be kept there for the run: {error}"
+                f"{self._spool}: the rows of {self.file} cannot be stored there: {error}"
             ) from error
 
     def _joining_column(self, examples: Iterable[str]) -> int:
-        """The index of the column whose cells name most of the examples."""
+        """Return the index of the column whose cells name most of the examples."""
         with self._opened() as table:
             rows = (row for _, row in table.rows)
             first = list(islice(rows, _FIRST_ROWS))
@@ -163,15 +162,15 @@ class MetadataTable:
             if not columns:
                 raise MetadataError(
                     f"{self.file}: no column to join by: it needs `id` (the file name without its "
-                    f"extension), `filename` or `path`, or a column of image files' names; it has "
+                    f"extension), `filename` or `path`, or a column of image file names; it has "
                     f"{', '.join(table.header)}"
                 )
             if len(columns) == 1:
                 return columns[0]
-            matches = _Matches(columns, islice(examples, MOST_EXAMPLES), self._folder)
+            matches = joining.MatchCounter(columns, islice(examples, MAX_EXAMPLES), self._folder)
             for row in chain(first, rows):
                 if len(row) >= len(table.header):
-                    matches.see(row)
+                    matches.add(row)
             return matches.best()
 
     @property
@@ -196,32 +195,32 @@ class MetadataTable:
         }
         for line, row in table.rows:
             self._rows += 1
-            # Delimiters at the end of a line add cells, but say nothing.
+            # Extra delimiters at the end of a line add empty cells.
             while len(row) > len(header) and not row[-1].strip():
                 row.pop()
             key = joining.key_of(row[self._key_column]) if len(row) == len(header) else ""
             if not key:
                 self._malformed_rows += 1
-                if len(self._malformed) < _MOST_LINES:
+                if len(self._malformed) < _MAX_LINES:
                     self._malformed.append(line)
                 continue
-            self._keep(key, dict(zip(header, row, strict=True)), line)
+            self._store(key, dict(zip(header, row, strict=True)), line)
         database.execute("COMMIT")
-        self._readings: dict[str, Reading] = {
-            name: TEXT if name == DESCRIPTION else column.reading
+        self._formats: dict[str, Format] = {
+            name: TEXT if name == DESCRIPTION else column.format
             for name, column in self._columns.items()
             if column.seen
         }
         self.fields: dict[str, FieldType] = {
-            name: reading.kind for name, reading in self._readings.items()
+            name: format_.type for name, format_ in self._formats.items()
         }
 
-    def _keep(self, key: str, row: Mapping[str, str], line: int) -> None:
+    def _store(self, key: str, row: Mapping[str, str], line: int) -> None:
         cells = {}
         for name, column in self._columns.items():
             if text := row[name].strip():
                 cells[name] = text
-                column.see(text, line)
+                column.add(text, line)
         self._has_folders = self._has_folders or "/" in key
         loose = joining.loose_key(key)
         stored = self._rows_db.execute(
@@ -232,17 +231,17 @@ class MetadataTable:
 
     @property
     def columns(self) -> list[str]:
-        """All fields that rows can set, including fields that no row sets."""
+        """All fields that rows can set, including those that no row sets."""
         return list(self._columns)
 
     def covers(self, path: str) -> bool:
-        """Whether the table speaks of images at this place."""
+        """Return whether the table applies to an image at this path."""
         return not self._scopes or any(
             path.startswith(os.path.join(scope, "")) for scope in self._scopes
         )
 
     def lookup(self, path: str) -> Metadata | None:
-        """The typed row of an image, or None; counts rows and images that found no partner."""
+        """Return the typed row of an image, or None, and count both for the report."""
         with self._spooling():
             found = self._row_of(path)
         if found is None:
@@ -250,10 +249,10 @@ class MetadataTable:
             if len(self._unmatched_names) < _SHOWN:
                 self._unmatched_names.append(os.path.basename(path))
             return None
-        return self._typed(json.loads(found))
+        return self._parse(json.loads(found))
 
     def _row_of(self, path: str) -> str | None:
-        """The cells of an image's row, as JSON."""
+        """Return the cells of an image's row, as JSON."""
         has_folders = self._has_folders
         keys = joining.exact_keys(path, self._folder) if has_folders else joining.file_keys(path)
         exact = {
@@ -267,7 +266,7 @@ class MetadataTable:
         key = next((key for key in keys if key in exact), None)
         if key is not None:
             cells, image = exact[key]
-        elif (found := self._loosely(keys, path, name)) is not None:
+        elif (found := self._loose_match(keys, path, name)) is not None:
             key, cells, image = found
         else:
             return None
@@ -275,7 +274,9 @@ class MetadataTable:
             self._rows_db.execute("UPDATE row SET image = ? WHERE key = ?", (name, key))
         return str(cells)
 
-    def _loosely(self, keys: Sequence[str], path: str, name: str) -> tuple[str, str, Any] | None:
+    def _loose_match(
+        self, keys: Sequence[str], path: str, name: str
+    ) -> tuple[str, str, Any] | None:
         for loose in joining.loose_keys(keys):
             rows = self._rows_db.execute(
                 "SELECT key, cells, image FROM row WHERE loose = ? "
@@ -286,38 +287,38 @@ class MetadataTable:
             if not rows:
                 continue
             key, cells, image = rows[0]
-            if len(rows) > 1 or image not in (None, name) or self._is_of_another(key, path):
+            if len(rows) > 1 or image not in (None, name) or self._may_be_another(key, path):
                 return None
             return key, cells, image
         return None
 
-    def _is_of_another(self, key: str, path: str) -> bool:
-        """Whether a row that an image resembles may mean another one."""
-        if digits := joining.padded_to(key, path):
-            # In a set whose names have all the same length, each number is one image.
-            self._padded_to = self._padded_to or digits
-            if digits != self._padded_to:
+    def _may_be_another(self, key: str, path: str) -> bool:
+        """Return whether a row that matches an image loosely may belong to another image."""
+        if digits := joining.padded_length(key, path):
+            # If all names have the same number of digits, each number is one image.
+            self._padded_length = self._padded_length or digits
+            if digits != self._padded_length:
                 return True
-        return joining.has_a_file_of_its_own(key, path)
+        return joining.names_another_file(key, path)
 
-    def _typed(self, cells: Mapping[str, str]) -> Metadata:
+    def _parse(self, cells: Mapping[str, str]) -> Metadata:
         values: dict[str, Value] = {}
         for name, text in cells.items():
-            value = read_as(text, self._readings[name], self.fields[name])
+            value = parse_as(text, self._formats[name], self.fields[name])
             if value is not None:
                 values[name] = value
         return values
 
-    def widen(self, fields: Mapping[str, FieldType]) -> list[str]:
-        """Read the columns as the types that a collection already has for them.
+    def adopt_types(self, fields: Mapping[str, FieldType]) -> list[str]:
+        """Parse the columns as the types that a collection already has for them.
 
-        Values that are not of that type are no values from then on. Returns a sentence for each
-        column that has such, with an example.
+        Values of another type are ignored from then on. Returns a sentence for each column with
+        such values, with an example.
         """
         misfits = []
         for name, mine in self.fields.items():
             theirs = fields.get(name, mine)
-            example = self._columns[name].not_of.get(theirs)
+            example = self._columns[name].mismatches.get(theirs)
             if example and not _fits(mine, theirs):
                 line, text = example
                 misfits.append(
@@ -332,6 +333,7 @@ class MetadataTable:
             unused, used = self._rows_db.execute(
                 "SELECT count(*) - count(image), count(image) FROM row"
             ).fetchone()
+        no_match = unused and not used and self._unmatched_pictures
         return MetadataReport(
             self.file,
             self.column,
@@ -341,13 +343,13 @@ class MetadataTable:
             self._duplicates,
             unused,
             self._unmatched_pictures,
-            self._unmatched() if unused and not used and self._unmatched_pictures else None,
+            self._describe_unmatched() if no_match else None,
         )
 
-    def _unmatched(self) -> str:
+    def _describe_unmatched(self) -> str:
         keys = self._rows_db.execute(f"SELECT key FROM row LIMIT {_SHOWN}")  # noqa: S608
         return (
-            f"no row of {self.file} belongs to an image: the images are named "
+            f"no row of {self.file} matches an image: the images are named "
             f"{_shown(self._unmatched_names)}, and the rows, in the column {self.column}, "
             f"{_shown(key for (key,) in keys)}"
         )
@@ -361,51 +363,12 @@ def _marks(values: Sequence[str]) -> str:
     return ", ".join("?" * len(values))
 
 
-class _Matches:
-    """Counts, for each column that may name the images, the examples that it names."""
-
-    def __init__(self, columns: Sequence[int], examples: Iterable[str], folder: str) -> None:
-        self._columns = columns
-        self._whole: dict[str, list[int]] = {}
-        self._stems: dict[str, list[int]] = {}
-        self._loose: dict[str, list[int]] = {}
-        for number, path in enumerate(examples):
-            extension = os.path.splitext(joining.composed(path))[1]
-            keys = joining.exact_keys(path, folder)
-            for key in keys:
-                kind = self._whole if extension and key.endswith(extension) else self._stems
-                kind.setdefault(key, []).append(number)
-            for key in joining.loose_keys(keys):
-                self._loose.setdefault(key, []).append(number)
-        kinds = (self._whole, self._stems, self._loose)
-        self._found: dict[int, tuple[set[int], ...]] = {
-            column: tuple(set() for _ in kinds) for column in columns
-        }
-
-    def see(self, row: Sequence[str]) -> None:
-        for column in self._columns:
-            key = joining.key_of(row[column])
-            whole, stems, loose = self._found[column]
-            whole.update(self._whole.get(key, ()))
-            stems.update(self._stems.get(key, ()))
-            loose.update(self._loose.get(joining.loose_key(key), ()))
-
-    def best(self) -> int:
-        """Most exact matches, then most with an extension, then most others; else the first."""
-
-        def rank(column: int) -> tuple[int, int, int]:
-            whole, stems, loose = self._found[column]
-            return len(whole | stems), len(whole), len(loose)
-
-        return max(self._columns, key=rank)
-
-
 def _fits(narrow: FieldType, wide: FieldType) -> bool:
     return narrow == wide or wide == "str" or (narrow == "int" and wide == "float")
 
 
 def common_types(tables: Iterable[Mapping[str, FieldType]]) -> dict[str, FieldType]:
-    """For each field the narrowest type that holds what every table has in it."""
+    """Return, for each field, the narrowest type that holds the values of every table."""
     common: dict[str, FieldType] = {}
     for fields in tables:
         for name, mine in fields.items():

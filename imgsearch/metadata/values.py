@@ -1,4 +1,4 @@
-"""Which values metadata can have: what both stores keep exactly as it is."""
+"""Values of metadata: those that every store returns exactly as they were written."""
 
 import math
 from collections.abc import Mapping
@@ -14,41 +14,42 @@ def type_of(value: Value) -> FieldType:
     return _TYPES[type(value)]
 
 
-def typed(name: str, value: Value, fields: Mapping[str, FieldType]) -> Value:
-    """The value as the type of its field, or as its own if the field is new.
+def validate(name: str, value: Value, fields: Mapping[str, FieldType]) -> Value:
+    """Return a value as the type of its field, or as its own type if the field is new.
 
-    Raises MetadataError if it is of another type, or if the store would change it.
+    Raises MetadataError if it is of another type, or if a store would change it.
     """
     have = _TYPES.get(type(value))
     want = fields.get(name, "str" if name == DESCRIPTION else have)
     if have is None or want is None:
-        raise MetadataError(f"{name}: {shown(value)} is no text, number or truth value")
-    if reason := why_unstorable(value):
-        raise MetadataError(f"{name}: {shown(value)} {reason}")
+        raise MetadataError(f"{name}: {format_value(value)} is not a string, number or boolean")
+    if reason := unstorable_reason(value):
+        raise MetadataError(f"{name}: {format_value(value)} {reason}")
     if not is_storable(name):
-        raise MetadataError(f"{name!r}: a name with characters that cannot be stored")
+        raise MetadataError(f"{name!r}: the name contains characters that cannot be stored")
     if (have, want) == ("int", "float"):
         if int(float(value)) != value:
             raise MetadataError(
-                f"{name}: {shown(value)} has more digits than the field's type, float, can hold"
+                f"{name}: {format_value(value)} has more digits than a float, the field's type, "
+                "can hold"
             )
         return float(value)
     if have != want:
-        raise MetadataError(f"{name}: {shown(value)} is {have}, but the field is {want}")
+        raise MetadataError(f"{name}: {format_value(value)} is {have}, but the field is {want}")
     return value
 
 
-def why_unstorable(value: object) -> str | None:
-    """Why no store keeps a value as it is; None if it does."""
+def unstorable_reason(value: object) -> str | None:
+    """Return why a store cannot hold a value exactly, or None if it can."""
     match value:
         case bool():
             return None
         case int() if value not in _INT64:
-            return "is beyond integers of 64 bits: store it as text"
+            return "does not fit into 64 bits: store it as text"
         case float() if not math.isfinite(value):
-            return "is no number: leave the field out"
+            return "is not a finite number: omit the field"
         case str() if not is_storable(value):
-            return "holds characters that cannot be stored"
+            return "contains characters that cannot be stored"
     return None
 
 
@@ -57,12 +58,12 @@ def is_storable(text: str) -> bool:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether UTF-8 expresses a text: it holds no half of a surrogate pair."""
+    """Return whether a text can be encoded in UTF-8: it has no lone surrogate."""
     return text.isascii() or text.encode("utf-8", "replace").decode() == text
 
 
-def shown(value: object) -> str:
-    """A value in a message; Python itself refuses to write integers of thousands of digits."""
+def format_value(value: object) -> str:
+    """Format a value for a message. Python does not format integers of thousands of digits."""
     if isinstance(value, int) and value.bit_length() > 1000:
         return "an integer of hundreds of digits"
     text = repr(value)

@@ -84,7 +84,7 @@ class Lookup:
         """
         path = candidate.path
         rows = ((table, table.lookup(path)) for table in self._tables if table.covers(path))
-        metadata, owners = origins.joined(known or previous, rows)
+        metadata, owners = origins.apply_tables(known or previous, rows)
         item = Item(candidate, metadata=metadata, origins=owners, replaces=known)
         if known is None or (known.size, known.mtime_ns) != (candidate.size, candidate.mtime_ns):
             return item

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
-from imgsearch.metadata.values import is_storable, why_unstorable
+from imgsearch.metadata.values import is_storable, unstorable_reason
 from imgsearch.server.jobs.job import Job, State
 from imgsearch.server.requests import Answer
 from imgsearch.server.service import Service
@@ -29,7 +29,7 @@ FieldName = Annotated[Text, Field(min_length=1, max_length=100)]
 
 def _kept(value: object) -> object:
     """Before the union takes an integer that is none of 64 bits for a float."""
-    if reason := why_unstorable(value):
+    if reason := unstorable_reason(value):
         raise ValueError(f"the value {reason}")
     return value
 
