@@ -1,4 +1,4 @@
-"""Sound pixels beside metadata that is damaged, oversized or hostile: indexed without it."""
+"""Intact pixels with damaged, oversized or hostile metadata are indexed without it."""
 
 import io
 import random
@@ -53,7 +53,7 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def with_chunks(data: bytes, *added: bytes, last: bool = False) -> bytes:
-    """Before the first IDAT; with `last`, before the end."""
+    """Insert chunks before the first IDAT or, with `last`, before the end."""
     before = b"IEND" if last else b"IDAT"
     at = data.index(before) - 4
     return data[:at] + b"".join(added) + data[at:]
@@ -72,20 +72,20 @@ ANCILLARY = [
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "1"])
 @pytest.mark.parametrize("kind", ANCILLARY)
-def test_a_damaged_ancillary_chunk_is_as_good_as_none(kind: bytes, mode: str) -> None:
+def test_a_damaged_ancillary_chunk_is_ignored(kind: bytes, mode: str) -> None:
     sound = encoded(photograph(mode), "PNG")
     for last in (False, True):
         damaged = with_chunks(sound, chunk(kind, b"\0" * 8, checksum=1), last=last)
         assert same_pixels(damaged, sound)
         for length in (0, 1, 3, 5, 7):
             odd = with_chunks(sound, chunk(kind, b"\x02" * length), last=last)
-            if kind == b"tRNS" and mode == "P":  # of which any length up to the palette's is sound
+            if kind == b"tRNS" and mode == "P":  # any length up to the palette's is valid
                 load(odd)
             else:
                 assert same_pixels(odd, sound), length
 
 
-def test_texts_and_profiles_over_any_limit_are_not_inflated() -> None:
+def test_oversized_texts_and_profiles_are_not_inflated() -> None:
     sound = encoded(photograph(), "PNG")
     bomb = zlib.compress(b"a" * (64 << 20), 9)
     texts = [
@@ -103,7 +103,7 @@ def test_texts_and_profiles_over_any_limit_are_not_inflated() -> None:
     assert most < 40 << 20
 
 
-def test_a_large_profile_is_kept() -> None:
+def test_a_large_profile_is_used() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     padded = profile + random.Random(1).randbytes(1_500_000)
     padded = len(padded).to_bytes(4, "big") + padded[4:]
@@ -113,13 +113,13 @@ def test_a_large_profile_is_kept() -> None:
 
 
 @pytest.mark.parametrize("kind", [b"IHDR", b"IDAT"])
-def test_a_wrong_checksum_in_what_makes_pixels_is_rejected(kind: bytes) -> None:
+def test_a_wrong_checksum_in_a_critical_chunk_is_rejected(kind: bytes) -> None:
     for mode in ("RGB", "P"):
         with pytest.raises(ImageError, match="wrong checksum"):
             load(with_checksum_of(encoded(photograph(mode), "PNG"), kind))
 
 
-def test_a_palette_counts_only_where_it_makes_pixels() -> None:
+def test_a_damaged_palette_matters_only_if_pixels_use_it() -> None:
     with pytest.raises(ImageError, match="palette"):
         load(with_checksum_of(encoded(photograph("P"), "PNG"), b"PLTE"))
     sound = encoded(photograph(), "PNG")
@@ -133,7 +133,7 @@ def test_a_png_without_its_end_is_indexed(lacking: int) -> None:
 
 
 @pytest.mark.parametrize("where", [0.3, 0.6, 0.9])
-def test_a_png_that_is_cut_is_rejected(where: float) -> None:
+def test_a_truncated_png_is_rejected(where: float) -> None:
     image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64), dtype=np.uint8))
     sound = encoded(image, "PNG")
     with pytest.raises(ImageError, match="truncated"):
@@ -153,7 +153,7 @@ def test_an_animation_with_damaged_control_shows_its_first_image(damage: bytes) 
 @pytest.mark.parametrize(
     "where", ["eXIf", "late eXIf", "Raw profile type exif", "XML:com.adobe.xmp"]
 )
-def test_orientation_is_read_wherever_a_png_has_it(where: str) -> None:
+def test_orientation_is_read_from_any_position_in_a_png(where: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     block = exif.tobytes()
@@ -210,14 +210,14 @@ APPLICATION = [
 
 @pytest.mark.parametrize("added", APPLICATION, ids=range(len(APPLICATION)))
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_odd_application_segments_are_as_good_as_none(mode: str, added: bytes) -> None:
+def test_malformed_application_segments_are_ignored(mode: str, added: bytes) -> None:
     sound = encoded(photograph(mode), "JPEG", quality=95)
     damaged = with_segments(sound, added)
     assert same_pixels(damaged, sound)
     assert media_type(io.BytesIO(damaged)) == "image/jpeg"
 
 
-def test_a_second_exif_block_and_rubbish_behind_the_end_change_nothing() -> None:
+def test_a_second_exif_block_and_trailing_garbage_change_nothing() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(photograph(), "JPEG", exif=exif)
@@ -240,7 +240,7 @@ def test_a_jpeg_of_several_images_shows_its_first() -> None:
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("restart", [0, 3])
-def test_a_jpeg_that_lacks_only_its_end_marker_is_indexed(
+def test_a_jpeg_without_its_end_marker_is_indexed(
     mode: str, progressive: bool, restart: int
 ) -> None:
     for quality, subsampling, size in ((50, 2, (48, 36)), (95, 0, (33, 17)), (80, 1, (1, 50))):
@@ -255,14 +255,14 @@ def test_a_jpeg_that_lacks_only_its_end_marker_is_indexed(
                 load(sound[: -2 - cut])
 
 
-def test_zeros_of_a_file_that_was_never_filled_are_no_pixels() -> None:
+def test_trailing_zeros_of_an_incomplete_file_are_no_pixels() -> None:
     sound = encoded(photograph(), "JPEG")
     assert same_pixels(sound[:-2] + bytes(500), sound)
     with pytest.raises(ImageError, match="truncated"):
         load(sound[: len(sound) * 2 // 3] + bytes(5000))
 
 
-def test_a_jpeg_with_much_behind_its_end_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jpeg_with_much_trailing_data_is_not_scanned(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError("the codes were counted")
 
@@ -271,10 +271,10 @@ def test_a_jpeg_with_much_behind_its_end_is_not_counted(monkeypatch: pytest.Monk
     assert same_pixels(sound + b"video" * 10_000, sound)
 
 
-# What both stand on
+# Spliced files
 
 
-def test_a_spliced_file_reads_as_its_parts_joined() -> None:
+def test_a_spliced_file_reads_as_its_joined_parts() -> None:
     data = random.Random(3).randbytes(1000)
     parts: list[Part] = [(0, 10), (10, 5), b"between", (500, 0), (300, 200), b"", (100, 1)]
     whole = b"".join(

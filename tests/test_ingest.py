@@ -1,4 +1,4 @@
-"""The pipeline: what becomes of each file, run after run, and after faults."""
+"""The ingest pipeline: the outcome of each file, in repeated runs and after failures."""
 
 import os
 import shutil
@@ -57,7 +57,7 @@ def events() -> list[Event]:
 
 @pytest.fixture
 def run(store: VectorStore, encoder: ColourEncoder, events: list[Event]) -> Run:
-    """Ingest into "images" with the small encoder; options by keyword. Checks the accounts."""
+    """Ingest into "images" with a small encoder; options by keyword. Checks the counts."""
 
     def run_once(*sources: Path | str, **options: Any) -> IngestReport:
         events.clear()
@@ -72,10 +72,10 @@ def run(store: VectorStore, encoder: ColourEncoder, events: list[Event]) -> Run:
             encoder_opener=encoder.open,
             **extra,
         )
-        told = Counter(event.status for event in events if isinstance(event, Outcome))
+        reported = Counter(event.status for event in events if isinstance(event, Outcome))
         assert report.found == report.indexed + report.reused + report.skipped + report.rejected
         for status in ("indexed", "reused", "skipped", "rejected", "removed"):
-            assert told[status] == getattr(report, status), status
+            assert reported[status] == getattr(report, status), status
         return report
 
     return run_once
@@ -83,7 +83,7 @@ def run(store: VectorStore, encoder: ColourEncoder, events: list[Event]) -> Run:
 
 @pytest.fixture
 def shop(paint: Painter) -> Shop:
-    """A folder of so many pictures, 000.png and on."""
+    """Paint a folder of images: 000.png, 001.png, ..."""
 
     def painted(count: int) -> Path:
         return [paint(f"shop/{number:03}.png", number) for number in range(count)][-1].parent
@@ -107,16 +107,16 @@ def reasons(events: list[Event]) -> dict[str, str]:
     }
 
 
-def test_every_picture_becomes_a_record(run: Run, store: VectorStore, paint: Painter) -> None:
-    made = [paint(f"shop/{number}.png", number, size=(60 + number, 40)) for number in range(11)]
-    report = run(made[0].parent)
+def test_every_image_becomes_a_record(run: Run, store: VectorStore, paint: Painter) -> None:
+    painted = [paint(f"shop/{number}.png", number, size=(60 + number, 40)) for number in range(11)]
+    report = run(painted[0].parent)
     assert counts(report) == (11, 0, 0, 0)
     records = paths(store)
-    assert set(records) == {str(path) for path in made}
-    one = records[str(made[3])]
+    assert set(records) == {str(path) for path in painted}
+    one = records[str(painted[3])]
     assert (one.width, one.height) == (63, 40)
-    assert one.size == made[3].stat().st_size
-    assert one.mtime_ns == made[3].stat().st_mtime_ns
+    assert one.size == painted[3].stat().st_size
+    assert one.mtime_ns == painted[3].stat().st_mtime_ns
 
 
 def test_unchanged_files_are_skipped_without_being_opened(
@@ -148,7 +148,7 @@ def test_a_changed_file_is_replaced(run: Run, store: VectorStore, paint: Painter
     assert after.width == 99
 
 
-def test_a_touched_file_keeps_its_vector(run: Run, encoder: ColourEncoder, paint: Painter) -> None:
+def test_a_touched_file_reuses_its_vector(run: Run, encoder: ColourEncoder, paint: Painter) -> None:
     path = paint("shop/a.png", 1)
     run(path.parent)
     os.utime(path, ns=(1, 1))
@@ -157,7 +157,7 @@ def test_a_touched_file_keeps_its_vector(run: Run, encoder: ColourEncoder, paint
     assert encoder.encoded == 1
 
 
-def test_renamed_and_copied_files_reuse_their_vector_undecoded(
+def test_renamed_and_copied_files_reuse_their_vector_without_decoding(
     run: Run,
     store: VectorStore,
     encoder: ColourEncoder,
@@ -180,7 +180,7 @@ def test_renamed_and_copied_files_reuse_their_vector_undecoded(
     assert {(each.width, each.height) for each in records.values()} == {(70, 50)}
 
 
-def test_copies_in_one_run_are_encoded_once(
+def test_equal_files_in_one_run_are_encoded_once(
     run: Run, store: VectorStore, encoder: ColourEncoder, paint: Painter
 ) -> None:
     folder = paint("shop/a.png", 1).parent
@@ -192,20 +192,20 @@ def test_copies_in_one_run_are_encoded_once(
     assert len(paths(store)) == 61
 
 
-def test_bad_files_are_rejected_with_a_reason_and_never_end_the_run(
+def test_bad_files_are_rejected_with_a_reason_and_do_not_end_the_run(
     run: Run, events: list[Event], paint: Painter
 ) -> None:
     folder = paint("shop/good.png", 1).parent
     (folder / "empty.jpg").touch()
-    (folder / "text.jpg").write_text("not a picture")
+    (folder / "text.jpg").write_text("not an image")
     whole = paint("whole.png", 2).read_bytes()
     (folder / "half.png").write_bytes(whole[: len(whole) // 2])
     (folder / "gone.png").symlink_to("nowhere.png")
     report = run(folder)
     assert counts(report) == (1, 0, 0, 4)
-    told = reasons(events)
-    assert set(told) == {"good.png", "empty.jpg", "text.jpg", "half.png", "gone.png"}
-    assert all(reason for name, reason in told.items() if name != "good.png")
+    found = reasons(events)
+    assert set(found) == {"good.png", "empty.jpg", "text.jpg", "half.png", "gone.png"}
+    assert all(reason for name, reason in found.items() if name != "good.png")
     assert [problem.uri.rpartition("/")[2] for problem in report.problems] == [
         "empty.jpg",
         "gone.png",
@@ -214,7 +214,7 @@ def test_bad_files_are_rejected_with_a_reason_and_never_end_the_run(
     ]
 
 
-def test_a_file_that_went_bad_keeps_its_old_record_and_says_so(
+def test_the_record_of_a_file_that_became_unreadable_is_retained(
     run: Run, store: VectorStore, events: list[Event], paint: Painter
 ) -> None:
     path = paint("shop/a.png", 1)
@@ -225,7 +225,7 @@ def test_a_file_that_went_bad_keeps_its_old_record_and_says_so(
     assert len(paths(store)) == 1
 
 
-def test_a_rejected_file_is_tried_again_once_it_is_good(run: Run, paint: Painter) -> None:
+def test_a_rejected_file_is_retried_by_the_next_run(run: Run, paint: Painter) -> None:
     path = paint("shop/a.png", 1)
     good = path.read_bytes()
     path.write_bytes(good[:100])
@@ -234,7 +234,7 @@ def test_a_rejected_file_is_tried_again_once_it_is_good(run: Run, paint: Painter
     assert counts(run(path.parent)) == (1, 0, 0, 0)
 
 
-def test_a_large_file_that_changes_between_its_readings_is_left_for_the_next_run(
+def test_a_large_file_that_changes_between_two_reads_is_rejected_until_the_next_run(
     run: Run, events: list[Event], shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shop(3)
@@ -252,13 +252,13 @@ def test_a_large_file_that_changes_between_its_readings_is_left_for_the_next_run
     assert counts(run(folder)) == (1, 0, 2, 0)
 
 
-def test_an_empty_folder_is_an_error_that_counts_what_is_there(run: Run, tmp_path: Path) -> None:
+def test_an_empty_folder_is_an_error_that_counts_other_files(run: Run, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(NothingFoundError, match="1 other file"):
         run(tmp_path)
 
 
-def test_a_missing_source_stops_the_run_before_anything_is_done(
+def test_a_missing_source_ends_the_run_before_anything_is_written(
     run: Run, store: VectorStore, paint: Painter
 ) -> None:
     folder = paint("shop/a.png", 1).parent
@@ -267,7 +267,7 @@ def test_a_missing_source_stops_the_run_before_anything_is_done(
     assert store.names() == []
 
 
-def test_a_run_of_rejections_alone_makes_no_collection(
+def test_a_run_with_only_rejections_creates_no_collection(
     run: Run, store: VectorStore, tmp_path: Path
 ) -> None:
     (tmp_path / "a.jpg").touch()
@@ -275,11 +275,9 @@ def test_a_run_of_rejections_alone_makes_no_collection(
     assert store.names() == []
 
 
-def test_a_list_of_paths_is_taken_and_files_named_twice_count_once(
-    run: Run, paint: Painter
-) -> None:
-    made = [paint(f"shop/{number}.png", number) for number in range(3)]
-    names = [str(path) for path in made]
+def test_a_list_of_paths_counts_repeated_files_once(run: Run, paint: Painter) -> None:
+    painted = [paint(f"shop/{number}.png", number) for number in range(3)]
+    names = [str(path) for path in painted]
     assert counts(run("-", stdin=iter([*names, names[0], "/no/such.jpg"]))) == (3, 0, 0, 1)
 
 
@@ -289,7 +287,7 @@ def test_a_limit_counts_files_found(run: Run, shop: Shop) -> None:
     assert counts(run(folder, limit=7)) == (2, 0, 5, 0)
 
 
-def test_a_batch_that_does_not_fit_is_halved_with_a_message(
+def test_a_batch_too_large_for_the_device_is_halved_with_a_note(
     run: Run, encoder: ColourEncoder, events: list[Event], shop: Shop
 ) -> None:
     folder = shop(20)
@@ -300,7 +298,7 @@ def test_a_batch_that_does_not_fit_is_halved_with_a_message(
     assert [note.rpartition("of ")[2] for note in notes] == ["8", "4", "2"]
 
 
-def test_a_single_picture_that_does_not_fit_ends_the_run_with_that_error(
+def test_a_single_image_too_large_for_the_device_ends_the_run(
     run: Run, encoder: ColourEncoder, paint: Painter
 ) -> None:
     encoder.fits = 0
@@ -308,7 +306,7 @@ def test_a_single_picture_that_does_not_fit_ends_the_run_with_that_error(
         run(paint("shop/a.png", 1).parent)
 
 
-def test_another_model_than_the_collections_is_refused_before_it_is_loaded(
+def test_a_mismatching_model_is_rejected_before_it_is_loaded(
     run: Run, store: VectorStore, encoder: ColourEncoder, paint: Painter
 ) -> None:
     folder = paint("shop/a.png", 1).parent
@@ -317,7 +315,7 @@ def test_another_model_than_the_collections_is_refused_before_it_is_loaded(
         ingest([str(folder)], store, "images", EncoderRequest("resnet50"))
 
 
-def test_what_an_encoder_raises_reaches_the_caller(store: VectorStore, paint: Painter) -> None:
+def test_errors_of_the_encoder_reach_the_caller(store: VectorStore, paint: Painter) -> None:
     def fail(*_: object) -> ColourEncoder:
         raise StoreError("no encoder today")
 
@@ -325,7 +323,7 @@ def test_what_an_encoder_raises_reaches_the_caller(store: VectorStore, paint: Pa
         ingest([str(paint("shop/a.png", 1).parent)], store, "images", encoder_opener=fail)
 
 
-def test_the_total_is_told_for_a_progress_bar(run: Run, events: list[Event], shop: Shop) -> None:
+def test_the_total_is_reported_for_progress_bars(run: Run, events: list[Event], shop: Shop) -> None:
     folder = shop(3)
     run(folder, count_ahead=True)
     for thread in threading.enumerate():
@@ -335,7 +333,7 @@ def test_the_total_is_told_for_a_progress_bar(run: Run, events: list[Event], sho
 
 
 class TestPrune:
-    def test_records_of_missing_files_stay_unless_it_is_asked_for(
+    def test_records_of_deleted_files_stay_without_prune(
         self, run: Run, store: VectorStore, shop: Shop
     ) -> None:
         folder = shop(4)
@@ -346,7 +344,7 @@ class TestPrune:
         assert run(folder, prune=True).removed == 1
         assert len(paths(store)) == 3
 
-    def test_other_folders_are_left_alone(
+    def test_other_folders_are_not_pruned(
         self, run: Run, store: VectorStore, paint: Painter
     ) -> None:
         one, two = paint("one/a.png", 1), paint("two/b.png", 2)
@@ -358,7 +356,7 @@ class TestPrune:
         assert run(one.parent, prune=True).removed == 1
         assert len(paths(store)) == 3
 
-    def test_a_drive_that_is_not_mounted_costs_no_record(
+    def test_an_unmounted_drive_loses_no_record(
         self, run: Run, store: VectorStore, events: list[Event], paint: Painter
     ) -> None:
         drive, other = paint("drive/a.png", 1), paint("other/b.png", 2)
@@ -368,7 +366,7 @@ class TestPrune:
         assert any(isinstance(event, Note) and "not mounted" in event.text for event in events)
         assert len(paths(store)) == 2
 
-    def test_an_unreadable_folder_forbids_it(
+    def test_an_unreadable_folder_prevents_pruning(
         self,
         run: Run,
         store: VectorStore,
@@ -376,9 +374,9 @@ class TestPrune:
         paint: Painter,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        kept = paint("shop/a.png", 1)
+        image = paint("shop/a.png", 1)
         locked = paint("shop/locked/b.png", 2)
-        run(kept.parent)
+        run(image.parent)
         locked.unlink()
         real = os.scandir
 
@@ -388,7 +386,7 @@ class TestPrune:
             return real(path)
 
         monkeypatch.setattr("os.scandir", guarded)
-        report = run(kept.parent, prune=True)
+        report = run(image.parent, prune=True)
         assert report.unreadable == [(str(locked.parent), "Permission denied")]
         assert report.removed == 0
         assert len(paths(store)) == 2
@@ -427,7 +425,7 @@ class TestMetadata:
         assert dict(metadata) == {"kind": "Boots", "colour": "red"}
         assert counts(run(folder)) == (0, 0, 2, 0)
 
-    def test_metadata_stays_where_no_table_speaks_of_it(
+    def test_metadata_stays_if_no_table_covers_it(
         self, run: Run, store: VectorStore, paint: Painter
     ) -> None:
         path = paint("set/1.png", 1)
@@ -454,7 +452,7 @@ class TestMetadata:
         with pytest.raises(MetadataError, match="no_such"):
             run(paint("set/1.png", 1), metadata=str(tmp_path / "no_such.csv"))
 
-    def test_a_found_table_that_cannot_be_used_is_left_out_with_a_note(
+    def test_an_unusable_styles_csv_is_ignored_with_a_note(
         self, run: Run, events: list[Event], paint: Painter
     ) -> None:
         folder = paint("set/1.png", 1).parent
@@ -462,7 +460,7 @@ class TestMetadata:
         assert counts(run(folder)) == (1, 0, 0, 0)
         assert any(isinstance(event, Note) and "metadata ignored" in event.text for event in events)
 
-    def test_a_column_that_changed_its_type_is_refused_before_anything_is_written(
+    def test_a_column_with_another_type_ends_the_run_before_anything_is_written(
         self, run: Run, store: VectorStore, paint: Painter
     ) -> None:
         folder = paint("set/1.png", 1).parent
@@ -476,7 +474,7 @@ class TestMetadata:
 
 
 class TestInterruption:
-    def test_stopping_writes_what_is_in_flight_and_the_next_run_goes_on(
+    def test_a_stop_writes_batches_in_flight_and_the_next_run_continues(
         self, run: Run, store: VectorStore, encoder: ColourEncoder, shop: Shop
     ) -> None:
         folder = shop(100)
@@ -495,7 +493,7 @@ class TestInterruption:
         rest = run(folder)
         assert counts(rest) == (100 - report.indexed, 0, report.indexed, 0)
 
-    def test_a_store_that_fails_half_way_loses_nothing_that_was_written(
+    def test_a_store_that_fails_halfway_loses_no_written_record(
         self,
         run: Run,
         store: VectorStore,
@@ -520,7 +518,7 @@ class TestInterruption:
         assert len(paths(store)) == 12
         assert counts(run(folder)) == (28, 0, 12, 0)
 
-    def test_records_that_the_store_refuses_are_rejected_with_its_reason(
+    def test_records_rejected_by_the_store_are_reported_with_its_reason(
         self, run: Run, events: list[Event], shop: Shop, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         folder = shop(3)
@@ -536,7 +534,7 @@ class TestInterruption:
         assert counts(run(folder)) == (2, 0, 0, 1)
         assert reasons(events)["000.png"] == "too ugly"
 
-    def test_killed_at_any_moment_the_next_run_goes_on(
+    def test_after_a_kill_at_any_moment_the_next_run_continues(
         self, run: Run, store: VectorStore, shop: Shop
     ) -> None:
         folder = shop(60)
@@ -550,10 +548,10 @@ class TestInterruption:
             "    def encode(self, pixels):\n"
             "        time.sleep(0.05)\n"
             "        return super().encode(pixels)\n"
-            "def tell(event):\n"
+            "def report(event):\n"
             "    print(event.status, flush=True)\n"
             "ingest.ingest([sys.argv[1]], open_store(sys.argv[2]), 'images',\n"
-            "    options=ingest.IngestOptions(batch_size=4, workers=2), listener=tell,\n"
+            "    options=ingest.IngestOptions(batch_size=4, workers=2), listener=report,\n"
             "    encoder_opener=Slow().open)\n"
         )
         process = subprocess.Popen(
@@ -562,17 +560,17 @@ class TestInterruption:
             text=True,
         )
         assert process.stdout
-        told = [process.stdout.readline() for _ in range(20)]
+        lines = [process.stdout.readline() for _ in range(20)]
         process.kill()
         process.communicate()
-        assert told == ["indexed\n"] * 20
+        assert lines == ["indexed\n"] * 20
         written = len(paths(store))
         assert 20 <= written < 60
         assert counts(run(folder)) == (60 - written, 0, written, 0)
         assert len(paths(store)) == 60
 
 
-def test_at_most_a_few_batches_are_read_before_they_are_encoded(
+def test_only_a_few_batches_are_read_ahead_of_encoding(
     run: Run, encoder: ColourEncoder, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shop(200)
@@ -601,7 +599,7 @@ def test_at_most_a_few_batches_are_read_before_they_are_encoded(
 @pytest.mark.parametrize(
     "name", ["ünï çode 鞋 👟.png", "new\nline.png", "per%20cent.png", "quo'te.png"]
 )
-def test_any_file_name_is_indexed_and_found_again(
+def test_any_file_name_is_indexed_and_found(
     run: Run, store: VectorStore, paint: Painter, name: str
 ) -> None:
     path = paint(f"shop/{name}", 1)
@@ -637,7 +635,7 @@ _ACTIONS = st.lists(
     derandomize=True,
 )
 @given(rounds=st.lists(_ACTIONS, min_size=1, max_size=3))
-def test_after_any_changes_the_store_mirrors_the_folder(
+def test_after_any_changes_the_store_matches_the_folder(
     rounds: list[list[Action]], run: Run, store: VectorStore, tmp_path: Path
 ) -> None:
     folder = tmp_path / "shop"

@@ -34,7 +34,7 @@ def fields(file: str) -> dict[str, FieldType]:
         return dict(table.fields)
 
 
-def refusal(file: str) -> str:
+def rejection(file: str) -> str:
     with pytest.raises(MetadataError) as caught:
         MetadataTable(file)
     assert file in str(caught.value)
@@ -44,12 +44,12 @@ def refusal(file: str) -> str:
 # Rows
 
 
-def test_every_row_and_every_picture_is_accounted_for(tmp_path: Path) -> None:
+def test_every_row_and_every_image_is_accounted_for(tmp_path: Path) -> None:
     file = write(
         tmp_path,
         'id,type,name\n1,Shirts,plain\n2,Shirts,stray, comma\n3,short\n4,Shoes,"two\nlines"\n'
         '\n5,Caps,"a ""quoted"" word"\n1,Shirts,again\n6,Belts,"closed" too early\n,Caps,no id\n'
-        "7,Caps,no picture\n8,Caps,trailing,,\n",
+        "7,Caps,no image\n8,Caps,trailing,,\n",
     )
     with MetadataTable(file) as table:
         assert table.lookup("/shop/1.jpg") == {"type": "Shirts", "name": "plain"}
@@ -68,7 +68,7 @@ def test_every_row_and_every_picture_is_accounted_for(tmp_path: Path) -> None:
     assert report.to_dict()["malformed_lines"] == [3, 4, 10, 11]
 
 
-def test_a_table_is_read_whatever_wrote_it(tmp_path: Path) -> None:
+def test_tables_of_different_programs_are_read(tmp_path: Path) -> None:
     expected = [{"colour": "Blue, navy", "n": 1}]
     for text in (
         'id,colour,n\n1,"Blue, navy",1\n',
@@ -100,25 +100,23 @@ def test_empty_cells_and_empty_columns_are_no_values(tmp_path: Path) -> None:
         (b"id,a\n1," + b"x" * 140_000 + b"\n", "line 2: a quote is opened there"),
     ],
 )
-def test_a_table_that_cannot_be_used_is_refused(
-    tmp_path: Path, content: bytes, message: str
-) -> None:
-    assert message in refusal(write(tmp_path, content))
+def test_an_unusable_table_is_rejected(tmp_path: Path, content: bytes, message: str) -> None:
+    assert message in rejection(write(tmp_path, content))
 
 
-def test_a_table_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert refusal(str(tmp_path / "gone.csv")).endswith("No such file or directory")
-    assert "cannot be read" in refusal(str(tmp_path))
+def test_a_missing_table_is_rejected(tmp_path: Path) -> None:
+    assert rejection(str(tmp_path / "gone.csv")).endswith("No such file or directory")
+    assert "cannot be read" in rejection(str(tmp_path))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it has no such pipes")
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_rejected_without_blocking(tmp_path: Path) -> None:
     pipe = tmp_path / "table.csv"
     os.mkfifo(pipe)
-    assert "not a regular file" in refusal(str(pipe))
+    assert "not a regular file" in rejection(str(pipe))
 
 
-def test_nothing_is_left_behind(tmp_path: Path) -> None:
+def test_no_temporary_file_remains(tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     with MetadataTable(write(tmp_path, "id,a\n1,2\n"), places=[spool]):
         assert list(spool.iterdir())
@@ -155,7 +153,7 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
         (["0x10"], "str"),
     ],
 )
-def test_a_column_has_the_narrowest_type_that_loses_nothing(
+def test_a_column_has_the_narrowest_lossless_type(
     tmp_path: Path, cells: list[str], kind: FieldType
 ) -> None:
     lines = "".join(f'{number},"{cell}"\n' for number, cell in enumerate(cells))
@@ -172,10 +170,10 @@ cell_texts = st.one_of(
 
 @given(st.lists(cell_texts, min_size=1, max_size=8))
 @settings(max_examples=60, deadline=None)
-def test_any_cells_survive_typing(
+def test_any_cells_can_be_parsed(
     tmp_path_factory: pytest.TempPathFactory, cells: list[str]
 ) -> None:
-    """A value is the cell's text, or the number or truth that the text stands for."""
+    """A value is the cell's text, or the number or boolean that it stands for."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(["id", "column"])
@@ -207,7 +205,7 @@ def test_any_cells_survive_typing(
     ("mine", "theirs", "read"),
     [("1", "float", 1.0), ("1", "str", "1"), ("TRUE", "str", "TRUE"), ("1.50", "str", "1.50")],
 )
-def test_a_column_is_read_as_the_wider_type_that_a_collection_has(
+def test_a_column_adopts_the_wider_type_of_a_collection(
     tmp_path: Path, mine: str, theirs: FieldType, read: object
 ) -> None:
     with MetadataTable(write(tmp_path, f"id,n\n1,{mine}\n")) as table:
@@ -219,7 +217,7 @@ def test_a_column_is_read_as_the_wider_type_that_a_collection_has(
 
 
 @pytest.mark.parametrize(("mine", "theirs"), [("1.5", "int"), ("x", "int"), ("1", "bool")])
-def test_values_that_do_not_fit_the_collection_are_named_and_left_out(
+def test_values_that_do_not_fit_the_collection_are_reported_and_ignored(
     tmp_path: Path, mine: str, theirs: FieldType
 ) -> None:
     with MetadataTable(write(tmp_path, f"id,n\n1,{mine}\n")) as table:
@@ -254,19 +252,19 @@ def test_rows_join_by_name_or_path(tmp_path: Path, column: str) -> None:
     assert rows(file, "/elsewhere/a.jpg", "/elsewhere/absolute.jpg") == [None, None]
 
 
-def test_the_most_exact_path_counts(tmp_path: Path) -> None:
+def test_the_most_exact_path_wins(tmp_path: Path) -> None:
     file = write(tmp_path, "path,n\na.jpg,1\nx/a.jpg,2\ny/x/a.jpg,3\n")
     found = rows(file, "/p/y/x/a.jpg", "/p/x/a.jpg", "/p/a.jpg", f"{tmp_path}/x/a.jpg")
     assert found == [{"n": 3}, {"n": 2}, {"n": 1}, {"n": 2}]
 
 
-def test_a_file_name_is_surer_than_an_id(tmp_path: Path) -> None:
+def test_a_file_name_is_preferred_to_an_id(tmp_path: Path) -> None:
     file = write(tmp_path, "id,filename,n\nA-1,a.jpg,3\n")
     assert rows(file, "/x/a.jpg", "/x/A-1.jpg") == [{"id": "A-1", "n": 3}, None]
 
 
 @pytest.mark.parametrize("column", ["id", "filename"])
-def test_accents_match_however_they_are_composed(tmp_path: Path, column: str) -> None:
+def test_composed_and_decomposed_accents_match(tmp_path: Path, column: str) -> None:
     name = "füße" if column == "id" else "füße.jpg"
     for table in ("NFC", "NFD"):
         for disk in ("NFC", "NFD"):
@@ -283,7 +281,7 @@ def test_a_name_that_is_not_utf8_matches_nothing(tmp_path: Path) -> None:
 # Finding
 
 
-def test_kaggles_layout_is_found_from_the_set_and_from_its_images(tmp_path: Path) -> None:
+def test_styles_csv_is_found_in_the_folder_and_next_to_images(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "other").mkdir()
     assert find_for(str(tmp_path)) is None
@@ -293,7 +291,7 @@ def test_kaggles_layout_is_found_from_the_set_and_from_its_images(tmp_path: Path
     assert find_for(str(tmp_path / "other")) is None
 
 
-def test_a_table_speaks_of_its_own_folder(tmp_path: Path) -> None:
+def test_a_table_covers_its_own_folder(tmp_path: Path) -> None:
     file = write(tmp_path, "id,n\n1,2\n")
     with MetadataTable(file, scope="/data/set") as table:
         assert table.covers("/data/set/images/1.jpg")
@@ -303,7 +301,7 @@ def test_a_table_speaks_of_its_own_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
-def test_a_table_speaks_of_images_that_are_a_link(tmp_path: Path) -> None:
+def test_a_table_covers_a_linked_images_folder(tmp_path: Path) -> None:
     real = Path(os.path.realpath(tmp_path))
     (real / "big-disk").mkdir()
     (real / "set").mkdir()
@@ -313,7 +311,7 @@ def test_a_table_speaks_of_images_that_are_a_link(tmp_path: Path) -> None:
         assert not table.covers(str(real / "1.jpg"))
 
 
-def test_the_samples_have_a_row_each() -> None:
+def test_each_sample_image_has_a_row() -> None:
     file = find_for(str(SAMPLES))
     assert file is not None
     with MetadataTable(file, str(SAMPLES)) as table:

@@ -1,4 +1,4 @@
-"""Whose a metadata field is: a table takes back what it set, and nothing that anybody else set."""
+"""Ownership of metadata: a table removes only values that it set itself."""
 
 import os
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def events() -> list[Event]:
 
 @pytest.fixture
 def run(store: VectorStore, name: str, events: list[Event]) -> Run:
-    """Ingest folders; a text is the styles.csv that the first folder has by then."""
+    """Ingest folders; `table` is the text of the first folder's styles.csv."""
 
     def run_once(*folders: Path, table: str | None = None, **options: Any) -> IngestReport:
         if table is not None:
@@ -67,7 +67,7 @@ Set = Callable[..., None]
 
 @pytest.fixture
 def edit(store: VectorStore, name: str) -> Set:
-    """What the API, the page and Python do to one image's record."""
+    """Change one image's record as the API, the page and Python do."""
 
     def set_fields(image: Path, **changes: Any) -> None:
         with ImageIndex(name, store=store) as index:
@@ -93,7 +93,7 @@ def metadata(store: VectorStore, name: str) -> dict[str, dict[str, Any]]:
     ],
     ids=["row blanked", "cell blanked", "row removed", "column removed", "all rows removed"],
 )
-def test_what_a_table_no_longer_says_is_cleared(
+def test_values_removed_from_a_table_are_cleared(
     run: Run, store: VectorStore, name: str, folder: Path, table: str, expected: list[Any]
 ) -> None:
     run(folder, table="id,kind,year\n1,shoe,2010\n2,boot,2012\n")
@@ -109,7 +109,7 @@ def test_what_a_table_no_longer_says_is_cleared(
     assert run(folder).skipped == 3
 
 
-def test_what_others_set_outlives_every_ingest(
+def test_values_set_by_others_survive_every_ingest(
     run: Run, edit: Set, store: VectorStore, name: str, folder: Path
 ) -> None:
     table = "id,kind,description\n1,shoe,\n2,boot,a boot\n"
@@ -126,7 +126,7 @@ def test_what_others_set_outlives_every_ingest(
     os.utime(folder / "1.png", ns=(5, 5))
     assert run(folder).reused == 1
     assert metadata(store, name) == mine
-    # Also where the table changes around it.
+    # Also if the table changes around it.
     run(folder, table="id,colour\n1,red\n")
     assert metadata(store, name) == {
         "1.png": {"colour": "red", "note": "mine", "description": "a shoe"},
@@ -135,7 +135,7 @@ def test_what_others_set_outlives_every_ingest(
     }
 
 
-def test_a_table_sets_its_values_again_over_an_edit(
+def test_a_table_overwrites_an_edit_of_its_values(
     run: Run, edit: Set, store: VectorStore, name: str, folder: Path
 ) -> None:
     run(folder, table="id,kind\n1,shoe\n2,boot\n")
@@ -146,7 +146,7 @@ def test_a_table_sets_its_values_again_over_an_edit(
     assert metadata(store, name)["2.png"] == {"kind": "boot"}
 
 
-def test_an_edit_stays_once_the_table_has_no_value_for_it(
+def test_an_edit_stays_if_the_table_has_no_value_for_it(
     run: Run, edit: Set, store: VectorStore, name: str, folder: Path
 ) -> None:
     run(folder, table="id,kind\n1,shoe\n2,boot\n")
@@ -155,7 +155,7 @@ def test_an_edit_stays_once_the_table_has_no_value_for_it(
     assert metadata(store, name) == {"1.png": {"kind": "slipper"}, "2.png": {}, "3.png": {}}
 
 
-def test_a_value_that_a_table_takes_over_goes_with_the_table(
+def test_a_value_overwritten_by_a_table_is_removed_with_its_cell(
     run: Run, edit: Set, store: VectorStore, name: str, folder: Path
 ) -> None:
     run(folder, table="id,year\n1,2010\n")
@@ -165,19 +165,19 @@ def test_a_value_that_a_table_takes_over_goes_with_the_table(
     assert metadata(store, name)["1.png"] == {}
 
 
-def test_without_its_table_a_collection_keeps_what_it_has(
+def test_values_stay_if_the_table_is_deleted(
     run: Run, store: VectorStore, name: str, folder: Path
 ) -> None:
     run(folder, table="id,kind\n1,shoe\n")
     (folder / "styles.csv").unlink()
     assert run(folder).skipped == 3
     assert metadata(store, name)["1.png"] == {"kind": "shoe"}
-    # And the table finds what is its own when it is back.
+    # If the table returns, it still owns its values.
     run(folder, table="id,kind\n")
     assert metadata(store, name)["1.png"] == {}
 
 
-def test_two_tables_keep_each_to_its_own(
+def test_two_tables_own_their_values_separately(
     run: Run, store: VectorStore, name: str, folder: Path
 ) -> None:
     prices = folder.parent / "prices.csv"
@@ -193,7 +193,7 @@ def test_two_tables_keep_each_to_its_own(
     assert metadata(store, name)["1.png"] == {"price": 9.5}
 
 
-def test_of_two_tables_in_one_run_the_later_has_a_common_column(
+def test_of_two_tables_in_one_run_the_later_sets_a_common_column(
     run: Run, store: VectorStore, name: str, folder: Path, paint: Painter
 ) -> None:
     inner = paint("shop/inner/1.png", 9).parent
@@ -211,7 +211,7 @@ def test_of_two_tables_in_one_run_the_later_has_a_common_column(
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_field_of_two_types_in_two_folders_ends_no_run(
+def test_a_field_of_two_types_in_two_folders_does_not_end_the_run(
     run: Run, store: VectorStore, name: str, paint: Painter, turned: bool
 ) -> None:
     one, two = paint("one/1.png", 1).parent, paint("two/2.png", 2).parent
@@ -225,7 +225,7 @@ def test_a_field_of_two_types_in_two_folders_ends_no_run(
     }
 
 
-def test_a_found_table_whose_type_changes_loses_only_the_values_that_do_not_fit(
+def test_a_styles_csv_whose_type_changes_loses_only_the_values_that_do_not_fit(
     run: Run, store: VectorStore, name: str, folder: Path, events: list[Event]
 ) -> None:
     run(folder, table="id,year,kind\n1,2010,shoe\n2,2012,boot\n")
@@ -253,7 +253,7 @@ def test_a_named_table_that_does_not_fit_ends_the_run_before_anything_is_written
     assert "kind" not in store.open(name).fields
 
 
-def test_a_collection_from_before_loses_nothing_but_what_a_row_blanks(
+def test_a_collection_of_an_earlier_version_loses_only_values_that_a_row_empties(
     run: Run,
     edit: Set,
     store: VectorStore,
@@ -261,7 +261,7 @@ def test_a_collection_from_before_loses_nothing_but_what_a_row_blanks(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its records do not say who set what."""
+    """Records without origins."""
     with monkeypatch.context() as patch:
         patch.setattr(schema, "_BASE", [e for e in schema._BASE if e.name != schema.ORIGINS])
         patch.setattr(schema, "read_schema", without_origins(schema.read_schema))
@@ -278,14 +278,14 @@ def test_a_collection_from_before_loses_nothing_but_what_a_row_blanks(
         "2.png": {"kind": "boot", "year": 2012},
         "3.png": {"kind": "hat", "year": 2013},
     }
-    # From its first change on a record says it.
+    # A record has origins from its first change on.
     run(folder, table="id,kind\n1,slipper\n2,boot\n")
     run(folder, table="id,kind\n2,boot\n")
     assert metadata(store, name)["1.png"] == {"note": "mine", "year": 2010}
 
 
 def without_origins(read: Callable[..., schema.Schema]) -> Callable[..., schema.Schema]:
-    """A class as earlier versions read it: the property of origins is none of its own."""
+    """Read a class as earlier versions do: origins are not among its properties."""
 
     def read_schema(properties: Any) -> schema.Schema:
         return read(each for each in properties if each.name != schema.ORIGINS)
@@ -293,7 +293,7 @@ def without_origins(read: Callable[..., schema.Schema]) -> Callable[..., schema.
     return read_schema
 
 
-def test_a_copy_and_a_collection_of_another_model_know_whose_a_value_is(
+def test_a_copy_and_a_replacement_preserve_the_origins_of_values(
     run: Run, edit: Set, store: VectorStore, name: str, folder: Path
 ) -> None:
     run(folder, table="id,kind,year\n1,shoe,2010\n")

@@ -1,4 +1,4 @@
-"""One file never ends a run, whatever its dates, its size, or the fault that it brings to light."""
+"""No single file ends a run, whatever its dates or size, or the bug that it triggers."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -60,7 +60,7 @@ def test_a_file_of_any_date_is_indexed_and_unchanged_the_next_time(
     for number, year in enumerate((1, 1677, 1901, 1969, 2038, 2262, 2300, 2446, 9999)):
         path = paint(f"shop/{year}.png", number)
         seconds = int(datetime(year, 6, 1, tzinfo=UTC).timestamp())
-        os.utime(path, (seconds, seconds))  # kept as far as the file system can
+        os.utime(path, (seconds, seconds))  # stored as far as the file system can
     assert run(store, name, path.parent).indexed == 9
     again = run(store, name, path.parent)
     assert (again.skipped, again.indexed) == (9, 0)
@@ -71,7 +71,7 @@ EXTREMES = (0, 1, -1, -(2**63), 2**63 - 1, 2**63, 2**64 - 1, 2**70)
 
 
 class _Status:
-    """A file's status of which one field has another value."""
+    """A file's status with one field replaced."""
 
     def __init__(self, real: os.stat_result, field: str, value: int) -> None:
         self._real = real
@@ -82,7 +82,7 @@ class _Status:
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_no_value_of_a_stat_field_ends_a_run(
+def test_no_value_of_a_stat_field_ends_the_run(
     field: str, embedded: VectorStore, paint: Painter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = {str(paint(f"shop/{n}.png", n)): value for n, value in enumerate(EXTREMES)}
@@ -104,7 +104,7 @@ def test_no_value_of_a_stat_field_ends_a_run(
         assert again.skipped == len(EXTREMES)
 
 
-def test_different_mtimes_stay_different_in_records(tmp_path: Path) -> None:
+def test_different_mtimes_differ_in_records(tmp_path: Path) -> None:
     status = os.stat(tmp_path)
     values = [mtime_of(_Status(status, "st_mtime_ns", value)) for value in EXTREMES[:-1]]  # type: ignore[arg-type]
     assert values[:5] == list(EXTREMES[:5])
@@ -118,7 +118,7 @@ def test_any_mtime_makes_a_header_for_http(mtime_ns: int) -> None:
 
 
 @pytest.mark.parametrize("stage", ["fingerprint", "decode"])
-def test_an_unexpected_fault_of_one_file_rejects_it_with_the_reason(
+def test_an_unexpected_error_of_one_file_rejects_it_with_the_reason(
     stage: str, embedded: VectorStore, paint: Painter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from imgsearch import images
@@ -140,7 +140,7 @@ def test_an_unexpected_fault_of_one_file_rejects_it_with_the_reason(
     assert _reasons(events) == ["unexpected ZeroDivisionError: by a header; please report it"]
 
 
-def test_a_record_that_the_store_stumbles_over_is_rejected_and_the_others_are_written(
+def test_a_record_that_fails_in_the_store_is_rejected_and_the_others_are_written(
     embedded: VectorStore, paint: Painter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(9):
@@ -163,7 +163,7 @@ def test_a_record_that_the_store_stumbles_over_is_rejected_and_the_others_are_wr
 
 
 @pytest.mark.parametrize("error", [OverflowError("too big"), StoreError("full")])
-def test_a_store_that_takes_nothing_ends_the_run(
+def test_a_store_that_accepts_nothing_ends_the_run(
     error: Exception, embedded: VectorStore, paint: Painter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(4):

@@ -1,4 +1,4 @@
-"""The tools that the pipeline is made of."""
+"""Tools for pipelines of generators."""
 
 import itertools
 import threading
@@ -11,7 +11,7 @@ import pytest
 from imgsearch.system.pipeline import FLUSH, Flush, map_ahead, prefetch, timed_batches
 
 
-def test_mapping_ahead_keeps_the_order_whatever_takes_longest() -> None:
+def test_map_ahead_preserves_the_order() -> None:
     def slow_first(number: int) -> int:
         time.sleep(0.02 if number % 3 == 0 else 0)
         return number
@@ -20,7 +20,7 @@ def test_mapping_ahead_keeps_the_order_whatever_takes_longest() -> None:
         assert list(map_ahead(pool, slow_first, range(30), 5)) == list(range(30))
 
 
-def test_mapping_takes_no_more_than_so_many_items_ahead() -> None:
+def test_map_ahead_bounds_the_items_in_progress() -> None:
     taken: list[int] = []
 
     def items() -> Iterator[int]:
@@ -34,35 +34,35 @@ def test_mapping_takes_no_more_than_so_many_items_ahead() -> None:
         assert len(taken) <= 8
 
 
-def test_mapping_raises_what_the_function_raised() -> None:
+def test_map_ahead_raises_the_error_of_the_function() -> None:
     with ThreadPoolExecutor(2) as pool, pytest.raises(ZeroDivisionError):
         list(map_ahead(pool, lambda number: 1 // number, [1, 0, 1], 2))
 
 
-def test_prefetching_gives_the_same_items() -> None:
+def test_prefetch_yields_the_same_items() -> None:
     assert list(prefetch(iter(range(1000)), 3)) == list(range(1000))
     assert list(prefetch((), 3)) == []
 
 
-def test_prefetching_works_ahead_but_not_beyond_its_depth() -> None:
-    made: list[int] = []
+def test_prefetch_works_ahead_up_to_its_depth() -> None:
+    produced: list[int] = []
 
     def items() -> Iterator[int]:
         for number in range(100):
-            made.append(number)
+            produced.append(number)
             yield number
 
     ahead = prefetch(items(), 3)
     assert next(ahead) == 0
     deadline = time.monotonic() + 5
-    while len(made) < 5 and time.monotonic() < deadline:
+    while len(produced) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.05)
-    assert len(made) == 5  # one taken, three ready, one waiting for a place
+    assert len(produced) == 5  # one consumed, three ready, one waiting for room
     ahead.close()
 
 
-def test_prefetching_raises_what_the_maker_raised_after_what_it_made() -> None:
+def test_prefetch_raises_the_error_of_the_producer_after_its_items() -> None:
     def items() -> Iterator[int]:
         yield 1
         raise KeyError("broken")
@@ -73,7 +73,7 @@ def test_prefetching_raises_what_the_maker_raised_after_what_it_made() -> None:
         next(ahead)
 
 
-def test_a_reader_that_stops_ends_the_maker_too() -> None:
+def test_a_consumer_that_stops_ends_the_producer() -> None:
     closed = threading.Event()
 
     def items() -> Iterator[int]:
@@ -90,12 +90,12 @@ def test_a_reader_that_stops_ends_the_maker_too() -> None:
     assert not any(thread.name == "imgsearch-stage" for thread in threading.enumerate())
 
 
-def test_gathering_makes_full_lists_and_a_rest() -> None:
+def test_timed_batches_are_full_except_for_the_last() -> None:
     assert [len(part) for part in timed_batches(range(25), 10, 60)] == [10, 10, 5]
     assert list(itertools.chain.from_iterable(timed_batches(range(25), 10, 60))) == list(range(25))
 
 
-def test_gathering_gives_what_there_is_while_the_maker_blocks() -> None:
+def test_timed_batches_yield_partial_lists_while_the_producer_blocks() -> None:
     blocked = threading.Event()
 
     def items() -> Iterator[int]:
@@ -106,25 +106,25 @@ def test_gathering_gives_what_there_is_while_the_maker_blocks() -> None:
     seen = list(itertools.islice(itertools.takewhile(lambda part: part != [1], parts), 1000))
     assert all(part == [] for part in seen)
     assert next(parts) == []
-    parts.close()  # at once, though the maker is still at its item
+    parts.close()  # without waiting for the producer's current item
     blocked.set()
 
 
-def test_gathering_goes_no_more_than_a_list_ahead() -> None:
-    made: list[int] = []
+def test_timed_batches_work_at_most_one_list_ahead() -> None:
+    produced: list[int] = []
 
     def items() -> Iterator[int]:
         for number in range(100):
-            made.append(number)
+            produced.append(number)
             yield number
 
     parts = timed_batches(items(), 5, 60)
     assert next(parts) == [0, 1, 2, 3, 4]
     parts.close()
-    assert len(made) <= 16
+    assert len(produced) <= 16
 
 
-def test_gathering_raises_what_the_maker_raised_after_what_it_made() -> None:
+def test_timed_batches_raise_the_error_of_the_producer_after_its_items() -> None:
     def items() -> Iterator[int]:
         yield 1
         raise KeyError("broken")
@@ -135,14 +135,14 @@ def test_gathering_raises_what_the_maker_raised_after_what_it_made() -> None:
         next(parts)
 
 
-def test_gathering_counts_the_time_of_the_maker_and_not_of_its_reader() -> None:
+def test_timed_batches_measure_the_producer_and_not_the_consumer() -> None:
     seconds: list[float] = []
     assert list(timed_batches(range(3), 2, 60, seconds.append)) == [[0, 1], [2]]
     assert seconds
     assert all(each >= 0 for each in seconds)
 
 
-def test_a_flush_brings_out_what_is_in_the_making() -> None:
+def test_a_flush_yields_the_items_in_progress() -> None:
     met: list[int] = []
 
     def items() -> Iterator[int | Flush]:

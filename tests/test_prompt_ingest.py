@@ -1,5 +1,4 @@
-"""An ingest stays prompt while its sources give nothing new: what is done is written, and an error
-or a stop ends the run soon."""
+"""While sources yield nothing new, results are written, and an error or a stop ends the run."""
 
 import queue
 import threading
@@ -18,12 +17,12 @@ from imgsearch.stores import VectorStore, open_store
 from tests.conftest import Painter
 from tests.fakes import ColourEncoder
 
-# How long a run may take to notice; generous, as the machine may be busy.
+# Seconds in which a run must react; generous, because the machine may be busy.
 SOON = 30.0
 
 
 class _Background:
-    """A run in a thread, so that a test can look on and has a deadline."""
+    """A run in a thread, so that a test can observe it and has a deadline."""
 
     def __init__(self, run: Callable[[], IngestReport]) -> None:
         self.report: IngestReport | None = None
@@ -74,7 +73,7 @@ def start(store: VectorStore) -> Start:
 
 @pytest.fixture
 def over() -> Iterator[threading.Event]:
-    """Set at the end, so that a run which a failing test has left behind ends too."""
+    """Set at the end, so that the run of a failing test ends, too."""
     event = threading.Event()
     yield event
     event.set()
@@ -85,7 +84,7 @@ def _full(*_: object) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("repeated", [True, False], ids=["unchanged files", "names met before"])
-def test_a_write_error_ends_a_run_whose_walk_has_no_end(
+def test_a_write_error_ends_a_run_with_an_endless_walk(
     start: Start,
     paint: Painter,
     over: threading.Event,
@@ -116,7 +115,7 @@ def test_a_write_error_ends_a_run_whose_walk_has_no_end(
     assert isinstance(run.error, StoreError)
 
 
-def test_an_error_of_the_model_ends_a_run_whose_list_stays_open(
+def test_an_encoder_error_ends_a_run_with_an_open_list(
     start: Start, paint: Painter, over: threading.Event
 ) -> None:
     class Broken(ColourEncoder):
@@ -134,14 +133,14 @@ def test_an_error_of_the_model_ends_a_run_whose_list_stays_open(
     assert isinstance(run.error, EncoderError)
 
 
-def test_what_is_done_is_written_while_the_list_stays_open(
+def test_results_are_written_while_the_list_stays_open(
     start: Start, store: VectorStore, paint: Painter, over: threading.Event
 ) -> None:
-    told: queue.Queue[Outcome] = queue.Queue()
+    events: queue.Queue[Outcome] = queue.Queue()
 
     def listen(event: Event) -> None:
         if isinstance(event, Outcome):
-            told.put(event)
+            events.put(event)
 
     def names() -> Iterator[str]:
         for number in range(11):  # not a whole batch, the second time
@@ -149,7 +148,7 @@ def test_what_is_done_is_written_while_the_list_stays_open(
         over.wait(4 * SOON)
 
     run = start(["-"], names(), listener=listen)
-    outcomes = [told.get(timeout=SOON) for _ in range(11)]
+    outcomes = [events.get(timeout=SOON) for _ in range(11)]
     assert {outcome.status for outcome in outcomes} == {"indexed"}
     assert store.open("images").count() == 11
     over.set()
@@ -158,7 +157,7 @@ def test_what_is_done_is_written_while_the_list_stays_open(
     assert run.report.found == 11
 
 
-def test_a_stop_ends_a_run_whose_list_stays_open(
+def test_a_stop_ends_a_run_with_an_open_list(
     start: Start, store: VectorStore, paint: Painter, over: threading.Event
 ) -> None:
     stop, waiting = threading.Event(), threading.Event()
@@ -178,7 +177,7 @@ def test_a_stop_ends_a_run_whose_list_stays_open(
     assert run.report.indexed == run.report.found == records
 
 
-def test_a_trickle_of_new_files_is_written_long_before_it_fills_a_batch(
+def test_slowly_arriving_files_are_written_before_a_batch_is_full(
     start: Start,
     paint: Painter,
     over: threading.Event,
@@ -186,14 +185,14 @@ def test_a_trickle_of_new_files_is_written_long_before_it_fills_a_batch(
 ) -> None:
     monkeypatch.setattr(limits, "WRITE_SECONDS", 0.2)
     monkeypatch.setattr(limits, "ALERT_SECONDS", 0.05)
-    told: queue.Queue[Event] = queue.Queue()
+    events: queue.Queue[Event] = queue.Queue()
 
     def names() -> Iterator[str]:
-        for number in range(4):  # each is given once the one before is known to be written
+        for number in range(4):  # each follows once the one before is written
             yield str(paint(f"{number}.png", number))
-            told.get(timeout=SOON)
+            events.get(timeout=SOON)
 
-    run = start(["-"], names(), listener=told.put)
+    run = start(["-"], names(), listener=events.put)
     assert run.ended()
     assert run.report
     assert run.report.indexed == 4

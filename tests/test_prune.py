@@ -1,4 +1,4 @@
-"""`--prune`: what is gone goes, unless it tells of a drive that is away."""
+"""`--prune`: records of deleted files are removed, unless a drive seems to be unmounted."""
 
 import shutil
 import zlib
@@ -32,7 +32,7 @@ def store(tmp_path: Path) -> Iterator[VectorStore]:
 
 @pytest.fixture
 def photos(paint: Painter, tmp_path: Path) -> Callable[..., Path]:
-    """`photos(nas=6, local=3)` paints so many images into folders below one."""
+    """`photos(nas=6, local=3)` paints images into folders below one."""
 
     def made(**folders: int) -> Path:
         for folder, count in folders.items():
@@ -70,12 +70,12 @@ def _count(store: VectorStore) -> int:
 
 
 def _empty(folder: Path) -> None:
-    """As a drive leaves its mount point."""
+    """Leave an empty mount point, as an unmounted drive does."""
     shutil.rmtree(folder)
     folder.mkdir()
 
 
-def test_a_drive_that_is_away_below_a_source_costs_no_record(
+def test_an_unmounted_drive_below_a_source_loses_no_record(
     run: Run, store: VectorStore, photos: Callable[..., Path]
 ) -> None:
     folder = photos(nas_2019=4, nas_2020=4, local=3)
@@ -83,7 +83,7 @@ def test_a_drive_that_is_away_below_a_source_costs_no_record(
     _empty(folder / "nas")
     (folder / "local/0.png").unlink()
     report = run(folder, prune=True)
-    assert report.removed == 1  # the rest is pruned as ever
+    assert report.removed == 1  # the rest is pruned
     assert _count(store) == 10
     assert report.unpruned == [UnprunedFolder(str(folder / "nas"), 8, 0)]
     report = run(folder, prune=True, prune_missing=True)
@@ -91,7 +91,7 @@ def test_a_drive_that_is_away_below_a_source_costs_no_record(
     assert _count(store) == 2
 
 
-def test_a_mount_point_that_is_gone_itself_costs_no_record(
+def test_a_missing_mount_point_loses_no_record(
     run: Run, store: VectorStore, photos: Callable[..., Path]
 ) -> None:
     folder = photos(nas=6, local=9)
@@ -101,7 +101,7 @@ def test_a_mount_point_that_is_gone_itself_costs_no_record(
     assert _count(store) == 15
 
 
-def test_a_folder_of_which_a_failed_sync_left_less_than_half_is_kept(
+def test_a_folder_with_less_than_half_of_its_files_is_retained(
     run: Run, store: VectorStore, photos: Callable[..., Path]
 ) -> None:
     folder = photos(a_b=11, local=30)
@@ -113,7 +113,7 @@ def test_a_folder_of_which_a_failed_sync_left_less_than_half_is_kept(
     assert _count(store) == 41
 
 
-def test_half_of_a_folder_may_go(run: Run, photos: Callable[..., Path]) -> None:
+def test_half_of_a_folder_can_be_pruned(run: Run, photos: Callable[..., Path]) -> None:
     folder = photos(a=12)
     run(folder)
     for number in range(6):
@@ -121,7 +121,7 @@ def test_half_of_a_folder_may_go(run: Run, photos: Callable[..., Path]) -> None:
     assert run(folder, prune=True).removed == 6
 
 
-def test_few_deletions_are_never_in_doubt(run: Run, photos: Callable[..., Path]) -> None:
+def test_few_missing_files_are_always_pruned(run: Run, photos: Callable[..., Path]) -> None:
     folder = photos(a=MANY - 1, b=MANY - 1, rest=2 * MANY)
     run(folder)
     _empty(folder / "a")
@@ -129,7 +129,7 @@ def test_few_deletions_are_never_in_doubt(run: Run, photos: Callable[..., Path])
     assert run(folder, prune=True).removed == 2 * (MANY - 1)
 
 
-def test_what_explains_a_folder_is_not_held_against_those_above(
+def test_missing_files_of_a_retained_folder_do_not_count_for_its_parents(
     run: Run, photos: Callable[..., Path]
 ) -> None:
     folder = photos(nas=30, local=8)
@@ -142,7 +142,7 @@ def test_what_explains_a_folder_is_not_held_against_those_above(
     assert report.removed == 3
 
 
-def test_too_many_folders_to_tell_apart_put_the_source_in_doubt(
+def test_a_source_with_too_many_folders_is_judged_as_a_whole(
     run: Run, photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imgsearch.ingest.prune._MAX_FOLDERS", 3)
@@ -154,7 +154,7 @@ def test_too_many_folders_to_tell_apart_put_the_source_in_doubt(
     assert report.unpruned == [UnprunedFolder(str(folder), 5, 20)]
 
 
-def test_replacing_the_model_does_not_let_go_of_a_drive_that_is_away(
+def test_a_replacement_does_not_drop_an_unmounted_drive(
     run: Run, store: VectorStore, photos: Callable[..., Path]
 ) -> None:
     folder = photos(nas=6, local=9)
@@ -169,17 +169,17 @@ def test_replacing_the_model_does_not_let_go_of_a_drive_that_is_away(
     assert _count(store) == 8
 
 
-def test_the_command_names_the_folder_and_the_remedy(
+def test_the_command_prints_the_folder_and_the_remedy(
     cli: Cli, photos: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder = photos(nas=6, local=9)
     to = ("--store", tmp_path / "cli", "--model", "efficientnet-lite0")
     assert cli("ingest", folder, *to, "-q").code == 0
     _empty(folder / "nas")
-    told = cli("ingest", folder, "--prune", *to)
-    assert told.code == 0
-    assert f"not pruned {folder / 'nas'}: 6 files are gone, 0 are there" in told.out
-    assert "--prune-missing" in told.out
+    result = cli("ingest", folder, "--prune", *to)
+    assert result.code == 0
+    assert f"not pruned {folder / 'nas'}: 6 files are gone, 0 are there" in result.out
+    assert "--prune-missing" in result.out
     assert cli("ingest", folder, "--prune", "--json", *to).json["unpruned_folders"] == [
         {"path": str(folder / "nas"), "missing": 6, "present": 0}
     ]

@@ -44,7 +44,7 @@ def run(
     return ingest([str(folder)], store, name, request, options, encoder_opener=encoder.open)
 
 
-def test_the_new_collection_takes_the_place_of_the_old_one(
+def test_the_new_collection_replaces_the_old_one(
     store: VectorStore, name: str, folder: Path
 ) -> None:
     run(store, name, folder, OLD)
@@ -55,12 +55,12 @@ def test_the_new_collection_takes_the_place_of_the_old_one(
     assert (report.indexed, report.verified) == (7, True)
     collection = store.open(name)
     assert (collection.stamp.weights, collection.count()) == (NEW, 7)
-    # What a table said of the pictures once is not forgotten.
+    # Metadata that a table set earlier is retained.
     assert dict(collection.lookup([some.id])[some.id].metadata) == {"year": 2012}
     assert run(store, name, folder, NEW).skipped == 7
 
 
-def test_the_rate_counts_the_time_without_the_preparation_of_the_model(
+def test_the_rate_excludes_the_preparation_of_the_model(
     store: VectorStore, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(store, name, folder, OLD)
@@ -86,7 +86,7 @@ def test_the_rate_counts_the_time_without_the_preparation_of_the_model(
     assert report.images_per_second == 7 / 4
 
 
-def test_readers_see_the_old_one_until_then_and_a_stopped_run_goes_on(
+def test_readers_see_the_old_collection_until_the_switch_and_a_stopped_run_resumes(
     store: VectorStore, name: str, folder: Path
 ) -> None:
     run(store, name, folder, OLD)
@@ -116,7 +116,7 @@ def test_readers_see_the_old_one_until_then_and_a_stopped_run_goes_on(
     assert store.open(name).stamp.weights == NEW
 
 
-def test_pictures_that_would_be_lost_forbid_the_switch(
+def test_missing_images_prevent_the_switch(
     store: VectorStore, name: str, folder: Path, paint: Painter
 ) -> None:
     other = paint("elsewhere/9.jpg", 9)
@@ -132,12 +132,12 @@ def test_pictures_that_would_be_lost_forbid_the_switch(
     assert (store.open(name).stamp.weights, store.open(name).count()) == (NEW, 7)
 
 
-def test_the_command_wants_the_model_named(tmp_path: Path, folder: Path, cli: Cli) -> None:
+def test_the_command_requires_a_model(tmp_path: Path, folder: Path, cli: Cli) -> None:
     done = cli("ingest", folder, "--replace", "--store", tmp_path / "store")
     assert (done.code, "--replace needs --model or --precision" in done.err) == (2, True)
 
 
-def test_a_resumed_run_brings_nothing_back_that_was_removed_or_changed_since(
+def test_a_resumed_run_restores_nothing_removed_or_changed_since(
     store: VectorStore, name: str, folder: Path, paint: Painter
 ) -> None:
     elsewhere = paint("elsewhere/8.jpg", 8)
@@ -171,17 +171,17 @@ def test_a_resumed_run_brings_nothing_back_that_was_removed_or_changed_since(
     current.update_metadata({by_name["1.jpg"].id: {"year": 2012}})
     changed = dataclasses.replace(by_name["2.jpg"], sha256="f" * 64)
     current.upsert([changed], np.full((1, 48), 48**-0.5, np.float32))
-    told: list[Event] = []
+    events: list[Event] = []
     again = ingest(
         [str(folder)],
         store,
         name,
         request,
         REPLACE,
-        listener=told.append,
+        listener=events.append,
         encoder_opener=ColourEncoder(NEW).open,
     )
-    assert any(isinstance(event, Note) and "3 of its records" in event.text for event in told)
+    assert any(isinstance(event, Note) and "3 of its records" in event.text for event in events)
     assert (again.indexed, again.reused + again.skipped) == (1, 6)
     after = {Path(each.path).name: each for b in store.open(name).scan() for each in b}
     assert set(after) == {"1.jpg", "2.jpg", "3.jpg", "4.jpg", "5.jpg", "6.jpg", new.name}

@@ -1,4 +1,4 @@
-"""Sources: what is walked, what is left out, and that each file is looked at only once."""
+"""Sources: what a scan finds, what it skips, and that it yields each file once."""
 
 import io
 import os
@@ -16,12 +16,12 @@ from imgsearch.sources import Candidate, ScanLog, Unusable, read_list, resolve, 
 
 JPEG = b"\xff\xd8\xff\xe0 as far as the first bytes tell"
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="such files are not made there")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A folder of its own, by its real name."""
+    """An empty folder, by its real path."""
     folder = Path(os.path.realpath(tmp_path)) / "tree"
     folder.mkdir()
     return folder
@@ -37,7 +37,7 @@ def put(folder: Path, *names: str, content: bytes = JPEG) -> None:
 def found(
     *names: str | Path, stdin: tuple[str | Path, ...] = (), log: ScanLog | None = None
 ) -> list[str]:
-    """Paths in the order in which they are found, those that are unusable with their reason."""
+    """Return paths in the order in which they are found, unusable ones with the reason."""
     entries = scan(resolve([str(name) for name in names]), log or ScanLog(), map(str, stdin))
     return [
         entry.path if isinstance(entry, Candidate) else f"{entry.path}: {entry.reason}"
@@ -52,7 +52,7 @@ def below(tree: Path, *names: str) -> list[str]:
 # Folders
 
 
-def test_a_folder_is_walked_in_the_order_of_names_files_first(tree: Path) -> None:
+def test_a_folder_is_walked_sorted_by_name_files_first(tree: Path) -> None:
     put(tree, "b/2.jpg", "b/1.png", "a/x/deep.webp", "z.gif")
     assert found(tree) == below(tree, "z.gif", "a/x/deep.webp", "b/1.png", "b/2.jpg")
 
@@ -65,7 +65,7 @@ def test_a_candidate_has_size_and_time_of_the_file(tree: Path) -> None:
     assert entry.uri == (tree / "a.jpg").as_uri()
 
 
-def test_a_picture_is_told_by_its_content_or_else_by_its_extension(tree: Path) -> None:
+def test_images_are_detected_by_extension_or_content(tree: Path) -> None:
     put(tree, "no-extension", "wrong.txt", "SHOUTED.JPG", "sniffed.dat")
     put(tree, "half-written.jpg", "empty.jpeg", content=b"")
     put(tree, "notes.txt", "table.csv", "film.mp4", content=b"nothing to see")
@@ -77,29 +77,29 @@ def test_a_picture_is_told_by_its_content_or_else_by_its_extension(tree: Path) -
     assert log.other_files == 3
 
 
-def test_hidden_and_system_entries_are_left_out_and_counted(tree: Path) -> None:
+def test_hidden_and_system_entries_are_skipped_and_counted(tree: Path) -> None:
     put(
         tree, ".thumbnails/a.jpg", "._a.jpg", "@eaDir/b.jpg", "x/@EADIR/c.jpg", "$RECYCLE.BIN/d.jpg"
     )
-    put(tree, "__MACOSX/e.jpg", "lost+found/f.jpg", "kept.jpg")
+    put(tree, "__MACOSX/e.jpg", "lost+found/f.jpg", "visible.jpg")
     log = ScanLog()
-    assert found(tree, log=log) == below(tree, "kept.jpg")
+    assert found(tree, log=log) == below(tree, "visible.jpg")
     assert log.left_out == 7
 
 
-def test_a_hidden_folder_that_is_named_itself_is_walked(tree: Path) -> None:
+def test_a_hidden_folder_named_explicitly_is_walked(tree: Path) -> None:
     put(tree, ".photos/a.jpg", ".photos/b/c.jpg")
     assert found(tree / ".photos") == below(tree, ".photos/a.jpg", ".photos/b/c.jpg")
 
 
-def test_a_hidden_file_that_is_named_itself_is_taken(tree: Path) -> None:
+def test_a_hidden_file_named_explicitly_is_found(tree: Path) -> None:
     put(tree, ".a.jpg", "b.jpg")
     both = set(below(tree, ".a.jpg", "b.jpg"))
     assert set(found(tree, tree / ".a.jpg")) == both
     assert set(found(tree / ".a.jpg", tree)) == both
 
 
-def test_home_is_expanded_unless_a_file_is_called_so(
+def test_a_tilde_is_expanded_unless_a_file_has_that_name(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(tree, "home/a.jpg", "here/~/b.jpg")
@@ -116,18 +116,18 @@ def test_a_very_deep_folder_is_walked(tree: Path) -> None:
     assert found(tree) == [str(deep / "a.jpg")]
 
 
-def test_unreadable_folders_are_named_and_the_rest_is_found(
+def test_unreadable_folders_are_reported_and_the_rest_is_found(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(tree, "a/1.jpg", "locked/2.jpg", "z/3.jpg")
     real = os.scandir
 
-    def refuse(path: str) -> "os._ScandirIterator[str]":
+    def fail(path: str) -> "os._ScandirIterator[str]":
         if os.path.basename(path) == "locked":
             raise PermissionError(13, "Permission denied", path)
         return real(path)
 
-    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(os, "scandir", fail)
     log = ScanLog()
     assert found(tree, log=log) == below(tree, "a/1.jpg", "z/3.jpg")
     assert log.unreadable == [(str(tree / "locked"), "Permission denied")]
@@ -135,19 +135,19 @@ def test_unreadable_folders_are_named_and_the_rest_is_found(
         found(tree / "locked")
 
 
-def test_a_file_that_cannot_be_opened_is_unusable_not_the_end(
+def test_a_file_that_cannot_be_opened_is_unusable_and_the_scan_continues(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(tree, "secret", "open.jpg")
 
-    def refuse(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("builtins.open", fail)
     assert found(tree) == [str(tree / "open.jpg"), f"{tree / 'secret'}: Permission denied"]
 
 
-def test_a_scan_stops_when_asked_to(tree: Path) -> None:
+def test_a_scan_can_be_stopped(tree: Path) -> None:
     put(tree, *(f"{number}.jpg" for number in range(9)), "z/more.jpg")
     seen: list[Candidate | Unusable] = []
 
@@ -163,7 +163,7 @@ def test_a_scan_stops_when_asked_to(tree: Path) -> None:
 
 
 @posix
-def test_loops_of_links_end_and_a_linked_folder_is_walked_once(tree: Path) -> None:
+def test_link_loops_end_and_a_linked_folder_is_walked_once(tree: Path) -> None:
     put(tree, "a/1.jpg", "b/2.jpg")
     put(tree.parent / "elsewhere", "3.jpg")
     (tree / "a" / "up").symlink_to(tree)
@@ -178,7 +178,7 @@ def test_loops_of_links_end_and_a_linked_folder_is_walked_once(tree: Path) -> No
 
 
 @posix
-def test_a_recursive_glob_does_not_go_in_circles(tree: Path) -> None:
+def test_a_recursive_glob_does_not_follow_link_loops(tree: Path) -> None:
     """Two links to their own folder make 2^40 paths of forty levels."""
     put(tree, "a/1.jpg")
     (tree / "a" / "x").symlink_to(".")
@@ -187,21 +187,21 @@ def test_a_recursive_glob_does_not_go_in_circles(tree: Path) -> None:
 
 
 @posix
-def test_a_link_to_a_file_is_a_place_of_its_own(tree: Path) -> None:
+def test_a_link_to_a_file_is_a_separate_file(tree: Path) -> None:
     put(tree, "a.jpg")
     (tree / "b.jpg").symlink_to(tree / "a.jpg")
     assert found(tree) == below(tree, "a.jpg", "b.jpg")
 
 
 @posix
-def test_a_file_reached_through_a_linked_folder_is_one_place(tree: Path) -> None:
+def test_a_file_reached_through_a_linked_folder_is_the_same_file(tree: Path) -> None:
     put(tree, "real/a.jpg")
     (tree / "link").symlink_to(tree / "real")
     assert found(tree / "link" / "a.jpg", tree / "real") == below(tree, "real/a.jpg")
 
 
 @posix
-def test_a_dangling_link_is_unusable_if_it_should_be_a_picture(tree: Path) -> None:
+def test_a_dangling_link_with_an_image_extension_is_unusable(tree: Path) -> None:
     (tree / "a.jpg").symlink_to("gone")
     (tree / "self.jpg").symlink_to("self.jpg")
     (tree / "notes").symlink_to("gone")
@@ -210,7 +210,7 @@ def test_a_dangling_link_is_unusable_if_it_should_be_a_picture(tree: Path) -> No
     assert found(tree / "notes") == [f"{tree / 'notes'}: {why}"]
 
 
-# What is no file
+# Other than regular files
 
 
 @posix
@@ -231,8 +231,8 @@ def test_pipes_and_sockets_are_not_opened(tree: Path, monkeypatch: pytest.Monkey
 # Files and overlaps
 
 
-def test_a_file_that_is_named_is_taken_whatever_it_is(tree: Path) -> None:
-    """Decoding will say what is wrong with it; leaving it out silently would hide that."""
+def test_a_file_named_explicitly_is_found_whatever_its_type(tree: Path) -> None:
+    """Decoding reports what is wrong with it; skipping it silently would hide that."""
     put(tree, "notes.txt", content=b"nothing to see")
     assert found(tree / "notes.txt") == below(tree, "notes.txt")
     assert found(tree, tree / "notes.txt") == below(tree, "notes.txt")
@@ -248,7 +248,7 @@ def test_overlapping_sources_count_each_file_once(tree: Path, backwards: bool) -
 
 
 @pytest.mark.parametrize("name", ["nowhere", "nowhere.jpg", ""])
-def test_a_missing_source_is_an_error_before_anything_is_done(tree: Path, name: str) -> None:
+def test_a_missing_source_is_an_error_before_the_scan(tree: Path, name: str) -> None:
     put(tree, "a.jpg")
     shown = name or "''"
     with pytest.raises(SourceError, match=f"{shown}: no such file or folder; nothing was done"):
@@ -284,13 +284,13 @@ def test_globs(tree: Path) -> None:
     assert set(found(tree / "**" / "*.jpg")) == set(
         below(tree, "a.jpg", "x/c.jpg", "x/y/d.jpg", "shoes/e.jpg")
     )
-    # A folder that matches is walked; a file that is no picture is not rejected.
+    # A folder that matches is walked; a file that is not an image is not rejected.
     assert found(tree / "**" / "shoes") == below(tree, "shoes/e.jpg", "x/shoes/f.png")
     for everything in ("*", "**", "**/*"):
         assert set(found(tree / everything)) == set(found(tree))
 
 
-def test_a_glob_goes_where_a_walk_would(tree: Path) -> None:
+def test_a_glob_skips_what_a_walk_skips(tree: Path) -> None:
     put(tree, "a.jpg", ".hidden/b.jpg", "@eaDir/c.jpg", "x/@eaDir/d.jpg", "x/.e.jpg")
     for pattern in ("*", "**", "**/*", "**/*.jpg"):
         assert found(tree / pattern) == below(tree, "a.jpg")
@@ -298,7 +298,7 @@ def test_a_glob_goes_where_a_walk_would(tree: Path) -> None:
     assert found(tree / ".hid*" / "*") == below(tree, ".hidden/b.jpg")
 
 
-def test_names_with_brackets_and_stars_are_taken_literally_if_they_exist(tree: Path) -> None:
+def test_names_with_brackets_and_stars_are_literal_if_they_exist(tree: Path) -> None:
     put(tree, "[2019]/a.jpg", "[b].jpg", "b.jpg")
     assert found(tree / "[2019]") == below(tree, "[2019]/a.jpg")
     assert found(tree / "[2019]" / "*.jpg") == below(tree, "[2019]/a.jpg")
@@ -323,7 +323,7 @@ def test_relative_globs_and_names(tree: Path, monkeypatch: pytest.MonkeyPatch) -
 # Lists
 
 
-def test_what_find_prints_is_walked_once(tree: Path) -> None:
+def test_the_output_of_find_is_walked_once(tree: Path) -> None:
     """`find .` lists the folders as well as the files in them."""
     put(tree, "a.jpg", "x/b.jpg", "x/y/c.jpg")
     listed = [path for folder, _, files in os.walk(tree)
@@ -333,7 +333,7 @@ def test_what_find_prints_is_walked_once(tree: Path) -> None:
         assert sorted(paths) == sorted(below(tree, "a.jpg", "x/b.jpg", "x/y/c.jpg"))
 
 
-def test_a_listed_file_that_is_not_there_is_unusable(tree: Path) -> None:
+def test_a_listed_file_that_does_not_exist_is_unusable(tree: Path) -> None:
     put(tree, "a.jpg")
     for gone in ("gone.jpg", "gone", "nowhere/gone.jpg"):
         paths = found("-", stdin=(tree, tree / gone))
@@ -358,7 +358,7 @@ def test_a_listed_file_that_is_not_there_is_unusable(tree: Path) -> None:
         (b"", []),
     ],
 )
-def test_a_list_is_separated_by_lines_or_by_nul(data: bytes, names: list[str]) -> None:
+def test_a_list_is_separated_by_newlines_or_nul(data: bytes, names: list[str]) -> None:
     assert list(read_list(io.BytesIO(data))) == names
 
 
@@ -366,15 +366,15 @@ file_names = st.binary(min_size=1, max_size=12).filter(lambda name: b"\0" not in
 
 
 @given(st.lists(file_names, min_size=1), st.integers(1, 40))
-def test_any_names_survive_a_list_with_nul(names: list[bytes], chunk: int) -> None:
+def test_any_name_survives_a_list_separated_by_nul(names: list[bytes], chunk: int) -> None:
     data = b"".join(name + b"\0" for name in names)
-    # The separator shows in the first chunk: in practice that has 64 KiB.
+    # The first chunk decides about the separator: by default it has 64 KiB.
     read = read_list(io.BytesIO(data), chunk_size=max(chunk, len(names[0]) + 1))
     assert [os.fsencode(name) for name in read] == names
 
 
 @given(st.binary(), st.integers(1, 40))
-def test_a_list_of_any_bytes_gives_names_that_can_be_asked_for(data: bytes, chunk: int) -> None:
+def test_a_list_of_any_bytes_yields_valid_names(data: bytes, chunk: int) -> None:
     names = list(read_list(io.BytesIO(data), chunk))
     assert all(name and "\0" not in name for name in names)
     if b"\0" not in data:
@@ -384,8 +384,8 @@ def test_a_list_of_any_bytes_gives_names_that_can_be_asked_for(data: bytes, chun
         ]
 
 
-def test_rubbish_on_stdin_ends_as_files_that_are_not_there(tree: Path) -> None:
-    """As when somebody pipes a picture instead of a list."""
+def test_garbage_on_stdin_yields_files_that_do_not_exist(tree: Path) -> None:
+    """Such as an image that is piped instead of a list."""
     rubbish = bytes(range(256)) * 20
     lines: Iterator[str] = read_list(io.BytesIO(rubbish.replace(b"\0", b"") + b"\n\0"), 100)
     entries = list(scan(resolve(["-"]), ScanLog(), lines))

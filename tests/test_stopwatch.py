@@ -1,4 +1,4 @@
-"""A stopwatch adds up what each stage does, in whatever thread."""
+"""The stopwatch adds up the time of each stage over all threads."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +9,7 @@ from imgsearch.ingest.stopwatch import Stopwatch
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """One's own time: the number in it."""
+    """A clock that tests advance."""
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     return now
@@ -20,12 +20,12 @@ def test_work_is_added_up_by_stage(clock: list[float]) -> None:
     for seconds in (1, 2):
         with watch("read"):
             clock[0] += seconds
-        clock[0] += 10  # nobody's
+        clock[0] += 10  # outside of all stages
     assert watch.seconds({}) == {"read": 3.0, "write": 0.0}
     assert watch.seconds({"read": 2}) == {"read": 1.5, "write": 0.0}
 
 
-def test_failed_work_counts_too(clock: list[float]) -> None:
+def test_failed_work_is_counted(clock: list[float]) -> None:
     watch = Stopwatch(["read"])
 
     def fail() -> None:

@@ -1,4 +1,4 @@
-"""Output that cannot be written, cannot be encoded, or that nobody reads."""
+"""Output that cannot be written or encoded, and closed pipes."""
 
 import os
 import subprocess
@@ -34,7 +34,7 @@ def filled(paint: Painter, tmp_path: Path) -> Path:
 def run(
     *words: object, stdout: IO[bytes] | int = PIPE, stderr: IO[bytes] | int = PIPE, **variables: str
 ) -> "subprocess.CompletedProcess[bytes]":
-    """The command in a process of its own."""
+    """Run the command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "imgsearch", *map(str, words)],
         stdout=stdout,
@@ -56,7 +56,7 @@ def test_output_onto_a_full_disk_is_a_clear_error(filled: Path, json: tuple[str,
 
 
 @ON_LINUX
-def test_a_log_on_a_full_disk_ends_no_work(filled: Path, tmp_path: Path) -> None:
+def test_a_log_on_a_full_disk_does_not_end_the_run(filled: Path, tmp_path: Path) -> None:
     with open("/dev/full", "wb") as full:
         ended = run("copy", "--from", filled, "--to", tmp_path / "copy", stderr=full)
     assert ended.returncode == 0
@@ -64,13 +64,15 @@ def test_a_log_on_a_full_disk_ends_no_work(filled: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_what_the_encoding_of_the_output_lacks_is_escaped(filled: Path, encoding: str) -> None:
+def test_characters_outside_the_output_encoding_are_escaped(filled: Path, encoding: str) -> None:
     ended = run("info", "--store", filled, PYTHONIOENCODING=encoding)
     assert (ended.returncode, ended.stderr) == (0, b"")
     assert rb"\u978b" in ended.stdout
 
 
-def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_home_is_an_error_naming_the_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def fail(*_: object, **__: object) -> Path:
         raise RuntimeError("could not determine the home directory")
 

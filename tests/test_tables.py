@@ -1,4 +1,4 @@
-"""Tables as people have them: written by spreadsheets and pandas, and joined all the same."""
+"""Tables that spreadsheets and pandas write: their formats, joins and types."""
 
 import sys
 import unicodedata
@@ -24,7 +24,7 @@ from tests.test_weaviate_store import unique_name
 
 
 def table(tmp_path: Path, text: str | bytes, *images: str) -> MetadataTable:
-    """A table beside these images, which are its examples."""
+    """A table next to these images, which are its examples."""
     path = tmp_path / "styles.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     for image in images:
@@ -63,18 +63,18 @@ def typed(
         'id,"name, long",n\n1,a;b,5\n',
     ],
 )
-def test_any_delimiter_is_understood_around_commas_in_names(tmp_path: Path, text: str) -> None:
+def test_any_delimiter_works_with_commas_in_cells(tmp_path: Path, text: str) -> None:
     assert joined(tmp_path, text, "1.jpg") == [{"name, long": "a;b", "n": 5}]
 
 
-def test_lines_are_counted_from_the_first_also_after_seps_own(tmp_path: Path) -> None:
+def test_line_numbers_include_the_sep_line(tmp_path: Path) -> None:
     with table(tmp_path, "sep=;\nid;n\n1;2\n;3\n") as opened:
         assert opened.report().malformed == [4]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("delimiter", [",", "\t"])
-def test_the_encodings_that_say_what_they_are(
+def test_encodings_with_a_byte_order_mark_are_detected(
     tmp_path: Path, encoding: str, delimiter: str
 ) -> None:
     """Excel's "Unicode Text" is UTF-16 with tabs."""
@@ -98,7 +98,7 @@ PIECES = st.sampled_from(
 @example("id\n1,2.jpg\n3\n")
 @example('sep="\nid"a\n1"2\n')
 @example(b"\xff\xfe" + "id,a\n1,\ud800\n".encode("utf-16-le", "surrogatepass"))
-def test_any_file_is_a_table_or_refused(
+def test_any_file_is_a_table_or_rejected(
     tmp_path_factory: pytest.TempPathFactory, content: str | bytes
 ) -> None:
     place = tmp_path_factory.mktemp("any")
@@ -131,7 +131,9 @@ def test_any_file_is_a_table_or_refused(
         ("Dateiname,n\na.jpg,7\nb.jpg,8\n", "Dateiname"),
     ],
 )
-def test_the_column_that_names_the_images_joins(tmp_path: Path, text: str, column: str) -> None:
+def test_the_column_that_names_the_images_joins_rows(
+    tmp_path: Path, text: str, column: str
+) -> None:
     with table(tmp_path, text, "a.jpg", "b.jpg") as opened:
         assert opened.column == column
         assert column not in opened.fields
@@ -139,7 +141,7 @@ def test_the_column_that_names_the_images_joins(tmp_path: Path, text: str, colum
     assert [row["n"] for row in found] == [7, 8]
 
 
-def test_a_number_of_rows_is_no_name_where_files_are_numbered_too(tmp_path: Path) -> None:
+def test_a_row_number_does_not_join_numbered_files(tmp_path: Path) -> None:
     text = "id,image,n\n1,3.jpg,7\n2,1.jpg,8\n3,2.jpg,9\n"
     found = joined(tmp_path, text, "1.jpg", "2.jpg", "3.jpg")
     assert [(row or {})["n"] for row in found] == [8, 9, 7]
@@ -161,9 +163,7 @@ def test_a_number_of_rows_is_no_name_where_files_are_numbered_too(tmp_path: Path
         (unicodedata.normalize("NFC", "Füße"), unicodedata.normalize("NFD", "füße.jpg")),
     ],
 )
-def test_what_programs_change_in_names_does_not_part_row_and_image(
-    tmp_path: Path, key: str, image: str
-) -> None:
+def test_names_changed_by_programs_still_match(tmp_path: Path, key: str, image: str) -> None:
     assert joined(tmp_path, f"id,n\n{key},7\nother,8\n", image) == [{"n": 7}]
 
 
@@ -171,22 +171,22 @@ def test_what_programs_change_in_names_does_not_part_row_and_image(
 @pytest.mark.parametrize(
     ("keys", "images", "found"),
     [
-        # Several rows may be meant.
+        # Several rows match.
         (["A", "a"], ["A.jpg", "a.jpg"], [0, 1]),
         (["Ab", "aB"], ["ab.jpg"], [None]),
         (["10", "10.0"], ["10.jpg"], [0]),
         (["1", "1.0"], ["01.jpg"], [None]),
-        # Or several images.
+        # Several images match.
         (["1"], ["0001.jpg", "1.jpg"], [None, 0]),
         (["1"], ["1.jpg", "0001.jpg"], [0, None]),
         (["a"], ["A.jpg", "a.jpg"], [None, 0]),
         (["1", "2"], ["001.jpg", "01.jpg", "002.jpg", "02.jpg"], [0, None, 1, None]),
-        # A code that has its zeros is another than the number.
+        # A code with leading zeros differs from the number.
         (["007"], ["7.jpg"], [None]),
         (["1.5"], ["1.jpg"], [None]),
     ],
 )
-def test_what_is_not_clear_is_not_joined(
+def test_ambiguous_rows_are_not_joined(
     tmp_path: Path, keys: list[str], images: list[str], found: list[int | None]
 ) -> None:
     text = "id,n\n" + "".join(f"{key},{number}\n" for number, key in enumerate(keys))
@@ -194,8 +194,8 @@ def test_what_is_not_clear_is_not_joined(
     assert [None if row is None else row["n"] for row in rows] == found
 
 
-def test_a_uri_stands_for_its_path(tmp_path: Path) -> None:
-    """As this program prints them itself."""
+def test_a_file_uri_matches_its_path(tmp_path: Path) -> None:
+    """In the form that imgsearch prints."""
     image = tmp_path / "füße 1.jpg"
     assert joined(tmp_path, f"uri,n\n{image.as_uri()},7\n", image.name) == [{"n": 7}]
     assert joined(tmp_path, "uri,n\nfile:///else/1.jpg,7\nfile:///%ff,8\n", "1.jpg") == [None]
@@ -209,13 +209,13 @@ def test_an_image_in_two_folders_has_its_row_in_both(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["N/A", "NaN", "-", "null", "#N/A", "None", ""])
-def test_what_is_missing_among_numbers_is_missing(tmp_path: Path, missing: str) -> None:
+def test_missing_value_markers_among_numbers_are_no_values(tmp_path: Path, missing: str) -> None:
     assert typed(tmp_path, ["10", missing, "20"]) == ("int", [10, None, 20])
     assert typed(tmp_path, ["true", missing]) == ("bool", [True, None])
     assert typed(tmp_path, ["2024-01-31", missing]) == ("str", ["2024-01-31", None])
 
 
-def test_the_same_words_among_texts_are_texts(tmp_path: Path) -> None:
+def test_missing_value_markers_among_texts_are_texts(tmp_path: Path) -> None:
     assert typed(tmp_path, ["Summer", "NA", "-"]) == ("str", ["Summer", "NA", "-"])
     assert typed(tmp_path, ["N/A", "-"]) == ("str", ["N/A", "-"])
 
@@ -229,20 +229,20 @@ def test_the_same_words_among_texts_are_texts(tmp_path: Path) -> None:
         (["1.299,50", "0,5"], ";", "float", [1299.5, 0.5]),
         (["1.299.000", "5"], ";", "int", [1299000, 5]),
         (["5,50", "0,5"], ",", "float", [5.5, 0.5]),
-        # Only the delimiter tells what this comma is.
+        # Only the delimiter decides what this comma means.
         (["1,299"], ",", "int", [1299]),
         (["1,299"], ";", "float", [1.299]),
-        # One value settles it for all.
+        # One value decides for all.
         (["1,299", "0,5"], ",", "float", [1.299, 0.5]),
         (["1,299", "1,299,000"], ";", "int", [1299, 1299000]),
-        # Where no reading holds for all, none is used.
+        # No format matches all values.
         (["1,299.5", "0,5"], ",", "str", ["1,299.5", "0,5"]),
         (["1,29,9"], ",", "str", ["1,29,9"]),
         (["0,299,1"], ",", "str", ["0,299,1"]),
         (["1.299"], ";", "float", [1.299]),
     ],
 )
-def test_commas_in_numbers_mean_what_the_whole_column_says(
+def test_the_whole_column_decides_what_a_comma_means(
     tmp_path: Path, cells: list[str], delimiter: str, kind: FieldType, values: list[Any]
 ) -> None:
     assert typed(tmp_path, cells, delimiter) == (kind, values)
@@ -263,13 +263,13 @@ def test_commas_in_numbers_mean_what_the_whole_column_says(
         (["31.12.2023", "soon"], ["31.12.2023", "soon"]),
     ],
 )
-def test_dates_are_texts_in_iso_order_where_the_whole_column_agrees(
+def test_dates_become_iso_texts_if_the_whole_column_agrees(
     tmp_path: Path, cells: list[str], values: list[str]
 ) -> None:
     assert typed(tmp_path, cells) == ("str", values)
 
 
-def test_a_column_of_another_type_in_the_collection_is_read_with_its_commas(
+def test_a_column_of_another_type_in_the_collection_is_parsed_with_its_commas(
     tmp_path: Path,
 ) -> None:
     with table(tmp_path, 'id,price\n1,"1,299"\n') as opened:
@@ -339,20 +339,20 @@ def test_prices_and_dates_can_be_compared(
         assert index.count("day=2023-12-31") == 1
 
 
-def test_a_column_that_stayed_text_says_so_when_it_is_compared(
+def test_comparing_a_text_column_with_a_number_explains_its_type(
     run: Run, store: VectorStore, name: str, folder: Path
 ) -> None:
     run(folder, "id,price,day\n1,9,2024-01-01\n2,10,2024-01-02\n3,on request,2024-01-03\n")
-    told: list[Event] = []
-    with ImageIndex(name, store=store, listener=told.append) as index:
+    events: list[Event] = []
+    with ImageIndex(name, store=store, listener=events.append) as index:
         assert index.count("day>2024-01-01") == 2
         assert index.count("price=10") == 1
-        assert not told
+        assert not events
         index.count("price>10")
-    assert "price is text" in notes(told)
+    assert "price is text" in notes(events)
 
 
-def test_the_joining_column_is_told_and_is_no_field(
+def test_the_joining_column_is_reported_and_is_no_field(
     run: Run, store: VectorStore, name: str, folder: Path, events: list[Event]
 ) -> None:
     report = run(folder, "id,image,kind\n10,1.png,a\n20,2.png,b\n")
@@ -361,7 +361,7 @@ def test_the_joining_column_is_told_and_is_no_field(
     assert dict(store.open(name).fields) == {"id": "int", "kind": "str"}
 
 
-def test_a_table_that_matches_nothing_shows_why(
+def test_a_table_without_a_match_shows_both_kinds_of_names(
     run: Run, folder: Path, events: list[Event]
 ) -> None:
     run(folder, "id,kind\n" + "".join(f"SKU-{number},a\n" for number in range(9)))
@@ -372,7 +372,7 @@ def test_a_table_that_matches_nothing_shows_why(
     assert "belongs" not in notes(events)
 
 
-def test_names_that_stores_use_themselves_and_names_alike_are_columns_like_any(
+def test_column_names_that_stores_reserve_or_confuse_work(
     run: Run, store: VectorStore, name: str, folder: Path
 ) -> None:
     names = [
@@ -391,7 +391,7 @@ def test_names_that_stores_use_themselves_and_names_alike_are_columns_like_any(
     assert run(folder, text).skipped == 3
 
 
-def test_large_cells_and_many_columns_are_kept(paint: Painter, cli: Cli, tmp_path: Path) -> None:
+def test_large_cells_and_many_columns_are_stored(paint: Painter, cli: Cli, tmp_path: Path) -> None:
     folder = paint("shop/1.png", 1).parent
     names = [f"column {number}" for number in range(1000)]
     (folder / "styles.csv").write_text(
@@ -408,7 +408,7 @@ def test_large_cells_and_many_columns_are_kept(paint: Painter, cli: Cli, tmp_pat
     assert "column 999" in str(shown)
 
 
-def test_examples_are_waited_for_only_where_they_decide(tmp_path: Path) -> None:
+def test_example_paths_are_read_only_if_several_columns_qualify(tmp_path: Path) -> None:
     def never(_: str) -> str:
         raise KeyError
 
@@ -424,7 +424,7 @@ def test_examples_are_waited_for_only_where_they_decide(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "column"), [("id,n\n1,7\n", "id"), ("id,image,n\n9,1.png,7\n", "image")]
 )
-def test_the_first_path_on_stdin_decides_and_is_not_lost(
+def test_the_first_path_on_stdin_is_an_example_and_is_ingested(
     folder: Path, store: VectorStore, name: str, text: str, column: str
 ) -> None:
     named = folder / "named.csv"

@@ -1,4 +1,4 @@
-"""A store that loses or changes something after it said it was written is found out."""
+"""The verifier detects a store that loses or changes records after it confirmed the write."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def collection(tmp_path: Path) -> Collection:
-    return open_store(str(tmp_path / "store")).create("pictures", STAMP)
+    return open_store(str(tmp_path / "store")).create("images", STAMP)
 
 
 RECORDS = [record(number) for number in range(20)]
@@ -33,25 +33,25 @@ def written(collection: Collection) -> WriteVerifier:
     return verifier
 
 
-def test_what_is_there_is_verified(collection: Collection) -> None:
+def test_intact_records_are_verified(collection: Collection) -> None:
     written(collection).check(collection)
 
 
-def test_a_record_that_is_missing_is_found_out(collection: Collection) -> None:
+def test_a_missing_record_is_detected(collection: Collection) -> None:
     verifier = written(collection)
     collection.delete([record(3).id])
     with pytest.raises(VerificationError, match="holds 19 records, and should hold 20"):
         verifier.check(collection)
 
 
-def test_another_vector_is_found_out(collection: Collection) -> None:
+def test_a_wrong_vector_is_detected(collection: Collection) -> None:
     verifier = written(collection)
     write(collection, [record(3)], seed=9)
     with pytest.raises(VerificationError, match="1 are missing or hold another vector"):
         verifier.check(collection)
 
 
-def test_removed_refused_and_replaced_records_are_counted_right(collection: Collection) -> None:
+def test_removed_rejected_and_replaced_records_are_counted(collection: Collection) -> None:
     verifier = written(collection)
     collection.delete([record(3).id])
     verifier.record_removal([record(3).id, record(99).id], 1)
@@ -61,12 +61,12 @@ def test_removed_refused_and_replaced_records_are_counted_right(collection: Coll
     verifier.check(collection)
 
 
-def test_other_writers_are_told_of(collection: Collection) -> None:
+def test_other_writers_are_reported(collection: Collection) -> None:
     verifier = written(collection)
     write(collection, [record(50)])
-    heard: list[Event] = []
-    verifier.check(collection, heard.append)
-    assert Note("1 records more than this run knows of: others write here too") in heard
+    events: list[Event] = []
+    verifier.check(collection, events.append)
+    assert Note("1 records more than this run knows of: others write here too") in events
 
 
 def test_the_sample_is_bounded(monkeypatch: pytest.MonkeyPatch, collection: Collection) -> None:
