@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from imgsearch.errors import CollectionMismatchError
+from imgsearch.errors import CollectionMismatchError, Remedy
 from imgsearch.events import Counted, Listener, Outcome, Status, ignore
 from imgsearch.ingest.verify import WriteVerifier
 from imgsearch.sites import Sites
@@ -108,8 +108,9 @@ def _goal(target: VectorStore, name: str, origin: Collection, listener: Listener
         goal = target.open(name)
         if differences := origin.stamp.differences(goal.stamp):
             raise CollectionMismatchError(
-                f"{target.url}: collection {name} is there and its vectors cannot be compared "
-                f"with those to copy ({'; '.join(differences)}): choose another name with --as"
+                f"{target.url}: collection {name} exists, and its vectors cannot be compared with "
+                f"those to copy ({'; '.join(differences)})",
+                Remedy.COPY_TO_OTHER_NAME,
             )
         goal.add_fields(origin.fields)
     goal.join_site(listener)

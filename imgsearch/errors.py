@@ -26,8 +26,44 @@ ImgsearchError                      exit code 1
     └── VerificationError           the store does not hold what was written to it
 
 The core raises these and never exits; `imgsearch.cli` turns them into exit codes in one place.
-They are part of the Python API.
+They are part of the Python API. A message says what is wrong and which limit or argument is
+concerned, but names no option of a command: `remedies` lists what may help, for each front end to
+put into its own words.
 """
+
+from enum import Enum
+
+
+class Remedy(Enum):
+    """A way out of an error."""
+
+    RAISE_MAX_PIXELS = "raise-max-pixels"
+    RAISE_STORE_TIMEOUT = "raise-store-timeout"
+    NAME_ONE_MODEL = "name-one-model"
+    GIVE_WEIGHTS = "give-weights"
+    LEAVE_OUT_MODEL = "leave-out-model"
+    LEAVE_OUT_WEIGHTS = "leave-out-weights"
+    LEAVE_OUT_PRECISION = "leave-out-precision"
+    LEAVE_OUT_DEVICE = "leave-out-device"
+    USE_CPU = "use-cpu"
+    USE_FP32 = "use-fp32"
+    USE_BUNDLED_MODEL = "use-bundled-model"
+    """A model whose weights are installed with imgsearch."""
+    USE_EXPORTED_MODEL = "use-exported-model"
+    """A model that was exported for ONNX Runtime already, which needs no torch."""
+    LIST_MODELS = "list-models"
+    USE_OTHER_COLLECTION = "use-other-collection"
+    CALIBRATE_OTHER_COLLECTION = "calibrate-other-collection"
+    """Ingest the images of the first ingest, in int8, into another collection."""
+    REPLACE = "replace"
+    """Embed the collection again, with the settings asked for."""
+    REPLACE_IN_INT8 = "replace-in-int8"
+    INGEST = "ingest"
+    COPY = "copy"
+    """Copy the collection into a new one."""
+    COPY_TO_OTHER_NAME = "copy-to-other-name"
+    PRUNE = "prune"
+    REMOVE = "remove"
 
 
 def first_line(error: BaseException) -> str:
@@ -36,9 +72,16 @@ def first_line(error: BaseException) -> str:
 
 
 class ImgsearchError(Exception):
-    """Base of all errors that are told to the user in one line, without a traceback."""
+    """Base of all errors that users see as one line, without a traceback.
+
+    `remedies` are alternatives, the most likely first.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", *remedies: Remedy) -> None:
+        super().__init__(message)
+        self.remedies = remedies
 
 
 class UsageError(ImgsearchError):

@@ -1,4 +1,4 @@
-"""What the core reports while it works. It never prints: whoever calls it passes a listener."""
+"""What the core reports while it works. It never prints: callers pass a listener."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Status = Literal["indexed", "reused", "skipped", "rejected", "removed"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one file. Every file found has one; `removed` tells of a record's end."""
+    """The result for one file. Every file found has one; `removed` is about a record instead."""
 
     uri: str
     status: Status

@@ -1,4 +1,4 @@
-"""`--where 'FIELD OP VALUE'`: from words to typed conditions."""
+"""Parse filters such as `year>=2012` into typed conditions."""
 
 import math
 import re
@@ -15,7 +15,7 @@ _FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def parse_where(texts: Iterable[str], fields: Mapping[str, FieldType]) -> list[Condition]:
-    """Conditions from `--where` texts, each value read as its field's type; all must hold.
+    """Return the conditions that texts state, each value read as its field's type; all must hold.
 
     Raises UsageError for a text of another shape, a field that the collection does not have, or
     a value that is not of the field's type.
@@ -67,19 +67,19 @@ def _parse_one(text: str, fields: Mapping[str, FieldType]) -> Condition:
     match = _SHAPE.fullmatch(text)
     if match is None:
         raise UsageError(
-            f"--where {text!r}: write it as FIELD OP VALUE, with one of = != < <= > >=, "
-            "for example --where 'year>=2012'"
+            f"condition {text!r}: write it as FIELD OP VALUE, with one of = != < <= > >=, "
+            "for example 'year>=2012'"
         )
     name = _field_named(match["field"], fields)
     operator = cast(Operator, "=" if match["operator"] == "==" else match["operator"])
     value = parse_value(match["value"].strip(), fields[name])
     if value is None:
         raise UsageError(
-            f"--where {text!r}: {name} is of type {fields[name]}, "
+            f"condition {text!r}: {name} is of type {fields[name]}, "
             f"and {match['value'].strip()!r} is not"
         )
     if isinstance(value, bool) and operator not in ("=", "!="):
-        raise UsageError(f"--where {text!r}: {name} is true or false: compare it with = or !=")
+        raise UsageError(f"condition {text!r}: {name} is true or false: compare it with = or !=")
     return Condition(name, operator, value)
 
 

@@ -269,7 +269,7 @@ class ImageIndex:
         except ImageError as error:
             named = [each for each in sources if isinstance(each, str)]
             if len(named) == 1 == len(sources):
-                raise ImageError(f"{named[0]}: {error}") from error
+                raise ImageError(f"{named[0]}: {error}", *error.remedies) from error
             raise
 
     def _search_text(

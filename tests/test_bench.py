@@ -21,6 +21,7 @@ from imgsearch.errors import (
     DeviceMemoryError,
     ExportError,
     NothingFoundError,
+    Remedy,
     StoreError,
     UnknownModelError,
     UsageError,
@@ -170,7 +171,8 @@ class TestModels:
 
         report = bench([str(shop)], options(models=(), device="cpu"), encoder_opener=opening)
         assert asked == [EncoderRequest("efficientnet-lite0", None, "cpu", "fp32")]
-        assert "not on this machine; --model resnet50 fetches" in report.not_measured["resnet50"]
+        reason = report.not_measured["resnet50"]
+        assert "not on this machine, and are downloaded only for a model that is named" in reason
 
     def test_one_that_fails_is_told_with_the_reason(
         self, shop: Path, monkeypatch: pytest.MonkeyPatch
@@ -195,7 +197,11 @@ class TestModels:
             bench([str(shop)], options(), encoder_opener=small.open)
 
     def test_weights_are_of_one_model(self, shop: Path) -> None:
-        with pytest.raises(UsageError, match="--weights needs one --model"):
+        with pytest.raises(
+            UsageError,
+            match="weights need",
+            check=lambda error: error.remedies == (Remedy.NAME_ONE_MODEL,),
+        ):
             measured(shop, models=(), weights="mine.pth")
 
     def test_each_kind_of_device_is_measured_once(self, monkeypatch: pytest.MonkeyPatch) -> None:

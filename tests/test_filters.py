@@ -50,7 +50,7 @@ def test_a_condition_is_read_as_its_fields_type(text: str, condition: Condition)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("year", "--where 'year': write it as FIELD OP VALUE"),
+        ("year", "condition 'year': write it as FIELD OP VALUE"),
         ("", "write it as FIELD OP VALUE"),
         ("=2012", "write it as FIELD OP VALUE"),
         ("year!2012", "write it as FIELD OP VALUE"),

@@ -17,6 +17,7 @@ from imgsearch.errors import (
     ImageError,
     MetadataError,
     RecordNotFoundError,
+    Remedy,
     StaleCollectionError,
     StoreError,
     UsageError,
@@ -83,7 +84,9 @@ def names(hits: list[Hit]) -> list[str]:
 def test_without_a_collection_the_error_says_what_to_do(empty: ImageIndex) -> None:
     assert not empty.exists()
     for ask in (empty.count, empty.info, lambda: empty.search(b"anything")):
-        with pytest.raises(CollectionNotFoundError, match="ingest"):
+        with pytest.raises(
+            CollectionNotFoundError, check=lambda error: error.remedies == (Remedy.INGEST,)
+        ):
             ask()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from imgsearch.encoders.base import Vectors
 from imgsearch.encoders.request import EncoderRequest
-from imgsearch.errors import StoreError
+from imgsearch.errors import Remedy, StoreError
 from imgsearch.events import Event, Note, Outcome, Stage
 from imgsearch.images import Pixels
 from imgsearch.ingest import IngestOptions, IngestReport, ingest
@@ -121,11 +121,13 @@ def test_missing_images_prevent_the_switch(
 ) -> None:
     other = paint("elsewhere/9.jpg", 9)
     run(store, name, folder.parent, OLD)
-    with pytest.raises(StoreError, match=r"1 of its pictures are not among the new.*9\.jpg"):
+    with pytest.raises(StoreError, match=r"1 of its images are not among the new.*9\.jpg"):
         run(store, name, folder, NEW)
     assert (store.open(name).stamp.weights, store.open(name).count()) == (OLD, 8)
     other.unlink()
-    with pytest.raises(StoreError, match="--prune"):
+    with pytest.raises(
+        StoreError, check=lambda error: error.remedies == (Remedy.PRUNE, Remedy.REMOVE)
+    ):
         run(store, name, folder, NEW)
     pruning = IngestOptions(batch_size=2, workers=1, replace=True, prune=True)
     assert run(store, name, folder, NEW, pruning).skipped == 7

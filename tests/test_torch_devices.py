@@ -21,7 +21,7 @@ from imgsearch.encoders.torch.encoder import (
 )
 from imgsearch.encoders.torch.streams import Direct, Model, Streamed, fixed_length
 from imgsearch.encoders.torch.torchvision_models import describe
-from imgsearch.errors import DeviceError, DeviceMemoryError, EncoderError
+from imgsearch.errors import DeviceError, DeviceMemoryError, EncoderError, Remedy
 from imgsearch.events import Event, Note
 from imgsearch.images import Pixels, Preprocessing
 from tests.encoder_contract import EncoderContract, cosines, pictures
@@ -142,7 +142,11 @@ def test_fp32_is_the_last_resort_and_told() -> None:
 
 
 def test_a_device_that_gives_other_vectors_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DeviceError, match=r"cpu gives other vectors of tiny .*: use --device cpu"):
+    with pytest.raises(
+        DeviceError,
+        match="cpu gives other vectors of tiny",
+        check=lambda error: error.remedies == (Remedy.USE_CPU,),
+    ):
         tiny("fp16", "bf16", runner=Disturbed(reversed_))
 
 
@@ -329,5 +333,5 @@ def test_each_device_that_is_named_must_be_there(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(torch_encoder, "available_devices", lambda: ["cpu"])
-    with pytest.raises(DeviceError, match=f"--device {name} is not available here; there is cpu"):
+    with pytest.raises(DeviceError, match=f"device {name} is not available here; there is cpu"):
         pick_devices(name)

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imgsearch.errors import StoreError, StoreFullError, UsageError
+from imgsearch.errors import Remedy, StoreError, StoreFullError, UsageError
 from imgsearch.events import Event, Note, Outcome
 from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.stores import open_store
@@ -100,7 +100,9 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_goes_on(server: Clus
         collection = store.create("away", STAMP)
         with (
             during(other.open("away"), server.nodes[0].kill),
-            pytest.raises(StoreError, match="--store-timeout"),
+            pytest.raises(
+                StoreError, check=lambda error: error.remedies == (Remedy.RAISE_STORE_TIMEOUT,)
+            ),
         ):
             push(collection)
     server.nodes[0].start()
@@ -125,7 +127,9 @@ def test_a_read_waits_no_longer_than_it_may(
                     sleep(0.3)
 
                 patch.setattr(time, "sleep", short_sleep)
-                with pytest.raises(StoreError, match="--store-timeout"):
+                with pytest.raises(
+                    StoreError, check=lambda error: error.remedies == (Remedy.RAISE_STORE_TIMEOUT,)
+                ):
                     collection.lookup([RECORDS[0].id])
         finally:
             server.nodes[0].start()

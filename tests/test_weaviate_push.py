@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from imgsearch.errors import StoreError
+from imgsearch.errors import Remedy, StoreError
 from imgsearch.events import Event, Note
 from imgsearch.stores import open_store
 from imgsearch.stores.weaviate import failures, pending_deletes, repair
@@ -102,7 +102,9 @@ def test_what_is_in_doubt_when_a_run_gives_up_is_written_anew_by_the_next(
 ) -> None:
     server = ScriptedServer(fault)
     monkeypatch.setattr("imgsearch.stores.weaviate.connect._Outage.goes_on", lambda *_: 99.0)
-    with pytest.raises(StoreError, match="--store-timeout"):
+    with pytest.raises(
+        StoreError, check=lambda error: error.remedies == (Remedy.RAISE_STORE_TIMEOUT,)
+    ):
         server.push()
     assert server.deleted == []
     repair.settle(server.server(), "Other")
@@ -122,7 +124,9 @@ def test_what_another_machine_has_written_since_is_left_alone(
     server = ScriptedServer(GONE_AWAY)
     with monkeypatch.context() as patch:
         patch.setattr("imgsearch.stores.weaviate.connect._Outage.goes_on", lambda *_: 99.0)
-        with pytest.raises(StoreError, match="--store-timeout"):
+        with pytest.raises(
+            StoreError, check=lambda error: error.remedies == (Remedy.RAISE_STORE_TIMEOUT,)
+        ):
             server.push()
     server.stored[RECORDS[0].id]["properties"]["sha256"] = "f" * 64
     del server.stored[RECORDS[1].id]

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsearch.errors import CollectionMismatchError
+from imgsearch.errors import CollectionMismatchError, Remedy
 from imgsearch.stores import open_store
 from imgsearch.stores.base import ExactQuery, VectorStore
 from imgsearch.stores.weaviate import schema
@@ -71,7 +71,9 @@ def test_a_class_without_words_says_what_to_do(
     old.add_fields({"words": "str"})
     write(old, [record(1, words="shoe")])
     assert old.count([Condition("words", "=", "shoe")]) == 1
-    with pytest.raises(CollectionMismatchError, match="copy --as"):
+    with pytest.raises(
+        CollectionMismatchError, check=lambda error: error.remedies == (Remedy.COPY,)
+    ):
         old.search_text(["shoe"], 5)
     store.drop(name)
 

@@ -22,7 +22,7 @@ from imgsearch.encoders import weights
 from imgsearch.encoders.catalog import EFFICIENTNET_LITE0, RESNET50, SPECS, ModelSpec
 from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.request import EncoderRequest, check_request
-from imgsearch.errors import CollectionMismatchError, EncoderError, UsageError, WeightsError
+from imgsearch.errors import CollectionMismatchError, EncoderError, Remedy, UsageError, WeightsError
 from imgsearch.events import Event, Note, Transfer
 
 # No model's, but what looks like a file of torch.save.
@@ -404,7 +404,7 @@ def test_other_weights_than_the_collections_are_refused_with_both_named(tmp_path
     with pytest.raises(CollectionMismatchError) as caught:
         weights.get(RESNET50, given, digest="f" * 64)
     assert "made with the weights ffffffffffff" in str(caught.value)
-    assert f"--weights {given} is {DIGEST[:12]}" in str(caught.value)
+    assert f"{given} is {DIGEST[:12]}" in str(caught.value)
 
 
 def test_other_weights_are_refused_even_if_the_collections_own_are_at_hand(
@@ -419,7 +419,11 @@ def test_other_weights_are_refused_even_if_the_collections_own_are_at_hand(
 def test_a_collections_weights_that_are_gone_are_asked_for_without_a_download(
     server: Server,
 ) -> None:
-    with pytest.raises(WeightsError, match=r"made with other weights .* f{12}.* with --weights"):
+    with pytest.raises(
+        WeightsError,
+        match=r"made with other weights .* f{12}",
+        check=lambda error: error.remedies == (Remedy.GIVE_WEIGHTS,),
+    ):
         weights.get(tiny_spec(server.serve(f"/{NAME}")), digest="f" * 64)
     assert server.asked == []
 
@@ -523,12 +527,20 @@ def test_auto_without_a_network_takes_lite0_and_says_so() -> None:
 
 @pytest.mark.usefixtures("offline")
 def test_a_model_that_was_asked_for_is_never_replaced() -> None:
-    with pytest.raises(WeightsError, match=r"cannot be resolved .*use --model efficientnet-lite0"):
+    with pytest.raises(
+        WeightsError,
+        match="cannot be resolved",
+        check=lambda error: error.remedies == (Remedy.GIVE_WEIGHTS, Remedy.USE_BUNDLED_MODEL),
+    ):
         open_encoder(EncoderRequest("resnet50"))
 
 
 def test_weights_without_a_model_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--weights needs --model"):
+    with pytest.raises(
+        UsageError,
+        match="weights need",
+        check=lambda error: error.remedies == (Remedy.NAME_ONE_MODEL,),
+    ):
         open_encoder(EncoderRequest(weights=given_file(tmp_path / "mine.pth")))
 
 

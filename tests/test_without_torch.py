@@ -17,7 +17,7 @@ from imgsearch.encoders.onnx import exports
 from imgsearch.encoders.onnx.exports import OnnxFile
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.encoders.torch.torchvision_models import describe
-from imgsearch.errors import MissingTorchError
+from imgsearch.errors import MissingTorchError, Remedy
 from imgsearch.events import Event, Note
 from tests.conftest import SAMPLES, Cli
 from tests.encoder_contract import pictures
@@ -138,7 +138,11 @@ def test_what_needs_torch_says_so_and_what_to_do(
 ) -> None:
     file = weights.WeightsFile(Path("own.pth"), "0" * 64, "own.pth")
     monkeypatch.setattr(weights, "get", lambda *_, **__: file)
-    with pytest.raises(MissingTorchError, match=r"^torch, torchvision must be installed .*`imgsea"):
+    with pytest.raises(
+        MissingTorchError,
+        match=r"^torch, torchvision must be installed",
+        check=lambda error: error.remedies == (Remedy.USE_EXPORTED_MODEL,),
+    ):
         open_encoder(request_)
 
 

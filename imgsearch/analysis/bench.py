@@ -22,7 +22,14 @@ from imgsearch.encoders.base import Encoder, Sample, normalised
 from imgsearch.encoders.catalog import SPECS
 from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.request import EncoderRequest, Precision, check_device
-from imgsearch.errors import EncoderError, ImageError, NothingFoundError, StoreError, UsageError
+from imgsearch.errors import (
+    EncoderError,
+    ImageError,
+    NothingFoundError,
+    Remedy,
+    StoreError,
+    UsageError,
+)
 from imgsearch.events import Listener, Stage, ignore
 from imgsearch.images import Pixels, Preprocessing
 from imgsearch.ingest.sample import ImageSample, StoppedError
@@ -81,7 +88,7 @@ def bench(
     for precision in options.precisions:
         check_device(EncoderRequest(device=options.device, precision=precision))
     if options.weights is not None and len(options.models) != 1:
-        raise UsageError("--weights needs one --model: say which model the weights are for")
+        raise UsageError("weights need the name of their model", Remedy.NAME_ONE_MODEL)
     sources = resolve(names)
     with ThreadPoolExecutor(options.workers, "imgsearch-bench") as pool:
         run = _Run(options, pool, listener, stop or threading.Event(), encoder_opener)
@@ -105,8 +112,8 @@ def _models_here(report: BenchReport) -> list[str]:
     for name, spec in SPECS.items():
         if name not in here:
             report.not_measured[name] = (
-                f"its weights ({spec.megabytes:.0f} MB) are not on this machine; --model {name} "
-                "fetches them"
+                f"its weights ({spec.megabytes:.0f} MB) are not on this machine, and are "
+                "downloaded only for a model that is named"
             )
     return here
 

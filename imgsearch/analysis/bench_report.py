@@ -112,8 +112,8 @@ class BenchReport:
         lines = [_about_the_limit(choice, fastest) for choice in self.choices]
         if len({choice.model for choice in self.choices}) > 1:
             lines.append(
-                f"{fastest.name} is the fastest; which model finds better, `imgsearch eval` tells "
-                "on a collection of each."
+                f"{fastest.name} is the fastest; to learn which model finds better, evaluate a "
+                "collection of each."
             )
         return lines
 

@@ -76,7 +76,7 @@ def evaluate(
     """
     if label not in collection.fields:
         known = ", ".join(collection.fields) or "none"
-        raise MetadataError(f"--label {label}: there is no such field; the collection has {known}")
+        raise MetadataError(f"there is no field {label!r}; the collection has {known}")
     labels: Counter[Value] = Counter()
     queries: list[ImageRecord] = []
     chance = random.Random(0)  # noqa: S311 - the same sample every time
@@ -88,7 +88,7 @@ def evaluate(
         labels[record.metadata[label]] += 1
         _keep(queries, record, sample, labels.total(), chance)
     if labels.total() < 2:
-        raise MetadataError(f"--label {label}: fewer than two pictures have it")
+        raise MetadataError(f"fewer than two images have the field {label!r}")
     listener(Counted(len(queries)))
     rows = []
     for start in range(0, len(queries), QUERIES_PER_PASS):

@@ -76,7 +76,9 @@ def main() -> None:
     try:
         app()
     except ImgsearchError as error:
-        _fail(str(error), error.exit_code)
+        from imgsearch.cli.remedies import message
+
+        _fail(message(error), error.exit_code)
     except BrokenPipeError:
         # Whoever read the output has had enough. Python would complain once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

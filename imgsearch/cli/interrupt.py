@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from imgsearch.cli.console import Display
+from imgsearch.cli.remedies import message
 from imgsearch.errors import ImgsearchError
 from imgsearch.system.interrupts import INTERRUPTED, end_now
 
@@ -45,7 +46,7 @@ def stop_on_signal(stop: threading.Event, display: Display) -> Iterator[None]:
     except ImgsearchError as error:
         if not stop.is_set():
             raise
-        display.say(str(error))
+        display.say(message(error))
         raise typer.Exit(INTERRUPTED) from error
     finally:
         for number, handler in zip(signals, before, strict=True):

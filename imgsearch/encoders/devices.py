@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 
-from imgsearch.errors import MissingTorchError
+from imgsearch.errors import MissingTorchError, Remedy
 
 # One of these is there wherever a driver of NVIDIA's (natively, under WSL) or AMD's is.
 _DRIVERS = ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg", "/dev/kfd")
@@ -23,14 +23,12 @@ def missing_for_torch() -> list[str]:
     return [name for name in _TORCH if importlib.util.find_spec(name) is None]
 
 
-def require_torch(
-    purpose: str, instead: str = "use a model that `imgsearch models` tells as exported"
-) -> None:
-    """Raises MissingTorchError, with what it is needed for and what to do, where it is missing."""
+def require_torch(purpose: str, remedy: Remedy = Remedy.USE_EXPORTED_MODEL) -> None:
+    """Raise MissingTorchError, with the purpose and a remedy, if torch is not installed."""
     if missing := missing_for_torch():
         raise MissingTorchError(
-            f"{', '.join(missing)} must be installed {purpose}: install all of imgsearch-cli, or "
-            f"{instead}"
+            f"{', '.join(missing)} must be installed {purpose}: install all of imgsearch-cli",
+            remedy,
         )
 
 

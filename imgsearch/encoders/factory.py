@@ -13,6 +13,7 @@ from imgsearch.errors import (
     DeviceMemoryError,
     EncoderError,
     ExportError,
+    Remedy,
     UsageError,
     WeightsError,
 )
@@ -41,7 +42,7 @@ def open_encoder(
     device = "cpu" if precision == "int8" and request.device == "auto" else request.device
     device = devices.pick(device)
     if device != "cpu":
-        devices.require_torch(f"for --device {device}")
+        devices.require_torch(f"for device {device}")
     if stamp is not None:
         check_request(request, stamp)
         known = exports.find(stamp) if device == "cpu" else None
@@ -180,7 +181,8 @@ def _check_stamp(spec: ModelSpec, stamp: Stamp) -> None:
     if differences := stamp.differences(own):
         raise CollectionMismatchError(
             "the collection was made otherwise than this version of imgsearch would: "
-            f"{'; '.join(differences)}; ingest the pictures anew into another --collection"
+            f"{'; '.join(differences)}; ingest the images again into another collection",
+            Remedy.USE_OTHER_COLLECTION,
         )
 
 
@@ -198,7 +200,7 @@ def _choose(request: EncoderRequest, listener: Listener) -> tuple[ModelSpec, "We
         spec = _spec(request.model)
         return spec, weights.get(spec, request.weights, listener=listener)
     if request.weights is not None:
-        raise UsageError("--weights needs --model: say which model the weights are for")
+        raise UsageError("weights need the name of their model", Remedy.NAME_ONE_MODEL)
     best, fallback = (SPECS[name] for name in AUTO_CHOICES)
     if missing := devices.missing_for_torch():
         listener(

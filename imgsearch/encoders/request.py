@@ -6,7 +6,7 @@ from typing import Literal
 from imgsearch import config
 from imgsearch.encoders.base import Sample
 from imgsearch.encoders.catalog import AUTO
-from imgsearch.errors import CollectionMismatchError, UsageError
+from imgsearch.errors import CollectionMismatchError, Remedy, UsageError
 from imgsearch.types import Stamp
 
 Precision = Literal["fp32", "int8"]
@@ -37,13 +37,17 @@ def check_request(request: EncoderRequest, stamp: Stamp) -> None:
     if request.model not in (AUTO, stamp.model):
         raise CollectionMismatchError(
             f"the collection was made with {stamp.model}, not with {request.model}; their vectors "
-            "cannot be compared: leave --model out, or use another --collection"
+            "cannot be compared",
+            Remedy.LEAVE_OUT_MODEL,
+            Remedy.USE_OTHER_COLLECTION,
         )
     if request.precision not in (None, stamp.number_format):
         raise CollectionMismatchError(
             f"the collection was made in {stamp.number_format}, not in {request.precision}; their "
-            f"vectors are not mixed: leave --precision (or {config.ENV_PRECISION}) out, use "
-            f"another --collection, or make it anew with --replace --precision {request.precision}"
+            "vectors are not mixed",
+            Remedy.LEAVE_OUT_PRECISION,
+            Remedy.USE_OTHER_COLLECTION,
+            Remedy.REPLACE,
         )
 
 
@@ -51,5 +55,7 @@ def check_device(request: EncoderRequest) -> None:
     """Raises UsageError where int8 is asked of a device that cannot run it."""
     if request.precision == "int8" and request.device not in ("auto", "cpu"):
         raise UsageError(
-            f"--precision int8 runs on the CPU, not on {request.device}: leave one of both out"
+            f"int8 runs on the CPU, not on {request.device}",
+            Remedy.LEAVE_OUT_PRECISION,
+            Remedy.LEAVE_OUT_DEVICE,
         )

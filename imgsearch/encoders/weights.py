@@ -24,7 +24,7 @@ from urllib.parse import unquote, urlsplit
 from imgsearch import config
 from imgsearch._version import __version__
 from imgsearch.encoders.catalog import ModelSpec
-from imgsearch.errors import CollectionMismatchError, WeightsError
+from imgsearch.errors import CollectionMismatchError, Remedy, WeightsError
 from imgsearch.events import Listener, Transfer, ignore
 from imgsearch.system.locking import locked
 
@@ -80,9 +80,10 @@ def get(
     found = _given(given, listener)
     if digest and found.sha256 != digest:
         raise CollectionMismatchError(
-            f"the collection was made with the weights {digest[:12]}, and --weights {given} is "
-            f"{found.sha256[:12]}; their vectors cannot be compared: leave --weights out, or use "
-            "another --collection"
+            f"the collection was made with the weights {digest[:12]}, and {given} is "
+            f"{found.sha256[:12]}; their vectors cannot be compared",
+            Remedy.LEAVE_OUT_WEIGHTS,
+            Remedy.USE_OTHER_COLLECTION,
         )
     return found
 
@@ -98,10 +99,7 @@ def _own(spec: ModelSpec, listener: Listener) -> WeightsFile:
     try:
         return download(spec.url, listener)
     except WeightsError as error:
-        raise WeightsError(
-            f"{error}; give a file with --weights, or use --model efficientnet-lite0, which "
-            "needs no download"
-        ) from error
+        raise WeightsError(str(error), Remedy.GIVE_WEIGHTS, Remedy.USE_BUNDLED_MODEL) from error
 
 
 def _by_digest(spec: ModelSpec, digest: str, listener: Listener) -> WeightsFile:
@@ -115,7 +113,8 @@ def _by_digest(spec: ModelSpec, digest: str, listener: Listener) -> WeightsFile:
         own = found.sha256
     raise WeightsError(
         f"the collection was made with other weights of {spec.name}, {digest[:12]}, than its own, "
-        f"{own[:12]}, and they are not on this machine any more; give their file with --weights"
+        f"{own[:12]}, and they are no longer on this machine",
+        Remedy.GIVE_WEIGHTS,
     )
 
 
@@ -124,7 +123,7 @@ def _given(given: str, listener: Listener) -> WeightsFile:
         return _kept_from_url(given) or download(given, listener)
     path = Path(os.path.expanduser(given))
     if "://" in given and not path.exists():
-        raise WeightsError(f"--weights {given}: neither a file nor an http or https address")
+        raise WeightsError(f"weights {given}: neither a file nor an http or https address")
     # Kept, so that queries need neither the flag nor the file where it was.
     if kept := _kept(file_sha256(path), given):
         return kept

@@ -1,11 +1,12 @@
 """The limit on an image's size, which a file of a few kilobytes can claim to be gigabytes."""
 
-from imgsearch.errors import ImageError
+from imgsearch.errors import ImageError, Remedy
 
 
 def check_pixels(width: int, height: int, most: int) -> None:
     """Raises ImageError for an image of more than `most` pixels."""
     if width * height > most:
         raise ImageError(
-            f"{width} x {height} pixels are more than the limit of {most:,} (--max-pixels)"
+            f"{width} x {height} pixels are more than the limit of {most:,} (max_pixels)",
+            Remedy.RAISE_MAX_PIXELS,
         )

@@ -8,7 +8,7 @@ return with the switch: `reconcile` sees to that when an interrupted replacement
 import os
 from collections.abc import Callable
 
-from imgsearch.errors import StoreError
+from imgsearch.errors import Remedy, StoreError
 from imgsearch.metadata.changes import difference
 from imgsearch.sources import Sources
 from imgsearch.stores.base import Collection
@@ -77,9 +77,11 @@ def check_complete(
         example = example or next((record.path for record in lacking), "")
     if missing:
         raise StoreError(
-            f"collection {current.name} stays as it was: {missing:,} of its pictures are "
-            f"not among the new ones, for example {example}. Name all their folders, "
-            "let go of files that are gone with --prune, or take pictures out with `imgsearch "
-            "remove`; what has been done is kept for the next run"
-            + (f". {elsewhere:,} are of other machines: do the same there" if elsewhere else "")
+            f"collection {current.name} is unchanged: {missing:,} of its images are not among the "
+            f"new ones, for example {example}"
+            + (f" ({elsewhere:,} are on other machines)" if elsewhere else "")
+            + ". Name all their folders, prune files that are gone, or remove records; the next "
+            "run reuses what this one has embedded",
+            Remedy.PRUNE,
+            Remedy.REMOVE,
         )

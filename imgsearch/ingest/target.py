@@ -8,7 +8,7 @@ from imgsearch import config
 from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.catalog import AUTO
 from imgsearch.encoders.request import EncoderRequest, check_request
-from imgsearch.errors import CollectionMismatchError
+from imgsearch.errors import CollectionMismatchError, Remedy
 from imgsearch.events import Listener, Note
 from imgsearch.ingest import limits
 from imgsearch.ingest.replacement import reconcile
@@ -138,10 +138,9 @@ class Target:
                 raise CollectionMismatchError(
                     f"collection {self.name} was made in {self.stamp.precision}, and the model "
                     "calibrated for it is not on this machine, or not for this device: copy it "
-                    f"into {config.models_dir()} from the machine that made the collection; or "
-                    "calibrate it again by ingesting the same pictures as the first time into "
-                    "another --collection with --precision int8; or make the collection anew with "
-                    "--replace --precision int8"
+                    f"into {config.models_dir()} from the machine that made the collection",
+                    Remedy.CALIBRATE_OTHER_COLLECTION,
+                    Remedy.REPLACE_IN_INT8,
                 )
             self._encoder = encoder
         return self._encoder

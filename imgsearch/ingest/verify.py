@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from imgsearch.errors import VerificationError
+from imgsearch.errors import Remedy, VerificationError
 from imgsearch.events import Listener, Note, Stage, ignore
 from imgsearch.stores.base import Collection, Vectors
 from imgsearch.types import ImageRecord
@@ -73,8 +73,8 @@ class WriteVerifier:
         if count < self._expected:
             raise VerificationError(
                 f"collection {collection.name} holds {count:,} records, and should hold "
-                f"{self._expected:,}: is something else removing from it? Run it again: what is "
-                "missing is written anew"
+                f"{self._expected:,}: is something else removing from it? Another ingest writes "
+                "what is missing"
             )
         if count > self._expected:
             extra = count - self._expected
@@ -88,7 +88,8 @@ class WriteVerifier:
             raise VerificationError(
                 f"collection {collection.name}: of {len(ids)} records that were read back, "
                 f"{len(wrong)} are missing or hold another vector, for example {wrong[0]}; remove "
-                "them with `imgsearch remove` and run it again"
+                "them and ingest them again",
+                Remedy.REMOVE,
             )
 
     def _agrees(

@@ -17,6 +17,7 @@ from imgsearch.errors import (
     ScratchError,
     StoreError,
 )
+from imgsearch.server.remedies import message
 from imgsearch.server.settings import Settings
 from imgsearch.stores import is_server, places
 
@@ -59,7 +60,7 @@ class Privacy:
         What a server says of its own trouble can name hosts that nobody here knows of, and the
         system chooses where temporary files are: none of that is passed on.
         """
-        text = str(error)
+        text = message(error)
         is_trouble = isinstance(error, _TROUBLES) and not isinstance(error, _NO_TROUBLES)
         if is_trouble:
             log.error("%s", " ".join(text.split()))

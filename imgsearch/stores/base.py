@@ -32,10 +32,7 @@ MAX_EXCLUDED_DIGESTS = 1000
 
 NO_FIELDS: Mapping[str, FieldType] = MappingProxyType({})
 
-NO_WORDS = (
-    "it was made before its words could be searched: `imgsearch copy --as NAME` makes a collection "
-    "that has them, and encodes nothing again"
-)
+NO_WORDS = "it was made before text could be searched; a copy of it can be, and needs no encoding"
 
 
 def check_stamp(collection: "Collection", stamp: Stamp) -> None:

@@ -15,7 +15,7 @@ from imgsearch.encoders import devices
 from imgsearch.encoders.base import Sample
 from imgsearch.encoders.onnx import exports, soundness
 from imgsearch.encoders.onnx.exports import OnnxFile
-from imgsearch.errors import ExportError
+from imgsearch.errors import ExportError, Remedy
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.images import Pixels
 from imgsearch.system.locking import locked
@@ -43,8 +43,9 @@ def get(base: OnnxFile, sample: Sample, listener: Listener = ignore) -> OnnxFile
     if len(pixels) < _LEAST:
         raise ExportError(
             f"int8 is calibrated on the pictures of a collection's first ingest and needs {_LEAST} "
-            f"different ones that can be used, but found {len(pixels)}: name more at once, or use "
-            "--precision fp32, which also tells what is wrong with each file"
+            f"different ones that can be used, but found {len(pixels)}: ingest more images in one "
+            "run, or use fp32, which also reports what is wrong with each file",
+            Remedy.USE_FP32,
         )
     calibration = _digest(base, pixels)
     if known := _find(base, calibration):
@@ -79,7 +80,7 @@ def _find(base: OnnxFile, calibration: str) -> OnnxFile | None:
 
 def _make(base: OnnxFile, pixels: Pixels, calibration: str, listener: Listener) -> OnnxFile:
     name = base.spec.name
-    devices.require_torch(f"to calibrate {name} for int8", "use --precision fp32")
+    devices.require_torch(f"to calibrate {name} for int8", Remedy.USE_FP32)
     held_out = len(pixels) * _CHECKED // (_CALIBRATED + _CHECKED)
     listener(Note(f"calibrating {name} for int8 on {len(pixels) - held_out} pictures, once"))
     started = time.monotonic()
@@ -123,5 +124,6 @@ def _check(name: str, cosine: float) -> None:
     if not cosine >= LEAST_COSINE:
         raise ExportError(
             f"{name} loses too much by int8 on these pictures: the mean cosine with fp32 is "
-            f"{cosine:.4f}, less than {LEAST_COSINE}; use --precision fp32"
+            f"{cosine:.4f}, less than {LEAST_COSINE}",
+            Remedy.USE_FP32,
         )

@@ -16,7 +16,7 @@ from imgsearch.encoders.pool import EncoderPool
 from imgsearch.encoders.torch.networks import FromPixels, fused, load_model
 from imgsearch.encoders.torch.streams import Direct, Runner, Streamed
 from imgsearch.encoders.weights import WeightsFile
-from imgsearch.errors import DeviceError, DeviceMemoryError, EncoderError, first_line
+from imgsearch.errors import DeviceError, DeviceMemoryError, EncoderError, Remedy, first_line
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.images import Pixels, Preprocessing
 from imgsearch.types import Stamp
@@ -122,7 +122,8 @@ class TorchEncoder:
         else:
             raise DeviceError(
                 f"{self._device} gives other vectors of {self._stamp.model} than the CPU (cosine "
-                f"in {', '.join(refused)}; {LEAST_COSINE} is needed): use --device cpu"
+                f"in {', '.join(refused)}; {LEAST_COSINE} is needed)",
+                Remedy.USE_CPU,
             )
         if refused and self._format == "fp32":
             listener(
@@ -226,7 +227,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def available_devices() -> list[str]:
-    """The devices that `--device` can name here."""
+    """Return the names of the devices of this machine, the best first."""
     # is_available: a driver too old for this torch still counts its devices.
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
     devices = [f"cuda:{index}" for index in range(cuda)]
@@ -248,5 +249,5 @@ def pick_devices(name: str) -> list[torch.device]:
     else:
         wanted = ["cuda:0" if each == "cuda" else each for each in name.split(",")]
     if not wanted or not set(wanted) <= set(available):
-        raise DeviceError(f"--device {name} is not available here; there is {', '.join(available)}")
+        raise DeviceError(f"device {name} is not available here; there is {', '.join(available)}")
     return [torch.device(each) for each in wanted]

@@ -14,7 +14,7 @@ from torchvision.transforms._presets import ImageClassification
 
 from imgsearch.encoders.catalog import ModelSpec
 from imgsearch.encoders.torch.weight_files import classifier_of
-from imgsearch.errors import UnknownModelError
+from imgsearch.errors import Remedy, UnknownModelError
 from imgsearch.images import Preprocessing
 
 _INTERPOLATIONS: dict[InterpolationMode, Any] = {
@@ -87,10 +87,8 @@ def _dimension(name: str) -> int:
 def _default_weights(name: str) -> Any:
     if name not in names():
         close = difflib.get_close_matches(name.lower(), names(), n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise UnknownModelError(
-            f"no model is called {name}: {hint}`imgsearch models --all` lists those that are known"
-        )
+        hint = f": did you mean {close[0]}?" if close else ""
+        raise UnknownModelError(f"no model is called {name}{hint}", Remedy.LIST_MODELS)
     return models.get_model_weights(name).DEFAULT
 
 

@@ -35,6 +35,7 @@ from imgsearch import config
 from imgsearch.errors import (
     CollectionMismatchError,
     CollectionNotFoundError,
+    Remedy,
     StaleCollectionError,
     StoreBusyError,
     StoreError,
@@ -178,8 +179,7 @@ class LanceStore:
         if name not in self.names():
             known = ", ".join(self.names()) or "none"
             raise CollectionNotFoundError(
-                f"{self.url}: no collection {name} here (there is {known}); "
-                "`imgsearch ingest` makes one"
+                f"{self.url}: no collection {name} here (there is {known})", Remedy.INGEST
             )
         return LanceCollection(name, self._path(name))
 
@@ -583,7 +583,7 @@ class LanceCollection:
         exclude_digests: Sequence[str] = (),
     ) -> list[Scored]:
         if not self._has_words:
-            raise CollectionMismatchError(f"{self.path}: {NO_WORDS}")
+            raise CollectionMismatchError(f"{self.path}: {NO_WORDS}", Remedy.COPY)
         if k < 1 or not words:
             return []
         query = MatchQuery(" ".join(words), _WORDS)
@@ -889,8 +889,8 @@ def _translated(problem: str) -> Iterator[None]:
         text = _readable(str(error))
         if "No space left" in text or "StorageFull" in text:
             raise StoreFullError(
-                f"{problem}: the disk is full; what was written before is kept: make room, then "
-                f"run it again ({text[:120]})"
+                f"{problem}: the disk is full; all that was written before is stored: make room "
+                f"and try again ({text[:120]})"
             ) from error
         # A dataset that was deleted, or files of a version that has been cleaned up.
         kind = StaleCollectionError if "Not found: " in text else StoreError

@@ -47,7 +47,7 @@ class Address:
 
 
 def is_address(url: str) -> bool:
-    """Whether a --store text means a Weaviate."""
+    """Return whether a store's URL names a Weaviate server."""
     return url.startswith((f"{_PLAIN}:", f"{_TLS}:")) or _is_cloud(url)
 
 
@@ -168,6 +168,6 @@ def bracketed(host: str) -> str:
 def _bad(url: str, reason: str) -> UsageError:
     # What stands before an @ may be a password.
     return UsageError(
-        f"--store {re.sub(r'//[^@/]*@', '//...@', url)}: {reason}; write it as "
+        f"{re.sub(r'//[^@/]*@', '//...@', url)}: {reason}; write it as "
         "weaviate://HOST[:PORT][?grpc=PORT], or weaviates://... for TLS"
     )

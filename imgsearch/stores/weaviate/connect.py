@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import grpc
 import httpx
 
-from imgsearch.errors import StaleCollectionError, StoreError, StoreFullError
+from imgsearch.errors import Remedy, StaleCollectionError, StoreError, StoreFullError
 from imgsearch.events import Listener, Note
 from imgsearch.sites import own_site
 from imgsearch.stores.weaviate import failures
@@ -143,7 +143,9 @@ class Patience:
             raise kind(self._outage.message(self._action, trouble)) from error
         self._waited = True
         if self._outage.goes_on(trouble) > self._outage.timeout:
-            raise StoreError(self._outage.message(self._action, trouble)) from error
+            raise StoreError(
+                self._outage.message(self._action, trouble), Remedy.RAISE_STORE_TIMEOUT
+            ) from error
         self.pause()
 
     def pause(self) -> None:
@@ -187,22 +189,19 @@ class _Outage:
         match trouble.kind:
             case "away" | "busy":
                 return (
-                    f"{action}: {what}, and was so for {self.timeout:.0f} s ({trouble.text}); what "
-                    "was written before is kept: run it again when the server is back, or wait "
-                    "longer with --store-timeout"
+                    f"{action}: {what}, and was so for {self.timeout:.0f} s ({trouble.text}); all "
+                    "that was written before is stored: try again when the server is back"
                 )
             case "read-only":
                 return (
                     f"{action}: {what} ({trouble.text}). Its disk or memory is fuller than it "
                     "allows (DISK_USE_READONLY_PERCENTAGE): make room, start the server again, "
-                    "then run this again; what was written before is kept"
+                    "then try again; all that was written before is stored"
                 )
             case "denied":
                 return f"{action}: {what} ({trouble.text}): use a key that may do it, in {ENV_KEY}"
             case "gone":
-                return (
-                    f"{action}: {what} ({trouble.text}); it was removed or replaced: run it again"
-                )
+                return f"{action}: {what} ({trouble.text}); it was removed or replaced: try again"
             case "refused":
                 return f"{action}: {what}: {trouble.text}"
 

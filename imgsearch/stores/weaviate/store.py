@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from imgsearch.errors import CollectionMismatchError, CollectionNotFoundError, StoreError
+from imgsearch.errors import CollectionMismatchError, CollectionNotFoundError, Remedy, StoreError
 from imgsearch.events import Listener, Note, Stage, ignore
 from imgsearch.metadata.changes import Changes, OriginChanges, changed, changed_origins
 from imgsearch.metadata.origins import to_text
@@ -210,8 +210,7 @@ class WeaviateStore:
         if name not in classes:
             known = ", ".join(sorted(classes)) or "none"
             raise CollectionNotFoundError(
-                f"{self.url}: no collection {name} here (there is {known}); "
-                "`imgsearch ingest` makes one"
+                f"{self.url}: no collection {name} here (there is {known})", Remedy.INGEST
             )
         return classes[name]
 
@@ -510,7 +509,7 @@ class WeaviateCollection:
             if answer.failed:
                 raise StoreError(
                     f"collection {self.name}: {answer.failed:,} of {len(part):,} records could "
-                    "not be removed; run it again"
+                    "not be removed; try again"
                 )
         return deleted
 
@@ -681,7 +680,7 @@ class WeaviateCollection:
     ) -> list[Scored]:
         """As the protocol says, of at most 10,000 records."""
         if not self._schema.has_words:
-            raise CollectionMismatchError(f"collection {self.name}: {NO_WORDS}")
+            raise CollectionMismatchError(f"collection {self.name}: {NO_WORDS}", Remedy.COPY)
         if k < 1 or not words:
             return []
         condition, text = self._filter(where, *_excluding(exclude_digests)), " ".join(words)
