@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.vectors import SHARES, clustered, records, stamp
 from benchmarks.weaviate_push import OURS, fresh, push_ours, server
-from imgsearch.search import SearchOptions, search_vector
+from imgsearch.search import SearchRequest, search_vector
 from imgsearch.stores.base import Vectors
 from imgsearch.stores.weaviate.client import query
 from imgsearch.stores.weaviate.schema import VECTOR
@@ -56,7 +56,7 @@ def measure(
         sides: list[Callable[[], Any]] = [
             partial(bare, collection, vector, one_in),
             partial(collection.search, vector, K, where),
-            partial(search_vector, collection, vector, SearchOptions(K, where)),
+            partial(search_vector, collection, vector, SearchRequest(k=K, where=where)),
         ]
         # Whoever asks first meets a colder server: they take turns at that too.
         order = [(number + turn) % 3 for turn in range(3)]

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Self, TypeVar, cast, get_args
 
@@ -26,7 +26,14 @@ from imgsearch.events import Listener, Note, ignore
 from imgsearch.filters import check_condition, comparisons_of_texts, parse_where
 from imgsearch.images import Region, Source, decode
 from imgsearch.metadata.values import type_of, validate
-from imgsearch.search import DEFAULT_K, Searcher, SearchOptions, mean, search_text, search_vector
+from imgsearch.search import (
+    DEFAULT_K,
+    Searcher,
+    SearchRequest,
+    search_records,
+    search_text,
+    search_vector,
+)
 from imgsearch.stores import check_name, open_store
 from imgsearch.stores.base import Collection, VectorStore
 from imgsearch.types import (
@@ -203,12 +210,16 @@ class ImageIndex:
             thread.shutdown(wait=False)
             self._encoder, self._ahead = guess, _Ahead(source, version, guess.stamp, vectors)
 
-    def _encoded_ahead(
-        self, sources: Sequence[Source], region: Region | None, stamp: Stamp
-    ) -> Vectors | None:
+    def _encoded_ahead(self, request: SearchRequest, stamp: Stamp) -> Vectors | None:
         """What `warm_up` has encoded: for the first search only, and only what it asks for."""
         ahead, self._ahead = self._ahead, None
-        if ahead is None or region or [ahead.source] != sources or ahead.stamp != stamp:
+        if (
+            ahead is None
+            or request.region
+            or request.records
+            or [ahead.source] != request.images
+            or ahead.stamp != stamp
+        ):
             return None
         return ahead.vectors.result() if ahead.version == _version(ahead.source) else None
 
@@ -249,48 +260,68 @@ class ImageIndex:
         need no model; `score` is their relevance then. Raises ImageError for what is no usable
         picture, UsageError for conditions or words that make no sense.
         """
-        if picture is None:
-            return self._search_text(text, k, where, min_score, exclude_self, collapse, region)
-        sources = _sources(picture)
-
-        def find(collection: Collection) -> list[Hit]:
-            options = self._options(collection, k, where, min_score, collapse, text)
-            encoder = self.encoder_of(collection.stamp)
-            return Searcher(collection, encoder, self._max_pixels).search_pictures(
-                sources,
-                options,
-                exclude_self=exclude_self,
+        return self.find(
+            SearchRequest(
+                images=() if picture is None else _sources(picture),
+                text=text,
                 region=region,
-                vectors=self._encoded_ahead(sources, region, collection.stamp),
+                k=k,
+                where=where,
+                min_score=min_score,
+                exclude_self=exclude_self,
+                collapse=collapse,
             )
+        )
+
+    def find(self, request: SearchRequest, *, stamp: Stamp | None = None) -> list[Hit]:
+        """Return the hits for a request, best first.
+
+        `stamp` is that of the encoder which made the request's vector: StaleCollectionError is
+        raised if the collection has another one by now. Raises UsageError for a request that makes
+        no sense, ImageError for an unusable image, RecordNotFoundError for an unknown record.
+        """
+        if request.k < 1:
+            raise UsageError(f"k is {request.k}: it must be at least 1")
+        if request.vector is not None and (request.images or request.records):
+            raise UsageError("a vector cannot be combined with images or records")
+        if not request.is_visual:
+            if not request.text.strip():
+                raise UsageError("nothing to search for: neither an image nor words")
+            if request.exclude_self or request.region:
+                raise UsageError("exclude_self and region need an image")
+
+        def search(collection: Collection) -> list[Hit]:
+            if stamp not in (None, collection.stamp):
+                raise StaleCollectionError(
+                    f"collection {self._name} has been replaced by one of another model: encode "
+                    "the image again"
+                )
+            parsed = replace(request, where=self._conditions(collection, request.where))
+            if request.vector is not None:
+                self._check_shape(request.vector, collection.stamp)
+                return search_vector(collection, request.vector, parsed)
+            if request.images:
+                encoder = self.encoder_of(collection.stamp)
+                encoded = self._encoded_ahead(request, collection.stamp)
+                return Searcher(collection, encoder, self._max_pixels).search(parsed, encoded)
+            if request.records:
+                return search_records(collection, parsed)
+            return search_text(collection, parsed)
 
         try:
-            return self._use(find)
+            return self._use(search)
         except ImageError as error:
-            named = [each for each in sources if isinstance(each, str)]
-            if len(named) == 1 == len(sources):
+            named = [each for each in request.images if isinstance(each, str)]
+            if len(named) == 1 == len(request.images):
                 raise ImageError(f"{named[0]}: {error}", *error.remedies) from error
             raise
 
-    def _search_text(
-        self,
-        text: str,
-        k: int,
-        where: Where,
-        min_score: float | None,
-        exclude_self: bool,
-        collapse: bool,
-        region: Region | None,
-    ) -> list[Hit]:
-        if not text.strip():
-            raise UsageError("nothing to search for: neither a picture nor words")
-        if exclude_self or region:
-            raise UsageError("exclude_self and region need a picture")
-        return self._use(
-            lambda collection: search_text(
-                collection, self._options(collection, k, where, min_score, collapse, text)
+    def _check_shape(self, vector: Vectors, stamp: Stamp) -> None:
+        if vector.shape != (stamp.dimension,):
+            raise UsageError(
+                f"a vector of shape {vector.shape} cannot be searched for: collection "
+                f"{self._name} has vectors of shape ({stamp.dimension},)"
             )
-        )
 
     def search_vector(
         self,
@@ -310,22 +341,18 @@ class ImageIndex:
         collection is of another one by now. `without` are the SHA-256s of contents to leave out.
         Raises UsageError for a vector of another shape.
         """
-
-        def find(collection: Collection) -> list[Hit]:
-            if stamp not in (None, collection.stamp):
-                raise StaleCollectionError(
-                    f"collection {self._name} has been replaced by one of another model: encode "
-                    "the picture again"
-                )
-            if vector.shape != (collection.stamp.dimension,):
-                raise UsageError(
-                    f"a vector of shape {vector.shape} cannot be searched for: collection "
-                    f"{self._name} has vectors of shape ({collection.stamp.dimension},)"
-                )
-            options = self._options(collection, k, where, min_score, collapse, text)
-            return search_vector(collection, vector, options, without)
-
-        return self._use(find)
+        return self.find(
+            SearchRequest(
+                vector=vector,
+                text=text,
+                k=k,
+                where=where,
+                min_score=min_score,
+                exclude_digests=without,
+                collapse=collapse,
+            ),
+            stamp=stamp,
+        )
 
     def search_record(
         self,
@@ -345,32 +372,17 @@ class ImageIndex:
         ids = [record_id] if isinstance(record_id, str) else list(record_id)
         if not ids:
             raise UsageError("no record to search with")
-
-        def find(collection: Collection) -> list[Hit]:
-            known = collection.lookup(ids)
-            vectors = collection.vectors_by_id(ids)
-            for each in ids:
-                if each not in known or each not in vectors:
-                    raise self._no_record(each)
-            without = [record.sha256 for record in known.values()] if exclude_self else ()
-            vector = mean(np.stack([vectors[each] for each in ids]))
-            options = self._options(collection, k, where, min_score, collapse, text)
-            return search_vector(collection, vector, options, without)
-
-        return self._use(find)
-
-    def _options(
-        self,
-        collection: Collection,
-        k: int,
-        where: Where,
-        min_score: float | None,
-        collapse: bool,
-        text: str,
-    ) -> SearchOptions:
-        if k < 1:
-            raise UsageError(f"k is {k}: at least one hit must be asked for")
-        return SearchOptions(k, self._conditions(collection, where), min_score, collapse, text)
+        return self.find(
+            SearchRequest(
+                records=ids,
+                text=text,
+                k=k,
+                where=where,
+                min_score=min_score,
+                exclude_self=exclude_self,
+                collapse=collapse,
+            )
+        )
 
     def _conditions(self, collection: Collection, where: Where) -> list[Condition]:
         given = [where] if isinstance(where, str) else list(where)

@@ -1,17 +1,17 @@
-"""Search: pictures in, hits out. `Searcher` answers for one collection and one encoder."""
+"""Search one collection: a request in, hits out."""
 
 import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from collections.abc import Collection as Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 
 from imgsearch import config, images
 from imgsearch.encoders.base import Encoder, Vectors, normalised
-from imgsearch.errors import UsageError
+from imgsearch.errors import RecordNotFoundError, UsageError
 from imgsearch.images import Region, Source
 from imgsearch.stores.base import MAX_EXCLUDED_DIGESTS, Collection
 from imgsearch.text import query_words
@@ -19,32 +19,56 @@ from imgsearch.types import Condition, Hit, ImageRecord, Scored
 
 DEFAULT_K = 10
 
-# The paper's own constant, and how many of either answer are fused: so many hits have the same
-# order however many of them are asked for.
+# The paper's constant, and how many hits of either ranking are fused: up to this number, the order
+# of hits does not depend on k.
 _FUSION_CONSTANT = 60
 _FUSION_DEPTH = 200
-# How often a store is asked for one answer, where copies of few contents fill what it returns.
-_MOST_REQUESTS = 50
+# Requests to the store for one search, where copies of few contents fill what it returns.
+_MAX_REQUESTS = 50
 _FEW_REQUESTS = 5
 _FEW_COPIES = 8
 
-_Ask = Callable[[int, Sequence[str]], list[Scored]]
-"""The best `k` records without some contents, given as SHA-256s."""
+_Search = Callable[[int, Sequence[str]], list[Scored]]
+"""Returns the best `k` records, without those of some contents, given as SHA-256s."""
 
 
 @dataclass(frozen=True, slots=True)
-class SearchOptions:
-    """What to answer. `min_score` is a cosine similarity; `where` conditions must all hold.
+class SearchRequest:
+    """What to search for: images, records, a vector, words in the metadata, or all of them.
 
-    `text` holds words to look for in the metadata, beside the picture or alone.
+    `images` are paths, the bytes of files, or Pillow images; `records` are ids. With several, the
+    query is the mean of their vectors. `region` searches with a part of each image. `vector` takes
+    the place of both.
     """
 
+    images: Sequence[Source] = ()
+    records: Sequence[str] = ()
+    vector: Vectors | None = field(default=None, compare=False)
+    """float32 of shape (dimension,), L2-normalised."""
+    text: str = ""
+    region: Region | None = None
     k: int = DEFAULT_K
-    where: Sequence[Condition] = field(default_factory=tuple)
+    where: Sequence[str | Condition] = ()
+    """Conditions, or texts such as `year >= 2012`; all must hold."""
     min_score: float | None = None
+    """A cosine similarity."""
+    exclude_self: bool = False
+    """Leave out the content of `images` and `records`, however often it is stored."""
+    exclude_digests: Sequence[str] = ()
+    """SHA-256s of contents to leave out."""
     collapse: bool = True
     """Whether records of equal content are one hit, with the number of its copies."""
-    text: str = ""
+
+    @property
+    def is_visual(self) -> bool:
+        """Whether there is anything to compare with besides words."""
+        return bool(self.images or self.records) or self.vector is not None
+
+    @property
+    def conditions(self) -> Sequence[Condition]:
+        """`where`, once its texts have been parsed."""
+        assert not any(isinstance(each, str) for each in self.where)
+        return cast(Sequence[Condition], self.where)
 
 
 class Searcher:
@@ -60,89 +84,97 @@ class Searcher:
         self._encoder = encoder
         self._max_pixels = max_pixels
 
-    def search_picture(
-        self,
-        source: Source,
-        options: SearchOptions,
-        *,
-        exclude_self: bool = False,
-        region: Region | None = None,
-    ) -> list[Hit]:
-        """Hits for a picture, or for a region of it.
+    def search(self, request: SearchRequest, encoded: Vectors | None = None) -> list[Hit]:
+        """Return the hits for images, for records, or for both.
 
-        `exclude_self` leaves out every record of this very content. Raises ImageError if it is no
-        usable picture.
+        `encoded` are the vectors of the images, of shape (n, dimension), if they are known already.
+        Raises ImageError for an unusable image, RecordNotFoundError for an unknown record.
         """
-        return self.search_pictures([source], options, exclude_self=exclude_self, region=region)
-
-    def search_pictures(
-        self,
-        sources: Sequence[Source],
-        options: SearchOptions,
-        *,
-        exclude_self: bool = False,
-        region: Region | None = None,
-        vectors: Vectors | None = None,
-    ) -> list[Hit]:
-        """Hits for what several pictures have in common: the mean of their vectors.
-
-        `vectors` are those, of shape (n, dimension), where they are known already.
-        """
-        digests: list[str] = []
-        if exclude_self:
-            digests, sources = _digests(sources)
-        vector = mean(self.encode(sources, region) if vectors is None else vectors)
-        return search_vector(self._collection, vector, options, without=digests)
+        vectors: list[Vectors] = []
+        excluded = list(request.exclude_digests)
+        if request.records:
+            stored, digests = stored_vectors(self._collection, request.records)
+            vectors.append(stored)
+            excluded += digests if request.exclude_self else []
+        if request.images:
+            sources = request.images
+            if request.exclude_self:
+                digests, sources = _digests(sources)
+                excluded += digests
+            vectors.append(self.encode(sources, request.region) if encoded is None else encoded)
+        request = replace(request, exclude_digests=excluded)
+        return search_vector(self._collection, mean(np.concatenate(vectors)), request)
 
     def encode(self, sources: Sequence[Source], region: Region | None = None) -> Vectors:
-        """The vectors of pictures: float32 of shape (n, dimension)."""
+        """Return the vectors of images: float32 of shape (n, dimension)."""
         preprocessing = self._encoder.preprocessing
         decoded = [
             images.decode(source, preprocessing, self._max_pixels, region) for source in sources
         ]
-        return self._encoder.encode(np.stack([picture.pixels for picture in decoded]))
+        return self._encoder.encode(np.stack([image.pixels for image in decoded]))
+
+
+def search_records(collection: Collection, request: SearchRequest) -> list[Hit]:
+    """Return the hits for stored records, which needs no encoder."""
+    vectors, digests = stored_vectors(collection, request.records)
+    if request.exclude_self:
+        request = replace(request, exclude_digests=[*request.exclude_digests, *digests])
+    return search_vector(collection, mean(vectors), request)
+
+
+def stored_vectors(collection: Collection, ids: Sequence[str]) -> tuple[Vectors, list[str]]:
+    """Return the vectors of records, of shape (n, dimension), and the SHA-256s of their contents.
+
+    Raises RecordNotFoundError for an unknown id.
+    """
+    known = collection.lookup(ids)
+    vectors = collection.vectors_by_id(ids)
+    for each in ids:
+        if each not in known or each not in vectors:
+            raise RecordNotFoundError(f"collection {collection.name} has no record {each}")
+    return (
+        np.stack([vectors[each] for each in ids]),
+        [record.sha256 for record in known.values()],
+    )
 
 
 def search_vector(
     collection: Collection,
     vector: Vectors,
-    options: SearchOptions,
-    without: Container[str] = (),
+    request: SearchRequest,
 ) -> list[Hit]:
-    """Hits for a vector of shape (dimension,), without those of the SHA-256s `without`.
+    """Return the hits for a vector of shape (dimension,).
 
-    With `options.text` they are those of the vector and those of the words, fused; see `_fused`.
+    With `request.text` the hits for the vector and those for the words are fused; see `_fused`.
     """
 
     def nearest(k: int, excluded: Sequence[str]) -> list[Scored]:
-        return collection.search(vector, k, options.where, exclude_digests=excluded)
+        return collection.search(vector, k, request.conditions, exclude_digests=excluded)
 
-    if options.text.strip():
-        depth = max(options.k, _FUSION_DEPTH)
-        similar = _distinct(nearest, depth, options, without, enough=options.k)
-        by_words = _by_words(collection, options)
-        relevant = _distinct(by_words, depth, options, without, enough=options.k)
-        found = _fused(collection, vector, similar, relevant, options)
+    if request.text.strip():
+        depth = max(request.k, _FUSION_DEPTH)
+        similar = _distinct(nearest, depth, request, enough=request.k)
+        by_text = _by_text(collection, request)
+        relevant = _distinct(by_text, depth, request, enough=request.k)
+        found = _fused(collection, vector, similar, relevant, request)
     else:
-        similar = _distinct(nearest, options.k, options, without)
+        similar = _distinct(nearest, request.k, request)
         found = [_Found(scored.record, scored.score) for scored in similar]
-    if options.min_score is not None:
-        found = [each for each in found if each.score >= options.min_score]
-    return _hits(collection, found[: options.k], options)
+    if request.min_score is not None:
+        found = [each for each in found if each.score >= request.min_score]
+    return _hits(collection, found[: request.k], request)
 
 
-def search_text(
-    collection: Collection, options: SearchOptions, without: Container[str] = ()
-) -> list[Hit]:
-    """Hits for the words of `options.text` alone. Raises UsageError if it holds none.
+def search_text(collection: Collection, request: SearchRequest) -> list[Hit]:
+    """Return the hits for the words of `request.text` alone.
 
-    Also for a `min_score`, as there is no cosine similarity without a picture.
+    Raises UsageError for a `min_score`, as there is no cosine similarity without an image.
     """
-    if options.min_score is not None:
-        raise UsageError("a minimum score is a similarity to a picture, and there is none")
-    relevant = _distinct(_by_words(collection, options), options.k, options, without)
+    if request.min_score is not None:
+        raise UsageError("a minimum score is a similarity to an image, and there is none")
+    relevant = _distinct(_by_text(collection, request), request.k, request)
     found = [_Found(scored.record, scored.score, scored.score) for scored in relevant]
-    return _hits(collection, found[: options.k], options)
+    return _hits(collection, found[: request.k], request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +184,11 @@ class _Found:
     text_score: float | None = None
 
 
-def _hits(collection: Collection, found: Sequence[_Found], options: SearchOptions) -> list[Hit]:
+def _hits(collection: Collection, found: Sequence[_Found], request: SearchRequest) -> list[Hit]:
     copies: dict[str, int] = {}
-    if options.collapse and found:
+    if request.collapse and found:
         digests = [each.record.sha256 for each in found]
-        copies = collection.count_by_digest(digests, options.where)
+        copies = collection.count_by_digest(digests, request.conditions)
     return [
         Hit(rank, each.score, each.record, copies.get(each.record.sha256, 1), each.text_score)
         for rank, each in enumerate(found, start=1)
@@ -168,49 +200,49 @@ def _fused(
     vector: Vectors,
     similar: Sequence[Scored],
     relevant: Sequence[Scored],
-    options: SearchOptions,
+    request: SearchRequest,
 ) -> list[_Found]:
-    """Both answers as one, by reciprocal rank (Cormack, Clarke and Buettcher, 2009).
+    """Fuse two rankings by reciprocal rank (Cormack, Clarke and Buettcher, 2009).
 
-    Ranks alone count, because cosines and relevances have no common measure. A picture that only
-    its words have found gets its cosine too.
+    Only ranks count, because cosines and BM25 relevances have no common scale. An image that was
+    found only by its words gets its cosine too.
     """
     ranks: dict[str, float] = {}
     records: dict[str, ImageRecord] = {}
     for answer in (relevant, similar):
         for rank, scored in enumerate(answer, start=1):
-            key = _key(scored.record, options)
+            key = _key(scored.record, request)
             ranks[key] = ranks.get(key, 0.0) + 1.0 / (_FUSION_CONSTANT + rank)
             records.setdefault(key, scored.record)
-    scores = {_key(scored.record, options): scored.score for scored in similar}
+    scores = {_key(scored.record, request): scored.score for scored in similar}
     far = {records[key].id: key for key in records if key not in scores}
     for record_id, other in collection.vectors_by_id(list(far)).items():
         scores[far[record_id]] = min(1.0, max(-1.0, float(other @ vector)))
-    texts = {_key(scored.record, options): scored.score for scored in relevant}
-    # What has no score now was removed a moment ago.
+    texts = {_key(scored.record, request): scored.score for scored in relevant}
+    # A record without a score was removed during the search.
     found = [key for key in ranks if key in scores]
     found.sort(key=lambda key: (-ranks[key], -scores[key], records[key].uri))
     return [_Found(records[key], scores[key], texts.get(key)) for key in found]
 
 
-def _key(record: ImageRecord, options: SearchOptions) -> str:
-    return record.sha256 if options.collapse else record.id
+def _key(record: ImageRecord, request: SearchRequest) -> str:
+    return record.sha256 if request.collapse else record.id
 
 
-def _by_words(collection: Collection, options: SearchOptions) -> _Ask:
-    words = query_words(options.text)
+def _by_text(collection: Collection, request: SearchRequest) -> _Search:
+    words = query_words(request.text)
     return lambda k, excluded: collection.search_text(
-        words, k, options.where, exclude_digests=excluded
+        words, k, request.conditions, exclude_digests=excluded
     )
 
 
 def mean(vectors: Vectors) -> Vectors:
-    """The direction between vectors of shape (n, dimension), normalised: shape (dimension,)."""
+    """Return the normalized mean of vectors of shape (n, dimension): shape (dimension,)."""
     return np.asarray(normalised(vectors.mean(axis=0, keepdims=True))[0])
 
 
 def _digests(sources: Sequence[Source]) -> tuple[list[str], list[Source]]:
-    """The SHA-256s of pictures, and the pictures as they were read for it."""
+    """Return the SHA-256s of images, and the images as read for that."""
     digests: list[str] = []
     read: list[Source] = []
     for source in sources:
@@ -222,46 +254,46 @@ def _digests(sources: Sequence[Source]) -> tuple[list[str], list[Source]]:
             digests.append(file.sha256)
             read.append(file.data or source)
         else:
-            raise UsageError("exclude_self needs the picture's file, by path or bytes")
+            raise UsageError("exclude_self needs the image's file, by path or bytes")
     return digests, read
 
 
 def _distinct(
-    ask: _Ask,
+    search: _Search,
     k: int,
-    options: SearchOptions,
-    without: Container[str],
+    request: SearchRequest,
     enough: int | None = None,
 ) -> list[Scored]:
-    """At least k records, if there are so many, without copies and without contents of `without`.
+    """Return at least k records, if there are so many, without copies and excluded contents.
 
     The first request excludes nothing, as a store answers fastest without a filter. Further ones
     exclude the contents that crowded the answers before. So each request returns a bounded number
     of records, whatever the number of copies, and the number of requests is bounded too: fewer
-    than k records are found only where more than `_MOST_REQUESTS` contents crowd the answers. With
+    than k records are found only where more than `_MAX_REQUESTS` contents crowd the answers. With
     `enough` records a few requests have to do.
     """
+    without = request.exclude_digests
     found: dict[str, Scored] = {}
     # By content: how many records of an answer are of no use once the content is known.
     crowd = Counter(dict.fromkeys(without, 1))
     excluded: list[str] = []
     more = k
-    for request in range(1, _MOST_REQUESTS + 1):
+    for attempt in range(1, _MAX_REQUESTS + 1):
         wanted = more + crowd.total() - sum(crowd[each] for each in excluded)
-        answer = ask(wanted, excluded)
+        answer = search(wanted, excluded)
         contents = Counter(scored.record.sha256 for scored in answer)
-        crowd |= Counter(contents if options.collapse else {d: contents[d] for d in without})
+        crowd |= Counter(contents if request.collapse else {d: contents[d] for d in without})
         for scored in answer:
             if scored.record.sha256 not in without:
-                found.setdefault(_key(scored.record, options), scored)
+                found.setdefault(_key(scored.record, request), scored)
         before, excluded = excluded, [each for each, _ in crowd.most_common(MAX_EXCLUDED_DIGESTS)]
         if len(found) >= k or len(answer) < wanted or before == excluded:
             break
-        if enough is not None and len(found) >= enough and request >= _FEW_REQUESTS:
+        if enough is not None and len(found) >= enough and attempt >= _FEW_REQUESTS:
             break
         copies = len(answer) / len(contents)
         # More at once saves requests only where copies are few: else they fill it just the same.
-        if options.collapse and copies <= _FEW_COPIES:
+        if request.collapse and copies <= _FEW_COPIES:
             more = min(math.ceil((k - len(found)) * copies), 2 * k)
         else:
             more = k

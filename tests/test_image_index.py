@@ -194,7 +194,7 @@ def test_words_that_make_no_sense_are_refused(index: ImageIndex) -> None:
     for options in ({}, {"text": " "}, {"text": "?"}, {"text": "a", "min_score": 0.5}):
         with pytest.raises(UsageError):
             index.search(**options)
-    with pytest.raises(UsageError, match="need a picture"):
+    with pytest.raises(UsageError, match="need an image"):
         index.search(text="shoe", exclude_self=True)
     with pytest.raises(MetadataError, match="description"):
         index.set_metadata(next(index.records()).id, {"description": 5})

@@ -6,7 +6,7 @@ import pytest
 
 from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.request import EncoderRequest
-from imgsearch.search import Searcher, SearchOptions
+from imgsearch.search import Searcher, SearchRequest
 from imgsearch.stores import open_store
 from tests.conftest import SAMPLES
 
@@ -20,11 +20,11 @@ def searcher(sample_store: str) -> Searcher:
 def test_every_sample_finds_its_own_kind_first(searcher: Searcher) -> None:
     same = 0
     for picture in sorted((SAMPLES / "images").iterdir()):
-        itself = searcher.search_picture(str(picture), SearchOptions(k=1))[0]
+        itself = searcher.search(SearchRequest([str(picture)], k=1))[0]
         assert itself.record.path == str(picture)
         assert itself.score == pytest.approx(1.0, abs=1e-5)
         kind = itself.record.metadata["articleType"]
-        others = searcher.search_picture(str(picture), SearchOptions(k=5), exclude_self=True)
+        others = searcher.search(SearchRequest([str(picture)], k=5, exclude_self=True))
         assert others[0].record.metadata["articleType"] == kind, picture.name
         same += sum(hit.record.metadata.get("articleType") == kind for hit in others)
     assert same / (60 * 5) >= 0.95
@@ -32,6 +32,6 @@ def test_every_sample_finds_its_own_kind_first(searcher: Searcher) -> None:
 
 @pytest.mark.parametrize("name", ["exif-orientation-6.jpg", "cmyk.jpg", "still.avif", "lab.tif"])
 def test_a_picture_is_found_whatever_its_format(searcher: Searcher, name: str) -> None:
-    hits = searcher.search_picture(str(SAMPLES / "awkward" / name), SearchOptions(k=8))
+    hits = searcher.search(SearchRequest([str(SAMPLES / "awkward" / name)], k=8))
     names = [Path(hit.record.path).parent.name for hit in hits]
     assert names == ["awkward"] * 8

@@ -9,7 +9,7 @@ import pytest
 
 from imgsearch.errors import ImageError
 from imgsearch.ingest import IngestOptions, ingest
-from imgsearch.search import Searcher, SearchOptions
+from imgsearch.search import Searcher, SearchRequest
 from imgsearch.stores import open_store
 from imgsearch.types import Condition
 from tests.conftest import Painter
@@ -42,7 +42,7 @@ def searcher(folder: Path, tmp_path: Path) -> Searcher:
 def test_a_picture_finds_itself_first_and_its_copies_count(
     searcher: Searcher, folder: Path
 ) -> None:
-    hits = searcher.search_picture(str(folder / "a.png"), SearchOptions(k=3))
+    hits = searcher.search(SearchRequest([str(folder / "a.png")], k=3))
     assert [hit.rank for hit in hits] == [1, 2, 3]
     assert hits[0].score == pytest.approx(1.0, abs=1e-6)
     assert Path(hits[0].record.path).name == "a-copy.png"  # of equals, the first by name
@@ -51,7 +51,7 @@ def test_a_picture_finds_itself_first_and_its_copies_count(
 
 
 def test_copies_are_shown_on_request(searcher: Searcher, folder: Path) -> None:
-    hits = searcher.search_picture(str(folder / "a.png"), SearchOptions(k=3, collapse=False))
+    hits = searcher.search(SearchRequest([str(folder / "a.png")], k=3, collapse=False))
     assert [Path(hit.record.path).name for hit in hits] == ["a-copy.png", "a.png", "z-copy.png"]
     assert [hit.copies for hit in hits] == [1, 1, 1]
 
@@ -59,33 +59,33 @@ def test_copies_are_shown_on_request(searcher: Searcher, folder: Path) -> None:
 def test_the_picture_itself_is_left_out_with_its_copies(searcher: Searcher, folder: Path) -> None:
     path = str(folder / "a.png")
     for collapse in (True, False):
-        options = SearchOptions(k=5, collapse=collapse)
-        hits = searcher.search_picture(path, options, exclude_self=True)
+        request = SearchRequest([path], k=5, collapse=collapse, exclude_self=True)
+        hits = searcher.search(request)
         assert sorted(Path(hit.record.path).name for hit in hits) == [f"{n}.png" for n in "12345"]
 
 
 @pytest.mark.parametrize("k", [1, 2, 6, 50])
 def test_k_counts_distinct_pictures(searcher: Searcher, folder: Path, k: int) -> None:
-    hits = searcher.search_picture(str(folder / "1.png"), SearchOptions(k=k))
+    hits = searcher.search(SearchRequest([str(folder / "1.png")], k=k))
     assert len(hits) == min(k, 6)
 
 
 def test_hits_below_the_minimum_score_are_left_out(searcher: Searcher, folder: Path) -> None:
-    everything = searcher.search_picture(str(folder / "1.png"), SearchOptions(k=9))
+    everything = searcher.search(SearchRequest([str(folder / "1.png")], k=9))
     bound = everything[2].score
-    some = searcher.search_picture(str(folder / "1.png"), SearchOptions(k=9, min_score=bound))
+    some = searcher.search(SearchRequest([str(folder / "1.png")], k=9, min_score=bound))
     assert some == everything[:3]
 
 
 def test_conditions_bound_hits_and_copies(searcher: Searcher, folder: Path) -> None:
-    options = SearchOptions(where=[Condition("number", "=", 0)])
-    (hit,) = searcher.search_picture(str(folder / "3.png"), options)
+    request = SearchRequest([str(folder / "3.png")], where=[Condition("number", "=", 0)])
+    (hit,) = searcher.search(request)
     assert hit.copies == 2  # z-copy.png has no number
 
 
 def numbered(searcher: Searcher, folder: Path, text: str, **options: Any) -> list[str]:
-    wanted = SearchOptions(text=text, **options)
-    hits = searcher.search_picture(str(folder / "1.png"), wanted)
+    request = SearchRequest([str(folder / "1.png")], text=text, **options)
+    hits = searcher.search(request)
     assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
     return [Path(hit.record.path).stem for hit in hits]
 
@@ -113,15 +113,15 @@ def test_the_minimum_score_of_a_fused_answer_is_a_cosine(searcher: Searcher, fol
 
 def test_copies_are_one_hit_whichever_the_words_find(searcher: Searcher, folder: Path) -> None:
     picture = str(folder / "a.png")
-    best = searcher.search_picture(picture, SearchOptions(text="second"))[0]
+    best = searcher.search(SearchRequest([picture], text="second"))[0]
     assert (Path(best.record.path).name, best.copies) == ("a.png", 3)
     assert best.score == pytest.approx(1.0, abs=1e-6)
 
 
 def test_bytes_are_as_good_as_a_file(searcher: Searcher, folder: Path) -> None:
     path = folder / "2.png"
-    by_path = searcher.search_picture(str(path), SearchOptions(), exclude_self=True)
-    by_bytes = searcher.search_picture(path.read_bytes(), SearchOptions(), exclude_self=True)
+    by_path = searcher.search(SearchRequest([str(path)], exclude_self=True))
+    by_bytes = searcher.search(SearchRequest([path.read_bytes()], exclude_self=True))
     assert by_path == by_bytes
 
 
@@ -133,4 +133,4 @@ def test_what_is_no_picture_is_refused(
 ) -> None:
     spoil(folder / "1.png")
     with pytest.raises(ImageError):
-        searcher.search_picture(str(folder / "1.png"), SearchOptions())
+        searcher.search(SearchRequest([str(folder / "1.png")]))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imgsearch.search import SearchOptions, search_text, search_vector
+from imgsearch.search import SearchRequest, search_text, search_vector
 from imgsearch.stores import open_store
 from imgsearch.stores.base import Collection
 from imgsearch.types import Scored
@@ -64,11 +64,11 @@ def query() -> Any:
 
 @pytest.mark.parametrize("k", [1, 3, 10, 26, 40])
 def test_hits_are_distinct_and_in_order(collection: Collection, query: Any, k: int) -> None:
-    hits = search_vector(collection, query, SearchOptions(k=k))
+    hits = search_vector(collection, query, SearchRequest(k=k))
     assert len(hits) == len({hit.record.sha256 for hit in hits}) == min(k, 26)
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
     assert [hit.copies for hit in hits[:CROWDED]] == [COPIES] * min(k, CROWDED)
-    expected = search_vector(collection, query, SearchOptions(k=26))
+    expected = search_vector(collection, query, SearchRequest(k=26))
     assert [hit.record.sha256 for hit in hits] == [hit.record.sha256 for hit in expected[:k]]
 
 
@@ -76,7 +76,7 @@ def test_an_answer_of_the_store_does_not_grow_with_the_copies(
     collection: Collection, query: Any
 ) -> None:
     spy: Any = Spy(collection)
-    assert len(search_vector(spy, query, SearchOptions(k=10))) == 10
+    assert len(search_vector(spy, query, SearchRequest(k=10))) == 10
     assert len(spy.asked) <= 10
     assert max(spy.asked) <= 20
 
@@ -86,17 +86,17 @@ def test_a_crowded_image_is_excluded_with_all_its_copies(
     collection: Collection, query: Any, collapse: bool
 ) -> None:
     spy: Any = Spy(collection)
-    own = search_vector(collection, query, SearchOptions(k=1))[0].record.sha256
-    hits = search_vector(spy, query, SearchOptions(k=10, collapse=collapse), without=[own])
+    own = search_vector(collection, query, SearchRequest(k=1))[0].record.sha256
+    hits = search_vector(spy, query, SearchRequest(k=10, collapse=collapse, exclude_digests=[own]))
     assert len(hits) == 10
     assert own not in {hit.record.sha256 for hit in hits}
     assert max(spy.asked) <= 20
 
 
 def test_words_and_both_together_find_distinct_images(collection: Collection, query: Any) -> None:
-    by_words = search_text(collection, SearchOptions(k=4, text="shoe"))
+    by_words = search_text(collection, SearchRequest(k=4, text="shoe"))
     assert len({hit.record.sha256 for hit in by_words}) == 4
-    both = search_vector(collection, query, SearchOptions(k=20, text="boot"))
+    both = search_vector(collection, query, SearchRequest(k=20, text="boot"))
     assert len({hit.record.sha256 for hit in both}) == 20
 
 
@@ -107,9 +107,9 @@ def test_more_contents_than_one_filter_can_exclude(
     made = open_store(str(tmp_path)).create("images", STAMP)
     records = [record(number, content=number // 3) for number in range(60)]
     made.upsert(records, np.repeat(vectors(20), 3, axis=0))
-    hits = search_vector(made, query, SearchOptions(k=20))
+    hits = search_vector(made, query, SearchRequest(k=20))
     assert len({hit.record.sha256 for hit in hits}) == 20
     left = search_vector(
-        made, query, SearchOptions(k=20), without=[hit.record.sha256 for hit in hits[:8]]
+        made, query, SearchRequest(k=20, exclude_digests=[hit.record.sha256 for hit in hits[:8]])
     )
     assert [hit.record.sha256 for hit in left] == [hit.record.sha256 for hit in hits[8:]]
