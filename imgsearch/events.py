@@ -53,3 +53,13 @@ Listener = Callable[[Event], None]
 
 def ignore(event: Event) -> None:
     """A listener for callers that do not want to know."""
+
+
+def both(first: Listener, second: Listener) -> Listener:
+    """Return a listener that passes each event to two others."""
+
+    def listen(event: Event) -> None:
+        first(event)
+        second(event)
+
+    return listen

@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Self, TypeVar, cast, get_args
@@ -22,7 +22,7 @@ from imgsearch.errors import (
     StoreError,
     UsageError,
 )
-from imgsearch.events import Listener, Note, ignore
+from imgsearch.events import Listener, Note, both, ignore
 from imgsearch.filters import check_condition, comparisons_of_texts, parse_where
 from imgsearch.images import Region, Source, decode
 from imgsearch.metadata.values import type_of, validate
@@ -48,6 +48,7 @@ from imgsearch.types import (
 
 if TYPE_CHECKING:
     from imgsearch.ingest import IngestReport
+    from imgsearch.progress import ProgressBars
 
 T = TypeVar("T")
 
@@ -458,6 +459,7 @@ class ImageIndex:
         replace: bool = False,
         count_ahead: bool = False,
         stdin: Iterable[str] = (),
+        progress: bool = False,
         listener: Listener | None = None,
         stop: threading.Event | None = None,
     ) -> "IngestReport":
@@ -468,7 +470,8 @@ class ImageIndex:
         what suits the device. `limit` counts files found. `prune` removes the records of files
         that are gone, except in folders most of whose files are (see `IngestReport.unpruned`),
         where `prune_missing` is needed too. `replace` embeds again with the index's `model`. With
-        `count_ahead` the listener receives the total. Setting `stop` ends the run
+        `count_ahead` the listener receives the total. `progress` shows tqdm's progress bars, in
+        notebooks too. Setting `stop` ends the run
         early, with what is in flight written. Raises SourceError if a source cannot be read,
         NothingFoundError if there is no picture, MetadataError, EncoderError, or StoreError; what
         was written until then stays. Single pictures that cannot be used are in the report.
@@ -484,19 +487,21 @@ class ImageIndex:
             prune_missing=prune_missing,
             replace=replace,
             max_pixels=self._max_pixels,
-            count_ahead=count_ahead,
+            count_ahead=count_ahead or progress,
         )
-        return ingest(
-            [os.fspath(source) for source in sources],
-            self.store,
-            self._name,
-            self._request,
-            options,
-            stdin=stdin,
-            listener=listener or self._listener,
-            stop=stop,
-            encoder_opener=self._open_encoder,
-        )
+        listener = listener or self._listener
+        with _bars() if progress else nullcontext() as bars:
+            return ingest(
+                [os.fspath(source) for source in sources],
+                self.store,
+                self._name,
+                self._request,
+                options,
+                stdin=stdin,
+                listener=both(listener, bars) if bars else listener,
+                stop=stop,
+                encoder_opener=self._open_encoder,
+            )
 
     def set_metadata(self, record_id: str, changes: Mapping[str, Value | None]) -> ImageRecord:
         """Set some of a record's fields, and remove those that are None; returns it as it is then.
@@ -550,6 +555,14 @@ class ImageIndex:
     def exists(self) -> bool:
         """Whether there is a collection of this name."""
         return self._name in self.store.names()
+
+
+def _bars() -> "ProgressBars":
+    from tqdm.auto import tqdm  # takes a while to load
+
+    from imgsearch.progress import ProgressBars
+
+    return ProgressBars(tqdm)
 
 
 def _started(batches: Iterator[T]) -> Iterator[T]:

@@ -335,7 +335,7 @@ def python(code: str, *words: str, **environment: str) -> subprocess.CompletedPr
 
 HEAVY = {
     *("torch", "torchvision", "onnxruntime", "lance", "pyarrow", "numpy", "PIL", "pandas"),
-    *("rich", "pydantic", "jinja2", "weaviate", "urllib.request"),
+    *("rich", "tqdm", "pydantic", "jinja2", "weaviate", "urllib.request"),
     *("fastapi", "starlette", "uvicorn", "prometheus_client"),
 }
 STORE = {"lance", "pyarrow", "numpy"}
@@ -526,8 +526,9 @@ def test_on_a_terminal_there_is_a_bar_and_elsewhere_neither_bar_nor_colour(
     out = process.communicate()[0]
     os.close(master)
     assert json.loads(out)["found"] == 5
-    assert b"pictures" in seen
-    assert b"\x1b[" in seen
+    assert b"\rimages:" in seen
+    assert b" images/s" in seen
+    assert b"/5 [" in seen
 
 
 def test_a_reader_that_has_had_enough_is_no_error(filled: Path) -> None:

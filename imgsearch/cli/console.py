@@ -1,9 +1,10 @@
 """What the user sees: consoles, safe text, and progress while the core works."""
 
+import contextlib
+import os
 import sys
 import threading
 import time
-from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,7 +12,8 @@ from imgsearch.events import Counted, Event, Note, Outcome, Stage, Transfer
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
+
+    from imgsearch.progress import ProgressBars
 
 # Where there is no terminal for a bar, a line this often, in seconds.
 _LINE_SECONDS = 30.0
@@ -45,37 +47,17 @@ def print_json(value: Any) -> None:
 
 
 class Display:
-    """Listens to the core: a bar on a terminal, a line now and then elsewhere, or nothing."""
+    """A listener that shows bars in a terminal, a line now and then elsewhere, or nothing."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._started_progress: Progress | None = None
-        self._starting = threading.Lock()
-        self._task: TaskID | None = None
-        self._transfer: TaskID | None = None
+        self.shows_bar = not quiet and sys.stderr.isatty()
+        self._bars: ProgressBars | None = None
+        self._lock = threading.Lock()
         self._done = 0
         self._rejected = 0
         self._total: int | None = None
         self._started = self._last_line = time.monotonic()
-
-    @cached_property
-    def _console(self) -> "Console":
-        """Made when there is something to show: until then Rich is not loaded."""
-        return stderr()
-
-    @property
-    def shows_bar(self) -> bool:
-        return not self._quiet and self._console.is_terminal
-
-    @property
-    def _progress(self) -> "Progress | None":
-        if not self.shows_bar:
-            return None
-        with self._starting:  # the core reports from several threads
-            if self._started_progress is None:
-                self._started_progress = _new_progress(self._console)
-                self._started_progress.start()
-        return self._started_progress
 
     def __enter__(self) -> Self:
         return self
@@ -86,82 +68,82 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._started_progress:
-            self._started_progress.stop()
+        if self._bars:
+            self._bars.__exit__(kind, error, trace)
 
     def say(self, text: str) -> None:
+        """Write a line to stderr, above the bars."""
         if self._quiet:
             return
         try:
-            # The progress's own console prints above the bar.
-            self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
-        except OSError:  # a log on a full disk, or a reader that has gone: the work goes on
+            with _above(self._bars):
+                sys.stderr.write(printable(text) + "\n")
+                sys.stderr.flush()
+        except OSError:  # a log on a full disk, or a reader that has gone: the work continues
             self._quiet = True
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, Note):
+            self.say(event.text)
+        elif self.shows_bar:
+            self._shown_bars()(event)
+        else:
+            self._report(event)
+
+    def _shown_bars(self) -> "ProgressBars":
+        with self._lock:  # the core reports from several threads
+            if self._bars is None:
+                self._bars = _new_bars()
+            return self._bars
+
+    def _report(self, event: Event) -> None:
         match event:
-            case Note(text):
-                self.say(text)
             case Stage(text):
-                self._stage(text)
+                self.say(text)
             case Counted(total):
                 self._total = total
-                self._show()
-            case Outcome(status=status):
-                # A record's removal is no step on the way through the files.
-                if status != "removed":
-                    self._done += 1
-                    self._rejected += status == "rejected"
-                    self._show()
-            case Transfer(name, done, total):
-                self._show_transfer(name, done, total)
+            case Outcome(status=status) if status != "removed":
+                self._done += 1
+                self._rejected += status == "rejected"
+                self._report_count()
+            case Transfer(name, 0, total):
+                size = f" ({total / 1e6:.1f} MB)" if total else ""
+                self.say(f"downloading {name}{size}")
 
-    def _show(self) -> None:
+    def _report_count(self) -> None:
+        if time.monotonic() - self._last_line <= _LINE_SECONDS:
+            return
+        self._last_line = time.monotonic()
         rate = self._done / max(time.monotonic() - self._started, 1e-3)
         text = f"{self._done:,}"
         text += f"/{self._total:,}" if self._total else ""
         text += f"  {rate:,.0f}/s"
         text += f"  {self._rejected:,} rejected" if self._rejected else ""
-        if self._progress:
-            if self._task is None:
-                self._task = self._progress.add_task("pictures", total=None, text="")
-            self._progress.update(self._task, completed=self._done, total=self._total, text=text)
-        elif time.monotonic() - self._last_line > _LINE_SECONDS:
-            self._last_line = time.monotonic()
-            self.say(text)
-
-    def _stage(self, text: str) -> None:
-        if self._progress:
-            if self._task is not None:
-                self._progress.remove_task(self._task)
-            self._task = self._progress.add_task(text, total=None, text="")
-        else:
-            self.say(text)
-
-    def _show_transfer(self, name: str, done: int, total: int | None) -> None:
-        if self._progress:
-            if self._transfer is None:
-                self._transfer = self._progress.add_task(f"downloading {name}", text="")
-            megabytes = f"{done / 1e6:.1f} MB" + (f" of {total / 1e6:.1f}" if total else "")
-            self._progress.update(self._transfer, completed=done, total=total, text=megabytes)
-            if done == total:
-                self._progress.remove_task(self._transfer)
-                self._transfer = None
-        elif done == 0:
-            size = f" ({total / 1e6:.1f} MB)" if total else ""
-            self.say(f"downloading {name}{size}")
+        self.say(text)
 
 
-def _new_progress(console: "Console") -> "Progress":
-    from rich import progress
+def _new_bars() -> "ProgressBars":
+    """Bars on stderr; tqdm is loaded only when there is something to show."""
+    from functools import partial
 
-    return progress.Progress(
-        progress.SpinnerColumn(),
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.TextColumn("{task.fields[text]}"),
-        progress.TimeElapsedColumn(),
-        progress.TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
+    from tqdm import tqdm
+
+    from imgsearch.progress import ProgressBars
+
+    # By default tqdm makes a lock for several processes, and a thread that watches the bars.
+    tqdm.set_lock(threading.RLock())
+    tqdm.monitor_interval = 0
+    # A terminal may not know its size, as in a container: tqdm would draw nothing.
+    known = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    size = {"dynamic_ncols": True} if known else {"ncols": 80, "nrows": 24}
+    return ProgressBars(partial(tqdm, file=sys.stderr, **size))
+
+
+def _above(bars: "ProgressBars | None") -> contextlib.AbstractContextManager[Any]:
+    """A context in which lines may be written to stderr: bars are cleared, then drawn again."""
+    if bars is None:
+        return contextlib.nullcontext()
+    from tqdm import tqdm
+
+    context: contextlib.AbstractContextManager[Any] = tqdm.external_write_mode(file=sys.stderr)
+    return context
