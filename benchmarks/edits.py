@@ -19,7 +19,7 @@ from benchmarks.common import machine
 from benchmarks.fragments import _STAMP, megabytes, random_vectors
 from imgsearch.index import ImageIndex
 from imgsearch.stores import open_store
-from imgsearch.stores.lance import store as lance_store
+from imgsearch.stores.lance import dataset, maintenance
 from imgsearch.types import ImageRecord
 
 _ROWS = 2000
@@ -27,8 +27,8 @@ _ROWS = 2000
 
 def edit(place: str, records: int, dimension: int, edits: int, tidy: bool) -> None:
     if not tidy:
-        lance_store._VERSIONS_BETWEEN_TIDYING = sys.maxsize
-        lance_store._METADATA_CACHE = 1 << 30  # Lance's own
+        maintenance._VERSIONS_BETWEEN_CLEANUPS = sys.maxsize
+        dataset._METADATA_CACHE = 1 << 30  # Lance's own
     with open_store(place) as store, ImageIndex("images", store=store) as index:
         collection = store.create("images", replace(_STAMP, dimension=dimension))
         collection.add_fields({"kind": "str"})

@@ -30,7 +30,7 @@ from imgsearch.events import Counted, Event, Note, Outcome
 from imgsearch.ingest import IngestOptions, IngestReport, ingest, limits
 from imgsearch.stores import VectorStore, open_store
 from imgsearch.stores.base import Vectors
-from imgsearch.stores.lance.store import LanceCollection
+from imgsearch.stores.lance.collection import LanceCollection
 from imgsearch.types import ImageRecord, path_to_uri
 from tests.conftest import Painter
 from tests.fakes import ColourEncoder

@@ -18,7 +18,8 @@ from imgsearch.errors import CollectionMismatchError, Remedy, StoreBusyError, St
 from imgsearch.events import Event, Note, Stage
 from imgsearch.stores import check_name, open_store
 from imgsearch.stores.base import VectorStore
-from imgsearch.stores.lance import store as lance_store
+from imgsearch.stores.lance import maintenance
+from imgsearch.stores.lance.collection import LanceCollection
 from imgsearch.stores.lance.store import LanceStore
 from imgsearch.types import Condition
 from tests.store_contract import (
@@ -218,7 +219,7 @@ def test_small_writes_are_compacted_on_the_way(tmp_path: Path) -> None:
     collection = LanceStore(tmp_path).create("images", STAMP)
     for number in range(150):
         write(collection, [record(number)], seed=number)
-    assert len(collection._dataset.get_fragments()) < 30
+    assert len(collection._dataset.handle.get_fragments()) < 30
     assert len(everything(collection)) == 150
 
 
@@ -230,23 +231,23 @@ def test_small_writes_of_many_runs_are_compacted_at_the_end_of_one(
         collection = LanceStore(tmp_path).open("images")
         write(collection, [record(number)], seed=number)
     # On the way, too, though each run wrote but one record.
-    assert len(collection._dataset.get_fragments()) < 70
-    monkeypatch.setattr(lance_store, "_SMALL_FRAGMENTS", 0)
+    assert len(collection._dataset.handle.get_fragments()) < 70
+    monkeypatch.setattr(maintenance, "_SMALL_FRAGMENTS", 0)
     collection.optimize()
-    assert len(collection._dataset.get_fragments()) == 1
+    assert len(collection._dataset.handle.get_fragments()) == 1
     assert len(everything(collection)) == 150
 
 
 def test_a_write_stands_where_tidying_up_after_it_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lance_store, "_VERSIONS_BETWEEN_TIDYING", 1)
+    monkeypatch.setattr(maintenance, "_VERSIONS_BETWEEN_CLEANUPS", 1)
     collection = LanceStore(tmp_path).create("images", STAMP)
 
     def full() -> None:
         raise OSError("LanceError(IO): No space left on device (os error 28)")
 
-    monkeypatch.setattr(collection, "_remove_old_versions", full)
+    monkeypatch.setattr(collection._maintenance, "_remove_old_versions", full)
     write(collection, [record(1)])
     assert collection.count() == 1
     with pytest.raises(StoreError, match="disk is full"):
@@ -256,10 +257,10 @@ def test_a_write_stands_where_tidying_up_after_it_fails(
 def test_edits_of_single_records_leave_few_files_whoever_makes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lance_store, "_VERSIONS_BETWEEN_TIDYING", 16)
-    monkeypatch.setattr(lance_store, "_TINY_FRAGMENTS", 8)
-    monkeypatch.setattr(lance_store, "_MANY_VERSIONS", 16)
-    monkeypatch.setattr(lance_store, "_KEEP_MANY_VERSIONS", datetime.timedelta(0))
+    monkeypatch.setattr(maintenance, "_VERSIONS_BETWEEN_CLEANUPS", 16)
+    monkeypatch.setattr(maintenance, "_TINY_FRAGMENTS", 8)
+    monkeypatch.setattr(maintenance, "_MANY_VERSIONS", 16)
+    monkeypatch.setattr(maintenance, "_VERSION_AGE_IF_MANY", datetime.timedelta(0))
     made = LanceStore(tmp_path).create("images", STAMP)
     made.add_fields({"year": "int"})
     write(made, [record(number) for number in range(40)])
@@ -273,7 +274,7 @@ def test_edits_of_single_records_leave_few_files_whoever_makes_them(
             assert editor.delete([record(1000 + number).id]) == 1
         files.append(sum(1 for path in tmp_path.rglob("*") if path.is_file()))
     assert max(files[40:]) <= 1.5 * max(files[:40])
-    assert len(editor._newest().get_fragments()) < 40
+    assert len(editor._dataset.newest().get_fragments()) < 40
     years = {each.metadata.get("year") for each in everything(made).values()}
     assert years >= {number for number in range(90, 120) if number % 3}
     assert made.count() == 40
@@ -283,15 +284,15 @@ def test_edits_of_single_records_leave_few_files_whoever_makes_them(
 def test_fragments_are_small_only_while_searches_compare_all_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_compared: int, fragments: int
 ) -> None:
-    monkeypatch.setattr(lance_store, "EXACT_FILTER_ROWS", rows_compared)
-    monkeypatch.setattr(lance_store, "_ROWS_PER_FRAGMENT", 500)
-    monkeypatch.setattr(lance_store, "_SMALL_FRAGMENTS", 19)
+    monkeypatch.setattr(maintenance, "EXACT_FILTER_ROWS", rows_compared)
+    monkeypatch.setattr(maintenance, "_ROWS_PER_FRAGMENT", 500)
+    monkeypatch.setattr(maintenance, "_SMALL_FRAGMENTS", 19)
     collection = LanceStore(tmp_path).create("images", STAMP)
     for number in range(20):
         first = 100 * number
         write(collection, [record(each) for each in range(first, first + 100)], seed=number)
     # Merged after the nineteenth.
-    assert len(collection._dataset.get_fragments()) == fragments
+    assert len(collection._dataset.handle.get_fragments()) == fragments
     assert len(everything(collection)) == 2000
 
 
@@ -304,7 +305,7 @@ def test_a_commit_that_was_overtaken_is_tried_again(tmp_path: Path) -> None:
         if len(attempts) < 3:
             raise OSError("Retryable commit conflict for version 7")
 
-    collection._retried("cannot be written to", conflicting)
+    collection._dataset.retry("cannot be written to", conflicting)
     assert len(attempts) == 3
 
 
@@ -316,7 +317,7 @@ def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path: Path) -> None
         raise OSError("LanceError(IO): No space left on device (os error 28), /x/y.rs:1:2")
 
     with pytest.raises(StoreError, match="disk is full"):
-        collection._retried("cannot be written to", full)
+        collection._dataset.retry("cannot be written to", full)
     assert collection.count() == 1
 
 
@@ -327,19 +328,17 @@ class TestIndex:
 
     @pytest.fixture(autouse=True)
     def _low_thresholds(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(lance_store, "SCALAR_INDEX_ROWS", 1000)
-        monkeypatch.setattr(lance_store, "VECTOR_INDEX_ROWS", 1000)
+        monkeypatch.setattr(maintenance, "SCALAR_INDEX_ROWS", 1000)
+        monkeypatch.setattr(maintenance, "VECTOR_INDEX_ROWS", 1000)
 
     @pytest.fixture
-    def collection(self, tmp_path: Path) -> lance_store.LanceCollection:
+    def collection(self, tmp_path: Path) -> LanceCollection:
         collection = LanceStore(tmp_path).create("images", STAMP)
         collection.add_fields({"number": "int"})
         write(collection, [record(number, number=number) for number in range(self.ROWS)])
         return collection
 
-    def test_words_are_found_by_the_index_and_beside_it(
-        self, collection: lance_store.LanceCollection
-    ) -> None:
+    def test_words_are_found_by_the_index_and_beside_it(self, collection: LanceCollection) -> None:
         collection.add_fields({"kind": "str"})
         seven, eight = record(7).id, record(8).id
         collection.update_metadata({seven: {"kind": "Käse 鞋"}, eight: {"kind": "a shoe"}})
@@ -347,14 +346,14 @@ class TestIndex:
         before = collection.search_text(words, 5)
         assert {each.record.id for each in before} == {seven, eight}
         collection.optimize()
-        assert collection._has_index("words")
+        assert collection._maintenance.has_index("words")
         assert collection.search_text(words, 5) == before
         write(collection, [record(9_999, kind="shoe")])
         found = collection.search_text(["shoe"], 5)
         assert {each.record.id for each in found} == {eight, record(9_999).id}
 
     def test_it_is_built_and_extended_with_a_line_of_progress(
-        self, collection: lance_store.LanceCollection
+        self, collection: LanceCollection
     ) -> None:
         told: list[Event] = []
         collection.optimize(told.append)
@@ -366,14 +365,12 @@ class TestIndex:
         collection.optimize(told.append)
         stages = [event.text for event in told if isinstance(event, Stage)]
         assert any("adding 1,000 records" in text for text in stages)
-        assert collection._indexed_rows()["vector"] == self.ROWS + 1000
+        assert collection._maintenance.indexed_rows()["vector"] == self.ROWS + 1000
         told.clear()
         collection.optimize(told.append)
         assert told == []
 
-    def test_recall_is_kept_with_and_without_filters(
-        self, collection: lance_store.LanceCollection
-    ) -> None:
+    def test_recall_is_kept_with_and_without_filters(self, collection: LanceCollection) -> None:
         collection.optimize()
         for where in ([], [Condition("number", "<", 400)], [Condition("number", "<", 40)]):
             hits = 0
@@ -383,9 +380,7 @@ class TestIndex:
                 hits += len(exact & found)
             assert hits / 200 >= 0.98, where
 
-    def test_records_written_after_it_are_found_at_once(
-        self, collection: lance_store.LanceCollection
-    ) -> None:
+    def test_records_written_after_it_are_found_at_once(self, collection: LanceCollection) -> None:
         collection.optimize()
         new = vectors(1, seed=77)
         collection.upsert([record(10**6)], new)
@@ -406,13 +401,13 @@ def test_a_search_is_exact_below_the_index(tmp_path: Path) -> None:
 def test_an_index_is_built_also_over_few_different_vectors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contents: int
 ) -> None:
-    monkeypatch.setattr(lance_store, "VECTOR_INDEX_ROWS", 1000)
+    monkeypatch.setattr(maintenance, "VECTOR_INDEX_ROWS", 1000)
     collection = LanceStore(tmp_path).create("images", STAMP)
     copies = [record(number, content=number % contents) for number in range(1200)]
     different = vectors(contents)
     collection.upsert(copies, different[np.arange(1200) % contents])
     collection.optimize()
-    assert collection._indexed_rows()["vector"] == 1200
+    assert collection._maintenance.indexed_rows()["vector"] == 1200
     found = collection.search(different[0], 1)[0]
     assert found.score == pytest.approx(1.0, abs=1e-5)
 

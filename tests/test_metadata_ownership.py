@@ -265,7 +265,7 @@ def test_a_collection_of_an_earlier_version_loses_only_values_that_a_row_empties
     with monkeypatch.context() as patch:
         patch.setattr(schema, "_BASE", [e for e in schema._BASE if e.name != schema.ORIGINS])
         patch.setattr(schema, "read_schema", without_origins(schema.read_schema))
-        patch.setattr("imgsearch.stores.lance.store.to_text", lambda _: None)
+        patch.setattr("imgsearch.stores.lance.schema.to_text", lambda _: None)
         patch.setattr("imgsearch.stores.weaviate.values.to_text", lambda _: None)
         run(folder, table="id,kind,year\n1,shoe,2010\n2,boot,2012\n3,hat,2013\n")
         if store.url.startswith("/"):

@@ -15,7 +15,7 @@ from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.server.media import caching
 from imgsearch.stores import VectorStore, open_store
 from imgsearch.stores.base import Vectors
-from imgsearch.stores.lance.store import LanceCollection
+from imgsearch.stores.lance.collection import LanceCollection
 from imgsearch.types import ImageRecord, mtime_of
 from tests.conftest import Painter
 from tests.fakes import ColourEncoder

@@ -109,7 +109,7 @@ def test_a_write_error_ends_a_run_with_an_endless_walk(
 
     if repeated:
         monkeypatch.setattr("imgsearch.ingest.run.scan", scan)
-    monkeypatch.setattr("imgsearch.stores.lance.store.LanceCollection.upsert", _full)
+    monkeypatch.setattr("imgsearch.stores.lance.collection.LanceCollection.upsert", _full)
     run = start(["-"], names())
     assert run.ended()
     assert isinstance(run.error, StoreError)

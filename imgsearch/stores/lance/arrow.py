@@ -1,11 +1,24 @@
-"""Loads `pyarrow.dataset` without pandas and dateutil, which it loads wherever they are installed.
+"""Import pylance and pyarrow: the only module that does, so that the order stays right.
 
-The one takes a second and the other a fortieth, and neither gives anything that is used here.
-pyarrow looks for them once, when its first value is made, and is told that there are none. Whoever
-calls `to_pandas` later still gets pandas: pyarrow then looks anew.
+`pyarrow.dataset` loads pandas and dateutil wherever they are installed. Pandas takes a second and
+dateutil a fortieth, and neither is used here. pyarrow looks for them once, when it makes its first
+value, so both are hidden until then. A later `to_pandas` still works: pyarrow looks again.
 """
+
+import os
 
 from imgsearch.system.blocked_imports import leaving_out
 
+# Lance logs through Rust's logger, straight to stderr; what matters is raised as an error.
+os.environ.setdefault("LANCE_LOG", "error")
+
 with leaving_out("pandas", "dateutil"):
     import pyarrow.dataset  # noqa: F401
+
+# isort: split
+import lance
+import pyarrow as pa
+import pyarrow.compute as pc
+from lance.query import MatchQuery
+
+__all__ = ["MatchQuery", "lance", "pa", "pc"]

@@ -1,0 +1,324 @@
+"""One collection: records and vectors in a Lance dataset."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imgsearch.errors import CollectionMismatchError
+from imgsearch.events import Listener, ignore
+from imgsearch.metadata.changes import Changes, OriginChanges, changed
+from imgsearch.sites import HERE, Sites
+from imgsearch.stores import id_ranges
+from imgsearch.stores.base import NO_WORDS, ExactQuery, StoredVector, Vectors
+from imgsearch.stores.comparing import Page, compare, rank
+from imgsearch.stores.lance import filters, maintenance
+from imgsearch.stores.lance.arrow import MatchQuery, lance, pa, pc
+from imgsearch.stores.lance.dataset import Dataset
+from imgsearch.stores.lance.errors import translate_errors
+from imgsearch.stores.lance.maintenance import Maintenance
+from imgsearch.stores.lance.schema import (
+    VECTOR,
+    WORDS,
+    Columns,
+    metadata_column,
+    origins_column,
+    to_numpy,
+)
+from imgsearch.types import CollectionInfo, Condition, FieldType, ImageRecord, Scored, Stamp
+
+_VALUES_PER_FILTER = 1000
+_PAGE = 4096
+# A range of more than this share of all ids is not worth an index.
+_WIDE_RANGE = 0.05
+
+
+class LanceCollection:
+    """One dataset. Each reading call sees the newest version."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self._name = name
+        self.path = path
+        self._dataset = Dataset(path)
+        self._maintenance = Maintenance(self._dataset)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def stamp(self) -> Stamp:
+        return self._dataset.stamp
+
+    @property
+    def sites(self) -> Sites:
+        return HERE
+
+    def join_site(self, listener: Listener = ignore) -> bool:  # noqa: ARG002
+        """Do nothing: a folder is of one machine, or of machines with the same mounts."""
+        return False
+
+    @property
+    def fields(self) -> Mapping[str, FieldType]:
+        return self._dataset.columns.fields
+
+    def refresh_fields(self) -> Mapping[str, FieldType]:
+        return self._dataset.refresh().fields
+
+    def add_fields(self, fields: Mapping[str, FieldType]) -> None:
+        known = self.refresh_fields()
+        for name, kind in fields.items():
+            if kind != known.get(name, kind):
+                raise CollectionMismatchError(
+                    f"collection {self.name} has {name!r} as {known[name]}, not as {kind}"
+                )
+        new = [metadata_column(name, kind) for name, kind in fields.items() if name not in known]
+        if new:
+            self._dataset.add_columns(new)
+
+    def _add_origins(self) -> None:
+        """Add the column of origins to a collection of an earlier version."""
+        if not self._dataset.columns.has_origins:
+            self._dataset.add_columns([origins_column()])
+
+    def lookup(self, ids: Sequence[str]) -> dict[str, ImageRecord]:
+        known: dict[str, ImageRecord] = {}
+        # A record without a field that it has would lose it when it is written.
+        columns = self._dataset.refresh()
+        for part in _parts(ids):
+            found = self._dataset.read(["id", *columns.of_records], filters.is_one_of("id", part))
+            known.update((row["id"], columns.to_record(row)) for row in found.to_pylist())
+        return known
+
+    def vectors_by_digest(self, digests: Sequence[str]) -> dict[str, StoredVector]:
+        found: dict[str, StoredVector] = {}
+        columns = ["sha256", "width", "height"]
+        for table, vectors in self._vectors("sha256", digests, columns):
+            for row, vector in zip(table.to_pylist(), vectors, strict=True):
+                found[row["sha256"]] = StoredVector(vector, row["width"], row["height"])
+        return found
+
+    def vectors_by_id(self, ids: Sequence[str]) -> dict[str, Vectors]:
+        found: dict[str, Vectors] = {}
+        for table, vectors in self._vectors("id", ids, ["id"]):
+            found.update(zip(table["id"].to_pylist(), vectors, strict=True))
+        return found
+
+    def _vectors(
+        self, key: str, values: Sequence[str], columns: list[str]
+    ) -> Iterator[tuple[pa.Table, Vectors]]:
+        """Yield columns and vectors of the rows whose column `key` has one of the values."""
+        for part in _parts(values):
+            table = self._dataset.read([*columns, VECTOR], filters.is_one_of(key, part))
+            yield table.select(columns), to_numpy(table[VECTOR], self.stamp.dimension)
+
+    def upsert(self, records: Sequence[ImageRecord], vectors: Vectors) -> dict[str, str]:
+        if not records:
+            return {}
+        self._dataset.refresh()  # fields that another writer has added are left empty
+        if any(record.origins is not None for record in records):
+            self._add_origins()
+        table = self._dataset.columns.to_table(records, vectors)
+        known = self.lookup([record.id for record in records])
+
+        def write() -> None:
+            dataset = self._dataset.writable()
+            if known:
+                merge = dataset.merge_insert("id").when_matched_update_all()
+                merge.when_not_matched_insert_all().execute(table)
+            else:  # nothing to replace: appending is many times faster
+                lance.write_dataset(table, dataset, mode="append")
+
+        self._maintenance.commit("cannot be written to", write)
+        self._maintenance.after_upsert()
+        return {}
+
+    def update_metadata(
+        self, changes: Mapping[str, Changes], origins: Mapping[str, OriginChanges] | None = None
+    ) -> None:
+        known = self.lookup(list(changes)) if self.refresh_fields() else {}
+        if not known:
+            return
+        if origins is not None:
+            self._add_origins()
+        metadata = {key: changed(each.metadata, changes[key]) for key, each in known.items()}
+        table = self._dataset.columns.to_changes(known, metadata, origins)
+
+        def write() -> None:
+            merge = self._dataset.writable().merge_insert("id")
+            merge.when_matched_update_all().execute(table)
+
+        self._maintenance.commit("cannot be written to", write)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        stored = sorted(self.lookup(ids))
+        for part in _parts(stored):
+            condition = filters.is_one_of("id", part)
+
+            def write(condition: str = condition) -> None:
+                self._dataset.writable().delete(condition)
+
+            self._maintenance.commit("cannot be written to", write)
+        return len(stored)
+
+    def scan(self, *uri_prefixes: str) -> Iterator[list[ImageRecord]]:
+        columns = self._dataset.refresh()
+        condition = filters.starts_with_any("uri", uri_prefixes)
+        for batch in self._dataset.batches(columns.of_records, condition, batch_size=_PAGE):
+            yield [columns.to_record(row) for row in batch.to_pylist()]
+
+    def page(
+        self, limit: int, after: str = "", where: Sequence[Condition] = ()
+    ) -> list[ImageRecord]:
+        after = after and id_ranges.checked(after)
+        if limit < 1 or (total := self.count(where)) == 0:
+            return []
+        share = id_ranges.share(limit, total)
+        # Without an index, or where the range is wide, all ids are read: once, not range by range.
+        if share > _WIDE_RANGE or not self._maintenance.has_index("id"):
+            share = 1.0
+        ids: list[str] = []
+        for start, end in id_ranges.widening(after, share):
+            condition = filters.all_of(self._condition(where), filters.in_range("id", start, end))
+            ids += self._lowest_ids(limit - len(ids), condition)
+            if len(ids) >= limit:
+                break
+        records = self.lookup(ids)
+        return [records[each] for each in ids if each in records]
+
+    def _lowest_ids(self, limit: int, condition: str | None) -> list[str]:
+        lowest = pa.array([], pa.string())
+        for batch in self._dataset.batches(["id"], condition):
+            both = pa.concat_arrays([lowest, batch["id"]])
+            places = pc.select_k_unstable(both, min(limit, len(both)), [("", "ascending")])
+            lowest = both.take(places)
+        return list(lowest.to_pylist())
+
+    def count(self, where: Sequence[Condition] = ()) -> int:
+        return self._dataset.count(self._condition(where))
+
+    def count_by_digest(
+        self, digests: Sequence[str], where: Sequence[Condition] = ()
+    ) -> dict[str, int]:
+        counts: Counter[str] = Counter()
+        for part in _parts(digests):
+            condition = filters.all_of(filters.is_one_of("sha256", part), self._condition(where))
+            for batch in self._dataset.batches(["sha256"], condition):
+                for each in pc.value_counts(batch["sha256"]).to_pylist():
+                    counts[each["values"]] += each["counts"]
+        return dict(counts)
+
+    def search(
+        self,
+        vector: Vectors,
+        k: int,
+        where: Sequence[Condition] = (),
+        *,
+        exact: bool = False,
+        exclude_digests: Sequence[str] = (),
+    ) -> list[Scored]:
+        if k < 1 or (total := self.count(where)) == 0:
+            return []
+        nearest: dict[str, Any] = {"column": VECTOR, "q": vector, "k": min(k, total)}
+        nearest["metric"] = self.stamp.distance
+        all_compared = where and total <= maintenance.EXACT_FILTER_ROWS
+        if exact or all_compared or not self._maintenance.has_index(VECTOR):
+            nearest["use_index"] = False
+        else:
+            share = total / max(1, self.count())
+            nearest |= self._maintenance.search_options(k, share)
+        columns = self._dataset.refresh()
+        table = self._dataset.read(
+            [*columns.of_records, VECTOR],
+            self._condition(where, exclude_digests),
+            nearest=nearest,
+            prefilter=True,
+            disable_scoring_autoprojection=True,
+        )
+        # Scores are computed again from the vectors, row by row: the index and the flat search
+        # round differently, and equal vectors must have equal scores.
+        found_vectors = to_numpy(table[VECTOR], self.stamp.dimension)
+        scores = (found_vectors * vector).sum(axis=1, dtype=np.float64)
+        records = [columns.to_record(row) for row in table.drop_columns(VECTOR).to_pylist()]
+        found = [
+            Scored(record, min(1.0, max(-1.0, float(score))))
+            for record, score in zip(records, scores, strict=True)
+        ]
+        return sorted(found, key=rank)
+
+    def search_exact(self, queries: Sequence[ExactQuery]) -> list[list[Scored]]:
+        columns = self._dataset.refresh()
+        batches = self._dataset.batches([*columns.of_records, VECTOR], None, batch_size=_PAGE)
+        return compare((self._to_page(batch, columns) for batch in batches), queries)
+
+    def _to_page(self, batch: pa.RecordBatch, columns: Columns) -> Page:
+        vectors = to_numpy(batch[VECTOR], self.stamp.dimension)
+        rows = batch.drop_columns(VECTOR)
+        return Page(vectors, lambda row: columns.to_record(rows.slice(row, 1).to_pylist()[0]))
+
+    def search_text(
+        self,
+        words: Sequence[str],
+        k: int,
+        where: Sequence[Condition] = (),
+        *,
+        exclude_digests: Sequence[str] = (),
+    ) -> list[Scored]:
+        if not self._dataset.columns.has_words:
+            raise CollectionMismatchError(f"{self.path}: {NO_WORDS}")
+        if k < 1 or not words:
+            return []
+        query = MatchQuery(" ".join(words), WORDS)
+        condition = self._condition(where, exclude_digests)
+        found = self._match(query, condition, k, limit=k + 1)
+        if len(found) > k and found[k]["_score"] == found[k - 1]["_score"]:
+            # Many records may have the same words: which of them come first, their URIs decide.
+            found = self._match(query, condition, k, limit=None)
+        records = self.lookup([row["id"] for row in found[:k]])
+        return [
+            Scored(records[row["id"]], row["_score"]) for row in found[:k] if row["id"] in records
+        ]
+
+    def _match(
+        self, query: MatchQuery, condition: str | None, k: int, limit: int | None
+    ) -> list[dict[str, Any]]:
+        """Return ids and scores of the best k + 1 of `limit` matches, or of all matches."""
+        best: pa.Table | None = None
+        for batch in self._dataset.batches(
+            ["id", "uri", "_score"],
+            condition,
+            full_text_query=query,
+            prefilter=True,
+            limit=limit,
+        ):
+            table = pa.Table.from_batches([batch])
+            table = table if best is None else pa.concat_tables([best, table])
+            order = [("_score", "descending"), ("uri", "ascending")]
+            best = table.take(pc.select_k_unstable(table, min(k + 1, len(table)), order))
+        return [] if best is None else list(best.to_pylist())
+
+    def optimize(self, listener: Listener = ignore) -> None:
+        self._maintenance.optimize(listener)
+
+    def info(self) -> CollectionInfo:
+        with translate_errors(f"{self.path}: cannot be read"):
+            size = sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+        return CollectionInfo(self.name, self.stamp, self.count(), dict(self.fields), size)
+
+    def _condition(
+        self, where: Sequence[Condition], exclude_digests: Sequence[str] = ()
+    ) -> str | None:
+        columns = self._dataset.columns
+        if any(condition.field not in columns.by_field for condition in where):
+            columns = self._dataset.refresh()
+        return filters.all_of(
+            filters.meets_all(where, columns.by_field),
+            filters.is_none_of("sha256", exclude_digests),
+        )
+
+
+def _parts(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(values), _VALUES_PER_FILTER):
+        yield values[start : start + _VALUES_PER_FILTER]

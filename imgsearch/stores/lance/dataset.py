@@ -1,0 +1,87 @@
+"""One Lance dataset: read the newest version, write with retries."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from imgsearch.errors import StaleCollectionError, StoreError
+from imgsearch.stores.lance.arrow import lance, pa
+from imgsearch.stores.lance.errors import translate_errors
+from imgsearch.stores.lance.schema import Columns, read_stamp
+
+# Lance's own bound is a gigabyte, which the files of old versions fill in the end.
+_METADATA_CACHE = 64 << 20
+_ATTEMPTS = 5
+
+
+class Dataset:
+    """A dataset that others may write to. Several threads may read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with translate_errors(f"{path}: cannot be opened"):
+            self.handle = lance.dataset(str(path), metadata_cache_size_bytes=_METADATA_CACHE)
+        self.stamp = read_stamp(path, self.handle.schema)
+        self.columns = Columns.of(self.handle.schema)
+
+    def newest(self) -> lance.LanceDataset:
+        """Return a handle of the newest version, which threads can share as nobody changes it."""
+        dataset = self.handle
+        version = dataset.latest_version
+        if version != dataset.version:
+            dataset = dataset.checkout_version(version)
+            if read_stamp(self.path, dataset.schema) != self.stamp:
+                raise StaleCollectionError(
+                    f"{self.path}: the collection has been replaced by one of another model: "
+                    "open it again"
+                )
+            self.handle = dataset
+            self.columns = Columns.of(dataset.schema)
+        return dataset
+
+    def writable(self) -> lance.LanceDataset:
+        """Return a handle of the newest version for one write, which changes the handle."""
+        return self.newest().checkout_version(self.handle.version)
+
+    def refresh(self) -> Columns:
+        """Return the columns of the newest version."""
+        with translate_errors(f"{self.path}: cannot be read"):
+            self.newest()
+        return self.columns
+
+    def read(self, columns: list[str], condition: str | None, **options: Any) -> pa.Table:
+        with translate_errors(f"{self.path}: cannot be read"):
+            return self.newest().scanner(columns=columns, filter=condition, **options).to_table()
+
+    def batches(
+        self, columns: list[str], condition: str | None, **options: Any
+    ) -> Iterator[pa.RecordBatch]:
+        with translate_errors(f"{self.path}: cannot be read"):
+            scanner = self.newest().scanner(columns=columns, filter=condition, **options)
+            yield from scanner.to_batches()
+
+    def count(self, condition: str | None = None) -> int:
+        with translate_errors(f"{self.path}: cannot be read"):
+            return int(self.newest().count_rows(filter=condition))
+
+    def add_columns(self, columns: list[pa.Field]) -> None:
+        with translate_errors(f"{self.path}: no column can be added"):
+            self.writable().add_columns(columns)
+            self.newest()
+
+    def retry(self, problem: str, write: Callable[[], object]) -> None:
+        """Call `write` until no other commit overtakes it.
+
+        Lance rejects a commit that conflicts with a newer one; on the newest version it works.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                with translate_errors(f"{self.path}: {problem}"):
+                    write()
+                    self.newest()
+                return
+            except StoreError as error:
+                if attempt == _ATTEMPTS - 1 or "conflict" not in str(error).lower():
+                    raise
+                time.sleep(0.05 * 2**attempt)

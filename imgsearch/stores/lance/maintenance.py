@@ -1,0 +1,191 @@
+"""Indexes, compaction and old versions of a dataset."""
+
+import contextlib
+import datetime
+import math
+import re
+from collections.abc import Callable
+
+from imgsearch.errors import StoreError
+from imgsearch.events import Listener, Stage, ignore
+from imgsearch.stores.lance.arrow import lance
+from imgsearch.stores.lance.dataset import Dataset
+from imgsearch.stores.lance.schema import VECTOR, WORDS
+
+# An ingest looks up ids and digests once per batch, and scalar indexes make a lookup ten times
+# faster from some ten thousand rows on.
+SCALAR_INDEX_ROWS = 10_000
+# A flat search takes some 10 ms per thousand rows of 2048; an index pays from here on.
+VECTOR_INDEX_ROWS = 20_000
+# Up to so many matching rows a filtered search compares them all: the 1-bit codes of the index
+# lose recall under filters.
+EXACT_FILTER_ROWS = 200_000
+# A search that compares all takes a third of the time where fragments are of two thousand rows, not
+# of all (44,000 of 2048: 250 ms, 750 ms). Where no search does, few files count more.
+_ROWS_PER_FRAGMENT = 2_048
+_ROWS_PER_LARGE_FRAGMENT = 16_384
+_ROWS_PER_LARGE_FRAGMENT_AT_REST = 262_144
+# So many small ones are merged, which takes 100 MB, also while an ingest still runs. Fewer slow
+# nothing: a search among 6,400 of 1280 takes 35 ms in a hundred fragments, 85 ms in one.
+_SMALL_FRAGMENTS = 128
+# Edits and uploads, one by one, leave a fragment of a few rows and three files each. After so many
+# versions, by any writer, such fragments are merged if there are more than a few: by 64 at a
+# time this costs an edit 2 ms on average.
+_VERSIONS_BETWEEN_CLEANUPS = 64
+_TINY_FRAGMENT = 256
+_TINY_FRAGMENTS = 32
+# Readers that opened an older version may still need its files; where versions follow each other
+# quickly, their number counts as well.
+_VERSION_AGE = datetime.timedelta(hours=1)
+_VERSION_AGE_IF_MANY = datetime.timedelta(minutes=1)
+_MANY_VERSIONS = 512
+
+
+class Maintenance:
+    """Keeps one dataset quick to read and small on disk."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._upserts = 0
+
+    def commit(self, problem: str, write: Callable[[], object]) -> None:
+        """Write, and clean up once every few versions."""
+        before = self._dataset.handle.version
+        self._dataset.retry(problem, write)
+        after = self._dataset.handle.version
+        if before // _VERSIONS_BETWEEN_CLEANUPS != after // _VERSIONS_BETWEEN_CLEANUPS:
+            # The write succeeded. The next one tries again, and `optimize` reports errors.
+            with contextlib.suppress(StoreError):
+                self._clean_up()
+
+    def after_upsert(self) -> None:
+        """Compact and index in the middle of a long ingest."""
+        self._upserts += 1
+        if self._upserts >= _SMALL_FRAGMENTS:
+            self._upserts = 0
+            self._compact(self._rows_per_fragment(_ROWS_PER_LARGE_FRAGMENT))
+            self._index_lookups(ignore)
+
+    def optimize(self, listener: Listener) -> None:
+        """Compact, and build or extend the indexes, if it is time to."""
+        rows = self._dataset.count()
+        target = self._rows_per_fragment(_ROWS_PER_LARGE_FRAGMENT_AT_REST)
+        fragments = self._dataset.handle.get_fragments()
+        if sum(f.count_rows() < target // 2 for f in fragments) > _SMALL_FRAGMENTS:
+            listener(Stage("compacting"))
+            self._compact(target)
+        self._index_lookups(listener)
+        if rows >= SCALAR_INDEX_ROWS and self._dataset.columns.has_words:
+            self._index(WORDS, listener)
+        if rows >= VECTOR_INDEX_ROWS:
+            self._index(VECTOR, listener)
+        self._dataset.retry("old versions cannot be removed", self._remove_old_versions)
+
+    def has_index(self, column: str) -> bool:
+        return column in self.indexed_rows()
+
+    def indexed_rows(self) -> dict[str, int]:
+        """Return how many rows the index of each indexed column covers."""
+        return {
+            description.field_names[0]: int(description.num_rows_indexed)
+            for description in self._dataset.handle.describe_indices()
+        }
+
+    def search_options(self, k: int, share: float) -> dict[str, int]:
+        """Return how much of the vector index to search where a filter passes `share` of rows."""
+        partitions = _partitions(self._dataset.handle.count_rows())
+        probes = math.ceil(max(32, partitions // 8) / share)
+        # The error of one bit a dimension falls with the root of the dimension (RaBitQ, Gao and
+        # Long 2024): short vectors need more candidates to be compared again in full.
+        dimension = self._dataset.stamp.dimension
+        refine = (20 if k <= 100 else 5) * (1 if dimension >= 512 else 4)
+        return {"nprobes": min(partitions, probes), "refine_factor": refine}
+
+    def _index_lookups(self, listener: Listener) -> None:
+        """Build the scalar indexes that lookups by id and digest use, once they pay."""
+        if self._dataset.handle.count_rows() >= SCALAR_INDEX_ROWS:
+            for column in ("id", "sha256"):
+                self._index(column, listener)
+
+    def _index(self, column: str, listener: Listener) -> None:
+        """Build the index of a column, or extend it once a tenth of the rows is not in it."""
+        indexed = self.indexed_rows().get(column)
+        rows = self._dataset.handle.count_rows()
+        if indexed is None:
+            listener(Stage(f"building the index of {column} over {rows:,} records"))
+            self._dataset.retry("no index can be built", lambda: self._build_index(column, rows))
+        elif rows - indexed > rows // 10:
+            listener(Stage(f"adding {rows - indexed:,} records to the index of {column}"))
+            self._dataset.retry("the index cannot be extended", self._extend_indexes)
+
+    def _build_index(self, column: str, rows: int) -> None:
+        dataset = self._dataset.writable()
+        if column == VECTOR:
+            self._build_vector_index(dataset, _partitions(rows))
+        elif column == WORDS:
+            # They are words already, in the form in which they are compared.
+            dataset.create_scalar_index(
+                column,
+                "INVERTED",
+                replace=True,
+                base_tokenizer="whitespace",
+                lower_case=False,
+                stem=False,
+                remove_stop_words=False,
+                ascii_folding=False,
+                max_token_length=None,
+                with_position=False,
+            )
+        else:
+            dataset.create_scalar_index(column, "BTREE", replace=True)
+
+    def _build_vector_index(self, dataset: lance.LanceDataset, partitions: int) -> None:
+        try:
+            dataset.create_index(
+                VECTOR,
+                "IVF_RQ",
+                metric=self._dataset.stamp.distance,
+                num_partitions=partitions,
+                num_bits=1,
+                replace=True,
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            # Copies have equal vectors, and each partition needs at least one distinct vector.
+            match = re.search(r"could only form (\d+) non-empty clusters", str(error))
+            fewer = int(match[1]) if match else partitions
+            if fewer >= partitions:
+                raise
+            self._build_vector_index(dataset, max(1, fewer // 2))
+
+    def _extend_indexes(self) -> None:
+        self._dataset.writable().optimize.optimize_indices()
+
+    def _rows_per_fragment(self, large: int) -> int:
+        compared = self._dataset.handle.count_rows() <= EXACT_FILTER_ROWS
+        return _ROWS_PER_FRAGMENT if compared else large
+
+    def _clean_up(self) -> None:
+        """Merge what single edits have left, so that neither files nor searches grow with them."""
+        sizes = [each.count_rows() for each in self._dataset.handle.get_fragments()]
+        if sum(size < _TINY_FRAGMENT for size in sizes) > _TINY_FRAGMENTS:
+            self._compact(_ROWS_PER_FRAGMENT)
+            self._index_lookups(ignore)
+        else:
+            self._dataset.retry("old versions cannot be removed", self._remove_old_versions)
+
+    def _remove_old_versions(self) -> None:
+        dataset = self._dataset.writable()
+        many = len(list((self._dataset.path / "_versions").iterdir())) > _MANY_VERSIONS
+        dataset.cleanup_old_versions(older_than=_VERSION_AGE_IF_MANY if many else _VERSION_AGE)
+
+    def _compact(self, rows_per_fragment: int) -> None:
+        def compact() -> None:
+            dataset = self._dataset.writable()
+            dataset.optimize.compact_files(target_rows_per_fragment=rows_per_fragment)
+            self._remove_old_versions()
+
+        self._dataset.retry("cannot be compacted", compact)
+
+
+def _partitions(rows: int) -> int:
+    return max(1, round(math.sqrt(rows)))
