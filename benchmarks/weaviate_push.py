@@ -14,8 +14,9 @@ from functools import partial
 
 from benchmarks.vectors import FIELDS, clustered, records, stamp
 from imgsearch.stores.base import Vectors
+from imgsearch.stores.weaviate.collection import WeaviateCollection
 from imgsearch.stores.weaviate.schema import VECTOR
-from imgsearch.stores.weaviate.store import WeaviateCollection, WeaviateStore
+from imgsearch.stores.weaviate.store import WeaviateStore
 from imgsearch.types import ImageRecord
 from tools import weaviate as servers
 

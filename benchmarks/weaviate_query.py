@@ -19,8 +19,9 @@ from benchmarks.weaviate_push import OURS, fresh, push_ours, server
 from imgsearch.search import SearchRequest, search_vector
 from imgsearch.stores.base import Vectors
 from imgsearch.stores.weaviate.client import query
+from imgsearch.stores.weaviate.collection import WeaviateCollection
 from imgsearch.stores.weaviate.schema import VECTOR
-from imgsearch.stores.weaviate.store import WeaviateCollection, WeaviateStore
+from imgsearch.stores.weaviate.store import WeaviateStore
 from imgsearch.types import Condition
 
 K = 10
@@ -35,7 +36,7 @@ def timed(request: Callable[[], Any]) -> tuple[Any, float]:
 
 def bare(collection: WeaviateCollection, vector: Vectors, one_in: int) -> Sequence[Any]:
     condition = query.Filter.by_property(f"one_in_{one_in}").equal(True) if one_in > 1 else None
-    return collection._handle.query.near_vector(
+    return collection._reader.handle.query.near_vector(
         vector.tolist(),
         limit=K,
         target_vector=VECTOR,

@@ -1,4 +1,4 @@
-"""Sites: whose files a path is about, where several machines share a store.
+"""Sites: which machine's files a URI means, where several machines share a store.
 
 A site is a machine, or several that see the same files at the same paths. A collection in a shared
 store has a home site, the first that wrote into it: its files have URIs without a site,
@@ -30,8 +30,8 @@ _SCHEME = "file://"
 class Sites:
     """The sites of a collection, as seen from the site `own`.
 
-    `home` is None for a collection in which no site has written yet, `known` are the other sites
-    that have. Where `own` is empty the store is not shared, and files without a site are here.
+    `home` is None if no site has written to the collection yet; `known` are the other sites that
+    have. If `own` is empty, the store is not shared, and files without a site are local.
     """
 
     own: str = ""
@@ -44,23 +44,23 @@ class Sites:
         return self.home in (None, self.own)
 
     def uri(self, path: str) -> str:
-        """The URI of a file of this site by its absolute path."""
+        """Return the URI of a file of this site by its absolute path."""
         return self.qualified(path_to_uri(path))
 
     def qualified(self, uri: str, site: str | None = None) -> str:
-        """A file's URI without a site, as the collection names the file of a site, or of this one.
+        """Return the collection's URI of a file of a site, or of this one, from its bare URI.
 
-        Other URIs are returned as they are.
+        Other URIs are returned unchanged.
         """
         site = site or self.own
         if not uri.startswith(_SCHEME) or not site or site == (self.home or self.own):
             return uri
         rest = uri.removeprefix(_SCHEME)
-        # Windows names a network share by `file://SERVER/SHARE/...`.
+        # On Windows a network share is `file://SERVER/SHARE/...`.
         return f"{_SCHEME}{site}{'' if rest.startswith('/') else '//'}{rest}"
 
     def split(self, uri: str) -> tuple[str | None, str]:
-        """The site whose file a URI names, None for this one, and the file's URI without a site."""
+        """Return the site of a URI, None for this one, and the URI without the site."""
         if not uri.startswith(_SCHEME):
             return None, uri
         authority = urlsplit(uri).netloc
@@ -73,15 +73,15 @@ class Sites:
 
 
 HERE = Sites()
-"""Of a store that is not shared."""
+"""The sites of a store that is not shared."""
 
 
 def own_site() -> str:
-    """The name of this machine's site: `IMGSEARCH_SITE`, else one that is made once and kept.
+    """Return the name of this machine's site: `IMGSEARCH_SITE`, or a generated one.
 
-    It is made of the host name and, where the system has one, the machine's own id, so that all
-    users of a machine get the same; and kept in the data directory, as host names change. Raises
-    UsageError for a name that cannot be one.
+    The generated name consists of the host name and, where the system has one, the machine id, so
+    that all users of a machine get the same. It is stored in the data directory, as host names
+    change. Raises UsageError for an invalid name.
     """
     if named := os.environ.get(config.ENV_SITE):
         return _checked(named)
@@ -89,7 +89,7 @@ def own_site() -> str:
     try:
         return _checked(path.read_text(encoding="utf-8").strip())
     except FileNotFoundError:
-        return _kept(path, _generated())
+        return _stored(path, _generated())
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"{path}: the name of this machine's site cannot be read ({error}): set "
@@ -114,15 +114,15 @@ def _generated() -> str:
 
 
 def _machine_id() -> str:
-    """systemd's; containers have none."""
+    """Return the id by systemd; containers have none."""
     try:
         return Path("/etc/machine-id").read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
         return ""
 
 
-def _kept(path: Path, name: str) -> str:
-    """The name that is kept from now on; of several processes at once all get the same."""
+def _stored(path: Path, name: str) -> str:
+    """Store a name and return it; concurrent processes all get the same one."""
     part = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

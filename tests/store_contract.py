@@ -711,7 +711,7 @@ class StoreContract:
                 seen += page
                 after = page[-1].id
             assert seen == expected
-        with pytest.raises(UsageError, match="no id"):
+        with pytest.raises(UsageError, match="is not the id"):
             collection.page(5, "nothing")
 
     def test_a_page_goes_on_behind_a_record_that_has_been_removed(

@@ -20,7 +20,7 @@ from imgsearch.sites import HERE, Sites
 from imgsearch.stores import open_store
 from imgsearch.stores.weaviate import schema
 from imgsearch.stores.weaviate.address import Address
-from imgsearch.stores.weaviate.store import WeaviateCollection
+from imgsearch.stores.weaviate.collection import WeaviateCollection
 from imgsearch.types import ImageRecord, Stamp, path_to_uri, record_id, uri_to_path
 from tests.conftest import Cli
 from tests.fakes import ColourEncoder

@@ -64,7 +64,7 @@ def test_a_name_that_lance_cannot_take_is_refused_before_anything_is_written(
     for words in (("ingest", SHIRT), ("query", SHIRT), ("info",), ("remove", SHIRT)):
         done = cli(*words, "--store", tmp_path / name)
         assert done.code == 2
-        assert "there can be no store in a folder with such a name" in done.err
+        assert "this folder cannot hold a store" in done.err
         assert len(done.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -75,9 +75,9 @@ def test_a_relative_store_in_such_a_folder_is_refused_too(
 ) -> None:
     (tmp_path / "new\nline").mkdir()
     monkeypatch.chdir(tmp_path / "new\nline")
-    with pytest.raises(UsageError, match="no store in a folder"):
+    with pytest.raises(UsageError, match="this folder cannot hold a store"):
         open_store("store")
-    with pytest.raises(UsageError, match="no store in a folder"):
+    with pytest.raises(UsageError, match="this folder cannot hold a store"):
         open_store("lance:store")
     assert os.listdir(".") == []
 

@@ -231,7 +231,7 @@ def test_a_disk_that_is_too_full_is_told_from_other_trouble(own_server: Servers)
     with own_server(environment=full) as cluster, open_store(cluster.url, 30) as store:
         collection = store.create("pictures", STAMP)
         taken: set[str] = set()
-        with pytest.raises(StoreFullError, match=r"read-only.*make room"):
+        with pytest.raises(StoreFullError, match=r"read-only.*free some space"):
             push_slowly(collection, taken)
         assert set(everything(collection)) == taken
 
@@ -294,7 +294,7 @@ def test_a_wrong_key_is_told_from_a_missing_one(
         with pytest.raises(StoreError, match="wants an API key: set WEAVIATE_API_KEY"):
             open_store(cluster.url, 5)
         monkeypatch.setenv("WEAVIATE_API_KEY", "wrong")
-        with pytest.raises(StoreError, match="refuses the key in WEAVIATE_API_KEY"):
+        with pytest.raises(StoreError, match="rejects the key in WEAVIATE_API_KEY"):
             open_store(cluster.url, 5)
         monkeypatch.setenv("WEAVIATE_API_KEY", "right")
         with open_store(cluster.url, 5) as store:
@@ -354,7 +354,7 @@ def test_a_server_that_is_too_old_is_named(version: str) -> None:
     ("url", "reason"),
     [
         ("weaviate://", "names no host"),
-        ("weaviate://host/path", "behind the host"),
+        ("weaviate://host/path", "follow the host"),
         ("weaviate://host?grcp=1", "no option 'grcp'"),
         ("weaviate://host?grpc=x", "a number from 1 to 65535"),
         ("weaviate://host?compression=zip", "one of rq8, none"),

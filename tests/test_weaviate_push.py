@@ -16,8 +16,9 @@ from imgsearch.events import Event, Note
 from imgsearch.stores import open_store
 from imgsearch.stores.weaviate import failures, pending_deletes, repair
 from imgsearch.stores.weaviate.address import parse
+from imgsearch.stores.weaviate.backoff import Outage
 from imgsearch.stores.weaviate.client import batch_pb2
-from imgsearch.stores.weaviate.connect import Server, _Outage
+from imgsearch.stores.weaviate.connection import Server
 from imgsearch.stores.weaviate.push import push
 from imgsearch.stores.weaviate.schema import read_schema
 from tests.store_contract import STAMP, record, vectors, write
@@ -70,7 +71,7 @@ class ScriptedServer:
         server.client = SimpleNamespace(collections=collections)  # type: ignore[assignment]
         server.pushers = ThreadPoolExecutor(1)
         server.read_object = lambda _, uuid: self.stored.get(uuid)  # type: ignore[assignment, method-assign]
-        server._outage = _Outage("weaviate://scripted", 5.0, self.heard.append)
+        server._outage = Outage("weaviate://scripted", 5.0, self.heard.append)
         return server
 
     def push(self) -> dict[str, str]:
@@ -101,20 +102,18 @@ def test_what_is_in_doubt_when_a_run_gives_up_is_written_anew_by_the_next(
     fault: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = ScriptedServer(fault)
-    monkeypatch.setattr("imgsearch.stores.weaviate.connect._Outage.goes_on", lambda *_: 99.0)
-    with pytest.raises(
-        StoreError, check=lambda error: error.remedies == (Remedy.RAISE_STORE_TIMEOUT,)
-    ):
+    monkeypatch.setattr("imgsearch.stores.weaviate.backoff.Outage.report", lambda *_: 99.0)
+    with pytest.raises(StoreError, match="--store-timeout"):
         server.push()
     assert server.deleted == []
-    repair.settle(server.server(), "Other")
+    repair.rewrite_pending(server.server(), "Other")
     assert server.deleted == []
-    repair.settle(server.server(), "Cla")
+    repair.rewrite_pending(server.server(), "Cla")
     expected = RECORDS if fault is GONE_AWAY else RECORDS[::2]
     assert server.deleted == [each.id for each in expected]
     assert server.requests[1:] == [[each.id] for each in expected]
     server.deleted.clear()
-    repair.settle(server.server(), "Cla")
+    repair.rewrite_pending(server.server(), "Cla")
     assert server.deleted == []
 
 
@@ -123,14 +122,12 @@ def test_what_another_machine_has_written_since_is_left_alone(
 ) -> None:
     server = ScriptedServer(GONE_AWAY)
     with monkeypatch.context() as patch:
-        patch.setattr("imgsearch.stores.weaviate.connect._Outage.goes_on", lambda *_: 99.0)
-        with pytest.raises(
-            StoreError, check=lambda error: error.remedies == (Remedy.RAISE_STORE_TIMEOUT,)
-        ):
+        patch.setattr("imgsearch.stores.weaviate.backoff.Outage.report", lambda *_: 99.0)
+        with pytest.raises(StoreError, match="--store-timeout"):
             server.push()
     server.stored[RECORDS[0].id]["properties"]["sha256"] = "f" * 64
     del server.stored[RECORDS[1].id]
-    repair.settle(server.server(), "Class")
+    repair.rewrite_pending(server.server(), "Class")
     assert server.deleted == [RECORDS[2].id]
     assert server.requests[1:] == [[RECORDS[2].id]]
     assert RECORDS[1].id not in server.stored
@@ -143,7 +140,7 @@ def test_a_note_of_an_earlier_version_costs_no_record() -> None:
     notes = pending_deletes._folder(server.server()) / "Class"
     notes.parent.mkdir(parents=True)
     notes.write_text(f"{RECORDS[0].id}\n")
-    repair.settle(server.server(), "Class")
+    repair.rewrite_pending(server.server(), "Class")
     assert server.requests[1:] == [[RECORDS[0].id]]
     assert server.stored == before
     assert list(notes.parent.iterdir()) == []
@@ -172,7 +169,7 @@ def test_a_full_queue_and_rate_limits_are_waited_for_and_called_so() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("store is read-only: disk usage too high", "read-only.*make room"),
+        ("store is read-only: disk usage too high", "read-only.*free some space"),
         ("could not find class Class in schema", "removed or replaced"),
         ("rbac: authorization, forbidden action", "does not allow.*WEAVIATE_API_KEY"),
     ],
@@ -183,8 +180,8 @@ def test_what_waiting_does_not_help_ends_the_run(text: str, told: str) -> None:
 
 
 def test_a_read_only_shard_behind_an_internal_error_is_told() -> None:
-    assert failures.of_text("put object: shard is READONLY").kind == "read-only"
-    assert failures.of_error(RuntimeError("rpc error: connection refused")).worth_waiting
+    assert failures.classify_text("put object: shard is READONLY").kind == "read-only"
+    assert failures.classify_error(RuntimeError("rpc error: connection refused")).is_temporary
 
 
 @pytest.mark.weaviate

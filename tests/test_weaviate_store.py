@@ -17,7 +17,7 @@ from imgsearch.errors import CollectionMismatchError, Remedy
 from imgsearch.stores import open_store
 from imgsearch.stores.base import ExactQuery, VectorStore
 from imgsearch.stores.weaviate import schema
-from imgsearch.stores.weaviate.store import WeaviateCollection
+from imgsearch.stores.weaviate.collection import WeaviateCollection
 from imgsearch.types import Condition, FieldType, Operator, Value
 from tests.conftest import Cli
 from tests.store_contract import STAMP, StoreContract, everything, record, vectors, write
@@ -181,13 +181,13 @@ def test_exact_queries_read_each_page_once_however_many_they_are(
     collection.add_fields({"even": "bool"})
     write(collection, [record(number, even=number % 2 == 0) for number in range(1100)])
     requests: list[str] = []
-    read = collection._behind
+    read = collection._reader.after
 
     def counted(after: str, limit: int, **options: bool) -> Sequence[Any]:
         requests.append(after)
         return read(after, limit, **options)
 
-    monkeypatch.setattr(collection, "_behind", counted)
+    monkeypatch.setattr(collection._reader, "after", counted)
     costs = []
     for count in (1, 60):
         requests.clear()

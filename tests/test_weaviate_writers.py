@@ -16,9 +16,10 @@ from imgsearch.errors import CollectionMismatchError
 from imgsearch.ingest import ingest
 from imgsearch.stores import open_store
 from imgsearch.stores.base import Collection, VectorStore
+from imgsearch.stores.weaviate import collection as weaviate_collection
 from imgsearch.stores.weaviate import patch as patching
 from imgsearch.stores.weaviate import pending_deletes
-from imgsearch.stores.weaviate import store as weaviate_store
+from imgsearch.stores.weaviate.store import WeaviateStore
 from imgsearch.types import Condition, FieldType, Metadata, Stamp
 from tests.conftest import Painter
 from tests.fakes import ColourEncoder
@@ -153,9 +154,9 @@ def test_what_a_broken_off_removal_left_behind_does_not_come_back(
         dropped(self, name, doomed)
         raise KeyboardInterrupt
 
-    dropped = weaviate_store.WeaviateStore._drop_classes
+    dropped = WeaviateStore._drop_classes
     with monkeypatch.context() as patch:
-        patch.setattr(weaviate_store.WeaviateStore, "_drop_classes", once)
+        patch.setattr(WeaviateStore, "_drop_classes", once)
         with pytest.raises(KeyboardInterrupt):
             store.drop(name)
     assert name in store.names()
@@ -199,7 +200,7 @@ def in_between(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]],
                 waiting.pop()()
             patching.patch(*arguments)
 
-        monkeypatch.setattr(weaviate_store, "patch", patch)
+        monkeypatch.setattr(weaviate_collection, "patch", patch)
 
     return arrange
 
@@ -314,7 +315,7 @@ class _Handle:
 def test_a_patch_in_doubt_is_undone_before_it_is_sent_again() -> None:
     """Else a server that kept the object, and lost its index entries, would write none."""
     handle = _Handle(httpx.ReadError("connection reset"))
-    patch = patching._Repeated(handle, "id", {"kind": "hat"})
+    patch = patching._RetriedPatch(handle, "id", {"kind": "hat"})
     with pytest.raises(httpx.ReadError):
         patch()
     patch()
@@ -324,7 +325,7 @@ def test_a_patch_in_doubt_is_undone_before_it_is_sent_again() -> None:
 def test_what_is_in_doubt_is_written_anew_as_it_is(stores: list[VectorStore], name: str) -> None:
     """A record that another writer has replaced since is no longer in doubt."""
     store = stores[0]
-    assert isinstance(store, weaviate_store.WeaviateStore)
+    assert isinstance(store, WeaviateStore)
     collection = store.open_or_create(name, STAMP)
     collection.add_fields({"kind": "str", "year": "int", "price": "float"})
     records = [record(n, kind=f"shoe {n}", year=2**60 + n, price=0.5) for n in range(3)]
@@ -333,7 +334,7 @@ def test_what_is_in_doubt_is_written_anew_as_it_is(stores: list[VectorStore], na
     write(collection, [newer], seed=7)
     sent = {each.id: f"{each.sha256}-{each.size}-{each.mtime_ns}" for each in records}
     with store.write_lock(name):
-        pending_deletes.note(store._server, collection.class_name, sent | {record(9).id: "x-1-2"})
+        pending_deletes.save(store._server, collection.class_name, sent | {record(9).id: "x-1-2"})
     changed = {each.id: _changed_at(store, collection.class_name, each.id) for each in records}
     with store.write_lock(name):
         pass
@@ -346,9 +347,7 @@ def test_what_is_in_doubt_is_written_anew_as_it_is(stores: list[VectorStore], na
     assert [again[each.id] != changed[each.id] for each in records] == [True, False, True]
 
 
-def _changed_at(
-    store: weaviate_store.WeaviateStore, class_name: str, record_id: str
-) -> tuple[int, int]:
+def _changed_at(store: WeaviateStore, class_name: str, record_id: str) -> tuple[int, int]:
     found = store._server.read_object(class_name, record_id)
     assert found
     return found["creationTimeUnix"], found["lastUpdateTimeUnix"]

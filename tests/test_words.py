@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgsearch.errors import UsageError
-from imgsearch.text import MOST_QUERY_WORDS, query_words, record_words
+from imgsearch.text import MAX_QUERY_WORDS, query_words, record_words
 from imgsearch.types import Metadata
 
 
@@ -40,7 +40,7 @@ def test_a_text_without_words_cannot_be_searched_for(text: str) -> None:
 
 
 def test_a_long_query_is_cut() -> None:
-    assert len(query_words(" ".join(map(str, range(10_000))))) == MOST_QUERY_WORDS
+    assert len(query_words(" ".join(map(str, range(10_000))))) == MAX_QUERY_WORDS
 
 
 def test_a_record_has_the_words_of_its_texts_alone() -> None:

@@ -1,4 +1,4 @@
-"""What a store is: the protocol that the embedded store and every server adapter keep.
+"""Protocols of stores and collections, which the embedded store and server adapters implement.
 
 One contract suite (`tests/store_contract.py`) runs against all of them.
 """
@@ -16,38 +16,34 @@ from imgsearch.errors import CollectionMismatchError
 from imgsearch.events import Listener, ignore
 from imgsearch.metadata.changes import Changes, OriginChanges
 from imgsearch.sites import Sites
-from imgsearch.types import (
-    CollectionInfo,
-    Condition,
-    FieldType,
-    ImageRecord,
-    Scored,
-    Stamp,
-)
+from imgsearch.types import CollectionInfo, Condition, FieldType, ImageRecord, Scored, Stamp
 
 Vectors = NDArray[np.float32]
 
 MAX_EXCLUDED_DIGESTS = 1000
-"""How many contents one search can exclude: a filter of 64 kB, far below any store's limit."""
+"""The most digests that one search can exclude: a filter of 64 kB, far below store limits."""
 
 NO_FIELDS: Mapping[str, FieldType] = MappingProxyType({})
 
-NO_WORDS = "it was made before text could be searched; a copy of it can be, and needs no encoding"
+NO_WORDS = (
+    "it was made by an earlier version, which stored no words to search for: `imgsearch copy --as "
+    "NAME` copies it into a collection that has them, without encoding images again"
+)
 
 
 def check_stamp(collection: "Collection", stamp: Stamp) -> None:
-    """Raises CollectionMismatchError if a collection's vectors are of another stamp."""
+    """Raise CollectionMismatchError if a collection's vectors are of another stamp."""
     if differences := stamp.differences(collection.stamp):
         raise CollectionMismatchError(
-            f"collection {collection.name} has just been made by another writer, and its vectors "
-            f"cannot be compared with the new ones ({'; '.join(differences)}): use the model that "
-            "made it, or another collection"
+            f"collection {collection.name} has just been created by another writer, and its "
+            f"vectors cannot be compared with the new ones ({'; '.join(differences)}): use the "
+            "model that made it, or another collection"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class StoredVector:
-    """The vector of some content, float32 of shape (dimension,), and the picture's pixels."""
+    """A vector, float32 of shape (dimension,), and its image's size in pixels."""
 
     vector: Vectors
     width: int
@@ -67,8 +63,8 @@ class ExactQuery:
 class Collection(Protocol):
     """The records of one stamp. Vectors are float32 of shape (n, dimension), L2-normalised.
 
-    Several threads may use one object, one of them writing. Methods raise StoreError, with what
-    to do, when the store fails.
+    Several threads may use one object, of which one may write. Methods raise StoreError when the
+    store fails.
     """
 
     @property
@@ -83,43 +79,43 @@ class Collection(Protocol):
         ...
 
     def join_site(self, listener: Listener = ignore) -> bool:
-        """Say that this machine's files are in the collection; call it before writing records.
+        """Register this machine's site with the collection; call it before writing records.
 
-        The first site becomes the collection's home. Returns whether it became the home of one that
-        already held records, so that nobody knows yet whose these are.
+        The first site becomes the collection's home. Returns whether it became the home of a
+        collection that already held records, whose site is therefore unknown.
         """
         ...
 
     @property
     def fields(self) -> Mapping[str, FieldType]:
-        """The metadata fields that records can have, as this object saw them last."""
+        """The metadata fields that records can have, as last read by this object."""
         ...
 
     def refresh_fields(self) -> Mapping[str, FieldType]:
-        """The same as they are now, whoever has added some."""
+        """Read the metadata fields from the store, which other writers may have extended."""
         ...
 
     def add_fields(self, fields: Mapping[str, FieldType]) -> None:
-        """Add those that are new. Raises CollectionMismatchError if one has another type."""
+        """Add missing fields. Raises CollectionMismatchError if a field has another type."""
         ...
 
     def lookup(self, ids: Sequence[str]) -> dict[str, ImageRecord]:
-        """The records of those of the ids that have one."""
+        """Return records by id, without the ids that have none."""
         ...
 
     def vectors_by_digest(self, digests: Sequence[str]) -> dict[str, StoredVector]:
-        """Those of the SHA-256 digests that some record has, with its vector."""
+        """Return vectors by SHA-256 digest, without the digests that no record has."""
         ...
 
     def vectors_by_id(self, ids: Sequence[str]) -> dict[str, Vectors]:
-        """The vectors, each of shape (dimension,), of those of the ids that have a record."""
+        """Return vectors of shape (dimension,) by id, without the ids that have no record."""
         ...
 
     def upsert(self, records: Sequence[ImageRecord], vectors: Vectors) -> dict[str, str]:
-        """Write records, replacing those with the same id, whole or not at all each.
+        """Write records, replacing those with the same id; each is written whole or not at all.
 
-        The records' metadata fields must have been added before. Returns the ids that the store
-        refused, with the reason.
+        The metadata fields must have been added before. Returns the reason by id of each record
+        that the store rejected.
         """
         ...
 
@@ -128,41 +124,41 @@ class Collection(Protocol):
     ) -> None:
         """Set and remove fields of the records with these ids; ids without a record are ignored.
 
-        Nothing else of a record is written, so that writers that change different fields at the
-        same time do not undo each other. The fields must have been added before.
+        Nothing else of a record is written, so that concurrent writers of different fields do not
+        undo each other. The fields must have been added before.
         """
         ...
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Delete records; returns how many there were."""
+        """Delete records; return how many existed."""
         ...
 
     def scan(self, *uri_prefixes: str) -> Iterator[list[ImageRecord]]:
-        """The records whose URI begins with one of the prefixes, each once, in batches; or all.
+        """Yield batches of the records whose URI begins with one of the prefixes, or of all.
 
-        The store itself selects them. They are as they stood when the scan began where the store
-        has versions; elsewhere a record that is there throughout comes exactly once.
+        The store itself selects them. A store with versions yields them as of the start of the
+        scan; others yield each record that exists throughout exactly once.
         """
         ...
 
     def page(
         self, limit: int, after: str = "", where: Sequence[Condition] = ()
     ) -> list[ImageRecord]:
-        """The first `limit` records by id that come after the id `after` and meet all conditions.
+        """Return the first `limit` records by id after the id `after` that meet all conditions.
 
-        Little more than these is read, also in a large collection. Raises UsageError if `after` is
-        no id.
+        Reads little more than these, also in a large collection. Raises UsageError if `after` is
+        not an id.
         """
         ...
 
     def count(self, where: Sequence[Condition] = ()) -> int:
-        """How many records meet all conditions."""
+        """Return how many records meet all conditions."""
         ...
 
     def count_by_digest(
         self, digests: Sequence[str], where: Sequence[Condition] = ()
     ) -> dict[str, int]:
-        """How many records that meet all conditions have each of the SHA-256 digests."""
+        """Return how many records that meet all conditions have each of the SHA-256 digests."""
         ...
 
     def search(
@@ -174,7 +170,7 @@ class Collection(Protocol):
         exact: bool = False,
         exclude_digests: Sequence[str] = (),
     ) -> list[Scored]:
-        """The k records most similar to a vector of shape (dimension,), best first.
+        """Return the k records most similar to a vector of shape (dimension,), best first.
 
         Only records that meet all conditions; equal scores in the order of their URIs. `exact`
         compares with every vector, and uses no index that might miss one. The store leaves out
@@ -183,7 +179,7 @@ class Collection(Protocol):
         ...
 
     def search_exact(self, queries: Sequence[ExactQuery]) -> list[list[Scored]]:
-        """The answers of `search(exact=True)` to many queries, in one pass over the collection.
+        """Return the results of `search(exact=True)` for many queries in one pass.
 
         Memory grows with the sum of all `k`, not with the size of the collection: split a long
         list of queries into blocks.
@@ -198,18 +194,18 @@ class Collection(Protocol):
         *,
         exclude_digests: Sequence[str] = (),
     ) -> list[Scored]:
-        """The k records whose metadata holds any of the words, the most relevant first.
+        """Return the k records whose metadata holds any of the words, the most relevant first.
 
         By BM25: the more of the words, the rarer they are, and the shorter the record's text, the
         better. The words are `imgsearch.text.query_words` of a text. Only records that meet all
         conditions; equal scores in the order of their URIs; `exclude_digests` as in `search`. A
         store that is spread over shards may compute rarity and length per shard. Raises
-        CollectionMismatchError for a collection made by a version that kept no words.
+        CollectionMismatchError for a collection of an early version, which stored no words.
         """
         ...
 
     def optimize(self, listener: Listener = ignore) -> None:
-        """After writing: compact, and build or extend the indexes, if it is time to."""
+        """Compact, and build or extend the indexes, where it pays; call it after writing."""
         ...
 
     def info(self) -> CollectionInfo: ...
@@ -222,30 +218,30 @@ class VectorStore(Protocol):
     def url(self) -> str: ...
 
     def names(self) -> list[str]:
-        """The names of the collections, sorted."""
+        """Return the names of the collections, sorted."""
         ...
 
     def create(
         self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
     ) -> Collection:
-        """Make an empty collection with these metadata fields, all at once.
+        """Create an empty collection with these metadata fields.
 
-        Raises StoreError if there is one of this name.
+        Raises StoreError if the name is taken.
         """
         ...
 
     def open_or_create(
         self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
     ) -> Collection:
-        """Open a collection, or make it if there is none, also if others do so at the same time.
+        """Open a collection, or create it; safe while other writers do the same.
 
-        Either way it then has the metadata fields. Raises CollectionMismatchError if the collection
-        has another stamp, or one of the fields with another type.
+        Either way it has the metadata fields afterwards. Raises CollectionMismatchError if the
+        collection has another stamp, or one of the fields with another type.
         """
         ...
 
     def open(self, name: str) -> Collection:
-        """Raises CollectionNotFoundError, naming those there are."""
+        """Open a collection. Raises CollectionNotFoundError, which names the existing ones."""
         ...
 
     def drop(self, name: str) -> None:
@@ -255,27 +251,26 @@ class VectorStore(Protocol):
     def replacement(
         self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
     ) -> Collection:
-        """The collection of another stamp that is to take a collection's place.
+        """Open or create the unlisted collection that is to replace `name` under another stamp.
 
-        It has the metadata fields, and is not listed. A successor that an earlier call began is
-        resumed; one of yet another stamp is dropped. Only the holder of the right to write to
-        `name` may call this.
+        It has the metadata fields. A replacement that an earlier call began is resumed, and one of
+        a third stamp is dropped. Only the holder of the write lock of `name` may call this.
         """
         ...
 
     def promote(self, name: str, stamp: Stamp) -> None:
-        """Let the successor take the collection's place, in one step, and drop the old one.
+        """Replace the collection by its replacement in one step, and drop the old one.
 
-        Whoever opens `name` gets the old one before, the new one after, and never none. A handle
-        that was opened before raises StaleCollectionError from then on, and must be opened anew.
+        `open(name)` always returns one of the two. A handle that was opened before the step raises
+        StaleCollectionError after it.
         """
         ...
 
     def write_lock(self, name: str, listener: Listener = ignore) -> AbstractContextManager[None]:
-        """Hold the right to write to a collection, which need not exist yet.
+        """Hold the write lock of a collection, which need not exist yet.
 
-        A second writer is told so through the listener and waits; after a time that the store
-        sets it gets StoreBusyError. Readers need no right and never wait.
+        A second writer reports through the listener that it waits, and raises StoreBusyError after
+        the store's timeout. Readers need no lock and never wait.
         """
         ...
 

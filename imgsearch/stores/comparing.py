@@ -13,34 +13,34 @@ from imgsearch.types import Condition, ImageRecord, Scored
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some records of a collection: `vectors` of shape (n, dimension), and record `i` on demand."""
+    """Some records of a collection: `vectors` of shape (n, dimension); `record(i)` parses one."""
 
     vectors: Vectors
     record: Callable[[int], ImageRecord]
 
 
 def compare(pages: Iterable[Page], queries: Sequence[ExactQuery]) -> list[list[Scored]]:
-    """The answer of each query, best first, equal scores in the order of their URIs.
+    """Return the results of each query, best first, equal scores in the order of their URIs.
 
-    Reads the pages once, and not at all if no query asks for a record. Holds one page and the best
-    `k` records of each query. Parses a record at most once, and only if its vector is among the
-    best so far of some query.
+    Reads the pages once, and not at all if every `k` is zero. Memory holds one page and the best
+    `k` records of each query. A record is parsed at most once, and only if its vector is among
+    the best so far of some query.
     """
     best: list[list[Scored]] = [[] for _ in queries]
-    asked = [at for at, query in enumerate(queries) if query.k > 0]
-    if not asked:
+    active = [at for at, query in enumerate(queries) if query.k > 0]
+    if not active:
         return best
-    block = np.stack([queries[at].vector for at in asked], dtype=np.float32)
+    block = np.stack([queries[at].vector for at in active], dtype=np.float32)
     # A matrix product rounds a row differently depending on its place. It only selects candidates,
-    # with the largest possible rounding error as tolerance; `_scores` decides.
+    # with the largest possible rounding error as tolerance; `cosine_scores` decides.
     tolerance = block.shape[1] * float(np.finfo(np.float32).eps)
-    least = np.full(len(asked), -np.inf)
+    least = np.full(len(active), -np.inf)
     for page in pages:
         products = page.vectors @ block.T
         near = products >= least - tolerance
         known = _Records(page.record)
         for column in np.flatnonzero(near.any(axis=0)).tolist():
-            at = asked[column]
+            at = active[column]
             query, rows = queries[at], np.flatnonzero(near[:, column])
             rows = known.matching(rows, query)
             if len(rows) > query.k:
@@ -48,7 +48,7 @@ def compare(pages: Iterable[Page], queries: Sequence[ExactQuery]) -> list[list[S
                 rows = rows[among >= np.partition(among, -query.k)[-query.k] - 2 * tolerance]
             if not len(rows):
                 continue
-            scores = _scores(page.vectors[rows], query.vector)
+            scores = cosine_scores(page.vectors[rows], query.vector)
             found = [
                 Scored(known.record(row), score)
                 for row, score in zip(rows.tolist(), scores, strict=True)
@@ -73,7 +73,7 @@ class _Records:
         return self._parsed[row]
 
     def matching(self, rows: NDArray[np.intp], query: ExactQuery) -> NDArray[np.intp]:
-        """Those of the rows whose records can be in the query's answer."""
+        """Return the rows whose records meet the query's conditions."""
         if not query.where and not query.exclude_digests:
             return rows
         tested = self._tested.setdefault(tuple(query.where), {})
@@ -88,12 +88,20 @@ class _Records:
         return np.asarray(chosen, dtype=np.intp)
 
 
-def _scores(vectors: Vectors, query: Vectors) -> list[float]:
-    """Cosine similarities, each computed by itself: equal vectors have equal scores."""
+def cosine_scores(vectors: Vectors, query: Vectors) -> list[float]:
+    """Return the cosine similarity of each row, computed row by row.
+
+    Unlike those of a matrix product, the scores of equal vectors are equal.
+    """
     sums = (vectors * query).sum(axis=1, dtype=np.float64)
-    return [float(each) for each in np.clip(sums, -1.0, 1.0)]
+    return [clip(float(each)) for each in sums]
+
+
+def clip(score: float) -> float:
+    """Return a cosine similarity without rounding errors beyond -1 and 1."""
+    return min(1.0, max(-1.0, score))
 
 
 def rank(scored: Scored) -> tuple[float, str]:
-    """Sorts answers: best first, equal scores in the order of their URIs."""
+    """Return the sort key of a result: best first, equal scores in the order of their URIs."""
     return -scored.score, scored.record.uri

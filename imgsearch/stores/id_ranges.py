@@ -1,7 +1,7 @@
 """Ranges of record ids. Ids are hashes, so that equal ranges hold about equally many records.
 
-A page of records in the order of their ids is therefore read from a narrow range behind the last
-id, instead of sorting all records.
+So a page of records in the order of their ids is read from a narrow range behind the last id,
+without sorting all records.
 """
 
 import uuid
@@ -16,27 +16,27 @@ _SLACK_RECORDS = 20
 
 
 def checked(record_id: str) -> str:
-    """An id in its canonical form. Raises UsageError for a text that is no id."""
+    """Return an id in its canonical form. Raises UsageError if the text is not an id."""
     try:
         return str(uuid.UUID(record_id))
     except ValueError as error:
-        raise UsageError(f"{record_id!r} is no id of a record") from error
+        raise UsageError(f"{record_id!r} is not the id of a record") from error
 
 
 def share(limit: int, records: int) -> float:
-    """The share of all ids in which about `limit` of `records` records are, or a few more."""
+    """Return the share of all ids that holds about `limit` of `records` records, or a few more."""
     return (limit * _SLACK + _SLACK_RECORDS) / max(1, records)
 
 
 def reach(after: str, share: float) -> str | None:
-    """The id up to which `share` of all ids lie behind `after`; None where that is the end."""
+    """Return the last id of the range of `share` of all ids behind `after`; None at the end."""
     start = uuid.UUID(after).int if after else 0
     end = start + int(min(1.0, share) * _END)
     return str(uuid.UUID(int=end)) if end < _END else None
 
 
 def widening(after: str, share: float) -> Iterator[tuple[str, str | None]]:
-    """Ranges behind `after`, each from behind its first id to its last, ever wider to the end."""
+    """Yield adjacent ranges (after, last) behind `after`, each wider, up to the end."""
     while True:
         end = reach(after, share)
         yield after, end

@@ -1,4 +1,4 @@
-"""A collection to try things in, which leaves nothing behind."""
+"""Temporary collections for measurements."""
 
 import contextlib
 import secrets
@@ -7,7 +7,8 @@ from pathlib import Path
 
 from imgsearch import config
 from imgsearch.events import Listener, ignore
-from imgsearch.stores import Collection, is_server, open_store
+from imgsearch.stores.base import Collection
+from imgsearch.stores.factory import is_server, open_store
 from imgsearch.system import scratch
 from imgsearch.types import Stamp
 
@@ -19,10 +20,10 @@ def scratch_collection(
     timeout: float = config.DEFAULT_STORE_TIMEOUT,
     listener: Listener = ignore,
 ) -> Iterator[Collection]:
-    """An empty collection that is gone afterwards, together with all that was written to it.
+    """Yield an empty collection, and drop it afterwards.
 
-    In a server it has a name that nobody else has. The embedded store's is in a folder of its own,
-    on the disk on which the store at `url` is, or would be. Raises StoreError.
+    On a server it has a unique name. In the embedded store it is in a temporary folder on the disk
+    of the store at `url`. Raises StoreError.
     """
     with contextlib.ExitStack() as cleanup:
         if url is None or not is_server(url):
@@ -39,5 +40,5 @@ def scratch_collection(
 def _places(url: str | None) -> list[Path]:
     with open_store(url) as store:
         folder = Path(store.url)
-    near = next(place for place in (folder, *folder.parents) if place.is_dir())
-    return scratch.places(near)
+    existing = next(place for place in (folder, *folder.parents) if place.is_dir())
+    return scratch.places(existing)

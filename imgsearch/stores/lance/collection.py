@@ -5,15 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from imgsearch.errors import CollectionMismatchError
 from imgsearch.events import Listener, ignore
 from imgsearch.metadata.changes import Changes, OriginChanges, changed
 from imgsearch.sites import HERE, Sites
 from imgsearch.stores import id_ranges
 from imgsearch.stores.base import NO_WORDS, ExactQuery, StoredVector, Vectors
-from imgsearch.stores.comparing import Page, compare, rank
+from imgsearch.stores.comparing import Page, compare, cosine_scores, rank
 from imgsearch.stores.lance import filters, maintenance
 from imgsearch.stores.lance.arrow import MatchQuery, lance, pa, pc
 from imgsearch.stores.lance.dataset import Dataset
@@ -239,14 +237,9 @@ class LanceCollection:
         )
         # Scores are computed again from the vectors, row by row: the index and the flat search
         # round differently, and equal vectors must have equal scores.
-        found_vectors = to_numpy(table[VECTOR], self.stamp.dimension)
-        scores = (found_vectors * vector).sum(axis=1, dtype=np.float64)
+        scores = cosine_scores(to_numpy(table[VECTOR], self.stamp.dimension), vector)
         records = [columns.to_record(row) for row in table.drop_columns(VECTOR).to_pylist()]
-        found = [
-            Scored(record, min(1.0, max(-1.0, float(score))))
-            for record, score in zip(records, scores, strict=True)
-        ]
-        return sorted(found, key=rank)
+        return sorted(map(Scored, records, scores), key=rank)
 
     def search_exact(self, queries: Sequence[ExactQuery]) -> list[list[Scored]]:
         columns = self._dataset.refresh()

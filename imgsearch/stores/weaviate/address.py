@@ -1,4 +1,4 @@
-"""Where a Weaviate is, and how new collections are made there: read from the URL alone."""
+"""Parse the URL of a Weaviate: its addresses, and options for new collections."""
 
 import os
 import re
@@ -22,7 +22,7 @@ _GRPC_PORT = 50051
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One Weaviate and the options of its URL; None is an option that was not given."""
+    """One Weaviate and the options of its URL; options that are not given are None."""
 
     url: str
     host: str
@@ -47,18 +47,18 @@ class Address:
 
 
 def is_address(url: str) -> bool:
-    """Return whether a store's URL names a Weaviate server."""
+    """Return whether a store's URL means a Weaviate."""
     return url.startswith((f"{_PLAIN}:", f"{_TLS}:")) or _is_cloud(url)
 
 
 def _is_cloud(url: str) -> bool:
-    """A Weaviate Cloud address as its console shows it, with or without https://."""
+    """Return whether this is an address as the console of Weaviate Cloud shows it."""
     text = url.removeprefix("https://").partition("?")[0].removesuffix("/")
     return _CLOUD.fullmatch(text) is not None
 
 
 def parse(url: str) -> Address:
-    """The address that a URL tells. Raises UsageError, with the form it should have."""
+    """Parse a URL. Raises UsageError, with the expected form."""
     text = f"{_TLS}://{url.removeprefix('https://')}" if _is_cloud(url) else url
     try:
         parts = urlsplit(text)
@@ -66,11 +66,11 @@ def parse(url: str) -> Address:
     except ValueError as error:
         raise _bad(url, str(error)) from error
     if parts.username or parts.password:
-        raise _bad(url, f"a key does not belong into a URL, set {ENV_KEY} instead")
+        raise _bad(url, f"a URL must not contain a key, set {ENV_KEY} instead")
     if not parts.hostname:
         raise _bad(url, "it names no host")
     if parts.path not in ("", "/") or parts.fragment:
-        raise _bad(url, "nothing but options can stand behind the host")
+        raise _bad(url, "only options can follow the host")
     options = _options(url, parts.query)
     cloud = _CLOUD.fullmatch(parts.hostname) is not None
     grpc_host = options.pop("grpc_host", None) or (
@@ -89,7 +89,7 @@ def parse(url: str) -> Address:
 
 
 def names_of(url: str) -> tuple[str, ...]:
-    """The texts by which errors name a server and its doors. Raises UsageError for no address."""
+    """Return all texts by which errors name a server. Raises UsageError if it is no address."""
     address = parse(url)
     bare = address.url.partition("?")[0]
     return (
@@ -161,13 +161,13 @@ _READERS: dict[str, Callable[[str], Any]] = {
 
 
 def bracketed(host: str) -> str:
-    """A host as it stands in a URL: an IPv6 address in brackets."""
+    """Return a host as written in a URL: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def _bad(url: str, reason: str) -> UsageError:
-    # What stands before an @ may be a password.
+    # The part before an @ may be a password.
     return UsageError(
-        f"{re.sub(r'//[^@/]*@', '//...@', url)}: {reason}; write it as "
+        f"store {re.sub(r'//[^@/]*@', '//...@', url)}: {reason}; write it as "
         "weaviate://HOST[:PORT][?grpc=PORT], or weaviates://... for TLS"
     )

@@ -1,14 +1,15 @@
-"""The one place where weaviate-client is imported, and made to do as it is told.
+"""Import weaviate-client: the only module that does.
 
-It warns of its own dependencies on import, and repeats a read by itself for a minute when the
-server is away, where `Server.call` waits for as long as the user wants and says so.
+On import the client warns about its own dependencies. While the server is away it retries a read
+for a minute, with no option to turn that off; `Server.call` does the waiting instead, for as long
+as the user wants, and reports it.
 """
 
 import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
-# Recorded, not ignored: one of them sets the filters anew before it warns.
+# Recorded, not ignored: the client resets the filters before one of its warnings.
 with warnings.catch_warnings(record=True):
     import weaviate
     from weaviate import exceptions
@@ -19,21 +20,23 @@ with warnings.catch_warnings(record=True):
 T = TypeVar("T")
 
 
-class _Once:
-    """In the place of the client's `_Retry`, which no option turns off."""
+class _NoRetry:
+    """A replacement of the client's private `_Retry`."""
 
     def __init__(self, *_: object) -> None:
-        """Takes the number of tries."""
+        """Accept the number of attempts, as the client passes it."""
 
     def with_exponential_backoff(
         self, count: int, error: str, f: Callable[..., T], *args: object, **kwargs: object
     ) -> T:
-        """One try. The parameters are the client's."""
+        """Call `f` once. The parameters are the client's."""
         del count, error
         return f(*args, **kwargs)
 
 
-v4._Retry = _Once  # type: ignore[attr-defined, assignment]
+# A version without `_Retry` keeps whatever retries it has: slower to give up, and as correct.
+if hasattr(v4, "_Retry"):
+    v4._Retry = _NoRetry
 
 __all__ = [
     "aggregate",

@@ -1,4 +1,4 @@
-"""What a server's failure means: worth waiting for, a matter for the user, or one object's own."""
+"""Classify failures: temporary, for the user to fix, or about a single object."""
 
 import re
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ import httpx
 
 from imgsearch.stores.weaviate.client import exceptions
 
-Kind = Literal["away", "busy", "read-only", "gone", "denied", "refused"]
+Kind = Literal["away", "busy", "read-only", "gone", "denied", "rejected"]
 
-_WORTH_WAITING: tuple[Kind, ...] = ("away", "busy")
+_TEMPORARY: tuple[Kind, ...] = ("away", "busy")
 
-# Weaviate tells most failures by text alone. The first pattern that fits decides.
+# Weaviate describes most failures by text alone. The first pattern that fits decides.
 _TEXTS: tuple[tuple[Kind, str], ...] = (
     ("read-only", r"read-?\s?only"),
     ("busy", r"too many requests|rate.?limit|resource.?exhausted|queue (is )?full|overloaded"),
@@ -25,7 +25,7 @@ _TEXTS: tuple[tuple[Kind, str], ...] = (
     ("away", r"context (canceled|deadline exceeded)|i/o timeout|timed? ?out|no such host"),
     ("away", r"replicas?\b|consistency level|broadcast|leader|shut(ting)? ?down|maintenance"),
     ("away", r"failed to connect|transport|unavailable|not ready|is loading|still loading"),
-    # A node of a cluster that has not heard yet of a collection that was just made.
+    # A node of a cluster that does not know a new collection yet.
     ("away", r"non-existing index"),
     ("away", r"node .{0,80}(not found|not alive|unreachable)|connect:|dial tcp"),
 )
@@ -55,46 +55,46 @@ _CONNECTION_ERRORS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """Why something did not work. `text` is the server's own, on one line."""
+class Failure:
+    """Why a request failed. `text` is the server's own, on one line."""
 
     kind: Kind
     text: str
 
     @property
-    def worth_waiting(self) -> bool:
-        return self.kind in _WORTH_WAITING
+    def is_temporary(self) -> bool:
+        return self.kind in _TEMPORARY
 
 
-def of_text(text: str) -> Trouble:
-    """The trouble that a server's words tell of; `refused` where they say nothing else."""
+def classify_text(text: str) -> Failure:
+    """Classify a message of the server; `rejected` if no pattern matches."""
     line = " ".join(text.split())
     for kind, pattern in _TEXTS:
         if re.search(pattern, line, re.I):
-            return Trouble(kind, line[:300])
-    return Trouble("refused", line[:300])
+            return Failure(kind, line[:300])
+    return Failure("rejected", line[:300])
 
 
-def of_error(error: BaseException) -> Trouble:
-    """The trouble behind what the client or gRPC raised."""
+def classify_error(error: BaseException) -> Failure:
+    """Classify an exception of weaviate-client, gRPC or httpx."""
     for each in _chain(error):
         if isinstance(each, grpc.RpcError) and isinstance(each, grpc.Call):
-            return _of_status(_CODES.get(each.code()), each.details() or str(each.code()))
+            return _classify_status(_CODES.get(each.code()), each.details() or str(each.code()))
         if isinstance(each, exceptions.UnexpectedStatusCodeError):
-            return _of_status(_STATUSES.get(each.status_code), str(each))
+            return _classify_status(_STATUSES.get(each.status_code), str(each))
         if isinstance(each, _CONNECTION_ERRORS):
-            return Trouble("away", " ".join(str(each).split())[:300] or type(each).__name__)
-    return of_text(str(error))
+            return Failure("away", " ".join(str(each).split())[:300] or type(each).__name__)
+    return classify_text(str(error))
 
 
-def _of_status(kind: Kind | None, text: str) -> Trouble:
-    """A text may say more than its code: a read-only shard comes as an internal error."""
-    told = of_text(text)
-    return told if kind is None or told.kind == "read-only" else Trouble(kind, told.text)
+def _classify_status(kind: Kind | None, text: str) -> Failure:
+    """Prefer the text where it says more: a read-only shard comes as an internal error."""
+    found = classify_text(text)
+    return found if kind is None or found.kind == "read-only" else Failure(kind, found.text)
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """An error and those it came from, the innermost first: the client hides codes in there."""
+    """Return an error and its causes, innermost first: the client hides status codes there."""
     chain: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in chain:

@@ -8,7 +8,7 @@ from typing import Any
 
 from imgsearch.stores.weaviate import failures
 from imgsearch.stores.weaviate.client import exceptions
-from imgsearch.stores.weaviate.connect import Server
+from imgsearch.stores.weaviate.connection import Server
 
 Properties = Mapping[str, Any]
 """The values that properties get; None removes one."""
@@ -19,7 +19,7 @@ def patch(server: Server, handle: Any, class_name: str, patches: Mapping[str, Pr
     action = f"collection {class_name} cannot be written to"
 
     def send(record_id: str) -> None:
-        server.call(action, _Repeated(handle, record_id, patches[record_id]))
+        server.call(action, _RetriedPatch(handle, record_id, patches[record_id]))
 
     futures = [server.pushers.submit(send, record_id) for record_id in patches]
     try:
@@ -30,33 +30,33 @@ def patch(server: Server, handle: Any, class_name: str, patches: Mapping[str, Pr
             future.cancel()
 
 
-class _Repeated:
-    """A patch that is sent again until it is answered.
+class _RetriedPatch:
+    """A patch that is repeated until the server answers.
 
-    A server that dies in the middle may keep the object as it is after the patch, and lose the
-    entries in its indexes. The same patch would change nothing then: the properties are removed
-    first, so that setting them writes the entries.
+    A server that dies in the middle may store the patched object and lose its index entries. The
+    same patch would then change nothing, so a retry removes the properties first: setting them
+    again writes the entries.
     """
 
     def __init__(self, handle: Any, record_id: str, properties: Properties) -> None:
         self._handle = handle
         self._id = record_id
         self._properties = properties
-        self._in_doubt = False
+        self._unconfirmed = False
 
     def __call__(self) -> None:
         try:
-            if self._in_doubt:
+            if self._unconfirmed:
                 self._handle.data.update(self._id, dict.fromkeys(self._properties))
             self._handle.data.update(self._id, dict(self._properties))
         except exceptions.UnexpectedStatusCodeError as error:
             if error.status_code == 404:  # removed meanwhile
                 return
-            self._note(error)
+            self._check(error)
             raise
         except Exception as error:
-            self._note(error)
+            self._check(error)
             raise
 
-    def _note(self, error: Exception) -> None:
-        self._in_doubt = self._in_doubt or failures.of_error(error).kind == "away"
+    def _check(self, error: Exception) -> None:
+        self._unconfirmed = self._unconfirmed or failures.classify_error(error).kind == "away"

@@ -1,13 +1,13 @@
-"""Objects of which nobody knows whether the server took them whole.
+"""Objects that a server may have stored without indexing them: to delete before the next write.
 
-A server that is killed while it takes an object may keep the object itself, and lose its entries
-in the indexes of ids, properties and vectors. Sent again, such an object is found to be equal to
-the one that is kept, and nothing is written: no filter and no search would ever find it. So an
-object that was under way, and is there as it was sent, is deleted before it is written again. One
-that is otherwise has been written by somebody else since, or not at all, and stays.
+A server that is killed while it takes an object may store the object and lose its entries in the
+indexes of ids, properties and vectors. Sent again, the object equals the stored one, so nothing is
+written, and no filter and no search ever finds it. So an object whose write was not confirmed, and
+that is stored as it was sent, is deleted before it is written again. One that differs has been
+written by another client since, or not at all, and stays.
 
-Where a run ends before that, what it had sent is noted under `IMGSEARCH_HOME/doubts`, and the next
-run from this machine rewrites it with its current metadata.
+A run that ends before that saves the ids under `IMGSEARCH_HOME/doubts`, and the next run from this
+machine writes these objects again with their current metadata.
 """
 
 import hashlib
@@ -18,56 +18,56 @@ from typing import Any
 
 from imgsearch import config
 from imgsearch.stores.weaviate.client import batch_pb2
-from imgsearch.stores.weaviate.connect import Server
+from imgsearch.stores.weaviate.connection import Server
 
 Object = Mapping[str, Any]
 """An object as REST gives it: `properties` and `vectors`."""
 
 UNKNOWN = ""
-"""The token of an object that an earlier version noted by its id alone."""
+"""The token of an object that an earlier version saved by its id alone."""
 
 _CONTENT = ("sha256", "size", "mtime_ns")
 
 
-def token_of(properties: Mapping[str, Any]) -> str:
-    """Identifies one version of an object's file."""
+def version_token(properties: Mapping[str, Any]) -> str:
+    """Return a text that identifies one version of an object's file."""
     size = int(properties.get("size") or 0)
     return f"{properties.get('sha256')}-{size}-{properties.get('mtime_ns')}"
 
 
-def token_sent(sent: batch_pb2.BatchObject) -> str:
-    return token_of({name: sent.properties.non_ref_properties[name] for name in _CONTENT})
+def sent_token(sent: batch_pb2.BatchObject) -> str:
+    return version_token({name: sent.properties.non_ref_properties[name] for name in _CONTENT})
 
 
-def doubtful(server: Server, class_name: str, record_id: str, token: str) -> Object | None:
-    """An object that is there as it was sent."""
+def find_sent(server: Server, class_name: str, record_id: str, token: str) -> Object | None:
+    """Return an object if it is stored as it was sent."""
     found = server.read_object(class_name, record_id)
-    return found if found and token in (UNKNOWN, token_of(found["properties"])) else None
+    return found if found and token in (UNKNOWN, version_token(found["properties"])) else None
 
 
-def forget(server: Server, class_name: str, sent: Mapping[str, str]) -> None:
-    """Delete the objects, by id with their tokens, that are there as they were sent."""
+def delete_sent(server: Server, class_name: str, sent: Mapping[str, str]) -> None:
+    """Delete the objects, given by id with their tokens, that are stored as they were sent."""
     handle = server.client.collections.use(class_name)
     for record_id, token in sent.items():
-        if doubtful(server, class_name, record_id, token):
+        if find_sent(server, class_name, record_id, token):
             handle.data.delete_by_id(record_id)
 
 
-def note(server: Server, class_name: str, sent: Mapping[str, str]) -> None:
-    """Remember objects, by id with their tokens, for `take_notes`."""
+def save(server: Server, class_name: str, sent: Mapping[str, str]) -> None:
+    """Save objects, given by id with their tokens, for `claim_saved`."""
     path = _folder(server) / class_name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="ascii") as file:
             file.writelines(f"{record_id} {token}\n" for record_id, token in sent.items())
     except OSError:
-        pass  # the run ends with an error of its own, which must be told
+        pass  # the run ends with an error of its own, which must be reported
 
 
-def take_notes(server: Server, class_prefix: str) -> Iterator[tuple[str, dict[str, str], Path]]:
-    """Each class whose name begins so, with its notes, and the file to delete once they are done.
+def claim_saved(server: Server, class_prefix: str) -> Iterator[tuple[str, dict[str, str], Path]]:
+    """Yield each class with this prefix, its saved objects, and the file to delete afterwards.
 
-    Only this process has it: what others note meanwhile goes into another one.
+    Only this process has the file: what others save meanwhile goes into another one.
     """
     try:
         paths = sorted(_folder(server).glob(f"{class_prefix}*"))
@@ -86,6 +86,6 @@ def take_notes(server: Server, class_prefix: str) -> Iterator[tuple[str, dict[st
 
 
 def _folder(server: Server) -> Path:
-    """One for each server."""
+    """Return the folder of a server."""
     name = hashlib.sha256(server.address.http.encode()).hexdigest()[:16]
     return config.home() / "doubts" / name

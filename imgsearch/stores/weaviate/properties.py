@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from imgsearch.stores.weaviate.client import config, exceptions
-from imgsearch.stores.weaviate.connect import Server
+from imgsearch.stores.weaviate.connection import Server
 
 
 def add_properties(

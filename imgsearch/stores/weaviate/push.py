@@ -1,20 +1,20 @@
-"""Write records: in parallel requests, each object until it is in, or refused for good.
+"""Write records in parallel requests, and retry what fails.
 
-Weaviate tells of each object by itself, and a request as a whole may fail as well. What fails for
-the server's reasons (away, restarting, a replica missing, overloaded) is sent again for as long as
-the timeout lets it; what fails for its own, a few times, and is then given back with its reason.
-Ids are made from URIs, so to send an object again replaces it.
+Weaviate reports failures per object, and a request may fail as a whole. Temporary failures (server
+away, restarting, overloaded, a replica missing) are retried until the timeout. An object that the
+server rejects is retried a few times and then reported. Ids are made from URIs, so that a retry
+replaces an object.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, repeat
 
 from imgsearch.stores.base import Vectors
 from imgsearch.stores.weaviate import failures, pending_deletes
 from imgsearch.stores.weaviate.client import base_pb2, batch_pb2
-from imgsearch.stores.weaviate.connect import Server
-from imgsearch.stores.weaviate.failures import Trouble
+from imgsearch.stores.weaviate.connection import Server
+from imgsearch.stores.weaviate.failures import Failure
 from imgsearch.stores.weaviate.schema import Schema
 from imgsearch.stores.weaviate.values import to_object
 from imgsearch.types import ImageRecord
@@ -22,7 +22,7 @@ from imgsearch.types import ImageRecord
 # Larger requests are no faster, and take more memory on both sides.
 _REQUEST_BYTES = 2_000_000
 _REQUEST_OBJECTS = 500
-# How often an object is sent that the server refuses for reasons of its own.
+# Attempts for an object that the server rejects.
 _TRIES = 3
 # How long a request may take, at first and when it is made again. A node that dies can leave one
 # hanging for good, so that the first must be short; a server that is only slow needs the others.
@@ -42,7 +42,7 @@ def push(
     records: Sequence[ImageRecord],
     vectors: Vectors,
 ) -> dict[str, str]:
-    """Write records with their vectors; returns the ids that were refused, with the reason.
+    """Write records with their vectors; return the reason by id of each rejected record.
 
     Raises StoreError if the server is away or overloaded for longer than its timeout, read-only,
     or does not let us write.
@@ -55,10 +55,10 @@ def push(
         ]
         return send_all(server, class_name, objects)
 
-    refused: dict[str, str] = {}
+    rejected: dict[str, str] = {}
     for result in _in_parallel(server, send, list(_parts(vectors))):
-        refused |= result
-    return refused
+        rejected |= result
+    return rejected
 
 
 def _parts(vectors: Vectors) -> Iterator[slice]:
@@ -85,27 +85,27 @@ def _in_parallel(
 def send_all(
     server: Server, class_name: str, objects: list[batch_pb2.BatchObject]
 ) -> dict[str, str]:
-    """Send until each object is in, or has been refused too often."""
-    refused: dict[str, str] = {}
+    """Send until each object is stored, or has been rejected too often; return the reasons."""
+    rejected: dict[str, str] = {}
     tries: Counter[str] = Counter()
-    with _Repeated(server, class_name) as request, server.patience(request.action) as patience:
+    with _RetriedRequest(server, class_name) as request, server.backoff(request.action) as backoff:
         while objects:
             problems = request.send(objects)
-            tries.update(uuid for uuid, each in problems.items() if each.kind == "refused")
-            refused |= {uuid: problems[uuid].text for uuid in problems if tries[uuid] >= _TRIES}
-            objects = [each for each in objects if each.uuid in problems.keys() - refused.keys()]
-            if server_side := [each for each in problems.values() if each.kind != "refused"]:
-                patience.bear(server_side[0])
+            tries.update(uuid for uuid, each in problems.items() if each.kind == "rejected")
+            rejected |= {uuid: problems[uuid].text for uuid in problems if tries[uuid] >= _TRIES}
+            objects = [each for each in objects if each.uuid in problems.keys() - rejected.keys()]
+            if server_side := [each for each in problems.values() if each.kind != "rejected"]:
+                backoff.wait(server_side[0])
             elif objects:
-                patience.pause()
-    return refused
+                backoff.pause()
+    return rejected
 
 
-class _Repeated:
-    """A request that is made again until it is answered.
+class _RetriedRequest:
+    """A request that is repeated until the server answers.
 
-    What it was about when the server went away is in doubt (see `doubts`): if it is there, it is
-    deleted before it is sent again; it is noted if it is given up.
+    Objects that were sent when the server went away are unconfirmed (see `pending_deletes`): they
+    are deleted before they are sent again, and saved for the next run if this one gives up.
     """
 
     def __init__(self, server: Server, class_name: str) -> None:
@@ -113,38 +113,46 @@ class _Repeated:
         self._server = server
         self._class_name = class_name
         self._deadlines = chain(_DEADLINES, repeat(_DEADLINES[-1]))
-        self._in_doubt: dict[str, str] = {}
+        self._unconfirmed: dict[str, str] = {}
 
-    def __enter__(self) -> "_Repeated":
+    def __enter__(self) -> "_RetriedRequest":
         return self
 
     def __exit__(self, failure: object, *_: object) -> None:
-        if failure and self._in_doubt:
-            pending_deletes.note(self._server, self._class_name, self._in_doubt)
+        if failure and self._unconfirmed:
+            pending_deletes.save(self._server, self._class_name, self._unconfirmed)
 
-    def send(self, objects: list[batch_pb2.BatchObject]) -> dict[str, Trouble]:
-        """What the server said of the objects that it did not take, by id."""
+    def send(self, objects: list[batch_pb2.BatchObject]) -> dict[str, Failure]:
+        """Send objects; return the failures by id."""
         failed = self._server.call(self.action, lambda: self._once(objects))
-        problems = {objects[at].uuid: failures.of_text(text) for at, text in failed.items()}
+        problems = {objects[at].uuid: failures.classify_text(text) for at, text in failed.items()}
         away = {uuid for uuid, each in problems.items() if each.kind == "away"}
-        self._in_doubt = {e.uuid: pending_deletes.token_sent(e) for e in objects if e.uuid in away}
+        self._unconfirmed = {
+            e.uuid: pending_deletes.sent_token(e) for e in objects if e.uuid in away
+        }
         return problems
 
     def _once(self, objects: list[batch_pb2.BatchObject]) -> dict[int, str]:
-        if self._in_doubt:
-            pending_deletes.forget(self._server, self._class_name, self._in_doubt)
+        if self._unconfirmed:
+            pending_deletes.delete_sent(self._server, self._class_name, self._unconfirmed)
         try:
             return _request(self._server, objects, next(self._deadlines))
         except Exception as error:
-            if failures.of_error(error).kind == "away":
-                self._in_doubt = {each.uuid: pending_deletes.token_sent(each) for each in objects}
+            if failures.classify_error(error).kind == "away":
+                self._unconfirmed = {
+                    each.uuid: pending_deletes.sent_token(each) for each in objects
+                }
             raise
+
+
+def _tokens(objects: Iterable[batch_pb2.BatchObject]) -> dict[str, str]:
+    return {each.uuid: pending_deletes.sent_token(each) for each in objects}
 
 
 def _request(
     server: Server, objects: list[batch_pb2.BatchObject], seconds: float
 ) -> dict[int, str]:
-    """One request; the indexes of the objects that failed, with what the server said."""
+    """Send one request; return the server's messages by the index of the failed object."""
     level = server.address.consistency
     reply = server.stub.BatchObjects(
         batch_pb2.BatchObjectsRequest(

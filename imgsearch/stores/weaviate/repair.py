@@ -1,4 +1,4 @@
-"""Rewrite objects that an earlier run left in doubt (see `doubts`)."""
+"""Rewrite objects whose write an earlier run could not confirm (see `pending_deletes`)."""
 
 from typing import Any
 
@@ -7,25 +7,25 @@ from google.protobuf.struct_pb2 import Struct
 
 from imgsearch.stores.weaviate import pending_deletes
 from imgsearch.stores.weaviate.client import base_pb2, batch_pb2
-from imgsearch.stores.weaviate.connect import Server
+from imgsearch.stores.weaviate.connection import Server
 from imgsearch.stores.weaviate.push import send_all
 from imgsearch.stores.weaviate.schema import VECTOR
 
 
-def settle(server: Server, class_prefix: str) -> None:
-    """Write what was noted for the classes whose names begin so. Raises StoreError."""
-    for class_name, sent, notes in pending_deletes.take_notes(server, class_prefix):
+def rewrite_pending(server: Server, class_prefix: str) -> None:
+    """Rewrite the pending objects of all classes with this prefix. Raises StoreError."""
+    for class_name, sent, file in pending_deletes.claim_saved(server, class_prefix):
         action = f"collection {class_name} cannot be written to"
         handle = server.client.collections.use(class_name)
         if server.call(action, handle.exists):
             for record_id, token in sent.items():
                 found = server.call(
                     action,
-                    lambda: pending_deletes.doubtful(server, class_name, record_id, token),  # noqa: B023
+                    lambda: pending_deletes.find_sent(server, class_name, record_id, token),  # noqa: B023
                 )
                 if found:
                     _rewrite(server, action, class_name, record_id, found)
-        notes.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
 
 
 def _rewrite(

@@ -1,4 +1,4 @@
-"""Collections as Weaviate's classes, metadata fields as properties, and back.
+"""Map collections to classes of Weaviate, metadata fields to properties, and back.
 
 A collection is a class and an alias that points to it. The alias is what other clients use; it
 makes the switch to a re-embedded collection one step. The class's description holds the
@@ -19,10 +19,10 @@ from imgsearch.stores.weaviate.client import config
 from imgsearch.types import FieldType, Stamp
 
 VECTOR = "image"
-"""The name of the vector that an encoder made."""
+"""The name of the image's vector."""
 
 WORDS = "words"
-"""The property that `search_text` looks into."""
+"""The property that a text search reads."""
 
 ORIGINS = "origins"
 """The property that says which table set each field."""
@@ -36,7 +36,7 @@ _RQ_BITS = 8
 
 
 def alias_of(name: str) -> str:
-    """The alias of a collection; `name_of` gives the name back."""
+    """Return the alias of a collection; `name_of` is the inverse."""
     return _PREFIX + re.sub(r"[A-Z_-]", _escaped, name)
 
 
@@ -45,7 +45,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def name_of(alias: str) -> str | None:
-    """The collection of an alias, or None if the alias is not one of ours."""
+    """Return the collection of an alias, or None if imgsearch did not create it."""
     rest = alias.removeprefix(_PREFIX)
     if rest == alias or not re.fullmatch(r"(_[a-z0_]|[a-z0-9])+", rest):
         return None
@@ -53,23 +53,23 @@ def name_of(alias: str) -> str | None:
 
 
 def class_of(name: str, stamp: Stamp) -> str:
-    """The class of a collection's vectors of one stamp."""
+    """Return the class of a collection under one stamp."""
     digest = hashlib.blake2b(stamp.to_json().encode(), digest_size=4).hexdigest()
     return f"{class_prefix(name)}{digest}"
 
 
 def class_prefix(name: str) -> str:
-    """How the names of all classes of a collection begin."""
+    """Return the prefix of all classes of a collection."""
     return f"{alias_of(name)}_1"
 
 
 def describe(name: str, stamp: Stamp) -> str:
-    """The description of a class."""
+    """Return the description of a class."""
     return json.dumps({"imgsearch": {"collection": name, "stamp": asdict(stamp)}})
 
 
 def read_stamp(url: str, name: str, description: str | None) -> Stamp:
-    """Raises CollectionMismatchError where the description is none of ours."""
+    """Read a stamp from a description. Raises CollectionMismatchError if it holds none."""
     try:
         return Stamp(**json.loads(description or "")["imgsearch"]["stamp"])
     except (ValueError, TypeError, KeyError) as error:
@@ -91,7 +91,7 @@ _FIELD_TYPES = {data_type: kind for kind, data_type in _TYPES.items()}
 
 
 def _property(name: str, kind: FieldType, description: str) -> config.Property:
-    """A property to filter on: text is matched as a whole, numbers by ranges as well."""
+    """Return a property for filters: text matches as a whole, numbers also by range."""
     text = kind == "str"
     return config.Property(
         name=name,
@@ -120,21 +120,21 @@ HOME = f"{_OWN}home"
 
 
 def home_property(site: str) -> config.Property:
-    """A property that never has a value. Of several writers only one can add it, so it decides."""
+    """Return a property without values. Only one writer can add it, which decides the home."""
     return _note_property(HOME, {"home": site})
 
 
 def site_property(site: str) -> config.Property:
-    """Another site that has written."""
+    """Return the property that registers another site."""
     digest = hashlib.blake2b(site.encode(), digest_size=4).hexdigest()
     return _note_property(f"{_OWN}site_{digest}", {"site": site})
 
 
-def _note_property(name: str, told: Mapping[str, str]) -> config.Property:
+def _note_property(name: str, note: Mapping[str, str]) -> config.Property:
     return config.Property(
         name=name,
         data_type=config.DataType.TEXT,
-        description=json.dumps(told),
+        description=json.dumps(note),
         tokenization=config.Tokenization.FIELD,
         index_filterable=False,
         index_searchable=False,
@@ -142,7 +142,7 @@ def _note_property(name: str, told: Mapping[str, str]) -> config.Property:
 
 
 def origins_property(taken: Set[str] = frozenset()) -> config.Property:
-    """Named so if it is free: in a collection of an earlier version a field may have the name."""
+    """Return the property of origins, renamed if a field of an old collection has its name."""
     return config.Property(
         name=_free_name(ORIGINS, _lower(taken)) if taken else ORIGINS,
         data_type=config.DataType.TEXT,
@@ -154,7 +154,7 @@ def origins_property(taken: Set[str] = frozenset()) -> config.Property:
 
 
 _BASE = [
-    _property("uri", "str", "where the picture is"),
+    _property("uri", "str", "where the image is"),
     _property("sha256", "str", "SHA-256 of the file, in hexadecimal"),
     _property("size", "int", "of the file, in bytes"),
     config.Property(
@@ -186,11 +186,10 @@ _RESERVED = {*BASE_NAMES, ORIGINS, "id", "vector", "vectors", "_additional"}
 class Schema:
     """What a collection's class has for metadata.
 
-    `properties` maps fields to properties; `exact` maps those of them that have a twin to it: a
-    text that holds a value which Weaviate would not keep or match to the letter (see `values`).
-    `has_words` is false for classes made before there was a property of words, `origins` None for
-    those made before there was one for origins. `home` is the site whose files have URIs without a
-    site, None if none has said so yet, and `sites` are the others that have written.
+    `properties` maps fields to properties. `exact` maps fields to their twins, texts that hold
+    values which Weaviate would not store or match exactly (see `values`). Classes of earlier
+    versions lack words (`has_words` is false) or origins (`origins` is None). `home` is the site
+    whose files have URIs without a site, None if unknown; `sites` are the others that have written.
     """
 
     fields: Mapping[str, FieldType]
@@ -207,7 +206,7 @@ class Schema:
 
 
 def read_schema(properties: Iterable[Any]) -> Schema:
-    """The schema from the properties of a class's configuration."""
+    """Read the schema from the properties of a class's configuration."""
     fields: dict[str, FieldType] = {}
     names: dict[str, str] = {}
     exact: dict[str, str] = {}
@@ -215,35 +214,35 @@ def read_schema(properties: Iterable[Any]) -> Schema:
     origins = home = None
     sites: set[str] = set()
     for each in properties:
-        told = _told(each.description)
-        if isinstance(field := told.get("field"), str):
+        note = _read_note(each.description)
+        if isinstance(field := note.get("field"), str):
             fields[field] = _FIELD_TYPES[each.data_type]
             names[field] = each.name
-        elif isinstance(field := told.get("exact"), str):
+        elif isinstance(field := note.get("exact"), str):
             exact[field] = each.name
-        elif "origins" in told:
+        elif "origins" in note:
             origins = each.name
-        elif isinstance(site := told.get("home"), str):
+        elif isinstance(site := note.get("home"), str):
             home = site
-        elif isinstance(site := told.get("site"), str):
+        elif isinstance(site := note.get("site"), str):
             sites.add(site)
         elif each.name == WORDS:
             has_words = True
     return Schema(fields, names, exact, has_words, origins, home, sites)
 
 
-def _told(description: str | None) -> dict[str, Any]:
+def _read_note(description: str | None) -> dict[str, Any]:
     try:
-        told = json.loads(description or "")
+        note = json.loads(description or "")
     except ValueError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return note if isinstance(note, dict) else {}
 
 
 def field_properties(
     fields: Mapping[str, FieldType], taken: Set[str] = frozenset()
 ) -> list[config.Property]:
-    """Properties for new fields, each named like its field where that is possible and unique."""
+    """Return properties for new fields, each named like its field if possible and unique."""
     lower = _lower(taken)
     new = []
     for field, kind in fields.items():
@@ -254,7 +253,7 @@ def field_properties(
 
 
 def exact_properties(fields: Iterable[str], schema: Schema) -> list[config.Property]:
-    """The twins that hold the values of fields to the letter."""
+    """Return the twins that hold the exact values of fields."""
     lower = _lower(schema.names)
     new = []
     for field in fields:
@@ -272,7 +271,7 @@ _RESERVED_LOWER = _lower(_RESERVED)
 
 
 def _free_name(wanted: str, taken: Set[str]) -> str:
-    """A property name for `wanted` that is not among the lower-case names `taken`."""
+    """Return a property name for `wanted` that is not in the lower-case names `taken`."""
     plain = re.sub(r"[^A-Za-z0-9]+", "_", wanted).strip("_")[:60]
     name = plain[:1].lower() + plain[1:]
     lower = name.lower()
@@ -295,7 +294,7 @@ def class_options(
     sites: Iterable[str] = (),
     fields: Mapping[str, FieldType] = NO_FIELDS,
 ) -> dict[str, Any]:
-    """How a class is created."""
+    """Return the arguments that create a class."""
     notes = [home_property(home)] if home else []
     notes += [site_property(site) for site in sorted(sites)]
     quantizer = (
@@ -325,7 +324,7 @@ def class_options(
 
 
 def compression_of(configuration: Any) -> str:
-    """How a class's vectors are compressed, in the words of the URL's option where it has them."""
+    """Return how a class's vectors are compressed, as in the URL's option if possible."""
     quantizer = configuration.vector_config[VECTOR].vector_index_config.quantizer
     if quantizer is None:
         return "none"
@@ -335,14 +334,14 @@ def compression_of(configuration: Any) -> str:
 
 
 def check_class(url: str, name: str, configuration: Any, address: Address) -> None:
-    """Raises CollectionMismatchError, with both sides, if the class is not as it must be."""
+    """Raise CollectionMismatchError if the class does not fit imgsearch or the URL's options."""
     wrong = list(_base_differences(configuration)) or list(
         _option_differences(configuration, address)
     )
     if wrong:
         raise CollectionMismatchError(
-            f"{url}: collection {name} is otherwise than asked for: {'; '.join(wrong)}. Leave "
-            "the option out of the URL, or use another collection"
+            f"{url}: collection {name} differs from what the URL asks for: {'; '.join(wrong)}. "
+            "Remove the option from the URL, or use another collection"
         )
 
 
@@ -350,8 +349,8 @@ def _base_differences(configuration: Any) -> Iterable[str]:
     have = {each.name: each.data_type for each in configuration.properties}
     for name, kind in _BASE_TYPES.items():
         if have.get(name) != _TYPES[kind]:
-            told = have[name].value if name in have else "missing"
-            yield f"property {name} is {told}, not {_TYPES[kind].value}"
+            found = have[name].value if name in have else "missing"
+            yield f"property {name} is {found}, not {_TYPES[kind].value}"
     vector = (configuration.vector_config or {}).get(VECTOR)
     if vector is None:
         yield f"its vectors are {sorted(configuration.vector_config or {})}, not {VECTOR}"

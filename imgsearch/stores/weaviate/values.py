@@ -1,8 +1,8 @@
-"""Records as Weaviate's objects and back, and conditions as filters.
+"""Convert records to Weaviate's objects and back, and conditions to filters.
 
-Weaviate keeps integers exactly up to 2^53, and matches text without the space around it. A value
-that is beyond that is also kept in a twin of its property, as a text whose order is the value's
-own; filters look there first. So a filter means what `Condition.holds` says, for every value.
+Weaviate stores integers exactly up to 2^53, and matches text without surrounding space. Any other
+value is stored in a twin of its property too, as a text that sorts like the value; filters look
+there first. So a filter means what `Condition.holds` says, for every value.
 """
 
 import math
@@ -44,14 +44,14 @@ EVERYTHING: Filter = query.Filter.by_property("uri").not_equal("")
 
 
 def needs_twin(value: Value) -> bool:
-    """Whether Weaviate would not keep or match a value to the letter."""
+    """Return whether Weaviate would not store or match a value exactly."""
     if isinstance(value, str):
         return value != value.strip()
     return isinstance(value, int) and abs(value) >= _EXACT_INTEGERS
 
 
 def _twin(value: Value) -> str:
-    """The value as a text of the same order: hexadecimal digits, or between two NULs."""
+    """Return a text that sorts like the value: hexadecimal digits, or text between two NULs."""
     return f"{value + 2**63:016x}" if isinstance(value, int) else f"\0{value}\0"
 
 
@@ -60,7 +60,7 @@ def _from_twin(text: str, kind: FieldType) -> Value:
 
 
 def _rounded(value: Value) -> Value:
-    """A large integer as a float no larger than it, which fits into 64 bits as an integer."""
+    """Return a large integer as a float that is no larger, and fits into 64 bits."""
     if not isinstance(value, int) or abs(value) < _EXACT_INTEGERS:
         return value
     near = float(value)
@@ -70,9 +70,9 @@ def _rounded(value: Value) -> Value:
 def to_object(
     class_name: str, record: ImageRecord, vector: Vectors, schema: Schema
 ) -> batch_pb2.BatchObject:
-    """The message that writes a record whole.
+    """Return the message that writes a whole record; `vector` has shape (dimension,).
 
-    Made by ourselves: weaviate-client takes ten times as long, by way of a list of floats.
+    weaviate-client would take ten times as long, as it converts vectors to lists of floats.
     """
     properties: dict[str, Any] = {
         "uri": record.uri,
@@ -107,7 +107,7 @@ def to_object(
 
 
 def to_properties(changes: Changes, schema: Schema) -> dict[str, Any]:
-    """The properties that changes of fields write; None removes one."""
+    """Return the properties that changes of fields write; None removes one."""
     properties: dict[str, Any] = {}
     for field, value in changes.items():
         if field not in schema.properties:
@@ -120,13 +120,13 @@ def to_properties(changes: Changes, schema: Schema) -> dict[str, Any]:
 
 
 def _plain(value: Value) -> Value:
-    """A value as REST takes it: an integer in digits."""
+    """Return a value for REST, with integers in digits."""
     rounded = _rounded(value)
     return int(rounded) if isinstance(value, int) and not isinstance(value, bool) else rounded
 
 
 def to_record(found: Object, schema: Schema, sites: Sites) -> ImageRecord:
-    """The record of an object. Raises StoreError if another client wrote something else."""
+    """Return the record of an object. Raises StoreError if it is not a record of imgsearch."""
     have: Mapping[str, Any] = found.properties
     metadata: dict[str, Value] = {}
     for field, name in schema.properties.items():
@@ -156,7 +156,7 @@ def to_record(found: Object, schema: Schema, sites: Sites) -> ImageRecord:
 
 
 def to_filter(conditions: Sequence[Condition], schema: Schema, *more: Filter) -> Filter | None:
-    """All conditions as one filter; None where there are none."""
+    """Return all conditions as one filter, or None if there are none."""
     filters = [*more]
     for condition in conditions:
         if condition.field in schema.fields:
@@ -171,7 +171,7 @@ def _test(condition: Condition, schema: Schema) -> Filter:
     name = schema.exact.get(condition.field)
     if name is None:
         return plain
-    # Where there is a twin, it alone counts.
+    # If there is a twin, only the twin counts.
     twin = query.Filter.by_property(name)
     exact = getattr(twin, _METHODS[condition.operator])(_twin(condition.value))
     has_twin = twin.is_none(False)
@@ -180,7 +180,7 @@ def _test(condition: Condition, schema: Schema) -> Filter:
 
 
 def _plain_test(condition: Condition, named: Filter) -> Filter:
-    """The test on values that have no twin."""
+    """Return the test of values without a twin."""
     value = condition.value
     if isinstance(value, str) and needs_twin(value):
         return _test_between(condition, named, value)
@@ -188,7 +188,7 @@ def _plain_test(condition: Condition, named: Filter) -> Filter:
 
 
 def _test_between(condition: Condition, named: Filter, text: str) -> Filter:
-    """The test of texts that are all without space around them against one that has it.
+    """Return the test of texts without surrounding space against one that has it.
 
     None is equal; `bound` is the first text after it that Weaviate does not trim.
     """
@@ -207,5 +207,5 @@ def _test_between(condition: Condition, named: Filter, text: str) -> Filter:
 
 
 def metadata_with_twins(metadata: Changes) -> list[str]:
-    """The fields whose values need a twin."""
+    """Return the fields whose values need a twin."""
     return [each for each, value in metadata.items() if value is not None and needs_twin(value)]

@@ -1,10 +1,8 @@
-"""Reach a Weaviate, say what stands in the way, and wait for it where it goes away in between."""
+"""Connect to a Weaviate, and repeat requests while it is away or overloaded."""
 
 import contextlib
 import re
 import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -13,13 +11,13 @@ from typing import Any, TypeVar
 import grpc
 import httpx
 
-from imgsearch.errors import Remedy, StaleCollectionError, StoreError, StoreFullError
-from imgsearch.events import Listener, Note
+from imgsearch.errors import StoreError
+from imgsearch.events import Listener
 from imgsearch.sites import own_site
 from imgsearch.stores.weaviate import failures
 from imgsearch.stores.weaviate.address import ENV_KEY, Address
+from imgsearch.stores.weaviate.backoff import Backoff, Outage
 from imgsearch.stores.weaviate.client import exceptions, init, weaviate, weaviate_pb2_grpc
-from imgsearch.stores.weaviate.failures import Trouble
 
 T = TypeVar("T")
 
@@ -29,7 +27,6 @@ _OLDEST_TEXT = "1.37.14 or newer, 1.38.7 or newer, 1.39 or newer"
 
 _CONNECT_SECONDS = 5.0
 _REQUEST_SECONDS = 30.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
 # Requests under way at once. Two keep a small server busy; a cluster takes some more.
 PUSHERS = 4
 _MESSAGE_BYTES = 104_858_000  # what a server takes unless it says otherwise
@@ -44,7 +41,7 @@ class Server:
     """A connection that many threads share. `timeout` is how long it waits, in seconds."""
 
     def __init__(self, address: Address, timeout: float, listener: Listener) -> None:
-        """Raises StoreError, within seconds, with what stands in the way and what to do."""
+        """Connect. Raises StoreError within seconds, with the cause and what to do."""
         self.address = address
         self.version = _check_http(address)
         _check_version(address, self.version)
@@ -57,11 +54,11 @@ class Server:
             raise
         self.stub = weaviate_pb2_grpc.WeaviateStub(self._channel)  # type: ignore[no-untyped-call]
         self.pushers = ThreadPoolExecutor(PUSHERS, "imgsearch-push")
-        self._outage = _Outage(address.url, timeout, listener)
+        self._outage = Outage(address.url, timeout, listener)
 
     @cached_property
     def site(self) -> str:
-        """This machine's. Raises UsageError for a name that cannot be one."""
+        """The name of this machine's site. Raises UsageError for an invalid name."""
         return own_site()
 
     @property
@@ -70,11 +67,11 @@ class Server:
 
     @property
     def metadata(self) -> list[tuple[str, str]]:
-        """The headers of a gRPC request of our own."""
+        """The headers of a gRPC request made without the client."""
         return [("authorization", f"Bearer {self.address.key}")] if self.address.key else []
 
     def read_object(self, class_name: str, record_id: str) -> dict[str, Any] | None:
-        """An object with its `properties` and `vectors`, by means that need no index.
+        """Return an object with its `properties` and `vectors`, without using an index.
 
         Raises an error of httpx.
         """
@@ -92,7 +89,7 @@ class Server:
         return found
 
     def http(self) -> httpx.Client:
-        """A client for REST requests of our own; its methods take paths. Close it."""
+        """Return an HTTP client for REST requests; its methods take paths. Close it."""
         return httpx.Client(
             base_url=self.address.http,
             headers=dict(self.metadata),
@@ -106,129 +103,38 @@ class Server:
         self._channel.close()
 
     def call(self, action: str, request: Callable[[], T]) -> T:
-        """What `request` returns. While the server is away or busy, it is made again and again.
+        """Return what `request` returns. Repeats it while the server is away or busy.
 
         Raises StoreError, beginning with `action`, for any other failure, or once the server has
         been away for longer than the timeout.
         """
-        with self.patience(action) as patience:
+        with self.backoff(action) as backoff:
             while True:
                 try:
                     return request()
                 except (exceptions.WeaviateBaseError, grpc.RpcError, httpx.HTTPError) as error:
-                    patience.bear(failures.of_error(error), error)
+                    backoff.wait(failures.classify_error(error), error)
 
     @contextlib.contextmanager
-    def patience(self, action: str) -> Iterator["Patience"]:
-        """For requests that may fail and be made again; leaving it tells that they succeeded."""
-        patience = Patience(self._outage, action)
-        yield patience
-        patience.rewarded()
-
-
-class Patience:
-    """How one request bears with the server's troubles."""
-
-    def __init__(self, outage: "_Outage", action: str) -> None:
-        self._outage = outage
-        self._action = action
-        self._pause = _FIRST_PAUSE
-        self._waited = False
-
-    def bear(self, trouble: Trouble, error: BaseException | None = None) -> None:
-        """Wait a while. Raises StoreError if waiting does not help, or has not for too long."""
-        if not trouble.worth_waiting:
-            kinds = {"gone": StaleCollectionError, "read-only": StoreFullError}
-            kind = kinds.get(trouble.kind, StoreError)
-            raise kind(self._outage.message(self._action, trouble)) from error
-        self._waited = True
-        if self._outage.goes_on(trouble) > self._outage.timeout:
-            raise StoreError(
-                self._outage.message(self._action, trouble), Remedy.RAISE_STORE_TIMEOUT
-            ) from error
-        self.pause()
-
-    def pause(self) -> None:
-        """Wait, longer from time to time."""
-        time.sleep(self._pause)
-        self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
-
-    def rewarded(self) -> None:
-        if self._waited:
-            self._outage.over()
-
-
-class _Outage:
-    """The time that the server is away or busy, told once however many threads notice it."""
-
-    def __init__(self, url: str, timeout: float, listener: Listener) -> None:
-        self.timeout = timeout
-        self._url = url
-        self._listener = listener
-        self._since: float | None = None
-        self._lock = threading.Lock()
-
-    def goes_on(self, trouble: Trouble) -> float:
-        """For how many seconds it has."""
-        with self._lock:
-            if self._since is None:
-                self._since = time.monotonic()
-                told = f"{_what(self._url, trouble)}: waiting for it, up to {self.timeout:.0f} s"
-                self._listener(Note(f"{told} ({trouble.text})"))
-            return time.monotonic() - self._since
-
-    def over(self) -> None:
-        with self._lock:
-            if self._since is not None:
-                seconds = time.monotonic() - self._since
-                self._since = None
-                self._listener(Note(f"{self._url} is back after {seconds:.0f} s: going on"))
-
-    def message(self, action: str, trouble: Trouble) -> str:
-        what = _what(self._url, trouble)
-        match trouble.kind:
-            case "away" | "busy":
-                return (
-                    f"{action}: {what}, and was so for {self.timeout:.0f} s ({trouble.text}); all "
-                    "that was written before is stored: try again when the server is back"
-                )
-            case "read-only":
-                return (
-                    f"{action}: {what} ({trouble.text}). Its disk or memory is fuller than it "
-                    "allows (DISK_USE_READONLY_PERCENTAGE): make room, start the server again, "
-                    "then try again; all that was written before is stored"
-                )
-            case "denied":
-                return f"{action}: {what} ({trouble.text}): use a key that may do it, in {ENV_KEY}"
-            case "gone":
-                return f"{action}: {what} ({trouble.text}); it was removed or replaced: try again"
-            case "refused":
-                return f"{action}: {what}: {trouble.text}"
-
-
-def _what(url: str, trouble: Trouble) -> str:
-    return {
-        "away": f"{url} does not answer",
-        "busy": f"{url} is overloaded and takes nothing for now",
-        "read-only": f"{url} has gone read-only",
-        "denied": f"{url} does not allow it",
-        "gone": f"{url} has the collection no more",
-        "refused": f"{url} refused",
-    }[trouble.kind]
+    def backoff(self, action: str) -> Iterator[Backoff]:
+        """Yield the backoff of a request that may be repeated; a normal exit ends the outage."""
+        backoff = Backoff(self._outage, action)
+        yield backoff
+        backoff.succeed()
 
 
 def _check_http(address: Address) -> str:
-    """The server's version. Raises StoreError if it is not reached by HTTP, or wants a key."""
+    """Return the server's version. Raises StoreError if HTTP fails or a key is missing."""
     headers = {"authorization": f"Bearer {address.key}"} if address.key else {}
     try:
         answer = httpx.get(
             f"{address.http}/v1/meta", headers=headers, timeout=_CONNECT_SECONDS, trust_env=False
         )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise StoreError(_http_trouble(address, error)) from error
+        raise StoreError(_http_problem(address, error)) from error
     if answer.status_code in (401, 403):
-        refused = "refuses the key in" if address.key else "wants an API key: set"
-        raise StoreError(f"{address.url}: {address.http} {refused} {ENV_KEY} ({_body(answer)})")
+        problem = "rejects the key in" if address.key else "wants an API key: set"
+        raise StoreError(f"{address.url}: {address.http} {problem} {ENV_KEY} ({_body(answer)})")
     if "HTTPS server" in answer.text:
         raise StoreError(f"{address.url}: {address.http} wants TLS: write weaviates:// for it")
     try:
@@ -244,7 +150,7 @@ def _body(answer: httpx.Response) -> str:
     return " ".join(answer.text.split())[:120] or "no text"
 
 
-def _http_trouble(address: Address, error: Exception) -> str:
+def _http_problem(address: Address, error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return (
@@ -253,8 +159,8 @@ def _http_trouble(address: Address, error: Exception) -> str:
         )
     if "SSL" in text or "TLS" in text:
         return (
-            f"{address.url}: no TLS with {address.http} ({text}): is it without TLS, then write "
-            "weaviate:// instead of weaviates://"
+            f"{address.url}: no TLS with {address.http} ({text}): use weaviate:// instead of "
+            "weaviates:// if the server has no TLS"
         )
     if isinstance(error, httpx.RemoteProtocolError):
         return (
@@ -289,7 +195,7 @@ def _grpc_channel(address: Address) -> grpc.Channel:
 
 
 def _check_grpc(address: Address, channel: grpc.Channel) -> None:
-    """HTTP was reached; a firewall or a proxy between often lets nothing else through."""
+    """Raise StoreError if gRPC fails: firewalls and proxies often let only HTTP through."""
     where = f"{address.url}: HTTP works, but gRPC at {address.grpc}"
     advice = "name the right one with ?grpc=PORT or ?grpc_host=HOST, or open it in the firewall"
     try:
@@ -330,5 +236,5 @@ def _client(address: Address) -> "weaviate.WeaviateClient":
     try:
         client.connect()
     except (exceptions.WeaviateBaseError, httpx.HTTPError) as error:
-        raise StoreError(f"{address.url}: {failures.of_error(error).text}") from error
+        raise StoreError(f"{address.url}: {failures.classify_error(error).text}") from error
     return client
