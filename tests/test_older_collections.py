@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import lance
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -16,7 +18,7 @@ from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import CollectionMismatchError
 from imgsearch.images import DECODING, decode
 from imgsearch.stores import open_store
-from imgsearch.types import Stamp
+from imgsearch.types import Condition, ImageRecord, Stamp
 from tests.conftest import SAMPLES
 from tests.profiles import in_space, profile
 
@@ -113,3 +115,38 @@ def test_a_decoding_of_a_later_version_is_refused(encoder: Encoder) -> None:
     later = encoder.stamp.preprocessing.replace(f"decode {DECODING}", "decode 999")
     with pytest.raises(CollectionMismatchError, match="decode 999"):
         open_encoder(EncoderRequest(device="cpu"), replace(encoder.stamp, preprocessing=later))
+
+
+def test_the_layout_of_version_0_1_is_read_and_written(tmp_path: Path) -> None:
+    """The dataset is spelled out, so that no change of the schema goes unnoticed."""
+    stamp = Stamp("model", "w" * 64, "preprocessing", 4)
+    texts = ("id", "uri", "sha256")
+    names = (*texts, "size", "mtime_ns", "width", "height")
+    columns = [
+        pa.field(name, pa.string() if name in texts else pa.int64(), nullable=False)
+        for name in names
+    ]
+    columns += [pa.field("words", pa.string()), pa.field("origins", pa.string())]
+    columns.append(pa.field("vector", pa.list_(pa.float32(), 4), nullable=False))
+    columns.append(
+        pa.field("meta_prix_5f4d7f5b", pa.int64(), metadata={b"imgsearch:field": b"Prix"})
+    )
+    schema = pa.schema(columns, metadata={b"imgsearch:stamp": stamp.to_json().encode()})
+    written = ImageRecord("file:///a.png", "a" * 64, 1, 2**60, 3, 4, {"Prix": 5})
+    row = {
+        **{name: getattr(written, name) for name in names},
+        "words": "shoe",
+        "vector": [1.0, 0.0, 0.0, 0.0],
+        "meta_prix_5f4d7f5b": 5,
+    }
+    lance.write_dataset(pa.Table.from_pylist([row], schema), str(tmp_path / "images.lance"))
+    collection = open_store(str(tmp_path)).open("images")
+    assert collection.stamp == stamp
+    assert collection.lookup([written.id]) == {written.id: written}
+    query = np.array([1, 0, 0, 0], np.float32)
+    where = [Condition("Prix", "<", 6)]
+    assert [each.record for each in collection.search(query, 1, where)] == [written]
+    assert [each.record for each in collection.search_text(["shoe"], 1)] == [written]
+    collection.update_metadata({written.id: {"Prix": 7}})
+    collection.upsert([replace(written, uri="file:///b.png")], query[None])
+    assert sorted(each.metadata["Prix"] for each in collection.page(5)) == [5, 7]
