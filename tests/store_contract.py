@@ -177,7 +177,7 @@ class StoreContract:
         with pytest.raises(StoreError, match=name):
             store.create(name, STAMP)
 
-    def test_a_dropped_collection_is_gone_and_can_be_made_anew(
+    def test_a_dropped_collection_is_gone_and_can_be_created_again(
         self, store: VectorStore, collection: Collection, name: str
     ) -> None:
         write(collection, [record(1)])
@@ -219,9 +219,7 @@ class StoreContract:
             "0",
         ],
     )
-    def test_text_is_kept_and_matched_to_the_letter(
-        self, collection: Collection, text: str
-    ) -> None:
+    def test_text_is_stored_and_matched_exactly(self, collection: Collection, text: str) -> None:
         collection.add_fields({"text": "str"})
         write(collection, [record(1, text=text), record(2, text=text + "x"), record(3)])
         stored = everything(collection)
@@ -230,7 +228,7 @@ class StoreContract:
 
     @pytest.mark.parametrize("space", ["", " "])
     @pytest.mark.parametrize("text", ["wörd " * 20_000 + "end", "x" * 100_000])
-    def test_a_text_of_100_kb_is_kept_matched_and_found(
+    def test_a_text_of_100_kb_is_stored_matched_and_found(
         self, collection: Collection, text: str, space: str
     ) -> None:
         collection.add_fields({"text": "str"})
@@ -382,7 +380,7 @@ class StoreContract:
             store.open_or_create(name, STAMP, {"prix": "str", "other": "int"})
         assert dict(store.open(name).fields) == self.FIELDS
 
-    def test_a_successor_has_its_fields_from_the_start_and_when_it_goes_on(
+    def test_a_replacement_has_its_fields_from_the_start_and_when_resumed(
         self, store: VectorStore, collection: Collection, name: str
     ) -> None:
         begun = store.replacement(name, OTHER_STAMP, {"prix": "int"})
@@ -402,7 +400,7 @@ class StoreContract:
         with pytest.raises(CollectionMismatchError, match="year"):
             collection.add_fields({"year": "str"})
 
-    def test_metadata_is_changed_and_the_rest_kept(self, collection: Collection) -> None:
+    def test_metadata_is_updated_and_the_rest_unchanged(self, collection: Collection) -> None:
         collection.add_fields({"kind": "str", "year": "int", "new": "bool"})
         records = [record(1, kind="a", year=1, new=True), record(2, kind="b")]
         written = write(collection, records)
@@ -573,7 +571,7 @@ class StoreContract:
         np.testing.assert_allclose(found[record(2).id], written[2], atol=1e-4)
         assert collection.vectors_by_id([]) == {}
 
-    def test_a_successor_is_not_seen_before_it_takes_the_place(
+    def test_a_replacement_is_not_listed_before_it_is_promoted(
         self, store: VectorStore, collection: Collection, name: str
     ) -> None:
         write(collection, [record(1), record(2)])
@@ -588,7 +586,7 @@ class StoreContract:
         with pytest.raises(StoreError, match="again"):
             collection.count()
 
-    def test_a_successor_goes_on_where_it_was(
+    def test_a_replacement_is_resumed(
         self, store: VectorStore, collection: Collection, name: str
     ) -> None:
         write(store.replacement(name, OTHER_STAMP), [record(3)])
@@ -654,7 +652,7 @@ class StoreContract:
         collection.delete([record(1).id])
         assert set(with_words(collection, "boot scarf")) == {record(2).uri, record(4).uri}
 
-    def test_a_successor_has_its_words(
+    def test_a_replacement_has_its_words(
         self, store: VectorStore, collection: Collection, name: str
     ) -> None:
         new = store.replacement(name, OTHER_STAMP)
@@ -714,9 +712,7 @@ class StoreContract:
         with pytest.raises(UsageError, match="is not the id"):
             collection.page(5, "nothing")
 
-    def test_a_page_goes_on_behind_a_record_that_has_been_removed(
-        self, collection: Collection
-    ) -> None:
+    def test_a_page_continues_after_a_removed_record(self, collection: Collection) -> None:
         collection.add_fields({"year": "int"})
         records = [record(number, year=1) for number in range(20)]
         write(collection, records)
@@ -747,7 +743,7 @@ class StoreContract:
         assert len(scanned("")) == len(names)
         assert len(everything(collection, "")) == len(names) + 300
 
-    def test_a_dropped_collection_takes_its_successor_along(
+    def test_dropping_a_collection_drops_its_replacement(
         self, store: VectorStore, collection: Collection, name: str
     ) -> None:
         write(collection, [record(1)])

@@ -75,7 +75,7 @@ def test_equal_vectors_have_equal_scores_wherever_they_stand(count: int) -> None
         assert len({each.score for each in answer}) == 1
 
 
-def test_nothing_is_read_where_nothing_is_asked() -> None:
+def test_nothing_is_read_if_no_query_wants_results() -> None:
     pages = Pages(drawn(10, seed=1))
     assert compare(pages, []) == []
     assert compare(pages, [ExactQuery(pages.vectors[0], 0)]) == [[]]

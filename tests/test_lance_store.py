@@ -1,4 +1,4 @@
-"""The embedded store keeps the contract, and what only an embedded store can promise."""
+"""The contract suite on the embedded store, and what only an embedded store promises."""
 
 import datetime
 import multiprocessing
@@ -71,13 +71,13 @@ def test_a_store_is_named_by_folder_or_url(tmp_path: Path) -> None:
         assert open_store(url).url == str(tmp_path)
 
 
-def test_an_unknown_kind_of_store_is_refused() -> None:
+def test_an_unknown_kind_of_store_is_rejected() -> None:
     with pytest.raises(UsageError, match="not known"):
         open_store("ftp://somewhere/store")
 
 
 @pytest.mark.parametrize("name", ["", "9lives", "a/b", "../x", "a b", "ä", "x" * 101, "a.b"])
-def test_a_collection_name_that_some_store_cannot_hold_is_refused(name: str) -> None:
+def test_a_collection_name_that_some_store_cannot_hold_is_rejected(name: str) -> None:
     with pytest.raises(UsageError):
         check_name(name)
 
@@ -91,7 +91,7 @@ def test_a_foreign_dataset_is_no_collection(tmp_path: Path) -> None:
         LanceStore(tmp_path).open("theirs")
 
 
-def test_a_store_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_written_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     store = LanceStore(tmp_path / "file" / "store")
     with (
@@ -102,14 +102,14 @@ def test_a_store_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> N
     assert "\n" not in str(failure.value)
 
 
-def test_a_second_writer_is_told_and_waits_until_the_first_is_done(tmp_path: Path) -> None:
+def test_a_second_writer_reports_and_waits_until_the_first_is_done(tmp_path: Path) -> None:
     first, second = LanceStore(tmp_path), LanceStore(tmp_path)
-    told: list[Event] = []
+    events: list[Event] = []
     order: list[str] = []
     waiting = threading.Event()
 
     def listen(event: Event) -> None:
-        told.append(event)
+        events.append(event)
         waiting.set()
 
     def write_second() -> None:
@@ -123,7 +123,7 @@ def test_a_second_writer_is_told_and_waits_until_the_first_is_done(tmp_path: Pat
         order.append("first")
     thread.join(10)
     assert order == ["first", "second"]
-    assert any(isinstance(event, Note) and "waiting" in event.text for event in told)
+    assert any(isinstance(event, Note) and "waiting" in event.text for event in events)
 
 
 def test_a_second_writer_gives_up_in_the_end(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_small_writes_of_many_runs_are_compacted_at_the_end_of_one(
     for number in range(150):
         collection = LanceStore(tmp_path).open("images")
         write(collection, [record(number)], seed=number)
-    # On the way, too, though each run wrote but one record.
+    # Also during the runs, though each run wrote one record.
     assert len(collection._dataset.handle.get_fragments()) < 70
     monkeypatch.setattr(maintenance, "_SMALL_FRAGMENTS", 0)
     collection.optimize()
@@ -238,7 +238,7 @@ def test_small_writes_of_many_runs_are_compacted_at_the_end_of_one(
     assert len(everything(collection)) == 150
 
 
-def test_a_write_stands_where_tidying_up_after_it_fails(
+def test_a_write_succeeds_if_the_cleanup_after_it_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(maintenance, "_VERSIONS_BETWEEN_CLEANUPS", 1)
@@ -338,7 +338,9 @@ class TestIndex:
         write(collection, [record(number, number=number) for number in range(self.ROWS)])
         return collection
 
-    def test_words_are_found_by_the_index_and_beside_it(self, collection: LanceCollection) -> None:
+    def test_words_are_found_inside_and_outside_the_index(
+        self, collection: LanceCollection
+    ) -> None:
         collection.add_fields({"kind": "str"})
         seven, eight = record(7).id, record(8).id
         collection.update_metadata({seven: {"kind": "Käse 鞋"}, eight: {"kind": "a shoe"}})
@@ -355,22 +357,22 @@ class TestIndex:
     def test_it_is_built_and_extended_with_a_line_of_progress(
         self, collection: LanceCollection
     ) -> None:
-        told: list[Event] = []
-        collection.optimize(told.append)
-        stages = [event.text for event in told if isinstance(event, Stage)]
+        events: list[Event] = []
+        collection.optimize(events.append)
+        stages = [event.text for event in events if isinstance(event, Stage)]
         assert any("building the index of vector" in text for text in stages)
         more = [record(number, number=number) for number in range(self.ROWS, self.ROWS + 1000)]
         write(collection, more, seed=1)
-        told.clear()
-        collection.optimize(told.append)
-        stages = [event.text for event in told if isinstance(event, Stage)]
+        events.clear()
+        collection.optimize(events.append)
+        stages = [event.text for event in events if isinstance(event, Stage)]
         assert any("adding 1,000 records" in text for text in stages)
         assert collection._maintenance.indexed_rows()["vector"] == self.ROWS + 1000
-        told.clear()
-        collection.optimize(told.append)
-        assert told == []
+        events.clear()
+        collection.optimize(events.append)
+        assert events == []
 
-    def test_recall_is_kept_with_and_without_filters(self, collection: LanceCollection) -> None:
+    def test_recall_holds_with_and_without_filters(self, collection: LanceCollection) -> None:
         collection.optimize()
         for where in ([], [Condition("number", "<", 400)], [Condition("number", "<", 40)]):
             hits = 0
@@ -380,7 +382,9 @@ class TestIndex:
                 hits += len(exact & found)
             assert hits / 200 >= 0.98, where
 
-    def test_records_written_after_it_are_found_at_once(self, collection: LanceCollection) -> None:
+    def test_records_written_after_it_are_found_immediately(
+        self, collection: LanceCollection
+    ) -> None:
         collection.optimize()
         new = vectors(1, seed=77)
         collection.upsert([record(10**6)], new)

@@ -1,4 +1,4 @@
-"""Collections made by an earlier version keep its decoding, in later ingests and in queries."""
+"""Collections of earlier versions: their decoding in later ingests and queries, their layout."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -32,7 +32,7 @@ def encoder() -> Encoder:
 
 @pytest.fixture
 def older(encoder: Encoder) -> Stamp:
-    """As the first version wrote it."""
+    """The stamp that the first version wrote."""
     return replace(
         encoder.stamp,
         preprocessing=encoder.stamp.preprocessing.replace(f"decode {DECODING}", "decode 1"),
@@ -69,7 +69,7 @@ def stored(index: ImageIndex) -> np.ndarray[tuple[int, ...], np.dtype[np.float32
     return index.collection.vectors_by_id([record.id])[record.id]
 
 
-def test_an_older_collection_is_added_to_and_asked_with_its_own_decoding(
+def test_an_older_collection_is_extended_and_queried_with_its_own_decoding(
     index: ImageIndex, folder: Path, encoder: Encoder, older: Stamp
 ) -> None:
     index.add(str(folder))
@@ -111,7 +111,7 @@ def test_the_model_used_last_is_guessed_with_its_decoding(older: Stamp, encoder:
         assert guess.stamp == stamp
 
 
-def test_a_decoding_of_a_later_version_is_refused(encoder: Encoder) -> None:
+def test_a_decoding_of_a_later_version_is_rejected(encoder: Encoder) -> None:
     later = encoder.stamp.preprocessing.replace(f"decode {DECODING}", "decode 999")
     with pytest.raises(CollectionMismatchError, match="decode 999"):
         open_encoder(EncoderRequest(device="cpu"), replace(encoder.stamp, preprocessing=later))

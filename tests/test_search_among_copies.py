@@ -18,21 +18,21 @@ CROWDED = 6
 
 
 class Spy:
-    """Passes everything on to a collection, and notes how many records each search asked for."""
+    """Wraps a collection, and records the `k` of each search."""
 
     def __init__(self, collection: Collection) -> None:
         self._collection = collection
-        self.asked: list[int] = []
+        self.ks: list[int] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._collection, name)
 
     def search(self, vector: Any, k: int, *more: Any, **options: Any) -> list[Scored]:
-        self.asked.append(k)
+        self.ks.append(k)
         return self._collection.search(vector, k, *more, **options)
 
     def search_text(self, words: Sequence[str], k: int, *more: Any, **options: Any) -> Any:
-        self.asked.append(k)
+        self.ks.append(k)
         return self._collection.search_text(words, k, *more, **options)
 
 
@@ -76,9 +76,9 @@ def test_an_answer_of_the_store_does_not_grow_with_the_copies(
     collection: Collection, query: Any
 ) -> None:
     spy: Any = Spy(collection)
-    assert len(search_vector(spy, query, SearchRequest(k=10))) == 10
-    assert len(spy.asked) <= 10
-    assert max(spy.asked) <= 20
+    assert len(search_vector(spy, query, SearchOptions(k=10))) == 10
+    assert len(spy.ks) <= 10
+    assert max(spy.ks) <= 20
 
 
 @pytest.mark.parametrize("collapse", [True, False])
@@ -90,7 +90,7 @@ def test_a_crowded_image_is_excluded_with_all_its_copies(
     hits = search_vector(spy, query, SearchRequest(k=10, collapse=collapse, exclude_digests=[own]))
     assert len(hits) == 10
     assert own not in {hit.record.sha256 for hit in hits}
-    assert max(spy.asked) <= 20
+    assert max(spy.ks) <= 20
 
 
 def test_words_and_both_together_find_distinct_images(collection: Collection, query: Any) -> None:

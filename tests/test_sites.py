@@ -321,7 +321,9 @@ def test_copies_keep_the_sites_apart(machine: Machines, tmp_path: Path) -> None:
         assert copy(own, shared, "images", two.name).skipped == 2
 
 
-def test_a_name_is_made_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_is_generated_once_and_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("IMGSEARCH_SITE")
     monkeypatch.setenv("IMGSEARCH_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(sites, "_machine_id", str)
@@ -347,7 +349,7 @@ def test_users_of_a_machine_have_one_site(tmp_path: Path, monkeypatch: pytest.Mo
     assert "0123456789" not in found.pop()
 
 
-def test_names_that_make_no_uri_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_make_no_uri_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     for bad in ("a/b", "ü", "-a", "a b", "x" * 64):
         monkeypatch.setenv("IMGSEARCH_SITE", bad)
         with pytest.raises(UsageError, match="IMGSEARCH_SITE"):

@@ -46,7 +46,7 @@ def test_a_path_is_a_path_whatever_it_holds(
 
 
 @pytest.mark.parametrize("name", ["s3://bucket/x", "a1:b", "http://localhost:8080"])
-def test_another_kind_of_store_is_refused_with_the_way_to_name_a_folder(
+def test_another_kind_of_store_is_rejected_with_the_way_to_name_a_folder(
     name: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -58,7 +58,7 @@ def test_another_kind_of_store_is_refused_with_the_way_to_name_a_folder(
 
 @posix
 @pytest.mark.parametrize("name", ["new\nline", "tab\tx", "bell\a", "del\x7f", "caf\udce9"])
-def test_a_name_that_lance_cannot_take_is_refused_before_anything_is_written(
+def test_a_name_that_lance_cannot_take_is_rejected_before_anything_is_written(
     name: str, cli: Cli, tmp_path: Path
 ) -> None:
     for words in (("ingest", SHIRT), ("query", SHIRT), ("info",), ("remove", SHIRT)):
@@ -70,7 +70,7 @@ def test_a_name_that_lance_cannot_take_is_refused_before_anything_is_written(
 
 
 @posix
-def test_a_relative_store_in_such_a_folder_is_refused_too(
+def test_a_relative_store_in_such_a_folder_is_rejected_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "new\nline").mkdir()

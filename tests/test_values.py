@@ -1,4 +1,4 @@
-"""Metadata is kept exactly as it is given, or refused with the reason; in Python and by HTTP."""
+"""Metadata is stored exactly, or rejected with the reason, in Python and by HTTP."""
 
 import json
 import math
@@ -59,7 +59,7 @@ def on_a_server(one_node: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 class TestPython:
     @pytest.mark.parametrize(("value", "reason"), UNSTORABLE)
-    def test_what_would_be_changed_is_refused_and_nothing_is_written(
+    def test_values_that_would_change_are_rejected_and_nothing_is_written(
         self, index: ImageIndex, value: Any, reason: str
     ) -> None:
         record = next(index.records())
@@ -71,20 +71,20 @@ class TestPython:
         assert index.get(record.id).metadata == record.metadata
         assert "also" not in index.fields
 
-    def test_an_integer_that_a_field_of_floats_would_round_is_refused(self) -> None:
+    def test_an_integer_that_a_field_of_floats_would_round_is_rejected(self) -> None:
         assert validate("real", 2**53, {"real": "float"}) == 2.0**53
         for value in (2**53 + 1, 2**63 - 1):
             with pytest.raises(MetadataError, match="more digits"):
                 validate("real", value, {"real": "float"})
 
-    def test_a_name_that_cannot_be_stored_is_refused(self, index: ImageIndex) -> None:
+    def test_a_name_that_cannot_be_stored_is_rejected(self, index: ImageIndex) -> None:
         record = next(index.records())
         for name in ("\ud800", "a\0b"):
             with pytest.raises(MetadataError, match="characters that cannot be stored"):
                 index.set_metadata(record.id, {name: 1})
 
     @pytest.mark.parametrize("value", STORABLE)
-    def test_what_is_taken_is_kept_exactly(self, index: ImageIndex, value: Value) -> None:
+    def test_accepted_values_are_stored_exactly(self, index: ImageIndex, value: Value) -> None:
         record = next(index.records())
         field = f"kept as {type(value).__name__}"
         index.set_metadata(record.id, {field: value})
@@ -92,7 +92,7 @@ class TestPython:
         assert (type(kept), repr(kept)) == (type(value), repr(value))
 
     @pytest.mark.weaviate
-    def test_a_server_keeps_and_refuses_the_same(self, on_a_server: ImageIndex) -> None:
+    def test_a_server_keeps_and_rejects_the_same(self, on_a_server: ImageIndex) -> None:
         record = next(on_a_server.records())
         for value in STORABLE:
             field = f"kept_as_{type(value).__name__}"
@@ -110,7 +110,7 @@ class TestPython:
         assert "refused" not in on_a_server.fields
 
     @pytest.mark.parametrize(("value", "reason"), [*UNSTORABLE, (b"x", "field's type")])
-    def test_conditions_with_such_values_are_refused(
+    def test_conditions_with_such_values_are_rejected(
         self, index: ImageIndex, value: Any, reason: str
     ) -> None:
         for field in ("number", "real", "kind"):
@@ -142,7 +142,7 @@ class TestHttp:
             *('"\\ud800"', '"\\u0000"', "[1]", '{"a": 1}', "[[[]]]"),
         ],
     )
-    def test_what_would_be_changed_is_refused(self, served: Served, value: str) -> None:
+    def test_values_that_would_change_are_rejected(self, served: Served, value: str) -> None:
         before = served.client.get(RECORDS).json()
         for field in ("number", "kind", "new"):
             status, body = self.change(served, f'{{"{field}": {value}}}')
@@ -150,7 +150,7 @@ class TestHttp:
             assert len(body["detail"]) < 3000
         assert served.client.get(RECORDS).json() == before
 
-    def test_an_integer_of_many_digits_is_told_what_to_do(self, served: Served) -> None:
+    def test_an_integer_of_many_digits_is_rejected_with_advice(self, served: Served) -> None:
         _, body = self.change(served, '{"barcode": 123456789012345678901234567890}')
         assert "does not fit into 64 bits: store it as text" in body["detail"]
 
@@ -161,17 +161,17 @@ class TestHttp:
             *(b"[" * 60_000, b'{"a":' * 10_000, b'{"a": ' + b"1" * 5000 + b"}"),
         ],
     )
-    def test_bodies_that_are_no_changes_are_refused(self, served: Served, content: bytes) -> None:
+    def test_bodies_that_are_no_changes_are_rejected(self, served: Served, content: bytes) -> None:
         status, _ = self.change(served, content)
         assert status in (400, 422)
 
-    def test_what_is_taken_is_kept_exactly(self, served: Served) -> None:
+    def test_accepted_values_are_stored_exactly(self, served: Served) -> None:
         for value in STORABLE:
             field = f"kept as {type(value).__name__}"
             status, body = self.change(served, json.dumps({field: value}))
             assert (status, body["metadata"][field]) == (200, value)
 
-    def test_conditions_beyond_64_bits_are_refused(self, served: Served) -> None:
+    def test_conditions_beyond_64_bits_are_rejected(self, served: Served) -> None:
         for where in (f"number<{2**63}", f"number={10**30}", "number=NaN", "number=1e3"):
             answer = served.client.get(RECORDS, params={"where": where})
             assert (answer.status_code, "is not" in answer.json()["detail"]) == (400, True)
@@ -190,7 +190,7 @@ def test_a_table_keeps_long_numbers_as_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["folder", pytest.param("server", marks=pytest.mark.weaviate)])
-def test_odd_cells_of_a_table_are_kept_or_the_table_is_refused(
+def test_odd_cells_of_a_table_are_stored_or_the_table_is_rejected(
     place: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     filled(tmp_path, 2)

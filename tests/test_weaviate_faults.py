@@ -188,7 +188,7 @@ class TestIngest:
             there = everything(store.open("crashing"))
         assert {each.uri for each in there.values()} == told
 
-    def test_what_was_told_to_be_in_is_in_after_a_run_that_failed(
+    def test_records_reported_as_stored_are_stored_after_a_failed_run(
         self, server: Cluster, folder: Path
     ) -> None:
         report, told = self.run(folder, server.url, "failing", 1, server.nodes[0].kill)
@@ -225,7 +225,7 @@ def push_slowly(collection: Collection, taken: set[str]) -> None:
         time.sleep(0.1)
 
 
-def test_a_disk_that_is_too_full_is_told_from_other_trouble(own_server: Servers) -> None:
+def test_a_full_disk_is_distinguished_from_other_failures(own_server: Servers) -> None:
     # There is no disk of which less than one percent is in use.
     full = {"DISK_USE_READONLY_PERCENTAGE": "1", "DISK_USE_WARNING_PERCENTAGE": "1"}
     with own_server(environment=full) as cluster, open_store(cluster.url, 30) as store:
@@ -287,7 +287,7 @@ KEYS = {
 }
 
 
-def test_a_wrong_key_is_told_from_a_missing_one(
+def test_a_wrong_key_is_distinguished_from_a_missing_one(
     own_server: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with own_server(environment=KEYS) as cluster:
@@ -309,7 +309,7 @@ def free_port() -> int:
         return port
 
 
-def test_a_blocked_grpc_port_is_told_from_an_unreachable_server(one_node: str) -> None:
+def test_a_blocked_grpc_port_is_distinguished_from_an_unreachable_server(one_node: str) -> None:
     http = one_node.partition("?")[0]
     with pytest.raises(StoreError, match=r"HTTP works, but gRPC at .* fails.*firewall"):
         open_store(f"{http}?grpc={free_port()}")
@@ -362,6 +362,6 @@ def test_a_server_that_is_too_old_is_named(version: str) -> None:
         ("weaviate://host:99999", "weaviate://HOST"),
     ],
 )
-def test_a_url_that_cannot_be_meant_is_refused(url: str, reason: str) -> None:
+def test_an_invalid_url_is_rejected(url: str, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         open_store(url)

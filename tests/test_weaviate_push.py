@@ -1,4 +1,4 @@
-"""Each object is sent until it is in or refused for good; a scripted server, for what is rare."""
+"""Retries and rejections of writes, by a scripted server that fails in rare ways."""
 
 import time
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ class ScriptedServer:
         self.requests: list[list[str]] = []
         self.deleted: list[str] = []
         self.stored: dict[str, Any] = {}
-        self.heard: list[Event] = []
+        self.events: list[Event] = []
 
     def answer(self, request: Any, **_: object) -> Any:
         sent = [each.uuid for each in request.objects]
@@ -71,7 +71,7 @@ class ScriptedServer:
         server.client = SimpleNamespace(collections=collections)  # type: ignore[assignment]
         server.pushers = ThreadPoolExecutor(1)
         server.read_object = lambda _, uuid: self.stored.get(uuid)  # type: ignore[assignment, method-assign]
-        server._outage = Outage("weaviate://scripted", 5.0, self.heard.append)
+        server._outage = Outage("weaviate://scripted", 5.0, self.events.append)
         return server
 
     def push(self) -> dict[str, str]:
@@ -83,14 +83,14 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: None)
 
 
-def test_an_object_that_failed_for_the_servers_reasons_is_sent_again() -> None:
+def test_an_object_with_a_temporary_failure_is_retried() -> None:
     server = ScriptedServer({1: "context canceled"}, {1: "cannot reach enough replicas"})
     assert server.push() == {}
     assert server.requests == [[each.id for each in RECORDS], [RECORDS[1].id], [RECORDS[1].id]]
-    assert [type(each) for each in server.heard] == [Note, Note]
+    assert [type(each) for each in server.events] == [Note, Note]
 
 
-def test_what_a_dying_server_may_hold_in_part_is_deleted_before_it_is_sent_again() -> None:
+def test_objects_that_a_dying_server_may_hold_are_deleted_before_a_retry() -> None:
     server = ScriptedServer(GONE_AWAY, {1: "context canceled"})
     assert server.push() == {}
     assert server.deleted == [*(each.id for each in RECORDS), RECORDS[1].id]
@@ -98,7 +98,7 @@ def test_what_a_dying_server_may_hold_in_part_is_deleted_before_it_is_sent_again
 
 
 @pytest.mark.parametrize("fault", [GONE_AWAY, {0: "context canceled", 2: "context canceled"}])
-def test_what_is_in_doubt_when_a_run_gives_up_is_written_anew_by_the_next(
+def test_unconfirmed_objects_of_a_failed_run_are_rewritten_by_the_next(
     fault: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = ScriptedServer(fault)
@@ -117,7 +117,7 @@ def test_what_is_in_doubt_when_a_run_gives_up_is_written_anew_by_the_next(
     assert server.deleted == []
 
 
-def test_what_another_machine_has_written_since_is_left_alone(
+def test_objects_that_another_machine_has_written_since_are_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server = ScriptedServer(GONE_AWAY)
@@ -133,7 +133,7 @@ def test_what_another_machine_has_written_since_is_left_alone(
     assert RECORDS[1].id not in server.stored
 
 
-def test_a_note_of_an_earlier_version_costs_no_record() -> None:
+def test_a_pending_delete_of_an_earlier_version_loses_no_record() -> None:
     server = ScriptedServer()
     server.push()
     before = dict(server.stored)
@@ -152,45 +152,45 @@ def test_an_overloaded_server_holds_nothing_in_part() -> None:
     assert server.deleted == []
 
 
-def test_an_object_that_is_refused_is_tried_again_and_given_back_with_the_reason() -> None:
+def test_a_rejected_object_is_retried_and_reported_with_the_reason() -> None:
     server = ScriptedServer(*[{0: "vector lengths don't match"}] * 9)
     assert server.push() == {RECORDS[0].id: "vector lengths don't match"}
     assert [len(sent) for sent in server.requests] == [3, 1, 1]
 
 
-def test_a_full_queue_and_rate_limits_are_waited_for_and_called_so() -> None:
+def test_a_full_queue_and_rate_limits_are_waited_for_and_named() -> None:
     server = ScriptedServer({2: "429 too many requests"}, {2: "the queue is full"})
     assert server.push() == {}
-    (first, _) = server.heard
+    (first, _) = server.events
     assert isinstance(first, Note)
     assert "overloaded" in first.text
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("store is read-only: disk usage too high", "read-only.*free some space"),
         ("could not find class Class in schema", "removed or replaced"),
         ("rbac: authorization, forbidden action", "does not allow.*WEAVIATE_API_KEY"),
     ],
 )
-def test_what_waiting_does_not_help_ends_the_run(text: str, told: str) -> None:
-    with pytest.raises(StoreError, match=told):
+def test_permanent_failures_end_the_run(text: str, message: str) -> None:
+    with pytest.raises(StoreError, match=message):
         ScriptedServer({0: text}).push()
 
 
-def test_a_read_only_shard_behind_an_internal_error_is_told() -> None:
+def test_a_read_only_shard_behind_an_internal_error_is_recognized() -> None:
     assert failures.classify_text("put object: shard is READONLY").kind == "read-only"
     assert failures.classify_error(RuntimeError("rpc error: connection refused")).is_temporary
 
 
 @pytest.mark.weaviate
-def test_a_real_server_refuses_a_vector_of_another_length(one_node: str) -> None:
+def test_a_real_server_rejects_a_vector_of_another_length(one_node: str) -> None:
     with open_store(one_node, 30) as store:
         collection = store.create(unique_name(), STAMP)
         write(collection, RECORDS[:1])
-        refused = collection.upsert([RECORDS[1]], vectors(2).reshape(1, -1))
-        assert set(refused) == {RECORDS[1].id}
-        assert "length" in refused[RECORDS[1].id]
+        rejected = collection.upsert([RECORDS[1]], vectors(2).reshape(1, -1))
+        assert set(rejected) == {RECORDS[1].id}
+        assert "length" in rejected[RECORDS[1].id]
         assert collection.count() == 1
         store.drop(collection.name)

@@ -1,4 +1,4 @@
-"""The Weaviate store keeps the contract, over real connections to real servers."""
+"""The contract suite on the Weaviate store, over real connections to real servers."""
 
 import operator
 import uuid
@@ -93,7 +93,7 @@ REALS = [0.0, -0.0, 0.1, 1.5, -1e308, 5e-324]
 
 @pytest.mark.weaviate
 @pytest.mark.parametrize(("kind", "values"), [("str", TEXTS), ("int", NUMBERS), ("float", REALS)])
-def test_values_that_weaviate_rounds_or_trims_are_kept_and_matched_all_the_same(
+def test_values_that_weaviate_rounds_or_trims_are_stored_and_matched_all_the_same(
     store: VectorStore, kind: str, values: list[Value]
 ) -> None:
     collection = store.create(unique_name(), STAMP)
@@ -205,7 +205,7 @@ def test_exact_queries_read_each_page_once_however_many_they_are(
 
 
 @pytest.mark.weaviate
-def test_more_copies_of_a_picture_than_one_request_gives(store: VectorStore) -> None:
+def test_more_copies_of_an_image_than_one_request_returns(store: VectorStore) -> None:
     collection = store.create(unique_name(), STAMP)
     write(collection, [record(number, content=7) for number in range(300)])
     write(collection, [record(1000, content=8)])
@@ -231,7 +231,7 @@ def test_other_clients_can_read_the_stamp_and_use_the_name(
 
 
 @pytest.mark.weaviate
-def test_options_make_collections_and_a_mismatch_is_refused(one_node: str) -> None:
+def test_options_make_collections_and_a_mismatch_is_rejected(one_node: str) -> None:
     name = unique_name()
     with open_store(f"{one_node}&compression=none&shards=2&consistency=quorum") as store:
         write(store.create(name, STAMP), [record(1)])
@@ -263,7 +263,7 @@ def test_info_tells_what_the_server_holds(one_node: str, cli: Cli) -> None:
 
 
 @pytest.mark.weaviate
-def test_more_than_ten_thousand_pictures_are_removed_at_once(one_node: str, cli: Cli) -> None:
+def test_one_command_removes_more_than_ten_thousand_images(one_node: str, cli: Cli) -> None:
     name = unique_name()
     with open_store(one_node) as store:
         collection = store.create(name, STAMP)

@@ -102,7 +102,7 @@ def test_of_several_that_make_a_collection_with_fields_all_get_all_of_theirs(
     assert everything(stores[2].open(name)) == {full.id: full}
 
 
-def test_of_two_models_one_makes_the_collection_and_the_other_is_refused(
+def test_of_two_models_one_makes_the_collection_and_the_other_is_rejected(
     stores: list[VectorStore], name: str
 ) -> None:
     def first_write(store: VectorStore, stamp: Stamp) -> Collection:
@@ -114,15 +114,15 @@ def test_of_two_models_one_makes_the_collection_and_the_other_is_refused(
     made = at_once(
         *(lambda s=s, t=t: first_write(s, t) for s, t in zip(stores, stamps, strict=False))
     )
-    (refused,) = (each for each in made if isinstance(each, Exception))
-    assert isinstance(refused, CollectionMismatchError), refused
-    assert "another writer" in str(refused)
+    (rejected,) = (each for each in made if isinstance(each, Exception))
+    assert isinstance(rejected, CollectionMismatchError), rejected
+    assert "another writer" in str(rejected)
     (winner,) = (each for each in made if not isinstance(each, Exception))
     assert stores[2].open(name).stamp == winner.stamp
     assert stores[2].open(name).count() == 1
 
 
-def test_two_first_ingests_at_once_bring_in_everything(
+def test_two_concurrent_first_ingests_store_everything(
     one_node: str, name: str, paint: Painter
 ) -> None:
     folders = [paint(f"{folder}/{n}.png", 10 * n).parent for folder in "ab" for n in range(3)][::3]
@@ -143,7 +143,7 @@ def test_two_first_ingests_at_once_bring_in_everything(
         assert store.open(name).count() == 8
 
 
-def test_what_a_broken_off_removal_left_behind_does_not_come_back(
+def test_leftovers_of_an_interrupted_removal_do_not_return(
     stores: list[VectorStore], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = stores[0]
@@ -166,7 +166,7 @@ def test_what_a_broken_off_removal_left_behind_does_not_come_back(
     assert store.replacement(name, OTHER_STAMP).count() == 0
 
 
-def test_changes_of_different_fields_at_once_are_all_kept(
+def test_concurrent_changes_of_different_fields_are_all_stored(
     stores: list[VectorStore], name: str
 ) -> None:
     fields = [f"field{number}" for number in range(12)]
@@ -190,7 +190,7 @@ def test_changes_of_different_fields_at_once_are_all_kept(
 
 @pytest.fixture
 def in_between(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
-    """Lets something happen between the reading and the writing of the next change of metadata."""
+    """Runs an action between the read and the write of the next metadata update."""
 
     def arrange(action: Callable[[], Any]) -> None:
         waiting = [action]
@@ -268,7 +268,7 @@ def test_an_ingest_keeps_what_was_changed_while_it_encoded(
         assert [hit.record.id for hit in index.search(text="new")] == [id_of(image)]
 
 
-def test_names_that_differ_by_case_alone_can_be_added_at_once(
+def test_names_that_differ_only_by_case_can_be_added_concurrently(
     stores: list[VectorStore], name: str
 ) -> None:
     stores[0].create(name, STAMP)
@@ -285,7 +285,7 @@ def test_names_that_differ_by_case_alone_can_be_added_at_once(
         assert collection.count([Condition(field, "=", value)]) == 1
 
 
-def test_a_field_that_another_writer_has_just_added_with_another_type_is_refused(
+def test_a_field_that_another_writer_has_just_added_with_another_type_is_rejected(
     stores: list[VectorStore], name: str
 ) -> None:
     one, other = stores[0].create(name, STAMP), stores[1].open(name)
@@ -312,8 +312,8 @@ class _Handle:
         self.data = _Data(failure)
 
 
-def test_a_patch_in_doubt_is_undone_before_it_is_sent_again() -> None:
-    """Else a server that kept the object, and lost its index entries, would write none."""
+def test_an_unconfirmed_patch_is_undone_before_a_retry() -> None:
+    """A server that stored the object, and lost its index entries, would otherwise write none."""
     handle = _Handle(httpx.ReadError("connection reset"))
     patch = patching._RetriedPatch(handle, "id", {"kind": "hat"})
     with pytest.raises(httpx.ReadError):
@@ -322,8 +322,8 @@ def test_a_patch_in_doubt_is_undone_before_it_is_sent_again() -> None:
     assert handle.data.sent == [{"kind": "hat"}, {"kind": None}, {"kind": "hat"}]
 
 
-def test_what_is_in_doubt_is_written_anew_as_it_is(stores: list[VectorStore], name: str) -> None:
-    """A record that another writer has replaced since is no longer in doubt."""
+def test_unconfirmed_objects_are_rewritten_unchanged(stores: list[VectorStore], name: str) -> None:
+    """A record that another writer has replaced since stays."""
     store = stores[0]
     assert isinstance(store, WeaviateStore)
     collection = store.open_or_create(name, STAMP)

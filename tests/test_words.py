@@ -29,7 +29,7 @@ from imgsearch.types import Metadata
         ("x" * 1000, "x" * 40),
     ],
 )
-def test_a_query_is_told_by_its_words(text: str, words: str) -> None:
+def test_a_query_is_split_into_words(text: str, words: str) -> None:
     assert query_words(text) == words.split()
 
 
