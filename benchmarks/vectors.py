@@ -1,4 +1,4 @@
-"""Synthetic vectors and records for the benchmarks: clustered, as those of pictures are."""
+"""Synthetic vectors and records for the benchmarks: clustered, as those of images are."""
 
 import numpy as np
 

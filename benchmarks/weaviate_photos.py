@@ -27,7 +27,7 @@ K = 10
 
 
 def queries(collection: Collection, count: int) -> list[Vectors]:
-    """The vectors of pictures spread over the collection."""
+    """Return vectors of images spread over the collection."""
     ids = sorted(record.id for batch in collection.scan() for record in batch)
     chosen = ids[:: max(1, len(ids) // count)][:count]
     found = collection.vectors_by_id(chosen)
