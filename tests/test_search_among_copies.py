@@ -76,7 +76,7 @@ def test_an_answer_of_the_store_does_not_grow_with_the_copies(
     collection: Collection, query: Any
 ) -> None:
     spy: Any = Spy(collection)
-    assert len(search_vector(spy, query, SearchOptions(k=10))) == 10
+    assert len(search_vector(spy, query, SearchRequest(k=10))) == 10
     assert len(spy.ks) <= 10
     assert max(spy.ks) <= 20
 

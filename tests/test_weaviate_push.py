@@ -78,6 +78,10 @@ class ScriptedServer:
         return push(self.server(), "Class", read_schema([]), RECORDS, vectors(3))
 
 
+def _wants_more_time(error: StoreError) -> bool:
+    return error.remedies == (Remedy.RAISE_STORE_TIMEOUT,)
+
+
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: None)
@@ -103,7 +107,9 @@ def test_unconfirmed_objects_of_a_failed_run_are_rewritten_by_the_next(
 ) -> None:
     server = ScriptedServer(fault)
     monkeypatch.setattr("imgsearch.stores.weaviate.backoff.Outage.report", lambda *_: 99.0)
-    with pytest.raises(StoreError, match="--store-timeout"):
+    with pytest.raises(
+        StoreError, check=lambda error: error.remedies == (Remedy.RAISE_STORE_TIMEOUT,)
+    ):
         server.push()
     assert server.deleted == []
     repair.rewrite_pending(server.server(), "Other")
@@ -123,7 +129,9 @@ def test_objects_that_another_machine_has_written_since_are_left_alone(
     server = ScriptedServer(GONE_AWAY)
     with monkeypatch.context() as patch:
         patch.setattr("imgsearch.stores.weaviate.backoff.Outage.report", lambda *_: 99.0)
-        with pytest.raises(StoreError, match="--store-timeout"):
+        with pytest.raises(
+            StoreError, check=lambda error: error.remedies == (Remedy.RAISE_STORE_TIMEOUT,)
+        ):
             server.push()
     server.stored[RECORDS[0].id]["properties"]["sha256"] = "f" * 64
     del server.stored[RECORDS[1].id]

@@ -26,8 +26,8 @@ MAX_EXCLUDED_DIGESTS = 1000
 NO_FIELDS: Mapping[str, FieldType] = MappingProxyType({})
 
 NO_WORDS = (
-    "it was made by an earlier version, which stored no words to search for: `imgsearch copy --as "
-    "NAME` copies it into a collection that has them, without encoding images again"
+    "it was made by an earlier version, which stored no words to search for; a copy of it has "
+    "them, and needs no encoding"
 )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from imgsearch.errors import CollectionMismatchError
+from imgsearch.errors import CollectionMismatchError, Remedy
 from imgsearch.events import Listener, ignore
 from imgsearch.metadata.changes import Changes, OriginChanges, changed
 from imgsearch.sites import HERE, Sites
@@ -260,7 +260,7 @@ class LanceCollection:
         exclude_digests: Sequence[str] = (),
     ) -> list[Scored]:
         if not self._dataset.columns.has_words:
-            raise CollectionMismatchError(f"{self.path}: {NO_WORDS}")
+            raise CollectionMismatchError(f"{self.path}: {NO_WORDS}", Remedy.COPY)
         if k < 1 or not words:
             return []
         query = MatchQuery(" ".join(words), WORDS)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from imgsearch import config
-from imgsearch.errors import CollectionNotFoundError, StoreBusyError, StoreError
+from imgsearch.errors import CollectionNotFoundError, Remedy, StoreBusyError, StoreError
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.stores.base import NO_FIELDS, check_stamp
 from imgsearch.stores.lance.arrow import lance, pa

@@ -168,6 +168,6 @@ def bracketed(host: str) -> str:
 def _bad(url: str, reason: str) -> UsageError:
     # The part before an @ may be a password.
     return UsageError(
-        f"store {re.sub(r'//[^@/]*@', '//...@', url)}: {reason}; write it as "
+        f"{re.sub(r'//[^@/]*@', '//...@', url)}: {reason}; write it as "
         "weaviate://HOST[:PORT][?grpc=PORT], or weaviates://... for TLS"
     )

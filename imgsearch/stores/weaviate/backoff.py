@@ -3,7 +3,7 @@
 import threading
 import time
 
-from imgsearch.errors import StaleCollectionError, StoreError, StoreFullError
+from imgsearch.errors import Remedy, StaleCollectionError, StoreError, StoreFullError
 from imgsearch.events import Listener, Note
 from imgsearch.stores.weaviate.address import ENV_KEY
 from imgsearch.stores.weaviate.failures import Failure
@@ -55,7 +55,9 @@ class Backoff:
             raise kind(_message(self._outage, self._action, failure)) from error
         self._waited = True
         if self._outage.report(failure) > self._outage.timeout:
-            raise StoreError(_message(self._outage, self._action, failure)) from error
+            raise StoreError(
+                _message(self._outage, self._action, failure), Remedy.RAISE_STORE_TIMEOUT
+            ) from error
         self.pause()
 
     def pause(self) -> None:
@@ -74,8 +76,7 @@ def _message(outage: Outage, action: str, failure: Failure) -> str:
         case "away" | "busy":
             return (
                 f"{action}: {problem}, for {outage.timeout:.0f} s ({failure.text}). Records "
-                "written before are safe: try again when the server is back, or raise the store "
-                "timeout (--store-timeout)"
+                "written before are safe: try again when the server is back"
             )
         case "read-only":
             return (

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from imgsearch.errors import CollectionMismatchError, StoreError
+from imgsearch.errors import CollectionMismatchError, Remedy, StoreError
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.metadata.changes import Changes, OriginChanges, changed, changed_origins
 from imgsearch.metadata.origins import to_text
@@ -375,7 +375,7 @@ class WeaviateCollection:
     ) -> list[Scored]:
         """Search by BM25; returns at most 10,000 records."""
         if not self._schema.has_words:
-            raise CollectionMismatchError(f"collection {self.name}: {NO_WORDS}")
+            raise CollectionMismatchError(f"collection {self.name}: {NO_WORDS}", Remedy.COPY)
         if k < 1 or not words:
             return []
         condition, text = self._filter(where, *_excluding(exclude_digests)), " ".join(words)

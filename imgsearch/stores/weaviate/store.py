@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from imgsearch.errors import CollectionNotFoundError, StoreError
+from imgsearch.errors import CollectionNotFoundError, Remedy, StoreError
 from imgsearch.events import Listener, ignore
 from imgsearch.stores.base import (
     NO_FIELDS,
