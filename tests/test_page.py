@@ -120,7 +120,7 @@ HITS = re.compile(r"^\d+ hits? in ")
 
 def test_it_begins_with_examples_to_click_and_goes_back(visit: Open) -> None:
     page = visit()
-    told(page, re.compile(r"pictures in collection images"))
+    told(page, re.compile(r"images in collection images"))
     example = page.get_by_role("link", name=re.compile("^Search with example 1:"))
     expect(example.locator("img")).to_have_js_property("complete", True)
     example.click()
@@ -135,17 +135,17 @@ def test_it_begins_with_examples_to_click_and_goes_back(visit: Open) -> None:
     page.wait_for_url(lambda url: first[0] in url)
     told(page, HITS)
     page.go_back()
-    told(page, re.compile(r"pictures in collection images"))
+    told(page, re.compile(r"images in collection images"))
 
 
-def test_a_picture_is_chosen_dropped_and_pasted(visit: Open) -> None:
+def test_an_image_is_chosen_dropped_and_pasted(visit: Open) -> None:
     page = visit()
     with page.expect_file_chooser() as chooser:
-        page.get_by_text("Choose picture").click()
+        page.get_by_text("Choose image").click()
     chooser.value.set_files(SHIRT)
     told(page, HITS)
     assert hits(page)[0].endswith("1.000")
-    expect(page.get_by_alt_text("Your picture")).to_be_visible()
+    expect(page.get_by_alt_text("Your image")).to_be_visible()
     chosen = asked(page)["picture"]
 
     # A fresh page: by its address, and then by the two other ways.
@@ -168,19 +168,19 @@ HAND_OVER = """([way, bytes]) => {
 }"""
 
 
-def test_a_picture_is_photographed(visit: Open) -> None:
+def test_an_image_is_photographed(visit: Open) -> None:
     page = visit()
     page.get_by_role("button", name="Photograph").click()
     video = page.locator("[data-camera] video")
     expect(video).to_be_visible()
     page.wait_for_function("document.querySelector('[data-camera] video').videoWidth > 0")
-    page.get_by_role("button", name="Take the picture").click()
+    page.get_by_role("button", name="Take the photo").click()
     told(page, HITS)
     assert "picture" in asked(page)
     expect(video).to_be_hidden()
 
 
-def test_what_is_no_picture_is_told_in_words(visit: Open) -> None:
+def test_a_file_that_is_no_image_is_explained(visit: Open) -> None:
     page = visit()
     page.locator("[data-choose]").set_input_files(SAMPLES / "awkward" / "text-named.jpg")
     expect(page.locator("#picture [data-state]")).to_have_text("not a picture of any known format")
@@ -207,7 +207,7 @@ def test_words_bounds_and_filters_narrow_the_answer(visit: Open) -> None:
     page.get_by_role("group", name="year").get_by_label("from").fill("3000")
     page.keyboard.press("Tab")
     told(page, "No hits.")
-    expect(page.get_by_text("No picture that has these words passes the filters")).to_be_visible()
+    expect(page.get_by_text("No image that has these words passes the filters")).to_be_visible()
     expect(page.get_by_role("combobox", name="gender")).to_have_value("Men")
     page.get_by_role("link", name="Search without filters").click()
     told(page, HITS)
@@ -233,21 +233,21 @@ def test_an_address_tells_the_whole_search(visit: Open) -> None:
 def test_what_an_address_asks_for_in_vain_is_told(visit: Open, address: str) -> None:
     page = visit(address)
     expect(page.locator(".trouble [data-told]")).to_be_visible()
-    page.get_by_role("link", name="Start anew").click()
-    told(page, re.compile(r"pictures in collection images"))
+    page.get_by_role("link", name="Start over").click()
+    told(page, re.compile(r"images in collection images"))
 
 
 def test_filters_alone_show_what_passes_them_and_are_taken_off_one_by_one(visit: Open) -> None:
     page = visit()
     page.get_by_role("button", name="Filters").click()
     page.get_by_role("combobox", name="gender").select_option("Women")
-    told(page, re.compile(r"^\d+ pictures pass the filters\.$"))
+    told(page, re.compile(r"^\d+ images pass the filters\.$"))
     page.get_by_label("season").select_option("Summer")
     page.wait_for_url(lambda url: "Summer" in url)
-    told(page, re.compile(r"^\d+ pictures? pass(es)? the filters\.$"))
+    told(page, re.compile(r"^\d+ images? pass(es)? the filters\.$"))
     page.get_by_role("link", name="Without the filter gender=Women").click()
     page.wait_for_url(lambda url: "Women" not in url)
-    told(page, re.compile(r"^\d+ pictures pass the filters\.$"))
+    told(page, re.compile(r"^\d+ images pass the filters\.$"))
     assert asked(page) == {"where": ["season=Summer"]}
 
 
@@ -277,7 +277,7 @@ def test_numbers_that_are_being_typed_break_nothing(visit: Open) -> None:
 def test_a_minimum_score_is_left_out_of_words_alone(visit: Open) -> None:
     page = visit("?q=sneakers&min_score=0.5")
     told(page, HITS)
-    expect(page.get_by_text("counts only beside a picture")).to_be_visible()
+    expect(page.get_by_text("needs an image")).to_be_visible()
     expect(page.get_by_role("list", name="Hits, the most relevant first")).to_be_visible()
 
 
@@ -351,10 +351,10 @@ def test_one_file_that_is_too_large_keeps_no_other_from_being_added(
         (tmp_path / f"{number}.png").write_bytes(picture(number))
     (tmp_path / "large.png").write_bytes(bytes(300_000))
     page = visit("?q=shirt")
-    page.get_by_role("button", name="Add pictures to the collection").click()
+    page.get_by_role("button", name="Add images to the collection").click()
     form = page.locator("[data-adding]")
     form.evaluate("(form) => { form.dataset.most = 300000; }")
-    form.get_by_label("Pictures, or zips").set_input_files(
+    form.get_by_label("Images, or zips").set_input_files(
         [tmp_path / name for name in ("7.png", "large.png", "8.png")]
     )
     page.get_by_label("Words").fill("half typed")
@@ -363,7 +363,7 @@ def test_one_file_that_is_too_large_keeps_no_other_from_being_added(
     expect(form.locator("[data-rejected]")).to_contain_text("large.png: it is larger than")
     expect(page.get_by_label("Words")).to_have_value("half typed")
 
-    form.get_by_label("Pictures, or zips").set_input_files([tmp_path / "8.png"])
+    form.get_by_label("Images, or zips").set_input_files([tmp_path / "8.png"])
     form.get_by_role("button", name="Add").click()
     again = "0 added, 1 were there already, 0 could not be used."
     expect(form.locator("[data-state]")).to_have_text(again)
@@ -387,9 +387,9 @@ def test_a_part_is_marked_by_the_mouse_and_by_the_keyboard(visit: Open) -> None:
     expect(page.get_by_text("Searching with this part")).to_be_visible()
     assert hits(page) != whole
 
-    page.get_by_role("button", name="Whole picture").click()
+    page.get_by_role("button", name="Whole image").click()
     page.wait_for_url(lambda url: "region" not in url)
-    expect(page.get_by_text("Searching with this picture")).to_be_visible()
+    expect(page.get_by_text("Searching with this image")).to_be_visible()
     page.get_by_text("Search with a part", exact=True).press("Enter")
     page.get_by_label("Left").press("PageUp")
     page.get_by_role("button", name="Search with this part").press("Enter")
@@ -413,13 +413,13 @@ def test_it_can_be_used_by_keyboard_and_read_aloud(visit: Open) -> None:
     assert unnamed == []
 
 
-def test_pictures_are_added_with_a_description_and_found(visit: Open, tmp_path: Path) -> None:
+def test_images_are_added_with_a_description_and_found(visit: Open, tmp_path: Path) -> None:
     fresh = tmp_path / "a <b>new one.png"
     fresh.write_bytes(picture(5))
     page = visit()
-    page.get_by_role("button", name="Add pictures to the collection").click()
+    page.get_by_role("button", name="Add images to the collection").click()
     form = page.locator("[data-adding]")
-    form.get_by_label("Pictures, or zips").set_input_files(
+    form.get_by_label("Images, or zips").set_input_files(
         [fresh, SAMPLES / "awkward" / "text-named.jpg"]
     )
     form.get_by_label("Description").fill("patchwork <i>quilt</i>")
@@ -446,9 +446,9 @@ def test_a_busy_server_is_asked_again_what_became_of_the_files(visit: Open, tmp_
         return route.fulfill(status=429, json={"detail": "busy"}, headers={"Retry-After": "1"})
 
     page.route(re.compile(r"/v1/(jobs/|collections/images/uploads)"), once)
-    page.get_by_role("button", name="Add pictures to the collection").click()
+    page.get_by_role("button", name="Add images to the collection").click()
     form = page.locator("[data-adding]")
-    form.get_by_label("Pictures, or zips").set_input_files([fresh])
+    form.get_by_label("Images, or zips").set_input_files([fresh])
     form.get_by_role("button", name="Add").click()
     expect(form.locator("[data-state]")).to_have_text("1 added, 0 could not be used.")
     assert refused == ["POST", "GET"]
@@ -462,9 +462,9 @@ def test_files_whose_fate_cannot_be_asked_are_not_told_as_left_out(
     page = visit()
     gone = {"detail": "no job of this id"}
     page.route("**/v1/jobs/*", lambda route: route.fulfill(status=404, json=gone))
-    page.get_by_role("button", name="Add pictures to the collection").click()
+    page.get_by_role("button", name="Add images to the collection").click()
     form = page.locator("[data-adding]")
-    form.get_by_label("Pictures, or zips").set_input_files([fresh])
+    form.get_by_label("Images, or zips").set_input_files([fresh])
     form.get_by_role("button", name="Add").click()
     expect(form.locator("[data-state]")).to_contain_text("1 were sent, and may still be added")
 
@@ -479,11 +479,11 @@ def test_a_large_collection_can_be_filtered_by_a_value_that_is_not_offered(
         page.get_by_role("button", name="Filters").click()
         page.get_by_role("spinbutton", name="from").fill("7")
         page.get_by_role("spinbutton", name="from").press("Enter")
-        told(page, re.compile("^1 picture passes"))
+        told(page, re.compile("^1 image passes"))
         page.get_by_role("button", name="Clear filters").click()
         page.get_by_label("kind").fill("even")
         page.get_by_label("kind").press("Enter")
-        told(page, re.compile("^4 pictures pass"))
+        told(page, re.compile("^4 images pass"))
         page.context.close()  # before its service ends, which it would miss
 
 
@@ -505,7 +505,7 @@ def test_without_a_collection_it_tells_how_to_make_one(visit: Open, tmp_path: Pa
     with serving(settings, with_page=True) as empty:
         page = visit(base=empty.page)
         told(page, "There is no collection images yet.")
-        expect(page.get_by_text("imgsearch ingest ./my-pictures")).to_be_visible()
+        expect(page.get_by_text("imgsearch ingest ./my-images")).to_be_visible()
         assert "secret" not in page.content()
 
 

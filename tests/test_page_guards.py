@@ -107,13 +107,13 @@ def test_pages_of_other_origins_may_not_ask(served: Served) -> None:
         assert answer.status_code == 403
 
 
-def test_a_picture_that_is_too_large_is_refused(served: Served) -> None:
+def test_an_image_that_is_too_large_is_rejected(served: Served) -> None:
     answer = served.client.post(f"{served.page}/pictures", content=b"x" * 200_001)
     assert answer.status_code == 413
     assert "--max-body" in answer.json()["detail"]
 
 
-def test_a_picture_is_held_in_memory_alone(served: Served) -> None:
+def test_a_query_image_is_stored_in_memory_only(served: Served) -> None:
     answer = served.client.post(f"{served.page}/pictures", content=picture(1))
     name = answer.json()["picture"]
     assert served.client.get(f"{served.page}/pictures/{name}").content[8:12] == b"WEBP"
@@ -153,7 +153,7 @@ def test_a_page_view_reads_no_more_than_a_sample(
     monkeypatch.setattr(ImageIndex, "page", counted)
     monkeypatch.setattr(ImageIndex, "records", never)
     with serving(filled(tmp_path), ColourEncoder(), with_page=True) as served:
-        assert "8 pictures in collection images" in ask(served, "")
+        assert "8 images in collection images" in ask(served, "")
     assert read == [3]
 
 

@@ -1,4 +1,4 @@
-"""The page's parts without a browser: addresses, filters, held pictures."""
+"""The page's parts without a browser: addresses, filters, query images."""
 
 import asyncio
 from collections.abc import Sequence
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 import pytest
 
 from imgsearch.errors import ImageError, UsageError
-from imgsearch.server.ui.fields import Filter, chosen, overview
-from imgsearch.server.ui.held import HeldPictures
-from imgsearch.server.ui.links import Asked
+from imgsearch.server.ui.fields import Filter, overview, selected
+from imgsearch.server.ui.query_images import QueryImages
+from imgsearch.server.ui.state import SearchState
 from imgsearch.types import FieldType, ImageRecord, Metadata
 from tests.serving import picture
 
 
 def test_an_address_and_what_it_asks_for_are_one() -> None:
-    asked = Asked(
+    state = SearchState(
         record="r&1",
         region="0,0,0.5,1",
         words="röd klänning",
@@ -22,9 +22,9 @@ def test_an_address_and_what_it_asks_for_are_one() -> None:
         k=7,
         min_score=-0.25,
     )
-    assert Asked.at(asked.address) == asked
-    assert Asked.at("") == Asked()
-    assert Asked().address == "?"
+    assert SearchState.parse(state.address) == state
+    assert SearchState.parse("") == SearchState()
+    assert SearchState().address == "?"
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,12 @@ def test_an_address_and_what_it_asks_for_are_one() -> None:
 )
 def test_an_address_that_makes_no_sense_is_told(address: str) -> None:
     with pytest.raises(UsageError):
-        Asked.at(f"?{address}")
+        SearchState.parse(f"?{address}")
 
 
 def test_a_region_that_is_none_is_told() -> None:
     with pytest.raises(UsageError, match="LEFT,TOP,RIGHT,BOTTOM"):
-        _ = Asked(region="1,2").area
+        _ = SearchState(region="1,2").area
 
 
 def records(values: Sequence[Metadata]) -> list[ImageRecord]:
@@ -98,23 +98,23 @@ def test_a_field_whose_name_a_condition_cannot_have_gets_no_filter() -> None:
 
 
 def test_conditions_that_no_filter_can_show_are_kept() -> None:
-    settings, others = chosen(["a=1", "b>=2", "b<=3", "c!=4", "a=5"])
+    settings, others = selected(["a=1", "b>=2", "b<=3", "c!=4", "a=5"])
     assert settings == {("a", "="): "1", ("b", ">="): "2", ("b", "<="): "3"}
     assert others == ["c!=4", "a=5"]
 
 
-def test_the_pictures_looked_at_longest_ago_make_room() -> None:
-    async def hold() -> None:
-        one = HeldPictures(10_000)
-        size = one.get(await one.hold(picture(1))).size
-        held = HeldPictures(10_000, most_bytes=int(2.5 * size))
-        names = [await held.hold(picture(1)), await held.hold(picture(2))]
-        held.get(names[0])
-        await held.hold(picture(3))
-        assert held.get(names[0]).file == picture(1)
+def test_the_images_used_longest_ago_are_dropped() -> None:
+    async def store() -> None:
+        one = QueryImages(10_000)
+        size = one.get(await one.add(picture(1))).size
+        images = QueryImages(10_000, max_bytes=int(2.5 * size))
+        names = [await images.add(picture(1)), await images.add(picture(2))]
+        images.get(names[0])
+        await images.add(picture(3))
+        assert images.get(names[0]).file == picture(1)
         with pytest.raises(ImageError, match="choose it again"):
-            held.get(names[1])
+            images.get(names[1])
         with pytest.raises(ImageError):
-            await held.hold(b"no picture")
+            await images.add(b"no picture")
 
-    asyncio.run(hold())
+    asyncio.run(store())

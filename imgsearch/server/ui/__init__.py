@@ -1,9 +1,9 @@
 """The page, over the same service object as the API.
 
-What it shows is told by its address alone (`links.py`): the page's script makes an address of what
-the visitor does, and the server a view of the address (`views.py`, by the templates). Gradio lays
-it out (`layout.py`) and carries views to the browser; `app.py` lets in what the page needs, and
-pictures come from the API's own endpoints.
+The query string of its address is the whole state of a search (`state.py`): the page's script
+writes the address, and the server answers it as HTML (`views.py`, by the templates). Gradio lays
+the page out (`layout.py`) and carries views to the browser. `app.py` lets only the page's own
+requests through, and images come from the API's own endpoints.
 """
 
 from starlette.types import ASGIApp
@@ -12,7 +12,7 @@ from imgsearch.server.service import Service
 
 
 def build_page(service: Service) -> ASGIApp:
-    """The page's ASGI app, which searches through the service; it takes seconds to load."""
+    """Return the page as an ASGI app over the service; importing Gradio takes seconds."""
     from imgsearch.server.app import create_app
     from imgsearch.server.middleware.admission import Admission
     from imgsearch.server.middleware.answers import Answers
@@ -29,9 +29,9 @@ def build_page(service: Service) -> ASGIApp:
     parts = Parts(
         gradio=gradio,
         asking=Admission(Asking(gradio, functions), service, takes_forms=False),
-        # Images to search with come as they are.
+        # Query images are plain bodies.
         own=Admission(own_app(service, views), service, takes_forms=False, plain_body=most),
     )
     own = Answers(Origins(parts, settings, for_browsers=True), service.metrics)
-    # The API has guards of its own, which also count its answers.
+    # The API has middleware of its own, which also counts its answers.
     return Page(own, api=create_app(service, for_browsers=True))

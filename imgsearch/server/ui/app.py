@@ -12,16 +12,16 @@ from imgsearch.server.error_responses import handle_problems, problem
 from imgsearch.server.service import Service
 from imgsearch.server.ui.views import Views
 
-# Gradio has some fifty more, which fetch files, take uploads, or tell of other visitors. By its
-# `app_id` the page learns that a server that was away is there again.
+# Gradio has some fifty more, which fetch files, take uploads or show other visitors. By its
+# `app_id` the page learns that the server is back.
 _GRADIO = frozenset({"/", "/config", "/theme.css", "/favicon.ico", "/gradio_api/app_id"})
 _ASKING = "/gradio_api/run/predict"
 _GRADIO_FOLDERS = ("/assets/", "/static/")
 _OWN = ("/page.css", "/page.js", "/pictures")
 _API = "/v1/"
 
-# Gradio writes scripts into its page, and makes functions of texts. Whatever it may come to ask
-# for, the browser fetches nothing from elsewhere.
+# Gradio writes scripts into its page, and makes functions of texts. Whatever it may ask for, the
+# browser fetches nothing from another host.
 _POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -57,7 +57,7 @@ class Page:
 
 
 class Parts:
-    """Sends each request to the app that answers it; what none is to answer is not there."""
+    """Sends each request to the app that answers it, or answers 404."""
 
     def __init__(self, gradio: ASGIApp, asking: ASGIApp, own: ASGIApp) -> None:
         """`asking` is where Gradio's questions go; the rest of `gradio` are files."""
@@ -89,7 +89,7 @@ class Parts:
 
 
 def own_app(service: Service, views: Views) -> FastAPI:
-    """The page's style, its script, and the pictures that visitors search with."""
+    """Return the app of the page's style, its script, and query images."""
     app = FastAPI(openapi_url=None, version=__version__)
     app.state.service = service
     handle_problems(app)
@@ -104,13 +104,13 @@ def own_app(service: Service, views: Views) -> FastAPI:
         return Response(texts[name], media_type=_MEDIA_TYPES[name], headers=headers)
 
     @app.post("/pictures")
-    async def hold(request: Request) -> JSONResponse:
-        """Hold a picture, the body as it is, to search with."""
-        return JSONResponse({"picture": await views.held.hold(await request.body())})
+    async def store(request: Request) -> JSONResponse:
+        """Store an image, the body as it is, to search with."""
+        return JSONResponse({"picture": await views.images.add(await request.body())})
 
     @app.get("/pictures/{name}")
-    async def held(name: str) -> Response:
+    async def query_image(name: str) -> Response:
         headers = {"Cache-Control": "private, max-age=3600"}
-        return Response(views.held.get(name).preview, media_type="image/webp", headers=headers)
+        return Response(views.images.get(name).preview, media_type="image/webp", headers=headers)
 
     return app

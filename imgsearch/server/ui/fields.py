@@ -1,4 +1,4 @@
-"""Filters, made from a collection's fields and some of their values."""
+"""The filters that a collection's fields and some of their values allow."""
 
 import asyncio
 import re
@@ -15,55 +15,54 @@ from imgsearch.types import FieldType, ImageRecord, Value
 Kind = Literal["choice", "range", "text"]
 _ORDER: tuple[Kind, ...] = get_args(Kind)
 
-# Records whose values are offered; ids are digests, so that the first ones are a fair sample.
-# Filters of a larger collection take any other value, too: to know all of its values would mean to
-# read the whole of it.
+# Records whose values are suggested; ids are digests, so the first ones are a fair sample. Filters
+# of a larger collection take any value: to know all of them, the whole collection must be read.
 _SAMPLE = 1000
-_MOST_CHOICES = 40
-_MOST_SUGGESTIONS = 200
-# In characters: a description is nothing to choose from a list.
-_LONGEST_SUGGESTION = 80
+_MAX_CHOICES = 40
+_MAX_SUGGESTIONS = 200
+# In characters: nobody chooses a description from a list.
+_MAX_SUGGESTION_LENGTH = 80
 _SHOWN_RECORDS = 12
-# After which a collection is looked through anew.
+# After which the values are read again.
 _SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """One field: a choice of its values, from and to, or a text that it equals."""
+    """A filter of one field: a choice of values, a range, or a text that it equals."""
 
     name: str
     kind: Kind
     choices: tuple[str, ...] = ()
-    """All values of a `choice`; of a `text`, some that are suggested."""
+    """All values of a `choice`; suggestions for a `text`."""
     least: str = ""
     most: str = ""
     step: str = "any"
-    """How numbers are counted, as HTML has it."""
+    """`1` for whole numbers, or `any`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What the page shows of a collection before anything is searched for."""
+    """What the page shows of a collection before a search."""
 
     images: int
     filters: tuple[Filter, ...]
     records: tuple[ImageRecord, ...]
-    """Some, to begin with."""
+    """Examples to begin with."""
 
 
 @dataclass
 class Overviews:
-    """Looks through the default collection now and then, once for all who ask."""
+    """The overview of the default collection, read once a minute for all visitors."""
 
     service: Service
     _known: Overview | None = None
     _until: float = 0.0
-    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def get(self) -> Overview:
         """Raises StoreError."""
-        async with self._looking:
+        async with self._reading:
             images = (await self.service.info()).images
             known = self._known
             if known is None or known.images != images or time.monotonic() > self._until:
@@ -93,20 +92,20 @@ def overview(
 
 
 def _distinct(records: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:
-    """Some records of different contents, that have something to tell if any has."""
-    told = sorted(records, key=lambda each: not each.metadata)
-    by_content = {each.sha256: each for each in reversed(told)}
+    """Some records of different contents, those with metadata first."""
+    with_metadata_first = sorted(records, key=lambda each: not each.metadata)
+    by_content = {each.sha256: each for each in reversed(with_metadata_first)}
     return tuple(reversed(by_content.values()))[:_SHOWN_RECORDS]
 
 
 def _filter(
     name: str, kind: FieldType, values: Sequence[Value], records: int | None
 ) -> Filter | None:
-    """The filter of a field with these values, of all `records` or, if that is None, of some."""
+    """The filter of a field; `records` is their number if `values` are those of all records."""
     distinct = set(values)
     is_complete = records is not None
     if is_complete and (not distinct or (len(distinct) == 1 and len(values) == records)):
-        return None  # it would leave all, or none
+        return None  # it would keep all records, or none
     if kind in ("int", "float"):
         numbers = [value for value in distinct if not isinstance(value, str)]
         step = "1" if kind == "int" else "any"
@@ -116,15 +115,15 @@ def _filter(
     if kind == "bool":
         known = set(map(_text, distinct)) if is_complete else {"false", "true"}
         return Filter(name, "choice", tuple(sorted(known)))
-    if is_complete and len(distinct) <= _MOST_CHOICES:
+    if is_complete and len(distinct) <= _MAX_CHOICES:
         return Filter(name, "choice", tuple(sorted(map(_text, distinct))))
     return Filter(name, "text", _suggestions(values))
 
 
 def _suggestions(values: Iterable[Value]) -> tuple[str, ...]:
     """The most frequent values, in alphabetical order."""
-    texts = (text for text in map(_text, values) if len(text) <= _LONGEST_SUGGESTION)
-    return tuple(sorted(text for text, _ in Counter(texts).most_common(_MOST_SUGGESTIONS)))
+    texts = (text for text in map(_text, values) if len(text) <= _MAX_SUGGESTION_LENGTH)
+    return tuple(sorted(text for text, _ in Counter(texts).most_common(_MAX_SUGGESTIONS)))
 
 
 def _text(value: Value) -> str:
@@ -134,8 +133,8 @@ def _text(value: Value) -> str:
 _CONDITION = re.compile(r"\s*(?P<field>[^=!<>]+?)\s*(?P<operator>>=|<=|=)(?P<value>.*)", re.S)
 
 
-def chosen(where: Iterable[str]) -> tuple[dict[tuple[str, str], str], list[str]]:
-    """What filters are set to, by field and operator; and the conditions that no filter can be."""
+def selected(where: Iterable[str]) -> tuple[dict[tuple[str, str], str], list[str]]:
+    """Return values of filters by field and operator, and the conditions that are no filter's."""
     settings: dict[tuple[str, str], str] = {}
     others = []
     for text in where:

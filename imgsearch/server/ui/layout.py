@@ -1,44 +1,44 @@
-"""The page's layout, in Gradio's parts where they serve. The only module that imports Gradio."""
+"""The page's layout in Gradio. The only module that imports Gradio."""
 
 import asyncio
 import os
 from collections.abc import Mapping
 from typing import Any
 
-# Before it is imported: else it would tell its makers of each start.
+# Before Gradio is imported, or it reports each start to its makers.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from imgsearch.server.ui.links import DEFAULT_K, MAX_K
 from imgsearch.server.ui.rendering import render
+from imgsearch.server.ui.state import DEFAULT_K, MAX_K
 from imgsearch.server.ui.views import View, Views
 
-# Of visitors, of whom Gradio remembers next to nothing here.
-_MOST_SESSIONS = 200
+# Visitors whose state Gradio remembers, which is next to nothing here.
+_MAX_SESSIONS = 200
 
 _HEAD = '<link rel="stylesheet" href="page.css"><script src="page.js" defer></script>'
-# All that the server needs to know of the page's state is its address. What the controls hold goes
-# into that; by itself it does not go out, as Gradio refuses a number that is still being typed.
+# The address is the whole state of the page. The values of the controls become part of it; they are
+# not sent themselves, as Gradio rejects a number that is still being typed.
 _HERE = f"() => [window.location.search, '', {DEFAULT_K}, 0]"
 _ASK = f"(...given) => [window.imgsearch.ask(...given.slice(1)), '', {DEFAULT_K}, 0]"
 
 _ANSWERED = "() => window.imgsearch?.answered()"
 
-# The systems' own: others would have to be fetched.
+# The system's own fonts: others would have to be fetched.
 _FONT = [gr.themes.Font("system-ui"), gr.themes.Font("sans-serif")]
 _MONO = [gr.themes.Font("ui-monospace"), gr.themes.Font("monospace")]
 
-# Straight requests, without Gradio's queue: the service has its own. Nobody else is to call them.
+# Plain requests, without Gradio's queue: the service has its own. Not for other clients.
 _QUIETLY: Any = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 
 
 def gradio_app(views: Views, collection: str, most_bytes: int) -> tuple[ASGIApp, Mapping[int, int]]:
-    """Gradio's app, which asks `views`; one request may add `most_bytes` of pictures.
+    """Return Gradio's app, and the number of inputs of each of its functions by its index.
 
-    And how many inputs each of its functions has, by the number that a question gives.
+    One request may add `most_bytes` of images.
 
     For a thread without an event loop: else Gradio makes some of its own, and closes none of them.
     """
@@ -50,7 +50,7 @@ async def _built(
 ) -> tuple[ASGIApp, Mapping[int, int]]:
     with gr.Blocks(title="imgsearch", analytics_enabled=False, fill_width=True) as blocks:
         _lay_out(blocks, views, collection, most_bytes)
-    blocks.state_session_capacity = _MOST_SESSIONS
+    blocks.state_session_capacity = _MAX_SESSIONS
     app = FastAPI(openapi_url=None)
     mounted: FastAPI = gr.mount_gradio_app(
         app,
@@ -84,7 +84,7 @@ def _lay_out(blocks: gr.Blocks, views: Views, collection: str, most_bytes: int) 
                 max_length=500,
             )
             with gr.Row(elem_id="bounds"):
-                # Their buttons would set them back without a word to the page.
+                # Their reset buttons would not tell the page.
                 plain: Any = {"min_width": 200, "buttons": []}
                 k = gr.Slider(1, MAX_K, DEFAULT_K, step=1, label="Hits", elem_id="k", **plain)
                 least = gr.Slider(
@@ -93,7 +93,7 @@ def _lay_out(blocks: gr.Blocks, views: Views, collection: str, most_bytes: int) 
             search = gr.Button("Search", variant="primary", elem_id="search")
             with gr.Accordion("Filters", open=False):
                 filters = _html("filters")
-            with gr.Accordion("Add pictures to the collection", open=False):
+            with gr.Accordion("Add images to the collection", open=False):
                 _html("adding", render("adding.html", collection=collection, most=most_bytes))
         with gr.Column(elem_id="answer", scale=3, min_width=280):
             results = _html("results", render("waiting.html"))
@@ -112,7 +112,7 @@ def _lay_out(blocks: gr.Blocks, views: Views, collection: str, most_bytes: int) 
         return [view.query, view.results, *_settings(view)]
 
     parts = [query, results]
-    # By a link: the whole page is set as the address says.
+    # By a link: the controls are set as the address says.
     visited = gr.on(
         [visit.click, blocks.load],
         show_all,
@@ -131,7 +131,7 @@ def _lay_out(blocks: gr.Blocks, views: Views, collection: str, most_bytes: int) 
         trigger_mode="always_last",
         **_QUIETLY,
     )
-    # By the page's own controls: they are left as they are.
+    # By the page's own controls, which stay as they are.
     answered = gr.on(
         [ask.click, look.click, search.click, words.submit, k.input, least.input],
         show,
@@ -146,10 +146,10 @@ def _lay_out(blocks: gr.Blocks, views: Views, collection: str, most_bytes: int) 
 
 
 def _html(name: str, html: str = "") -> gr.HTML:
-    """A part of the page that is not Gradio's, with no style and no script of its."""
+    """A part of the page that is plain HTML, without Gradio's style and script."""
     return gr.HTML(html, elem_id=name, apply_default_css=False, js_on_load=None)
 
 
 def _settings(view: View) -> tuple[str, int, float]:
-    asked = view.asked
-    return asked.words, asked.k, max(0.0, asked.min_score or 0.0)
+    state = view.state
+    return state.words, state.k, max(0.0, state.min_score or 0.0)

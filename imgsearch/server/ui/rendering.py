@@ -1,4 +1,4 @@
-"""The page's own parts as HTML, escaped by default."""
+"""The page's HTML, escaped by default."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-# Of a record's fields, those that are told at once.
-_environment.globals["TOLD"] = 3
-# In characters: what it is told by; all of it stands under its fields.
-_LONGEST = 200
+# Of a record's fields, those shown before it is opened.
+_environment.globals["SHOWN_FIELDS"] = 3
+# In characters; the whole text is among the fields.
+_MAX_TITLE = 200
 
 
 def render(template: str, **values: Any) -> str:
@@ -24,7 +24,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def _title(record: ImageRecord) -> str:
-    """A record in words, as far as its metadata has any: its description, or its longest text."""
+    """The description of a record, or its longest text; empty if it has none."""
     if description := record.metadata.get("description"):
         return str(description)
     texts = [value for value in record.metadata.values() if isinstance(value, str)]
@@ -32,12 +32,17 @@ def _title(record: ImageRecord) -> str:
 
 
 def _described(record: ImageRecord) -> str:
-    text = plain(_title(record)) or "a picture without a description"
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    text = plain(_title(record)) or "an image without a description"
+    return text if len(text) <= _MAX_TITLE else text[: _MAX_TITLE - 1] + "…"
 
 
 _environment.filters["title"] = _title
 _environment.filters["described"] = _described
-_environment.filters["plain"] = lambda value: plain(
-    str(value).lower() if isinstance(value, bool) else str(value)
-)
+
+
+def plain_text(value: object) -> str:
+    """A value as one line without control characters."""
+    return plain(str(value).lower() if isinstance(value, bool) else str(value))
+
+
+_environment.filters["plain"] = plain_text

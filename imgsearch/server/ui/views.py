@@ -1,4 +1,4 @@
-"""What the page shows at an address."""
+"""Answers addresses of the page with HTML."""
 
 import dataclasses
 import logging
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from imgsearch.errors import CollectionNotFoundError, ImgsearchError
 from imgsearch.server.requests import Answer, Question
 from imgsearch.server.service import Service
-from imgsearch.server.ui.fields import Overviews, chosen
-from imgsearch.server.ui.held import HeldPictures
-from imgsearch.server.ui.links import Asked
+from imgsearch.server.ui.fields import Overviews, selected
+from imgsearch.server.ui.query_images import QueryImages
 from imgsearch.server.ui.rendering import render
+from imgsearch.server.ui.state import SearchState
 from imgsearch.types import ImageRecord
 
 log = logging.getLogger("imgsearch.server")
@@ -20,91 +20,91 @@ _INTERNAL = "internal error; the server's log tells more"
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What an address shows: the parts as HTML, and how the search is set."""
+    """The query and the results at an address as HTML, and the state of the controls."""
 
     query: str
     results: str
-    asked: Asked
+    state: SearchState
 
 
 class Views:
-    """Answers addresses; what goes wrong is told in the page, in the words of the command line."""
+    """Answers addresses. Errors are part of the view, in the words of the command line."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._overviews = Overviews(service)
-        self.held = HeldPictures(service.settings.limits.pixels)
+        self.images = QueryImages(service.settings.limits.pixels)
 
     @property
     def _collection(self) -> str:
         return self._service.settings.collection
 
     async def show(self, address: str) -> View:
-        """The view at an address; it never raises."""
-        asked, query = Asked(), ""
+        """Return the view at an address; never raises."""
+        state, query = SearchState(), ""
         try:
-            asked = Asked.at(address)
-            record = await self._asked_about(asked)
-            query = render("query.html", asked=asked, record=record, collection=self._collection)
-            results = await self._results(asked, record)
+            state = SearchState.parse(address)
+            record = await self._record(state)
+            query = render("query.html", state=state, record=record, collection=self._collection)
+            results = await self._results(state, record)
         except CollectionNotFoundError as error:
             results = render(
                 "nothing.html",
                 collection=self._collection,
-                asked=asked,
+                state=state,
                 elsewhere=self._service.settings.store is not None,
                 reason=self._service.told(error),
             )
         except ImgsearchError as error:
-            results = render("trouble.html", asked=asked, reason=self._service.told(error))
+            results = render("trouble.html", state=state, reason=self._service.told(error))
         except Exception as error:
             log.error("internal error, please report it: %s: %s", type(error).__name__, error)
-            results = render("trouble.html", asked=asked, reason=_INTERNAL)
-        # By the address the page tells whether this answers what it asks for by now.
-        return View(query, render("answer.html", address=address, results=results), asked)
+            results = render("trouble.html", state=state, reason=_INTERNAL)
+        # By the address, the page knows whether this answers what it shows by now.
+        return View(query, render("answer.html", address=address, results=results), state)
 
-    async def _asked_about(self, asked: Asked) -> ImageRecord | None:
-        """The record whose picture is searched with; raises if the picture is not to be had."""
-        if asked.picture:
-            self.held.get(asked.picture)
-        return await self._service.record(asked.record) if asked.record else None
+    async def _record(self, state: SearchState) -> ImageRecord | None:
+        """The record to search with. Raises ImgsearchError if the query image is unavailable."""
+        if state.image:
+            self.images.get(state.image)
+        return await self._service.record(state.record) if state.record else None
 
-    async def _results(self, asked: Asked, record: ImageRecord | None) -> str:
-        if asked.is_empty and not asked.where:
+    async def _results(self, state: SearchState, record: ImageRecord | None) -> str:
+        if state.is_empty and not state.where:
             overview = await self._overviews.get()
-            return render("start.html", overview=overview, collection=self._collection, asked=asked)
-        if asked.is_empty:
-            return await self._filtered(asked)
-        question = self._question(asked, record)
+            return render("start.html", overview=overview, collection=self._collection, state=state)
+        if state.is_empty:
+            return await self._filtered(state)
+        question = self._question(state, record)
         answer = await self._service.search(question)
         if answer.hits:
-            return render("hits.html", answer=answer, asked=asked)
+            return render("hits.html", answer=answer, state=state)
         best = await self._best(question)
-        return render("no_hits.html", asked=asked, answer=answer, best=best)
+        return render("no_hits.html", state=state, answer=answer, best=best)
 
-    async def _filtered(self, asked: Asked) -> str:
-        """Filters alone: how many pictures pass, and some of them."""
-        records = await self._service.records(limit=asked.k, where=asked.where)
-        count = await self._service.count(asked.where)
+    async def _filtered(self, state: SearchState) -> str:
+        """Filters alone: how many images pass, and some of them."""
+        records = await self._service.records(limit=state.k, where=state.where)
+        count = await self._service.count(state.where)
         return render(
             "filtered.html",
-            asked=asked,
+            state=state,
             collection=self._collection,
             records=records,
             count=count,
         )
 
-    def _question(self, asked: Asked, record: ImageRecord | None) -> Question:
+    def _question(self, state: SearchState, record: ImageRecord | None) -> Question:
         question = Question(
-            text=asked.words,
-            region=asked.area if asked.has_picture else None,
-            k=asked.k,
-            where=asked.where,
-            # It is a similarity to a picture: with words alone it has no meaning.
-            min_score=asked.min_score if asked.has_picture else None,
+            text=state.words,
+            region=state.area if state.has_image else None,
+            k=state.k,
+            where=state.where,
+            # It is a similarity to an image: for words alone it has no meaning.
+            min_score=state.min_score if state.has_image else None,
         )
-        if asked.picture:
-            return dataclasses.replace(question, pictures=[self.held.get(asked.picture).file])
+        if state.image:
+            return dataclasses.replace(question, pictures=[self.images.get(state.image).file])
         return dataclasses.replace(question, records=[record.id]) if record else question
 
     async def _best(self, question: Question) -> Answer:
@@ -112,13 +112,13 @@ class Views:
         return await self._service.search(dataclasses.replace(question, k=1, min_score=None))
 
     async def filters(self, address: str) -> str:
-        """The form of the filters, set as an address says; none where there is no collection."""
+        """Return the form of the filters, set as an address says; empty without a collection."""
         try:
-            asked = Asked.at(address)
+            state = SearchState.parse(address)
             overview = await self._overviews.get()
-        except ImgsearchError:  # told in the view itself
+        except ImgsearchError:  # the view itself says so
             return render("filters.html", filters=(), settings={}, others=(), nothing=True)
-        settings, others = chosen(asked.where)
+        settings, others = selected(state.where)
         known = {each.name for each in overview.filters}
         others += [
             f"{name}{operator}{value}"

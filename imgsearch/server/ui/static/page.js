@@ -338,7 +338,7 @@
     const { files, items } = event.dataTransfer;
     const isFolder = [...items].some((each) => each.webkitGetAsEntry?.()?.isDirectory);
     if (adding && !isFolder) adding.elements.files.files = files;
-    else if (isFolder) (adding ? tellAdding : state)("Folders can't be dropped here: choose the pictures in it.", true);
+    else if (isFolder) (adding ? tellAdding : state)("Folders can't be dropped here: choose the images in it.", true);
     else hold(files[0]);
   }
 
@@ -413,7 +413,7 @@
         if (!troubles.includes(error.message)) troubles.push(error.message);
       }
     }
-    const left = sums.left ? ` ${sums.left} were not added or not in full; choose them again to go on.` : "";
+    const left = sums.left ? ` ${sums.left} were not added or not in full; choose them again to continue.` : "";
     const there = sums.skipped ? `, ${sums.skipped} were there already` : "";
     const unknown = sums.unknown ? ` ${sums.unknown} were sent, and may still be added: the server could not be asked.` : "";
     const sum = `${sums.added} added${there}, ${sums.rejected} could not be used.${left}${unknown}`;

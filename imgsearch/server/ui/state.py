@@ -1,6 +1,6 @@
-"""A search as an address: what the page shows is told by its query string alone.
+"""A search as an address: the query string is the whole state of the page.
 
-So a search can be shared, kept as a bookmark, and gone back to.
+So a search can be shared, bookmarked and gone back to.
 """
 
 from dataclasses import dataclass, replace
@@ -12,19 +12,18 @@ from imgsearch.images import Region
 
 DEFAULT_K = 24
 MAX_K = 200
-# A longer address is none of ours.
-_LONGEST = 8000
+_MAX_LENGTH = 8000
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SearchState:
     """What an address asks for.
 
-    `record` is the id of a record, `picture` the SHA-256 of a picture that is held; one at most.
+    `record` is the id of a record, `image` the name of a query image; one at most is given.
     """
 
     record: str = ""
-    picture: str = ""
+    image: str = ""
     region: str = ""
     """LEFT,TOP,RIGHT,BOTTOM in fractions."""
     words: str = ""
@@ -33,9 +32,9 @@ class Asked:
     min_score: float | None = None
 
     @classmethod
-    def at(cls, address: str) -> Self:
-        """What a query string asks for. Raises UsageError for numbers that are none."""
-        if len(address) > _LONGEST:
+    def parse(cls, address: str) -> Self:
+        """Return the state of a query string. Raises UsageError for numbers that are none."""
+        if len(address) > _MAX_LENGTH:
             raise UsageError("the address is too long")
         try:
             given = parse_qs(address.removeprefix("?"), max_num_fields=100)
@@ -43,7 +42,7 @@ class Asked:
             raise UsageError("the address asks for too much at once") from None
         return cls(
             record=given.get("id", [""])[0],
-            picture=given.get("picture", [""])[0],
+            image=given.get("picture", [""])[0],
             region=given.get("region", [""])[0],
             words=given.get("q", [""])[0],
             where=tuple(given.get("where", ())),
@@ -56,7 +55,7 @@ class Asked:
         """The query string, with its question mark."""
         parts = [
             ("id", self.record),
-            ("picture", self.picture),
+            ("picture", self.image),
             ("region", self.region),
             ("q", self.words),
             *(("where", each) for each in self.where),
@@ -66,17 +65,17 @@ class Asked:
         return "?" + urlencode([(name, value) for name, value in parts if value])
 
     @property
-    def has_picture(self) -> bool:
-        return bool(self.record or self.picture)
+    def has_image(self) -> bool:
+        return bool(self.record or self.image)
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to search for."""
-        return not (self.has_picture or self.words.strip())
+        """Whether there is nothing to search with."""
+        return not (self.has_image or self.words.strip())
 
     @property
     def area(self) -> Region | None:
-        """The part of the picture to search with. Raises UsageError for what is no region."""
+        """The region of the image to search with. Raises UsageError if it is malformed."""
         if not self.region:
             return None
         try:
@@ -89,8 +88,8 @@ class Asked:
         return Region(left, top, right, bottom, "fractions")
 
     def like(self, record_id: str) -> str:
-        """The address of a search with a hit, under the same filters."""
-        return replace(self, record=record_id, picture="", region="", words="").address
+        """The address of a search with a record, under the same filters."""
+        return replace(self, record=record_id, image="", region="", words="").address
 
     def without_filters(self) -> str:
         return replace(self, where=()).address
@@ -98,8 +97,8 @@ class Asked:
     def without_min_score(self) -> str:
         return replace(self, min_score=None).address
 
-    def without_picture(self) -> str:
-        return replace(self, record="", picture="", region="", min_score=None).address
+    def without_image(self) -> str:
+        return replace(self, record="", image="", region="", min_score=None).address
 
     def without_region(self) -> str:
         return replace(self, region="").address
