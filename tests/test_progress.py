@@ -1,5 +1,6 @@
 """Progress is shown by tqdm: images against their total, with outcomes, and downloads in bytes."""
 
+import contextlib
 import io
 import os
 from functools import partial
@@ -82,7 +83,11 @@ def test_notes_are_lines_of_their_own_above_the_bar(monkeypatch: pytest.MonkeyPa
         with Display() as display:
             display(Outcome("a", "indexed"))
             display(Note("a note"))
-    shown = os.read(master, 10_000).decode().replace("\r", "\n").split("\n")
+    written = b""
+    with contextlib.suppress(OSError):  # once all has been read, as nobody writes any longer
+        while part := os.read(master, 10_000):
+            written += part
     os.close(master)
+    shown = written.decode().replace("\r", "\n").split("\n")
     bars = [number for number, line in enumerate(shown) if line.startswith("images: ")]
     assert bars[0] < shown.index("a note") < bars[-1]
