@@ -22,7 +22,7 @@ class Item:
     metadata: Metadata = field(default_factory=dict)
     origins: Origins | None = None
     fingerprint: Fingerprint | None = None
-    picture: Picture | None = None
+    image: Picture | None = None
     vector: Vectors | None = None
     size: tuple[int, int] = (0, 0)
     status: Status | None = None

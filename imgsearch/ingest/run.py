@@ -200,7 +200,7 @@ class _Run:
         entries = islice(scan(sources, self._log, stdin, self._is_ending), self._options.limit)
         items = reuse(map_ahead(pool, read, look_up(entries), ahead))
         for item in map_ahead(pool, decode, items, ahead):
-            if item is not FLUSH and item.picture and self._stop.is_set():
+            if item is not FLUSH and item.image and self._stop.is_set():
                 self._progress.found -= 1  # as if it was not found: the next run processes it
             else:
                 yield item

@@ -30,12 +30,12 @@ class Decode:
                 preprocessing = self._preprocessing()
                 source = item.fingerprint.data or item.candidate.path
                 try:
-                    item.picture = images.decode(source, preprocessing, self._max_pixels)
-                    item.size = (item.picture.width, item.picture.height)
+                    item.image = images.decode(source, preprocessing, self._max_pixels)
+                    item.size = (item.image.width, item.image.height)
                     if item.fingerprint.data is None:  # the file was opened a second time
                         images.check_unchanged(item.candidate.path, item.fingerprint)
                 except Exception as error:
-                    item.picture = None
+                    item.image = None
                     item.reject(rejection_reason(error))
                 finally:
                     self._read_ahead.release(item)

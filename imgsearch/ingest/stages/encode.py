@@ -47,7 +47,7 @@ class Encode:
         return batched(
             items,
             lambda: self._target.batch_size,
-            weight=lambda item: item.picture is not None,
+            weight=lambda item: item.image is not None,
             max_length=limits.LOOKUP_FILES,
         )
 
@@ -73,8 +73,8 @@ class Encode:
         """Start to encode the content that is neither known nor being encoded."""
         pixels: dict[str, Pixels] = {}
         for item in batch:
-            if item.picture:
-                pixels.setdefault(item.digest, item.picture.pixels)
+            if item.image:
+                pixels.setdefault(item.digest, item.image.pixels)
         digests = [
             digest
             for digest in pixels
@@ -94,8 +94,8 @@ class Encode:
             self._recent.update(zip(done.digests, done.vectors.result(), strict=True))
         new = set(done.digests)
         for item in done.batch:
-            if item.picture:
-                item.vector, item.picture = self._recent[item.digest], None
+            if item.image:
+                item.vector, item.image = self._recent[item.digest], None
                 if item.digest in new:
                     new.remove(item.digest)
                     item.status = "indexed"
