@@ -1,9 +1,10 @@
 # make setup   everything into .venv (needs Python 3.11+ and a package index)
 # make demo    ingest sample_data, then a query
-# make test    the tests
+# make test    the tests, without the slow ones
 # make check   lint, format, types
 # make lock    pin today's versions in constraints.txt
 #
+# make test-slow          the slow tests: clusters, many records, large models
 # make weaviate           a Weaviate server on localhost until Ctrl-C; its data is kept
 # make weaviate-cluster   the same, three nodes
 # make test-compose       the image and docker-compose.yml on a real engine; as root on Debian it
@@ -20,7 +21,7 @@ DEMO := .demo
 # The installer itself; the rest is pinned in constraints.txt.
 UV_VERSION := 0.13.9
 
-.PHONY: setup demo test check lock clean browser weaviate weaviate-cluster weaviate-binary test-compose test-lowest
+.PHONY: setup demo test test-slow check lock clean browser weaviate weaviate-cluster weaviate-binary test-compose test-lowest
 
 setup: $(READY)
 
@@ -39,8 +40,14 @@ demo: $(READY)
 	$(BIN)/imgsearch query sample_data/images/10101.jpg --k 6 --store $(DEMO) \
 		--exclude-self --gallery $(DEMO)/gallery.html
 
+# In the order of tests/conftest.py, which starts the longest files first.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
 test: $(READY)
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(PYTEST) -m "not slow"
+
+test-slow: $(READY)
+	$(PYTEST) -m slow
 
 check: $(READY)
 	$(BIN)/ruff check .

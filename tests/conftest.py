@@ -34,8 +34,40 @@ SAMPLES = ROOT / "sample_data"
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """For `-n auto`: tests mostly wait, so that more of them than cores run well at once."""
+    """Return the workers for `-n auto`: most tests wait, so more workers than cores help."""
     return min(8, max(4, os.cpu_count() or 1))
+
+
+# The files that take longest, so that no worker is left with one of them at the end.
+_LONGEST_FILES = (
+    "test_weaviate_store.py",
+    "test_page.py",
+    "test_interrupts.py",
+    "test_weaviate_faults.py",
+    "test_commands_on_stores.py",
+    "test_bench.py",
+    "test_memory.py",
+    "test_mutated_files.py",
+    "test_onnx_encoder.py",
+    "test_torch_encoder.py",
+    "test_serve_openapi.py",
+    "test_metadata_ownership.py",
+    "test_cli.py",
+    "test_older_collections.py",
+    "test_image_index.py",
+    "test_weights.py",
+    "test_serve_memory.py",
+    "test_int8.py",
+    "test_sites.py",
+    "test_lance_store.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first; `make test` tells pytest-xdist to keep this order."""
+    rank = {name: number for number, name in enumerate(_LONGEST_FILES)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 @pytest.fixture(scope="session")

@@ -108,6 +108,7 @@ def test_the_command_copies_and_says_so(tmp_path: Path, cli: Cli) -> None:
 
 
 @pytest.mark.weaviate
+@pytest.mark.slow
 def test_there_and_back_again_over_weaviate(tmp_path: Path, one_node: str) -> None:
     name = unique_name()
     with open_store(str(tmp_path / "a")) as a, open_store(one_node, 30) as server:

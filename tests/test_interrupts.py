@@ -3,12 +3,12 @@
 A moment is the n-th of the audit events that Python counts, so that no test depends on the time.
 """
 
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,10 +17,19 @@ from tests.conftest import SAMPLES
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
 
 SHIRT = SAMPLES / "images" / "10101.jpg"
-# All of them in continuous integration: each is a process of up to two seconds.
-MOMENTS = 20 if os.environ.get("IMGSEARCH_NO_SKIPS") else 3
-# At the beginning they are told apart more finely: the first two thirds of a second were unsafe.
-FRACTIONS = [(moment / MOMENTS) ** 1.5 for moment in range(MOMENTS)]
+
+
+def _fractions(count: int) -> list[float]:
+    """Moments as fractions of a run, denser at the start, where most modules are imported."""
+    return [(moment / count) ** 1.5 for moment in range(count)]
+
+
+# Each moment is a process of up to two seconds.
+QUICK = _fractions(3)
+FRACTIONS: list[Any] = [
+    *QUICK,
+    *(pytest.param(each, marks=pytest.mark.slow) for each in _fractions(20) if each not in QUICK),
+]
 
 COMMANDS = {
     "info": "info --store {store}",

@@ -95,6 +95,7 @@ def test_a_server_that_is_killed_and_comes_back_loses_nothing(server: Cluster) -
     assert "is back" in told[-1]
 
 
+@pytest.mark.slow
 def test_a_server_that_stays_away_ends_the_run_and_the_next_goes_on(server: Cluster) -> None:
     with open_store(server.url, 1) as store, open_store(server.url, 1) as other:
         collection = store.create("away", STAMP)
@@ -204,6 +205,7 @@ class TestIngest:
             assert len(everything(store.open("failing"))) == 160
 
 
+@pytest.mark.slow
 def test_a_node_of_three_that_is_killed_costs_no_record(own_server: Servers) -> None:
     with (
         own_server(nodes=3) as cluster,

@@ -76,6 +76,7 @@ def test_one_node_keeps_its_data_when_it_is_killed() -> None:
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_three_nodes_are_one_cluster_and_a_killed_one_comes_back() -> None:
     with weaviate.running(nodes=3) as cluster:
         assert [weaviate.healthy(node.http_port) for node in cluster.nodes] == [3, 3, 3]

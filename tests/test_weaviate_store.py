@@ -43,6 +43,7 @@ class TestOneNode(WeaviateContract):
 
 
 @pytest.mark.weaviate
+@pytest.mark.slow
 class TestThreeNodes(WeaviateContract):
     SHARDED = True
 
@@ -263,6 +264,7 @@ def test_info_tells_what_the_server_holds(one_node: str, cli: Cli) -> None:
 
 
 @pytest.mark.weaviate
+@pytest.mark.slow
 def test_one_command_removes_more_than_ten_thousand_images(one_node: str, cli: Cli) -> None:
     name = unique_name()
     with open_store(one_node) as store:

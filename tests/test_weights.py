@@ -493,6 +493,7 @@ def offline(no_names: None, monkeypatch: pytest.MonkeyPatch) -> None:
 LITE0 = EncoderRequest("efficientnet-lite0", device="cpu")
 
 
+@pytest.mark.slow
 def test_auto_fetches_resnet50_and_takes_it_from_the_cache_the_next_time(
     server: Server, monkeypatch: pytest.MonkeyPatch, resnet50_weights: bytes
 ) -> None:
