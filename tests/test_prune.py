@@ -162,7 +162,7 @@ def test_a_replacement_does_not_drop_an_unmounted_drive(
     _empty(folder / "nas")
     (folder / "local/0.png").unlink()
     new: dict[str, Any] = {"weights": "2" * 64, "replace": True, "prune": True}
-    with pytest.raises(StoreError, match="stays as it was: 6 of its"):
+    with pytest.raises(StoreError, match="is unchanged: 6 of its"):
         run(folder, **new)
     assert _count(store) == 15
     run(folder, **new, prune_missing=True)
