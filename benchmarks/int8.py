@@ -1,12 +1,14 @@
-"""int8 against fp32: speed, and the quality of answers, on the same pictures and weights.
+"""int8 by imgsearch and by ONNX Runtime's own quantizer, against fp32: speed and result quality.
 
     python -m benchmarks.int8 FOLDER [--model efficientnet-lite0] [--count 3000]
     python -m benchmarks.int8 FOLDER --model resnet50 --weights seeded
 
-FOLDER is laid out like Kaggle's set: images/<id>.jpg and styles.csv. Rates are of the model alone,
-on decoded pictures, both sides in turn, the best of their turns. Every picture is the query once,
-itself left out: the overlap is the share of fp32's ten best that are found, P@1 and P@10 go by the
-field. `seeded` weights are random, so that only their rates mean anything.
+FOLDER has the layout of Kaggle's fashion data: images/<id>.jpg and styles.csv. All sides use the
+same images and weights, and the same 64 images for calibration. Rates are of the model alone, on
+decoded images: the sides take turns, and the best turn counts. Each image is the query once, and is
+left out of its own results. The overlap is the share of fp32's ten nearest images that a side
+finds; P@1 and P@10 compare the values of a metadata field. `seeded` weights are random: only their
+rates mean anything.
 """
 
 import argparse
@@ -14,14 +16,23 @@ import csv
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from benchmarks.common import bench_home, machine, seeded_resnet50
 from imgsearch.encoders.base import Encoder, Vectors
 from imgsearch.encoders.factory import open_encoder
+from imgsearch.encoders.int8.calibration import CALIBRATION_IMAGES, CHECK_IMAGES
+from imgsearch.encoders.int8.graph import Graph
+from imgsearch.encoders.int8.quantize import layers_to_quantize
+from imgsearch.encoders.onnx import exports
+from imgsearch.encoders.onnx.encoder import OnnxEncoder
+from imgsearch.encoders.onnx.exports import OnnxFile
+from imgsearch.encoders.onnx.sessions import INPUT
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.images import Pixels
 from imgsearch.ingest.sample import MAX_FILES, ImageSample
@@ -38,7 +49,7 @@ def encode_all(encoder: Encoder, pixels: Pixels) -> Vectors:
 
 
 def rates(encoders: dict[str, Encoder], pixels: Pixels, turns: int) -> dict[str, float]:
-    """Pictures a second of each."""
+    """Images per second of each encoder."""
     best = dict.fromkeys(encoders, 0.0)
     for _ in range(turns):
         for name, encoder in encoders.items():
@@ -49,14 +60,14 @@ def rates(encoders: dict[str, Encoder], pixels: Pixels, turns: int) -> dict[str,
 
 
 def best_ten(queries: Vectors, gallery: Vectors) -> NDArray[np.int64]:
-    """Rows of the gallery for each query, the query's own row left out."""
+    """Return the ten nearest rows of the gallery for each query, without the query's own row."""
     similarity = queries @ gallery.T
     np.fill_diagonal(similarity, -2)
     return np.argsort(-similarity, axis=1, kind="stable")[:, :K]
 
 
-def pictures(folder: Path, field: str, count: int) -> tuple[list[Path], NDArray[np.str_]]:
-    """Spread over all, with their labels."""
+def images(folder: Path, field: str, count: int) -> tuple[list[Path], NDArray[np.str_]]:
+    """Return `count` random images and their labels."""
     with (folder / "styles.csv").open(encoding="utf-8") as table:
         rows = {row["id"]: row[field] for row in csv.DictReader(table)}
     files = sorted(file for file in (folder / "images").iterdir() if file.stem in rows)
@@ -65,21 +76,77 @@ def pictures(folder: Path, field: str, count: int) -> tuple[list[Path], NDArray[
     return chosen, np.array([rows[file.stem] for file in chosen])
 
 
-def report(vectors: dict[str, Vectors], labels: NDArray[np.str_]) -> None:
-    fp32, int8 = vectors["fp32"], vectors["int8"]
+class _Reader:
+    """The calibration images, one at a time, as ONNX Runtime's quantizer reads them."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self._batches = iter([{INPUT: pixels[i : i + 1]} for i in range(len(pixels))])
+
+    def get_next(self) -> dict[str, Pixels] | None:
+        return next(self._batches, None)
+
+
+def runtime_quantized(base: OnnxFile, pixels: Pixels, folder: Path) -> dict[str, Encoder]:
+    """Quantize a model by `onnxruntime.quantization.quantize_static`, with different options.
+
+    Its SmoothQuant option is not among them: it changes matrix multiplications only, and these
+    models are convolutions.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    graph = Graph(onnx.load(base.path))
+    quantized = {layer.output for layer in layers_to_quantize(graph, pixels[:1], base.spec.name)}
+    first = [
+        node.name
+        for node in graph.model.graph.node
+        if node.op_type == "Conv" and node.output[0] not in quantized
+    ]
+    convolutions = {"op_types_to_quantize": ["Conv", "Add", "MaxPool", "Clip", "Relu"]}
+    best = {"per_channel": True, "nodes_to_exclude": first, **convolutions}
+    minmax, percentile = CalibrationMethod.MinMax, CalibrationMethod.Percentile
+    average = {"CalibMovingAverage": True}
+    variants = {
+        "ort defaults": {"calibrate_method": minmax},
+        "ort per channel": {"calibrate_method": minmax, "per_channel": True, **convolutions},
+        "ort first in fp32": {"calibrate_method": minmax, **best},
+        "ort + reduce_range": {"calibrate_method": minmax, "reduce_range": True, **best},
+        "ort + moving average": {"calibrate_method": minmax, "extra_options": average, **best},
+        "ort + percentile": {"calibrate_method": percentile, **best},
+    }
+    encoders: dict[str, Encoder] = {}
+    for name, options in variants.items():
+        place = folder / name.replace(" ", "-")
+        place.mkdir()
+        path = place / exports.MODEL
+        quantize_static(
+            str(base.path),
+            str(path),
+            _Reader(pixels),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            **options,
+        )
+        stamp = replace(base.stamp, precision="int8 onnxruntime")
+        encoders[name] = OnnxEncoder(OnnxFile(path, base.spec, stamp))
+    return encoders
+
+
+def report(vectors: dict[str, Vectors], rate: dict[str, float], labels: NDArray[np.str_]) -> None:
+    fp32 = vectors["fp32"]
     truth = best_ten(fp32, fp32)
-    cosine = (fp32 * int8).sum(axis=1)
-    print(f"cosine of int8 with fp32: mean {cosine.mean():.5f}, least {cosine.min():.5f}")
-    print(f"{'query on gallery':20}  overlap@10     P@1    P@10")
-    for name, queries, gallery in (
-        ("fp32 on fp32", fp32, fp32),
-        ("int8 on int8", int8, int8),
-        ("fp32 on int8", fp32, int8),
-    ):
+    print(f"{'':22} images/s  ratio   cosine  overlap@10     P@1    P@10")
+    sides = [(name, made, made, rate[name]) for name, made in vectors.items()]
+    sides.append(("fp32 query on int8", fp32, vectors["int8"], 0.0))
+    for name, queries, gallery, speed in sides:
         found = best_ten(queries, gallery)
-        shared = [len({*a} & {*b}) / K for a, b in zip(found, truth, strict=True)]
+        shared = np.mean([len({*a} & {*b}) / K for a, b in zip(found, truth, strict=True)])
         right = labels[found] == labels[:, None]
-        print(f"{name:20}  {np.mean(shared):10.4f}  {right[:, 0].mean():.4f}  {right.mean():.4f}")
+        cosine = (fp32 * gallery).sum(axis=1).mean()
+        print(
+            f"{name:22} {speed:8.1f}  {speed / rate['fp32']:5.2f}  {cosine:.5f}  {shared:10.4f}  "
+            f"{right[:, 0].mean():.4f}  {right.mean():.4f}"
+        )
 
 
 def main() -> None:
@@ -97,18 +164,16 @@ def main() -> None:
         given = options.weights
         if given == "seeded":
             given = str(seeded_resnet50(Path(place) / "seeded.pth"))
-        files, labels = pictures(options.folder, options.field, options.count)
+        files, labels = images(options.folder, options.field, options.count)
         sample = ImageSample(resolve([str(options.folder / "images")]), limit=MAX_FILES)
         fp32 = open_encoder(EncoderRequest(options.model, given, "cpu", "fp32", sample), None, say)
         int8 = open_encoder(EncoderRequest(options.model, given, "cpu", "int8", sample), None, say)
         encoders = {"fp32": fp32, "int8": int8}
+        if base := exports.find(fp32.stamp):
+            pixels = sample(fp32.preprocessing, CALIBRATION_IMAGES + CHECK_IMAGES)
+            encoders |= runtime_quantized(base, pixels[CHECK_IMAGES:], Path(place))
         named = ImageSample(resolve([str(file) for file in files[:_TIMED]]))
-        timed = named(fp32.preprocessing, _TIMED)
-        rate = rates(encoders, timed, options.turns)
-        print(
-            f"{options.model}: fp32 {rate['fp32']:.1f}, int8 {rate['int8']:.1f} pictures a second, "
-            f"ratio {rate['int8'] / rate['fp32']:.2f}"
-        )
+        rate = rates(encoders, named(fp32.preprocessing, _TIMED), options.turns)
         from imgsearch.images import decode
 
         vectors: dict[str, list[Vectors]] = {name: [] for name in encoders}
@@ -117,7 +182,9 @@ def main() -> None:
             pixels = np.stack([decode(str(file), fp32.preprocessing).pixels for file in part])
             for name, encoder in encoders.items():
                 vectors[name].append(encoder.encode(pixels))
-        report({name: np.concatenate(parts) for name, parts in vectors.items()}, labels)
+        joined = {name: np.concatenate(parts) for name, parts in vectors.items()}
+        print(f"{options.model}, {len(files)} images")
+        report(joined, rate, labels)
 
 
 if __name__ == "__main__":

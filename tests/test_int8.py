@@ -17,7 +17,7 @@ from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.int8 import calibration
 from imgsearch.encoders.int8.equalize import equalised
 from imgsearch.encoders.int8.graph import Graph, observed
-from imgsearch.encoders.int8.quantize import quantise
+from imgsearch.encoders.int8.quantize import quantize
 from imgsearch.encoders.onnx import exports
 from imgsearch.encoders.onnx.encoder import OnnxEncoder
 from imgsearch.encoders.onnx.exports import OnnxFile
@@ -64,7 +64,7 @@ def test_vectors_are_close_to_those_of_fp32_on_other_pictures(tiny: OnnxFile) ->
 
 
 def test_all_convolutions_but_the_first_have_int8_weights(tiny: OnnxFile, tmp_path: Path) -> None:
-    quantise(tiny.path, tmp_path / "int8.onnx", tiny_model.pictures(8), "tiny")
+    quantize(tiny.path, tmp_path / "int8.onnx", tiny_model.pictures(8), "tiny")
     graph = onnx.load(tmp_path / "int8.onnx").graph
     onnx.checker.check_model(tmp_path / "int8.onnx")
     made_by = {node.output[0]: node.op_type for node in graph.node}
@@ -108,7 +108,7 @@ def test_channels_are_made_alike_without_a_change_of_the_vectors(
 def test_the_mean_of_a_layer_s_outputs_is_that_of_fp32(tiny: OnnxFile, tmp_path: Path) -> None:
     """What the weights' rounding would shift, the bias makes up for."""
     pixels = tiny_model.pictures(64)
-    quantise(tiny.path, tmp_path / "int8.onnx", pixels, "tiny")
+    quantize(tiny.path, tmp_path / "int8.onnx", pixels, "tiny")
 
     def outputs(path: Path) -> np.ndarray:
         parts = observed(Graph(onnx.load(path)), ["wide"], pixels)
@@ -121,7 +121,7 @@ def test_the_mean_of_a_layer_s_outputs_is_that_of_fp32(tiny: OnnxFile, tmp_path:
 def test_fast_kernels_give_what_the_file_says(tiny: OnnxFile, tmp_path: Path) -> None:
     """On CPUs without VNNI, too, which cut off what 16 bits do not hold."""
     pixels = tiny_model.pictures(64)
-    quantise(tiny.path, tmp_path / "int8.onnx", pixels, "tiny")
+    quantize(tiny.path, tmp_path / "int8.onnx", pixels, "tiny")
     fast = vectors_of(tmp_path / "int8.onnx", pixels, 1)
     run = run_graph((tmp_path / "int8.onnx").read_bytes(), [OUTPUT])
     (written,) = run({INPUT: pixels})
@@ -163,7 +163,7 @@ def test_a_calibrated_model_is_found_and_not_made_again(
     def never(*_: object) -> None:
         raise AssertionError("made again")
 
-    monkeypatch.setattr("imgsearch.encoders.int8.quantize.quantise", never)
+    monkeypatch.setattr("imgsearch.encoders.int8.quantize.quantize", never)
     assert calibration.get(tiny, sample()) == first
     assert exports.find(first.stamp) == first
 
@@ -188,7 +188,7 @@ def test_a_model_that_loses_too_much_is_refused_and_not_kept(
                 each.raw_data = bytes(reversed(each.raw_data))[::-1][4:] + each.raw_data[:4]
         onnx.save(model, target)
 
-    monkeypatch.setattr("imgsearch.encoders.int8.quantize.quantise", damage)
+    monkeypatch.setattr("imgsearch.encoders.int8.quantize.quantize", damage)
     with pytest.raises(ExportError, match=r"mean cosine with fp32 is -?0\.\d+, less than 0.995"):
         calibration.get(tiny, sample())
     assert [each.parent for each in config.models_dir().glob("*/model.onnx")] == [tiny.path.parent]
@@ -196,7 +196,7 @@ def test_a_model_that_loses_too_much_is_refused_and_not_kept(
 
 def test_the_maximum_of_floats_is_taken_before_they_are_rounded(tmp_path: Path) -> None:
     onnx.save(tiny_model.model(early_pool=True), tmp_path / "early.onnx")
-    quantise(tmp_path / "early.onnx", tmp_path / "int8.onnx", tiny_model.pictures(30), "early")
+    quantize(tmp_path / "early.onnx", tmp_path / "int8.onnx", tiny_model.pictures(30), "early")
     open_session(tmp_path / "int8.onnx", 1, save=tmp_path / "optimised.onnx")
     kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
     assert kinds.index("MaxPool") < kinds.index("QuantizeLinear")
@@ -205,7 +205,7 @@ def test_the_maximum_of_floats_is_taken_before_they_are_rounded(tmp_path: Path) 
 def test_a_model_of_matrices_has_nothing_to_win(tmp_path: Path) -> None:
     onnx.save(tiny_model.model(layers=False), tmp_path / "matrix.onnx")
     with pytest.raises(ExportError, match="matrices has nothing to win by int8"):
-        quantise(
+        quantize(
             tmp_path / "matrix.onnx", tmp_path / "out.onnx", tiny_model.pictures(2), "matrices"
         )
 

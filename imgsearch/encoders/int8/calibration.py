@@ -24,8 +24,8 @@ from imgsearch.system.locking import locked
 _VERSION = 3
 # Pictures to calibrate with and, apart from them, to check with; fewer than the least leave the
 # ranges to chance.
-_CALIBRATED = 64
-_CHECKED = 32
+CALIBRATION_IMAGES = 64
+CHECK_IMAGES = 32
 _LEAST = 30
 # Mean cosine with fp32's vectors over pictures that were not calibrated with. Of efficientnet-lite0
 # among 800 photographs, at 0.9988 the ten best agreed in 95 %; at 0.994, where rounding to the
@@ -39,7 +39,7 @@ def get(base: OnnxFile, sample: Sample, listener: Listener = ignore) -> OnnxFile
     Raises ExportError if there are too few pictures, if the model has nothing to win, or if its
     vectors would be too far from those of fp32.
     """
-    pixels = sample(base.spec.preprocessing, _CALIBRATED + _CHECKED)
+    pixels = sample(base.spec.preprocessing, CALIBRATION_IMAGES + CHECK_IMAGES)
     if len(pixels) < _LEAST:
         raise ExportError(
             f"int8 is calibrated on the pictures of a collection's first ingest and needs {_LEAST} "
@@ -81,14 +81,14 @@ def _find(base: OnnxFile, calibration: str) -> OnnxFile | None:
 def _make(base: OnnxFile, pixels: Pixels, calibration: str, listener: Listener) -> OnnxFile:
     name = base.spec.name
     devices.require_torch(f"to calibrate {name} for int8", Remedy.USE_FP32)
-    held_out = len(pixels) * _CHECKED // (_CALIBRATED + _CHECKED)
+    held_out = len(pixels) * CHECK_IMAGES // (CALIBRATION_IMAGES + CHECK_IMAGES)
     listener(Note(f"calibrating {name} for int8 on {len(pixels) - held_out} pictures, once"))
     started = time.monotonic()
-    from imgsearch.encoders.int8.quantize import quantise
+    from imgsearch.encoders.int8.quantize import quantize
 
     with exports.incoming() as part:
         model = part / exports.MODEL
-        quantise(base.path, model, pixels[held_out:], name)
+        quantize(base.path, model, pixels[held_out:], name)
         cosine = _mean_cosine(base.path, model, pixels[:held_out])
         _check(name, cosine)
         soundness.remember(model, base.spec.preprocessing.size)

@@ -35,16 +35,16 @@ _PLACES = 64
 _MOMENTS = 32_000_000
 
 
-def quantise(source: Path, target: Path, pixels: Pixels, name: str) -> None:
+def quantize(source: Path, target: Path, pixels: Pixels, name: str) -> None:
     """Write the int8 form of the model in `source`, calibrated on pictures, to `target`.
 
     `pixels` is uint8 (n, size, size, 3). The same model and pictures give the same file on the
     same machine. Raises ExportError, with the model's `name`, where int8 has nothing to win.
     """
     graph = Graph(onnx.load(source))
-    _to_quantise(graph, pixels[:1], name)  # refused before the work begins
+    layers_to_quantize(graph, pixels[:1], name)  # refused before the work begins
     graph = equalised(graph, pixels)
-    layers = _to_quantise(graph, pixels[:1], name)
+    layers = layers_to_quantize(graph, pixels[:1], name)
     tensors = _quantised_tensors(graph, layers)
     ranges = _ranges(graph, tensors, pixels)
     scales = {tensor: _affine(*ranges[tensor]) for tensor in tensors}
@@ -64,7 +64,7 @@ class _Rounded:
     bias: NDArray[np.float64]
 
 
-def _to_quantise(graph: Graph, picture: Pixels, name: str) -> list[Layer]:
+def layers_to_quantize(graph: Graph, picture: Pixels, name: str) -> list[Layer]:
     """All convolutions but the first ones."""
     cost = _multiplications(graph, picture)
     layers = graph.layers()

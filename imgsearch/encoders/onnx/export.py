@@ -15,7 +15,7 @@ from imgsearch.encoders.base import normalised
 from imgsearch.encoders.catalog import ModelSpec
 from imgsearch.encoders.checking import least_cosine, representative
 from imgsearch.encoders.onnx.sessions import INPUT, OUTPUT, open_session, run_session
-from imgsearch.encoders.torch.networks import FromPixels, load_model
+from imgsearch.encoders.torch.networks import FromPixels, fused, load_model
 from imgsearch.encoders.weights import WeightsFile
 from imgsearch.errors import EncoderError, ExportError, first_line
 from imgsearch.images import Pixels
@@ -33,12 +33,14 @@ def export(
     ExportError if it cannot be exported, or if its vectors are not those of torch, and WeightsError
     if the weights do not fit.
     """
-    model = FromPixels(load_model(spec, weights), spec.preprocessing)
+    network = load_model(spec, weights)
+    model = FromPixels(network, spec.preprocessing)
     pixels = representative(spec.preprocessing.size)
     if pictures is not None:
         pixels = np.concatenate([pixels, pictures])
     try:
-        _write(model, pixels[:2], path)
+        # Folded batch normalizations save the exporter a third of its time.
+        _write(FromPixels(fused(network), spec.preprocessing), pixels[:2], path)
         made = normalised(run_session(open_session(path, threads=1), pixels))
         with torch.inference_mode():
             expected = normalised(model(torch.from_numpy(pixels)).numpy())
