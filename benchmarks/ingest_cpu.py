@@ -32,8 +32,8 @@ from PIL import Image, ImageOps
 from benchmarks.common import bench_home, machine, seeded_resnet50
 from imgsearch import config, images
 from imgsearch.encoders.factory import open_encoder
-from imgsearch.encoders.onnx import exports
-from imgsearch.encoders.onnx.exports import OnnxFile
+from imgsearch.encoders.onnx import model_files
+from imgsearch.encoders.onnx.model_files import OnnxFile
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.images import Preprocessing, looks_like_a_picture
 from imgsearch.ingest.sample import ImageSample
@@ -129,7 +129,7 @@ def ready(model: str, weights: str | None, precision: str, files: Sequence[Path]
     """The model as ONNX Runtime runs it, exported and calibrated now."""
     sample = ImageSample(resolve([str(files[0].parent)]))
     encoder = open_encoder(EncoderRequest(model, weights, "cpu", precision, sample))
-    exported = exports.find(encoder.stamp)
+    exported = model_files.find(encoder.stamp)
     assert exported
     return exported
 

@@ -29,9 +29,9 @@ from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.int8.calibration import CALIBRATION_IMAGES, CHECK_IMAGES
 from imgsearch.encoders.int8.graph import Graph
 from imgsearch.encoders.int8.quantize import layers_to_quantize
-from imgsearch.encoders.onnx import exports
+from imgsearch.encoders.onnx import model_files
 from imgsearch.encoders.onnx.encoder import OnnxEncoder
-from imgsearch.encoders.onnx.exports import OnnxFile
+from imgsearch.encoders.onnx.model_files import OnnxFile
 from imgsearch.encoders.onnx.sessions import INPUT
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.images import Pixels
@@ -117,7 +117,7 @@ def runtime_quantized(base: OnnxFile, pixels: Pixels, folder: Path) -> dict[str,
     for name, options in variants.items():
         place = folder / name.replace(" ", "-")
         place.mkdir()
-        path = place / exports.MODEL
+        path = place / model_files.MODEL
         quantize_static(
             str(base.path),
             str(path),
@@ -169,7 +169,7 @@ def main() -> None:
         fp32 = open_encoder(EncoderRequest(options.model, given, "cpu", "fp32", sample), None, say)
         int8 = open_encoder(EncoderRequest(options.model, given, "cpu", "int8", sample), None, say)
         encoders = {"fp32": fp32, "int8": int8}
-        if base := exports.find(fp32.stamp):
+        if base := model_files.find(fp32.stamp):
             pixels = sample(fp32.preprocessing, CALIBRATION_IMAGES + CHECK_IMAGES)
             encoders |= runtime_quantized(base, pixels[CHECK_IMAGES:], Path(place))
         named = ImageSample(resolve([str(file) for file in files[:_TIMED]]))

@@ -12,6 +12,7 @@ from imgsearch import images
 from imgsearch.config import DEFAULT_MAX_PIXELS
 from imgsearch.errors import ImageError, ScratchError
 from imgsearch.system import scratch
+from imgsearch.system.atomic import publish
 from imgsearch.system.outputs import check_replaceable, not_written
 from imgsearch.types import Hit, ImageRecord, path_to_uri
 
@@ -57,7 +58,7 @@ def write_gallery(
         target.parent.stat()  # it is not made
         with scratch.folder([target.parent]) as part:
             (part / "page").write_text(page, encoding="utf-8")
-            os.replace(part / "page", target)
+            publish(part / "page", target)
     except (OSError, ScratchError) as error:
         raise not_written(file, error) from error
 

@@ -18,9 +18,9 @@ from imgsearch.encoders.int8 import calibration
 from imgsearch.encoders.int8.equalize import equalised
 from imgsearch.encoders.int8.graph import Graph, observed
 from imgsearch.encoders.int8.quantize import quantize
-from imgsearch.encoders.onnx import exports
+from imgsearch.encoders.onnx import model_files
 from imgsearch.encoders.onnx.encoder import OnnxEncoder
-from imgsearch.encoders.onnx.exports import OnnxFile
+from imgsearch.encoders.onnx.model_files import OnnxFile
 from imgsearch.encoders.onnx.sessions import INPUT, OUTPUT, open_session, run_graph, vectors_of
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import CollectionMismatchError, ExportError, Remedy, UsageError
@@ -165,7 +165,7 @@ def test_a_calibrated_model_is_found_and_not_made_again(
 
     monkeypatch.setattr("imgsearch.encoders.int8.quantize.quantize", never)
     assert calibration.get(tiny, sample()) == first
-    assert exports.find(first.stamp) == first
+    assert model_files.find(first.stamp) == first
 
 
 def test_too_few_pictures_are_refused(tiny: OnnxFile) -> None:

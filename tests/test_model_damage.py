@@ -14,9 +14,9 @@ from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.catalog import SPECS
 from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.int8 import calibration
-from imgsearch.encoders.onnx import exports, soundness
-from imgsearch.encoders.onnx.exports import OnnxFile
-from imgsearch.encoders.onnx.soundness import VECTOR
+from imgsearch.encoders.onnx import model_files, verification
+from imgsearch.encoders.onnx.model_files import OnnxFile
+from imgsearch.encoders.onnx.verification import VECTOR
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import DeviceMemoryError, EncoderError
 from imgsearch.events import Event, Note
@@ -50,7 +50,7 @@ def other_weights(model: Path) -> None:
 
 
 def record_digest(file: OnnxFile, digest: str) -> None:
-    spec = file.path.with_name(exports.SPEC)
+    spec = file.path.with_name(model_files.SPEC)
     spec.write_text(json.dumps(json.loads(spec.read_text()) | {"sha256": digest}))
 
 
@@ -102,7 +102,7 @@ def test_a_damaged_model_is_set_aside_whole_and_its_place_is_told(
     fp32: OnnxFile, damage: Callable[[Path], Any], digest: str
 ) -> None:
     if digest == "recorded":
-        record_digest(fp32, soundness.sha256_of(fp32.path))
+        record_digest(fp32, verification.sha256_of(fp32.path))
     damage(fp32.path)
     content = fp32.path.read_bytes()
     told: list[Event] = []
@@ -115,9 +115,9 @@ def test_a_damaged_model_is_set_aside_whole_and_its_place_is_told(
         in (note)
     )
     assert aside.read_bytes() == content
-    assert exports.find(fp32.stamp) is None
-    assert exports.find_own("tiny") is None
-    assert exports.last_used() is None
+    assert model_files.find(fp32.stamp) is None
+    assert model_files.find_own("tiny") is None
+    assert model_files.last_used() is None
 
 
 def test_a_damaged_int8_model_is_set_aside(int8: OnnxFile) -> None:
@@ -149,7 +149,7 @@ def test_an_intact_model_that_gives_other_vectors_is_refused_and_stays(int8: Onn
 def test_a_model_whose_description_cannot_be_read_is_kept_when_it_is_made_again(
     fp32: OnnxFile, int8: OnnxFile
 ) -> None:
-    int8.path.with_name(exports.SPEC).write_text("{")
+    int8.path.with_name(model_files.SPEC).write_text("{")
     again = calibration.get(fp32, lambda _, count: tiny_model.pictures(count))
     assert again == int8
     (aside,) = int8.path.parent.parent.glob("damaged/*/*/model.onnx")
@@ -157,8 +157,8 @@ def test_a_model_whose_description_cannot_be_read_is_kept_when_it_is_made_again(
 
 
 def test_a_new_export_records_its_digest(fp32: OnnxFile, int8: OnnxFile) -> None:
-    assert exports.recorded_digest(fp32) == ""  # as of earlier versions
-    digest = soundness.sha256_of(int8.path)
-    assert digest.startswith(exports.recorded_digest(int8))
+    assert model_files.recorded_digest(fp32) == ""  # as of earlier versions
+    digest = verification.sha256_of(int8.path)
+    assert digest.startswith(model_files.recorded_digest(int8))
     record_digest(fp32, "abc")
-    assert exports.recorded_digest(fp32) == "abc"
+    assert model_files.recorded_digest(fp32) == "abc"

@@ -13,7 +13,7 @@ from PIL import Image
 from imgsearch import ImageIndex
 from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.factory import last_used_encoder, open_encoder
-from imgsearch.encoders.onnx import exports
+from imgsearch.encoders.onnx import model_files
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import CollectionMismatchError
 from imgsearch.images import DECODING, decode
@@ -95,7 +95,7 @@ def test_a_new_collection_has_this_versions_decoding(
 
 
 def test_all_decodings_share_one_exported_model(encoder: Encoder, older: Stamp) -> None:
-    of_older, of_now = exports.find(older), exports.find(encoder.stamp)
+    of_older, of_now = model_files.find(older), model_files.find(encoder.stamp)
     assert of_older
     assert of_now
     assert of_older.path == of_now.path

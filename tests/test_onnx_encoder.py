@@ -17,9 +17,9 @@ from imgsearch.encoders import weights
 from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.catalog import EFFICIENTNET_LITE0, RESNET50
 from imgsearch.encoders.factory import open_encoder
-from imgsearch.encoders.onnx import export, exports
+from imgsearch.encoders.onnx import export, model_files, prepare
 from imgsearch.encoders.onnx.encoder import OnnxEncoder
-from imgsearch.encoders.onnx.exports import OnnxFile
+from imgsearch.encoders.onnx.model_files import OnnxFile
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.encoders.torch.torchvision_models import describe
 from imgsearch.encoders.weights import WeightsFile
@@ -41,7 +41,7 @@ def lite0_weights() -> WeightsFile:
 
 @pytest.fixture
 def lite0() -> OnnxFile:
-    return exports.get(EFFICIENTNET_LITE0, lite0_weights())
+    return prepare.get_model(EFFICIENTNET_LITE0, lite0_weights())
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ class TestAnyTorchvisionModel(EncoderContract):
     @pytest.fixture
     def encoder(self, seeded: Seeded) -> Encoder:
         spec = describe("squeezenet1_1")
-        return OnnxEncoder(exports.get(spec, seeded(spec.name)))
+        return OnnxEncoder(prepare.get_model(spec, seeded(spec.name)))
 
 
 def test_pictures_have_the_vectors_that_torch_gives_and_the_same_stamp(lite0: OnnxFile) -> None:
@@ -82,7 +82,7 @@ def test_pictures_have_the_vectors_that_torch_gives_and_the_same_stamp(lite0: On
 
 def test_resnet50_has_the_vectors_that_torch_gives(seeded: Seeded) -> None:
     file = seeded("resnet50")
-    ours, torchs = OnnxEncoder(exports.get(RESNET50, file)), on_cpu(RESNET50, file)
+    ours, torchs = OnnxEncoder(prepare.get_model(RESNET50, file)), on_cpu(RESNET50, file)
     batch = pictures(ours, 2)
     assert cosines(ours.encode(batch), torchs.encode(batch)).min() > 0.99999
 
@@ -116,7 +116,7 @@ def test_a_stamp_finds_its_exported_model_without_the_weights(
     seeded: Seeded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = describe("squeezenet1_1")
-    file = exports.get(spec, seeded(spec.name))
+    file = prepare.get_model(spec, seeded(spec.name))
 
     def never(*_: object) -> None:
         raise AssertionError("torch or the weights were asked for")
@@ -125,18 +125,18 @@ def test_a_stamp_finds_its_exported_model_without_the_weights(
     monkeypatch.setattr("imgsearch.encoders.torch.torchvision_models.describe", never)
     encoder = open_encoder(EncoderRequest(device="cpu"), file.stamp)
     assert encoder.preprocessing == spec.preprocessing
-    assert exports.find(file.stamp) == file
+    assert model_files.find(file.stamp) == file
 
 
 def test_other_weights_or_preprocessing_are_another_file(lite0: OnnxFile) -> None:
-    assert exports.find(lite0.stamp) == lite0
-    assert exports.find(replace(lite0.stamp, weights="0" * 64)) is None
-    assert exports.find(replace(lite0.stamp, preprocessing="other")) is None
+    assert model_files.find(lite0.stamp) == lite0
+    assert model_files.find(replace(lite0.stamp, weights="0" * 64)) is None
+    assert model_files.find(replace(lite0.stamp, preprocessing="other")) is None
 
 
 def test_the_export_is_told_and_nothing_but_the_model_stays(own_models: Path) -> None:
     events: list[Event] = []
-    file = exports.get(EFFICIENTNET_LITE0, lite0_weights(), events.append)
+    file = prepare.get_model(EFFICIENTNET_LITE0, lite0_weights(), events.append)
     told = [event.text for event in events if isinstance(event, Note)]
     assert len(told) == 2
     assert "preparing efficientnet-lite0" in told[0]
@@ -201,13 +201,13 @@ def test_an_export_whose_vectors_drift_is_refused(
 
     monkeypatch.setattr(export, "_write", drift)
     with pytest.raises(ExportError, match=r"not those of torch \(cosine 0\.\d+, less than 0.9999"):
-        exports.get(EFFICIENTNET_LITE0, lite0_weights())
-    assert exports.find(EFFICIENTNET_LITE0.stamp(lite0_weights().sha256)) is None
+        prepare.get_model(EFFICIENTNET_LITE0, lite0_weights())
+    assert model_files.find(EFFICIENTNET_LITE0.stamp(lite0_weights().sha256)) is None
 
 
 def test_weights_that_do_not_fit_are_told_as_by_torch(own_models: Path, seeded: Seeded) -> None:
     with pytest.raises(WeightsError, match="not weights of resnet50"):
-        exports.get(RESNET50, seeded("squeezenet1_1"))
+        prepare.get_model(RESNET50, seeded("squeezenet1_1"))
     assert not any(entry.is_dir() for entry in own_models.iterdir())
 
 
@@ -237,7 +237,7 @@ def test_a_damaged_optimised_file_is_made_anew(
 def test_a_damaged_model_is_made_anew_before_its_vectors_are_kept(
     own_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = exports.get(EFFICIENTNET_LITE0, lite0_weights()).path
+    made = prepare.get_model(EFFICIENTNET_LITE0, lite0_weights()).path
     sound = made.read_bytes()
     monkeypatch.setattr(export, "export", lambda _spec, _weights, path, _: path.write_bytes(sound))
     half = len(sound) // 2

@@ -13,8 +13,8 @@ from imgsearch import config
 from imgsearch.encoders import devices, weights
 from imgsearch.encoders.catalog import EFFICIENTNET_LITE0, RESNET50
 from imgsearch.encoders.factory import open_encoder
-from imgsearch.encoders.onnx import exports
-from imgsearch.encoders.onnx.exports import OnnxFile
+from imgsearch.encoders.onnx import model_files, prepare
+from imgsearch.encoders.onnx.model_files import OnnxFile
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.encoders.torch.torchvision_models import describe
 from imgsearch.errors import MissingTorchError, Remedy
@@ -33,7 +33,7 @@ def exported() -> OnnxFile:
     """efficientnet-lite0, made ready by torch beforehand."""
     found = weights.find_local(EFFICIENTNET_LITE0)
     assert found, "its package is a dependency"
-    return exports.get(EFFICIENTNET_LITE0, found)
+    return prepare.get_model(EFFICIENTNET_LITE0, found)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_an_installed_model_is_used_as_one_of_the_home(
     assert encoder.stamp == exported.stamp
     assert open_encoder(CPU, encoder.stamp).stamp == encoder.stamp
     assert encoder.encode(pictures(encoder, 2)).shape == (2, 1280)
-    found = exports.last_used()
+    found = model_files.last_used()
     assert found
     assert found.path.is_relative_to(config.home())
     assert found.path.samefile(next(installed.rglob("model.onnx")))
@@ -82,7 +82,7 @@ def test_any_model_that_is_exported_needs_no_torch_for_a_new_collection(
     spec = describe("squeezenet1_1")
     file = seeded(spec.name)
     own = replace(spec, weights_name=f"squeezenet1_1-{file.sha256[:8]}.pth")
-    exported = exports.get(own, file)
+    exported = prepare.get_model(own, file)
     monkeypatch.setattr(devices, "missing_for_torch", lambda: ["torch"])
     assert open_encoder(EncoderRequest(spec.name, device="cpu")).stamp == exported.stamp
 
@@ -92,7 +92,7 @@ def test_a_model_of_others_weights_is_not_taken_for_its_own(
 ) -> None:
     monkeypatch.setenv("IMGSEARCH_HOME", str(tmp_path))
     spec = describe("squeezenet1_0")
-    exports.get(spec, seeded(spec.name))
+    prepare.get_model(spec, seeded(spec.name))
     monkeypatch.setattr(devices, "missing_for_torch", lambda: ["torch"])
     with pytest.raises(MissingTorchError):
         open_encoder(EncoderRequest(spec.name, device="cpu"))
@@ -101,10 +101,10 @@ def test_a_model_of_others_weights_is_not_taken_for_its_own(
 def test_an_installed_model_is_found_again_when_the_installation_has_moved(
     installed: Path, exported: OnnxFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert exports.find(exported.stamp)
+    assert model_files.find(exported.stamp)
     moved = installed.rename(installed.with_name("moved"))
     monkeypatch.setattr(config, "installed_models_dir", lambda: moved)
-    found = exports.find(exported.stamp)
+    found = model_files.find(exported.stamp)
     assert found
     assert found.path.is_file()
 

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from imgsearch import config
 from imgsearch.encoders.catalog import ModelSpec
-from imgsearch.encoders.onnx import exports, soundness
-from imgsearch.encoders.onnx.exports import OnnxFile
+from imgsearch.encoders.onnx import model_files, verification
+from imgsearch.encoders.onnx.model_files import OnnxFile
 from imgsearch.encoders.weights import file_sha256
 from imgsearch.images import Pixels, Preprocessing
 
@@ -102,13 +102,13 @@ def exported(weights: Path) -> OnnxFile:
     weights.write_bytes(b"PK\x03\x04 weights that are never read")
     stamp = SPEC.stamp(file_sha256(weights))
     config.models_dir().mkdir(parents=True, exist_ok=True)
-    with exports.incoming() as part:
-        onnx.save(model(), part / exports.MODEL)
+    with model_files.incoming() as part:
+        onnx.save(model(), part / model_files.MODEL)
         kept = {"spec": asdict(SPEC), "weights": stamp.weights}
-        soundness.remember(part / exports.MODEL, SIZE)
-        (part / exports.SPEC).write_text(json.dumps(kept))
-        folder = exports.place(part, stamp)
-    return OnnxFile(folder / exports.MODEL, SPEC, stamp)
+        verification.record_vector(part / model_files.MODEL, SIZE)
+        (part / model_files.SPEC).write_text(json.dumps(kept))
+        folder = model_files.place(part, stamp)
+    return OnnxFile(folder / model_files.MODEL, SPEC, stamp)
 
 
 def pictures(count: int, seed: int = 0) -> Pixels:

@@ -76,7 +76,7 @@ def _prepare(name: str, display: Display) -> None:
 
 
 def _row(spec: "ModelSpec") -> dict[str, Any]:
-    from imgsearch.encoders.onnx.exports import find_own
+    from imgsearch.encoders.onnx.model_files import find_own
     from imgsearch.encoders.weights import find_local
 
     exported = find_own(spec.name)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from imgsearch.encoders import devices
 from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.catalog import AUTO, AUTO_CHOICES, SPECS, ModelSpec
-from imgsearch.encoders.onnx import exports, soundness
+from imgsearch.encoders.onnx import model_files, prepare, verification
 from imgsearch.encoders.request import EncoderRequest, check_device, check_request
 from imgsearch.errors import (
     CollectionMismatchError,
@@ -45,11 +45,11 @@ def open_encoder(
         devices.require_torch(f"for device {device}")
     if stamp is not None:
         check_request(request, stamp)
-        known = exports.find(stamp) if device == "cpu" else None
+        known = model_files.find(stamp) if device == "cpu" else None
         if known and (request.weights is None or precision == "int8"):
             _check_stamp(SPECS.get(stamp.model, known.spec), stamp)
             _check_weights(known.spec, request, stamp, listener)
-            if encoder := _sound(known, request, listener):
+            if encoder := _verified(known, request, listener):
                 return encoder
         if precision == "int8":
             return _in_fp32_instead(request, stamp, listener)
@@ -60,15 +60,15 @@ def open_encoder(
         file = weights.get(spec, request.weights, stamp.weights, listener)
     else:
         exported = _exported(request) if device == "cpu" else None
-        if exported and (encoder := _sound(exported, request, listener)):
+        if exported and (encoder := _verified(exported, request, listener)):
             return _calibrated(request, exported, listener) if precision == "int8" else encoder
         spec, file = _choose(request, listener)
     if precision == "int8":
-        base = exports.get(spec, file, listener, request.sample)
+        base = prepare.get_model(spec, file, listener, request.sample)
         return _calibrated(request, base, listener)
     if device == "cpu":
         try:
-            exported = exports.get(spec, file, listener, request.sample)
+            exported = prepare.get_model(spec, file, listener, request.sample)
             return _by_onnx_runtime(exported)
         except ExportError as error:
             listener(Note(f"using torch, which is slower on the CPU: {error}"))
@@ -88,13 +88,13 @@ def _check_weights(
         weights.get(spec, request.weights, stamp.weights, listener)
 
 
-def _calibrated(request: EncoderRequest, base: exports.OnnxFile, listener: Listener) -> Encoder:
+def _calibrated(request: EncoderRequest, base: model_files.OnnxFile, listener: Listener) -> Encoder:
     """Never replaced by fp32: it was asked for."""
     if request.sample is None:
         raise UsageError("int8 needs pictures to be calibrated on: an ingest has them")
     from imgsearch.encoders.int8 import calibration
 
-    if encoder := _sound(calibration.get(base, request.sample, listener), request, listener):
+    if encoder := _verified(calibration.get(base, request.sample, listener), request, listener):
         return encoder
     return _by_onnx_runtime(calibration.get(base, request.sample, listener))
 
@@ -119,7 +119,7 @@ def last_used_encoder() -> Encoder | None:
     A guess at what a query needs, so that it can be loaded while the collection is opened; whoever
     takes it compares its stamp with the collection's.
     """
-    file = exports.last_used()
+    file = model_files.last_used()
     if file is None or not file.path.is_file():
         return None
     from imgsearch.encoders.onnx.encoder import OnnxEncoder
@@ -132,7 +132,9 @@ def last_used_encoder() -> Encoder | None:
     return encoder
 
 
-def _sound(file: exports.OnnxFile, request: EncoderRequest, listener: Listener) -> Encoder | None:
+def _verified(
+    file: model_files.OnnxFile, request: EncoderRequest, listener: Listener
+) -> Encoder | None:
     """The encoder; None if the file is proven to be damaged, which is then set aside.
 
     Raises EncoderError if the model cannot be checked; its file stays in place then.
@@ -141,7 +143,7 @@ def _sound(file: exports.OnnxFile, request: EncoderRequest, listener: Listener) 
     if not request.checked:
         return encoder
     try:
-        if soundness.agrees(encoder, file.path):
+        if verification.matches_record(encoder, file.path):
             return encoder
     except DeviceMemoryError:
         raise
@@ -151,18 +153,18 @@ def _sound(file: exports.OnnxFile, request: EncoderRequest, listener: Listener) 
 
     forget_optimised(file.path)
     encoder = _by_onnx_runtime(file)
-    if not soundness.is_damaged(encoder, file.path, exports.recorded_digest(file)):
+    if not verification.is_damaged(encoder, file.path, model_files.recorded_digest(file)):
         return encoder
-    aside = exports.set_aside(file)
+    aside = model_files.set_aside(file)
     what = f"{file.stamp.model} in {file.stamp.number_format}"
     listener(Note(f"{what}, as it was made for this machine, is damaged: moved to {aside}"))
     return None
 
 
-def _by_onnx_runtime(file: exports.OnnxFile) -> Encoder:
+def _by_onnx_runtime(file: model_files.OnnxFile) -> Encoder:
     from imgsearch.encoders.onnx.encoder import OnnxEncoder
 
-    exports.mark_used(file)
+    model_files.mark_used(file)
     return OnnxEncoder(file)
 
 
@@ -186,10 +188,10 @@ def _check_stamp(spec: ModelSpec, stamp: Stamp) -> None:
         )
 
 
-def _exported(request: EncoderRequest) -> exports.OnnxFile | None:
+def _exported(request: EncoderRequest) -> model_files.OnnxFile | None:
     """For a new collection, where neither torch nor the weights are needed any more."""
     name = AUTO_CHOICES[0] if request.model == AUTO else request.model
-    return exports.find_own(name) if request.weights is None else None
+    return model_files.find_own(name) if request.weights is None else None
 
 
 def _choose(request: EncoderRequest, listener: Listener) -> tuple[ModelSpec, "WeightsFile"]:

@@ -26,6 +26,7 @@ from imgsearch._version import __version__
 from imgsearch.encoders.catalog import ModelSpec
 from imgsearch.errors import CollectionMismatchError, Remedy, WeightsError
 from imgsearch.events import Listener, Transfer, ignore
+from imgsearch.system.atomic import publish, write_text
 from imgsearch.system.locking import locked
 
 # Seconds until a server must have begun to answer, name look-up and redirections included.
@@ -230,8 +231,6 @@ def _keep(
                 file.write(chunk)
                 sha256.update(chunk)
                 head = head or chunk[:64]
-            file.flush()
-            os.fsync(file.fileno())
         digest = sha256.hexdigest()
         if wanted and not digest.startswith(wanted):
             raise WeightsError(
@@ -242,7 +241,7 @@ def _keep(
             beginning = f"begins with {head[:24]!r}" if head else "is empty"
             raise WeightsError(f"{source}: no file of PyTorch weights; it {beginning}")
         target = folder / f"{digest}.pth"
-        os.replace(part, target)
+        publish(part, target)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -264,7 +263,7 @@ def download(url: str, listener: Listener = ignore) -> WeightsFile:
         with contextlib.closing(_fetch(url, name, listener)) as chunks:
             file = _keep(folder, chunks, url, _digest_in_name(name))
         with contextlib.suppress(OSError):  # it would only be fetched once more
-            _url_note(url).write_text(json.dumps({"url": url, "sha256": file.sha256}))
+            write_text(_url_note(url), json.dumps({"url": url, "sha256": file.sha256}))
     return file
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from imgsearch import config
 from imgsearch.encoders import devices
 from imgsearch.encoders.base import Sample
-from imgsearch.encoders.onnx import exports, soundness
-from imgsearch.encoders.onnx.exports import OnnxFile
+from imgsearch.encoders.onnx import model_files, verification
+from imgsearch.encoders.onnx.model_files import OnnxFile
 from imgsearch.errors import ExportError, Remedy
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.images import Pixels
@@ -62,18 +62,18 @@ def get(base: OnnxFile, sample: Sample, listener: Listener = ignore) -> OnnxFile
 
 def _digest(base: OnnxFile, pixels: Pixels) -> str:
     """All that a calibrated model depends on."""
-    sha256 = hashlib.sha256(f"{_VERSION} {exports.graph_stamp(base.stamp).to_json()}".encode())
+    sha256 = hashlib.sha256(f"{_VERSION} {model_files.graph_stamp(base.stamp).to_json()}".encode())
     sha256.update(pixels.tobytes())
     return sha256.hexdigest()
 
 
 def _find(base: OnnxFile, calibration: str) -> OnnxFile | None:
-    for file in config.models_dir().glob(f"{base.stamp.model}-*/{exports.SPEC}"):
+    for file in config.models_dir().glob(f"{base.stamp.model}-*/{model_files.SPEC}"):
         try:
             known = json.loads(file.read_text()).get("calibration") == calibration
         except (OSError, ValueError, AttributeError):
             continue
-        if known and (found := exports.read(file)) and found.path.is_file():
+        if known and (found := model_files.read(file)) and found.path.is_file():
             return found
     return None
 
@@ -86,13 +86,13 @@ def _make(base: OnnxFile, pixels: Pixels, calibration: str, listener: Listener) 
     started = time.monotonic()
     from imgsearch.encoders.int8.quantize import quantize
 
-    with exports.incoming() as part:
-        model = part / exports.MODEL
+    with model_files.incoming() as part:
+        model = part / model_files.MODEL
         quantize(base.path, model, pixels[held_out:], name)
         cosine = _mean_cosine(base.path, model, pixels[:held_out])
         _check(name, cosine)
-        soundness.remember(model, base.spec.preprocessing.size)
-        digest = soundness.sha256_of(model)
+        verification.record_vector(model, base.spec.preprocessing.size)
+        digest = verification.sha256_of(model)
         stamp = replace(base.stamp, precision=f"int8 {digest[:12]}")
         kept = {
             "spec": asdict(base.spec),
@@ -100,8 +100,8 @@ def _make(base: OnnxFile, pixels: Pixels, calibration: str, listener: Listener) 
             "precision": stamp.precision,
             "calibration": calibration,
         }
-        (part / exports.SPEC).write_text(json.dumps(kept))
-        folder = exports.place(part, stamp)
+        (part / model_files.SPEC).write_text(json.dumps(kept))
+        folder = model_files.place(part, stamp)
     seconds = time.monotonic() - started
     listener(
         Note(
@@ -109,7 +109,7 @@ def _make(base: OnnxFile, pixels: Pixels, calibration: str, listener: Listener) 
             f"mean cosine with fp32 is {cosine:.4f}"
         )
     )
-    return OnnxFile(folder / exports.MODEL, base.spec, stamp)
+    return OnnxFile(folder / model_files.MODEL, base.spec, stamp)
 
 
 def _mean_cosine(fp32: Path, int8: Path, pixels: Pixels) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 
 from imgsearch import config
 from imgsearch.encoders.base import Vectors, normalised
-from imgsearch.encoders.onnx.exports import OnnxFile
+from imgsearch.encoders.onnx.model_files import OnnxFile
 from imgsearch.encoders.onnx.sessions import (
     CHUNK,
     Session,

@@ -13,7 +13,7 @@ from torch import nn
 
 from imgsearch.encoders.base import normalised
 from imgsearch.encoders.catalog import ModelSpec
-from imgsearch.encoders.checking import least_cosine, representative
+from imgsearch.encoders.comparison import least_cosine, representative
 from imgsearch.encoders.onnx.sessions import INPUT, OUTPUT, open_session, run_session
 from imgsearch.encoders.torch.networks import FromPixels, fused, load_model
 from imgsearch.encoders.weights import WeightsFile

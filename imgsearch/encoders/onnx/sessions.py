@@ -30,7 +30,7 @@ from imgsearch.errors import (
 )
 from imgsearch.images import Pixels
 from imgsearch.system import scratch
-from imgsearch.system.durability import fsync_files
+from imgsearch.system.atomic import publish
 
 Session: TypeAlias = ort.InferenceSession
 
@@ -97,8 +97,7 @@ def open_optimised(path: Path, threads: int) -> Session:
             made = part / optimised.name
             made.mkdir()
             session = open_session(path, threads, save=made / path.name)
-            fsync_files(made)
-            made.rename(optimised)
+            publish(made, optimised)
     except DeviceMemoryError:
         raise
     except (EncoderError, ScratchError, OSError):

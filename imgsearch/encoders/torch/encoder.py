@@ -11,7 +11,7 @@ from torch import nn
 from imgsearch import config
 from imgsearch.encoders.base import Encoder, Vectors, normalised
 from imgsearch.encoders.catalog import ModelSpec
-from imgsearch.encoders.checking import least_cosine, representative
+from imgsearch.encoders.comparison import least_cosine, representative
 from imgsearch.encoders.pool import EncoderPool
 from imgsearch.encoders.torch.networks import FromPixels, fused, load_model
 from imgsearch.encoders.torch.streams import Direct, Runner, Streamed

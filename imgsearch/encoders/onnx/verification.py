@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from imgsearch.encoders.base import Encoder, Vectors
-from imgsearch.encoders.checking import least_cosine, representative
+from imgsearch.encoders.comparison import least_cosine, representative
 from imgsearch.errors import EncoderError, UnreadableModelError, first_line
 from imgsearch.images import Pixels
 
@@ -23,14 +23,14 @@ VECTOR = "vector.npy"
 _LEAST_COSINE = 0.999
 
 
-def remember(model: Path, size: int) -> None:
+def record_vector(model: Path, size: int) -> None:
     """Keep, beside a model, what it makes of a made picture of this side in pixels."""
     from imgsearch.encoders.onnx.sessions import vectors_of
 
     np.save(model.with_name(VECTOR), vectors_of(model, _picture(size), threads=1))
 
 
-def agrees(encoder: Encoder, model: Path) -> bool:
+def matches_record(encoder: Encoder, model: Path) -> bool:
     """Whether a model makes the vector that was kept with it; True where none was kept.
 
     Raises EncoderError if the model cannot be run, and UnreadableModelError if its file or that of
@@ -51,7 +51,7 @@ def is_damaged(encoder: Encoder, model: Path, digest: str) -> bool:
     EncoderError if the model cannot be used and its file is not the reason.
     """
     try:
-        if agrees(encoder, model):
+        if matches_record(encoder, model):
             return False
     except EncoderError as error:
         if digest and not sha256_of(model).startswith(digest):
@@ -60,7 +60,9 @@ def is_damaged(encoder: Encoder, model: Path, digest: str) -> bool:
             raise
         if not digest:
             return True
-        remember(model, encoder.preprocessing.size)  # so it is the vector's file; else this raises
+        record_vector(
+            model, encoder.preprocessing.size
+        )  # so it is the vector's file; else this raises
         return False
     if digest and sha256_of(model).startswith(digest):
         raise EncoderError(

@@ -13,43 +13,29 @@ import os
 import re
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imgsearch import config
-from imgsearch.encoders import devices
-from imgsearch.encoders.base import Sample
 from imgsearch.encoders.catalog import SPECS, ModelSpec
-from imgsearch.encoders.onnx import soundness
-from imgsearch.encoders.onnx.soundness import VECTOR
-from imgsearch.errors import DeviceMemoryError, EncoderError, ExportError, ScratchError
-from imgsearch.events import Listener, Note, ignore
+from imgsearch.encoders.onnx.verification import VECTOR
+from imgsearch.errors import EncoderError, ScratchError
 from imgsearch.images import DECODING, DECODINGS, Preprocessing
 from imgsearch.system import scratch
-from imgsearch.system.durability import fsync_files
-from imgsearch.system.locking import locked
+from imgsearch.system.atomic import publish
 from imgsearch.types import Stamp
 
-if TYPE_CHECKING:  # an exported model needs no weights, nor what downloads them
-    from imgsearch.encoders.weights import WeightsFile
-
-# Raised by whatever changes the exported graph.
+# To be raised by each change of the exported graph.
 _VERSION = 1
 MODEL = "model.onnx"
 SPEC = "spec.json"
-_REFUSAL = "refusal.json"
 # The version of decoding that the model was last used with, if it is not this version's own.
 _DECODING = "decoding"
-_SHA256 = "sha256"
-# What torch says, in errors of no class of their own.
-_RESOURCES = re.compile(r"allocate|out of memory|no space left|too many open files", re.IGNORECASE)
-# Deeper than any search for models looks.
+SHA256 = "sha256"
+# `glob` for models does not look this deep.
 _DAMAGED = "damaged"
-# Real pictures that an export is checked with, where some are at hand.
-_CHECKED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +49,7 @@ class OnnxFile:
 
 def find(stamp: Stamp) -> OnnxFile | None:
     """The exported model that makes vectors of this stamp, if it is on this machine."""
-    path = _folder(stamp) / MODEL
+    path = folder_of(stamp) / MODEL
     if not path.is_file():
         path = _from_installation(path)
     known = read(path.with_name(SPEC)) if path.is_file() else None
@@ -148,61 +134,6 @@ def mark_used(file: OnnxFile) -> None:
             note.unlink()
 
 
-def get(
-    spec: ModelSpec,
-    weights: "WeightsFile",
-    listener: Listener = ignore,
-    sample: Sample | None = None,
-) -> OnnxFile:
-    """The exported model, made now if need be; it is checked with pictures of the sample too.
-
-    Raises ExportError if torch cannot export it, or if its vectors are not those of torch;
-    MissingTorchError if there is no torch to do it; WeightsError if the weights do not fit.
-    """
-    stamp = spec.stamp(weights.sha256)
-    if known := find(stamp):
-        return known
-    folder = _folder(stamp)
-    _raise_refusal(folder)
-    try:
-        with locked(folder.parent, f"preparing {spec.name}", listener):
-            if known := find(stamp):  # by the process that this one has waited for
-                return known
-            return _make(spec, weights, stamp, listener, sample)
-    except OSError as error:
-        raise ExportError(f"{folder} cannot be written: {error.strerror or error}") from error
-    except MemoryError as error:
-        raise ExportError(f"{spec.name} cannot be exported: too little memory") from error
-
-
-def _make(
-    spec: ModelSpec,
-    weights: "WeightsFile",
-    stamp: Stamp,
-    listener: Listener,
-    sample: Sample | None,
-) -> OnnxFile:
-    devices.require_torch(f"to prepare {spec.name} for the CPU, once")
-    listener(Note(f"preparing {spec.name} for this machine's CPU, once"))
-    started = time.monotonic()
-    from imgsearch.encoders.onnx.export import export
-
-    with incoming() as part:
-        try:
-            export(spec, weights, part / MODEL, sample and sample(spec.preprocessing, _CHECKED))
-        except ExportError as error:
-            if not _is_transient(error):
-                _remember_refusal(_folder(stamp), str(error))
-            raise
-        soundness.remember(part / MODEL, spec.preprocessing.size)
-        digest = soundness.sha256_of(part / MODEL)
-        kept = {"spec": asdict(spec), "weights": weights.sha256, _SHA256: digest}
-        (part / SPEC).write_text(json.dumps(kept))
-        folder = place(part, stamp)
-    listener(Note(f"{spec.name} is ready, after {time.monotonic() - started:.0f} s"))
-    return OnnxFile(folder / MODEL, spec, stamp)
-
-
 @contextlib.contextmanager
 def incoming() -> Iterator[Path]:
     """An empty folder to make a model in, for who holds the lock; nothing of it stays."""
@@ -218,12 +149,11 @@ def incoming() -> Iterator[Path]:
 
 def place(part: Path, stamp: Stamp) -> Path:
     """Let what was made in `part` appear where `find` looks for it."""
-    folder = _folder(stamp)
-    fsync_files(part)
+    folder = folder_of(stamp)
     if (folder / MODEL).exists():  # it was not found, because what belongs to it was not readable
         _move_aside(folder)
     _remove(folder)
-    part.rename(folder)
+    publish(part, folder)
     return folder
 
 
@@ -256,7 +186,7 @@ def recorded_digest(file: OnnxFile) -> str:
     if file.stamp.number_format == "int8":
         return file.stamp.precision.rpartition(" ")[2]
     try:
-        return str(json.loads(file.path.with_name(SPEC).read_text()).get(_SHA256, ""))
+        return str(json.loads(file.path.with_name(SPEC).read_text()).get(SHA256, ""))
     except (OSError, ValueError, AttributeError):
         return ""
 
@@ -271,7 +201,7 @@ def graph_stamp(stamp: Stamp) -> Stamp:
     return replace(stamp, preprocessing=preprocessing)
 
 
-def _folder(stamp: Stamp) -> Path:
+def folder_of(stamp: Stamp) -> Path:
     stamp = graph_stamp(stamp)
     key = hashlib.sha256(f"{_VERSION} {stamp.to_json()}".encode()).hexdigest()[:16]
     return config.models_dir() / f"{stamp.model}-{key}"
@@ -290,41 +220,3 @@ def read(path: Path) -> OnnxFile | None:
         return OnnxFile(path.with_name(MODEL), spec, stamp)
     except (OSError, ValueError, TypeError, KeyError):
         return None  # of another version of imgsearch's
-
-
-def _torch_version() -> str:
-    from importlib.metadata import version
-
-    return version("torch")
-
-
-def _is_transient(error: BaseException) -> bool:
-    """Whether it may go better another time: the memory or the disk was the reason."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError | MemoryError | DeviceMemoryError):
-            return True
-        if _RESOURCES.search(str(cause)):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
-
-
-def _remember_refusal(folder: Path, reason: str) -> None:
-    folder.mkdir(exist_ok=True)
-    refusal = {"torch": _torch_version(), "reason": reason}
-    (folder / _REFUSAL).write_text(json.dumps(refusal))
-
-
-def _raise_refusal(folder: Path) -> None:
-    """What this torch could not export it will not be able to the next time."""
-    path = folder / _REFUSAL
-    if not os.path.isfile(path):
-        return
-    try:
-        refusal = json.loads(path.read_text())
-        reason = str(refusal["reason"]) if refusal["torch"] == _torch_version() else None
-    except (OSError, ValueError, TypeError, KeyError):
-        return
-    if reason is not None:
-        raise ExportError(reason)
