@@ -15,7 +15,7 @@ from imgsearch.encoders.base import normalised
 from imgsearch.encoders.catalog import SPECS
 from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.int8 import calibration
-from imgsearch.encoders.int8.equalize import equalised
+from imgsearch.encoders.int8.equalize import equalize
 from imgsearch.encoders.int8.graph import Graph, observed
 from imgsearch.encoders.int8.quantize import quantize
 from imgsearch.encoders.onnx import model_files
@@ -87,7 +87,7 @@ def test_channels_are_made_alike_without_a_change_of_the_vectors(
 ) -> None:
     pixels = tiny_model.pictures(32)
     before = Graph(onnx.load(tiny.path))
-    after = equalised(before, pixels)
+    after = equalize(before, pixels)
     onnx.save(after.model, tmp_path / "equalised.onnx")
     near = cosines(
         vectors_of(tmp_path / "equalised.onnx", pixels, 1), vectors_of(tiny.path, pixels, 1)

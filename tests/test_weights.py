@@ -337,7 +337,7 @@ def test_a_home_that_cannot_be_written_to_is_named(
     (tmp_path / "file").touch()
     monkeypatch.setenv("IMGSEARCH_HOME", str(tmp_path / "file"))
     message = refused(server.serve("/tiny.pth"))
-    assert message == f"weights cannot be kept in {tmp_path}/file/weights: Not a directory"
+    assert message == f"weights cannot be stored in {tmp_path}/file/weights: Not a directory"
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(
@@ -348,7 +348,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(
 
     monkeypatch.setattr(os, "fsync", full)
     message = refused(server.serve("/tiny.pth"))
-    assert message == f"weights cannot be kept in {config.weights_dir()}: No space left on device"
+    assert message == f"weights cannot be stored in {config.weights_dir()}: No space left on device"
 
 
 # Whose weights they are.

@@ -1,6 +1,6 @@
-"""What an encoder is: the protocol that every runtime keeps.
+"""The protocol that every encoder implements.
 
-One contract suite (`tests/encoder_contract.py`) runs against all of them.
+One contract suite (`tests/encoder_contract.py`) tests all of them.
 """
 
 from collections.abc import Callable
@@ -14,16 +14,16 @@ from imgsearch.images import Pixels, Preprocessing
 from imgsearch.types import Stamp
 
 Vectors = NDArray[np.float32]
-# Gives so many pictures or fewer, uint8 (n, size, size, 3), preprocessed.
+# Returns at most the given number of preprocessed images, uint8 (n, size, size, 3).
 Sample = Callable[[Preprocessing, int], Pixels]
 
 
 class Encoder(Protocol):
-    """Turns pictures into vectors. Built by `imgsearch.encoders.open_encoder`."""
+    """Turns images into vectors. `imgsearch.encoders.factory.open_encoder` opens one."""
 
     @property
     def stamp(self) -> Stamp:
-        """What a collection of these vectors is stamped with."""
+        """The stamp of a collection of these vectors."""
         ...
 
     @property
@@ -31,46 +31,46 @@ class Encoder(Protocol):
 
     @property
     def runtime(self) -> str:
-        """What really runs the model, for example `torch`."""
+        """The library that runs the model, for example `torch`."""
         ...
 
     @property
     def device(self) -> str:
-        """Where it really runs, for example `cpu` or `cuda:0`, or several with commas between."""
+        """The device in use, for example `cpu` or `cuda:0`; several are separated by commas."""
         ...
 
     @property
     def compute_type(self) -> str:
-        """The format in which it really computes, for example `fp32` or `fp16`.
+        """The number format of the computation, for example `fp32` or `fp16`.
 
-        A matter of the device: fp32, fp16 and bf16 give the same vectors to a cosine of 0.999.
+        It depends on the device: fp32, fp16 and bf16 give the same vectors to a cosine of 0.999.
         """
         ...
 
     @property
     def batch_size(self) -> int:
-        """The number of pictures at once that suits it."""
+        """The recommended number of images per batch."""
         ...
 
     @property
     def concurrency(self) -> int:
-        """How many threads should call `encode` at once to keep it busy."""
+        """The number of threads that should call `encode` concurrently to keep it busy."""
         ...
 
     def encode(self, pixels: Pixels) -> Vectors:
-        """Vectors of a batch, float32 of shape (n, dimension), L2-normalised.
+        """Return the vectors of a batch, float32 of shape (n, dimension), L2-normalized.
 
-        `pixels` is uint8 of shape (n, size, size, 3), RGB, preprocessed. A picture's vector does
-        not depend on the others of its batch, beyond rounding. Raises DeviceMemoryError if the
-        batch does not fit; a smaller one may. Threads may call it at once.
+        `pixels` is uint8 of shape (n, size, size, 3), RGB, preprocessed. The vector of an image
+        does not depend on the rest of its batch, except for rounding. Raises DeviceMemoryError if
+        the batch does not fit; a smaller one may. Thread-safe.
         """
         ...
 
 
 def normalised(features: NDArray[np.float32]) -> Vectors:
-    """Each row divided by its L2 norm; a row of zeros stays as it is.
+    """Divide each row by its L2 norm; a row of zeros is unchanged.
 
-    Raises EncoderError if a row is not finite, so that no store ever holds such a vector.
+    Raises EncoderError if a row is not finite, so that no such vector is ever stored.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         norms = np.linalg.norm(features, axis=1, keepdims=True)

@@ -1,7 +1,6 @@
-"""The models as data: what they are called, how long their vectors are, where weights come from.
+"""Descriptions of models: name, dimension, preprocessing and the source of the weights.
 
-The code that runs them is elsewhere. Models that are not described here are looked for among
-torchvision's classification models, by their names there.
+All other names are looked up among torchvision's classification models.
 """
 
 from dataclasses import dataclass, replace
@@ -18,14 +17,14 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model. `dimension` is the length of its vectors, `megabytes` (10^6) its weights' size."""
+    """A model. `dimension` is the length of its vectors, `megabytes` the size of its weights."""
 
     name: str
     family: Literal["torchvision", "efficientnet-lite"]
     dimension: int
     preprocessing: Preprocessing
     weights_name: str
-    """The weights' own name. With `url`, it ends in the first digits of their SHA-256."""
+    """The name of the weights. With `url`, it ends in the first digits of their SHA-256."""
     megabytes: float
     url: str | None = None
     """Where the weights are downloaded from."""
@@ -35,18 +34,18 @@ class ModelSpec:
 
     @property
     def weights_digest(self) -> str:
-        """The first digits of the SHA-256 of its own weights, as their name tells them."""
+        """The first digits of the SHA-256 of the model's own weights, taken from their name."""
         return self.weights_name.rpartition("-")[2].partition(".")[0]
 
     def as_stamped(self, stamp: Stamp) -> "ModelSpec":
-        """The model with the version of decoding that a collection was made with."""
+        """Return the model with the version of decoding that a collection was made with."""
         return replace(self, preprocessing=self.preprocessing.as_described(stamp.preprocessing))
 
     def with_decoding(self, decoding: int) -> "ModelSpec":
         return replace(self, preprocessing=replace(self.preprocessing, decoding=decoding))
 
     def stamp(self, weights: str, precision: str = "fp32") -> Stamp:
-        """What a collection is stamped with that this model makes with weights of this SHA-256."""
+        """Return the stamp of collections made by this model with weights of this SHA-256."""
         return Stamp(
             model=self.name,
             weights=weights,
@@ -95,5 +94,5 @@ EFFICIENTNET_LITE0 = ModelSpec(
 
 SPECS = {spec.name: spec for spec in (RESNET50, EFFICIENTNET_LITE0)}
 
-# `auto` takes the first that is here or can be fetched. The last always is: a dependency holds it.
+# `auto` selects the first that is available. The last always is: a dependency contains it.
 AUTO_CHOICES = (RESNET50.name, EFFICIENTNET_LITE0.name)

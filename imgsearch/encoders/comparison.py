@@ -1,4 +1,4 @@
-"""Whether two ways to run a model give the same vectors."""
+"""Comparison of the vectors of two runtimes or devices."""
 
 import numpy as np
 from PIL import Image
@@ -10,10 +10,9 @@ _CHECKED = 8
 
 
 def representative(size: int) -> Pixels:
-    """Pictures to check with, of every kind between smooth and noisy, and one of each extreme.
+    """Return generated images, from smooth to noisy, one black and one white.
 
-    uint8 of shape (8, size, size, 3). Made, not shipped: how a runtime rounds does not depend on
-    what is to be seen.
+    uint8 of shape (8, size, size, 3). A runtime's rounding does not depend on what an image shows.
     """
     random = np.random.default_rng(0)
     pictures = [np.full((size, size, 3), value, dtype=np.uint8) for value in (0, 255)]
@@ -25,5 +24,5 @@ def representative(size: int) -> Pixels:
 
 
 def least_cosine(one: Vectors, other: Vectors) -> float:
-    """Of each picture's two vectors, both of length one."""
+    """Return the lowest cosine between corresponding rows, which are L2-normalized."""
     return float((one * other).sum(axis=1).min())

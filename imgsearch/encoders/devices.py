@@ -1,4 +1,4 @@
-"""Where a model could run, told without loading torch, which takes seconds."""
+"""Detection of devices without importing torch, which takes seconds."""
 
 import importlib.util
 import os
@@ -7,19 +7,19 @@ import sys
 
 from imgsearch.errors import MissingTorchError, Remedy
 
-# One of these is there wherever a driver of NVIDIA's (natively, under WSL) or AMD's is.
+# One of these exists wherever a driver of NVIDIA (native or under WSL) or AMD is installed.
 _DRIVERS = ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg", "/dev/kfd")
 _WINDOWS_DRIVER = r"System32\nvcuda.dll"
-# With these variables a user hides GPUs from CUDA and ROCm.
+# These variables hide GPUs from CUDA and ROCm.
 _HIDING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
 
-# What an installation for the CPU alone, with models that are exported already, may do without.
+# Packages that an installation with exported models, for the CPU only, can omit.
 _TORCH = ("torch", "torchvision", "onnx", "onnxscript", "efficientnet_lite_pytorch")
 
 
 def missing_for_torch() -> list[str]:
-    """What is not installed of torch and the packages that imgsearch uses along with it."""
+    """Return those of torch and its companion packages that are not installed."""
     return [name for name in _TORCH if importlib.util.find_spec(name) is None]
 
 
@@ -33,9 +33,9 @@ def require_torch(purpose: str, remedy: Remedy = Remedy.USE_EXPORTED_MODEL) -> N
 
 
 def pick(name: str) -> str:
-    """`auto` becomes the best device that is there; any other name is taken at its word.
+    """Return the best available device for `auto`; any other name is returned unchanged.
 
-    torch is asked only where there may be a GPU.
+    torch is imported only if there may be a GPU.
     """
     if name != "auto":
         return name
@@ -47,16 +47,16 @@ def pick(name: str) -> str:
 
 
 def let_cpu_help_mps() -> None:
-    """What Apple's GPUs cannot compute is then done by the CPU, slower, instead of failing.
+    """Let the CPU run operators that Apple's GPUs lack, which is slower but does not fail.
 
-    torch asks for it once, while it is loaded.
+    torch reads this setting once, during its import.
     """
     if sys.platform == "darwin":
         os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 
 def may_have_gpu() -> bool:
-    """Whether it is worth asking torch: False only where it could not find one."""
+    """Return whether torch might find a GPU; False only if it could not."""
     if missing_for_torch():
         return False
     if sys.platform == "darwin":

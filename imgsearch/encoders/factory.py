@@ -27,14 +27,16 @@ if TYPE_CHECKING:
 def open_encoder(
     request: EncoderRequest, stamp: Stamp | None = None, listener: Listener = ignore
 ) -> Encoder:
-    """The encoder for a request; with a stamp, the very one that made the collection.
+    """Return the encoder for a request; with a stamp, the encoder that made the collection.
 
-    On the CPU it is run by ONNX Runtime, from a file that torch exports the first time; once
-    that is there, torch is not loaded. On other devices torch runs it. int8 runs on the CPU alone,
-    from a file that is calibrated on the request's sample; where a collection's calibrated file is
-    not at hand, the encoder of fp32 is given instead, which its stamp tells: its vectors are good
-    for queries. Raises UsageError, UnknownModelError, WeightsError, DeviceError, ExportError,
-    MissingTorchError, or CollectionMismatchError if the stamp is another's.
+    On the CPU, ONNX Runtime runs the model from a file that torch exports at first use; torch is
+    not loaded after that. On other devices torch runs the model. int8 runs on the CPU only, from a
+    file that is calibrated on the request's sample. If the calibrated file of a collection is not
+    on this machine, the fp32 encoder is returned instead, with its own stamp: its vectors are
+    suitable for queries.
+
+    Raises UsageError, UnknownModelError, WeightsError, DeviceError, ExportError, MissingTorchError,
+    or CollectionMismatchError if the request does not match the stamp.
     """
     devices.let_cpu_help_mps()
     precision = stamp.number_format if stamp else request.precision
@@ -89,7 +91,7 @@ def _check_weights(
 
 
 def _calibrated(request: EncoderRequest, base: model_files.OnnxFile, listener: Listener) -> Encoder:
-    """Never replaced by fp32: it was asked for."""
+    """Return the int8 encoder; there is no fallback to fp32, as int8 was requested."""
     if request.sample is None:
         raise UsageError("int8 needs pictures to be calibrated on: an ingest has them")
     from imgsearch.encoders.int8 import calibration
@@ -100,10 +102,12 @@ def _calibrated(request: EncoderRequest, base: model_files.OnnxFile, listener: L
 
 
 def _in_fp32_instead(request: EncoderRequest, stamp: Stamp, listener: Listener) -> Encoder:
-    """For queries, which find what they would with int8: benchmarks/int8.py measures that."""
+    """Return the fp32 encoder for queries; benchmarks/int8.py measures that results are as good."""
     request = replace(request, precision=None)
     encoder = open_encoder(request, replace(stamp, precision="fp32"), listener)
-    if not request.checked:  # else its vectors would be kept, and who asked refuses that
+    if (
+        not request.checked
+    ):  # else the caller rejects the encoder, so that its vectors are not stored
         listener(
             Note(
                 f"searching in fp32: the collection's {stamp.precision} is not on this machine, or "
@@ -114,10 +118,10 @@ def _in_fp32_instead(request: EncoderRequest, stamp: Stamp, listener: Listener) 
 
 
 def last_used_encoder() -> Encoder | None:
-    """The encoder that ran last on this machine's CPU, loaded, to encode a single picture.
+    """Return the encoder that ran last on this machine's CPU, loaded for single images.
 
-    A guess at what a query needs, so that it can be loaded while the collection is opened; whoever
-    takes it compares its stamp with the collection's.
+    A query loads it while it opens the collection, and must compare its stamp with the
+    collection's. Returns None if there is no such encoder.
     """
     file = model_files.last_used()
     if file is None or not file.path.is_file():
@@ -135,9 +139,9 @@ def last_used_encoder() -> Encoder | None:
 def _verified(
     file: model_files.OnnxFile, request: EncoderRequest, listener: Listener
 ) -> Encoder | None:
-    """The encoder; None if the file is proven to be damaged, which is then set aside.
+    """Return the encoder, or None after moving a damaged file away.
 
-    Raises EncoderError if the model cannot be checked; its file stays in place then.
+    Raises EncoderError if the model cannot be checked; its file then stays in place.
     """
     encoder = _by_onnx_runtime(file)
     if not request.checked:
@@ -148,7 +152,7 @@ def _verified(
     except DeviceMemoryError:
         raise
     except EncoderError:
-        pass  # what was optimised for this CPU may be the reason
+        pass  # the file optimized for this CPU may be the reason
     from imgsearch.encoders.onnx.sessions import forget_optimised
 
     forget_optimised(file.path)
@@ -178,24 +182,24 @@ def _spec(name: str) -> ModelSpec:
 
 
 def _check_stamp(spec: ModelSpec, stamp: Stamp) -> None:
-    """Whether this version would do everything, weights aside, as the collection's maker did."""
+    """Raise CollectionMismatchError if this version would make other vectors."""
     own = spec.as_stamped(stamp).stamp(stamp.weights, stamp.precision)
     if differences := stamp.differences(own):
         raise CollectionMismatchError(
-            "the collection was made otherwise than this version of imgsearch would: "
+            "the collection differs from what this version of imgsearch would make: "
             f"{'; '.join(differences)}; ingest the images again into another collection",
             Remedy.USE_OTHER_COLLECTION,
         )
 
 
 def _exported(request: EncoderRequest) -> model_files.OnnxFile | None:
-    """For a new collection, where neither torch nor the weights are needed any more."""
+    """Return an exported model for a new collection; it needs neither torch nor the weights."""
     name = AUTO_CHOICES[0] if request.model == AUTO else request.model
     return model_files.find_own(name) if request.weights is None else None
 
 
 def _choose(request: EncoderRequest, listener: Listener) -> tuple[ModelSpec, "WeightsFile"]:
-    """The spec and weights for a new collection."""
+    """Return the spec and weights for a new collection."""
     from imgsearch.encoders import weights
 
     if request.model != AUTO:

@@ -1,4 +1,4 @@
-"""Several devices as one encoder."""
+"""An encoder that distributes batches over several devices."""
 
 import queue
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ from imgsearch.types import Stamp
 
 
 class EncoderPool:
-    """Encoders of the same model, each on a device of its own.
+    """Encoders of the same model, each on its own device.
 
-    A batch goes to the device that has been free the longest. It is run by the calling thread,
-    so that nothing is to be closed, and an error, which names the device, is the caller's.
+    A batch goes to the device that has been idle the longest, and runs in the calling thread: there
+    are no threads to stop, and errors reach the caller.
     """
 
     def __init__(self, encoders: Sequence[Encoder]) -> None:
         self._encoders = encoders
         self._free: queue.SimpleQueue[Encoder] = queue.SimpleQueue()
-        # Each once, then each once more, so that no device gets a second batch before all have one.
+        # In turns, so that no device gets a second batch before all have one.
         for turn in range(max(each.concurrency for each in encoders)):
             for each in encoders:
                 if turn < each.concurrency:

@@ -14,11 +14,12 @@ Precision = Literal["fp32", "int8"]
 
 @dataclass(frozen=True, slots=True)
 class EncoderRequest:
-    """What the user asked for. `weights` is a file or a URL; None means the model's own.
+    """The model, weights, device and precision that the user asked for.
 
-    `precision` None is the collection's, or fp32 for a new one. A `sample` of the pictures to come
-    is what int8 is calibrated on, and what an exported model is checked with. `checked` is for
-    who keeps the vectors: a file of the model that is damaged is then replaced, or refused.
+    `weights` is a file or a URL; None selects the model's own. A `precision` of None selects that
+    of the collection, or fp32 for a new one. `sample` returns images of the ingest, on which int8
+    is calibrated and an exported model is checked. Set `checked` if the vectors are to be stored:
+    a damaged model file is then replaced or rejected.
     """
 
     model: str = AUTO
@@ -30,9 +31,9 @@ class EncoderRequest:
 
 
 def check_request(request: EncoderRequest, stamp: Stamp) -> None:
-    """Refuse early, before anything is loaded, a model or precision that is not the collection's.
+    """Raise CollectionMismatchError if the model or precision is not the collection's.
 
-    Raises CollectionMismatchError with both sides named.
+    Nothing is loaded for this check.
     """
     if request.model not in (AUTO, stamp.model):
         raise CollectionMismatchError(
@@ -52,7 +53,7 @@ def check_request(request: EncoderRequest, stamp: Stamp) -> None:
 
 
 def check_device(request: EncoderRequest) -> None:
-    """Raises UsageError where int8 is asked of a device that cannot run it."""
+    """Raise UsageError if int8 is requested for a device other than the CPU."""
     if request.precision == "int8" and request.device not in ("auto", "cpu"):
         raise UsageError(
             f"int8 runs on the CPU, not on {request.device}",

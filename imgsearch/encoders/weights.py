@@ -1,7 +1,7 @@
-"""Weights: found, downloaded, checked by digest, and kept under `IMGSEARCH_HOME/weights`.
+"""Weights: lookup, download, check by digest, and storage under `IMGSEARCH_HOME/weights`.
 
-A kept file is named `SHA256.pth` after its own content and appears under that name only whole,
-so that whatever is there can be trusted.
+A stored file is named `SHA256.pth` after its content. It gets that name only when it is complete
+and checked.
 """
 
 import contextlib
@@ -29,13 +29,13 @@ from imgsearch.events import Listener, Transfer, ignore
 from imgsearch.system.atomic import publish, write_text
 from imgsearch.system.locking import locked
 
-# Seconds until a server must have begun to answer, name look-up and redirections included.
-# Without a network the user is told within this time; socket timeouts alone do not bound that.
+# Seconds until a server must begin to respond, including name resolution and redirects. Socket
+# timeouts alone do not limit that.
 CONNECT_TIMEOUT = 8.0
-# Seconds without a byte after which a download has died.
+# Seconds without a byte after which a download fails.
 READ_TIMEOUT = 30.0
 _CHUNK = 1 << 20
-# How torch.save's files begin: as a zip archive, or, long ago, as a pickle.
+# The first bytes of torch.save's files: a zip archive, or a pickle from old versions.
 _SIGNATURES = (b"PK\x03\x04", b"\x80")
 
 
@@ -43,7 +43,7 @@ _SIGNATURES = (b"PK\x03\x04", b"\x80")
 class WeightsFile:
     """Weights on this machine, with the SHA-256 of the file in hexadecimal.
 
-    `source` is where they came from, as the user knows it; messages name it.
+    `source` is the path or URL that messages show.
     """
 
     path: Path
@@ -56,12 +56,12 @@ def is_url(text: str) -> bool:
 
 
 def find_local(spec: ModelSpec) -> WeightsFile | None:
-    """A model's own weights, if they are on this machine: in a package or a cache."""
+    """Return a model's own weights if a package or cache on this machine has them."""
     if spec.package and spec.package_file:
         return _in_package(spec.package, spec.package_file)
     if spec.url is None:
         return None
-    return _kept_from_url(spec.url) or _in_torch_hub(spec.weights_name)
+    return _stored_from_url(spec.url) or _in_torch_hub(spec.weights_name)
 
 
 def get(
@@ -70,11 +70,11 @@ def get(
     digest: str | None = None,
     listener: Listener = ignore,
 ) -> WeightsFile:
-    """The weights for a model: those `given` by file or URL, else its own.
+    """Return the weights for a model: `given` as a file or URL, else its own.
 
-    With `digest` they must be these very ones (a collection's stamp names them), and are found
-    by it once they have been kept. Raises WeightsError, or CollectionMismatchError if others
-    are given.
+    With `digest`, the SHA-256 in a collection's stamp, only weights of this digest are returned;
+    stored weights are found by it. Raises WeightsError, or CollectionMismatchError if `given` has
+    another digest.
     """
     if given is None:
         return _own(spec, listener) if digest is None else _by_digest(spec, digest, listener)
@@ -104,10 +104,10 @@ def _own(spec: ModelSpec, listener: Listener) -> WeightsFile:
 
 
 def _by_digest(spec: ModelSpec, digest: str, listener: Listener) -> WeightsFile:
-    if kept := _kept(digest):
-        return kept
+    if stored := _stored(digest):
+        return stored
     own = _digest_in_name(spec.weights_name) or ""
-    if digest.startswith(own):  # else its own are not even worth a download
+    if digest.startswith(own):  # else a download would be useless
         found = _own(spec, listener)
         if found.sha256 == digest:
             return found
@@ -121,19 +121,19 @@ def _by_digest(spec: ModelSpec, digest: str, listener: Listener) -> WeightsFile:
 
 def _given(given: str, listener: Listener) -> WeightsFile:
     if is_url(given):
-        return _kept_from_url(given) or download(given, listener)
+        return _stored_from_url(given) or download(given, listener)
     path = Path(os.path.expanduser(given))
     if "://" in given and not path.exists():
         raise WeightsError(f"weights {given}: neither a file nor an http or https address")
-    # Kept, so that queries need neither the flag nor the file where it was.
-    if kept := _kept(file_sha256(path), given):
-        return kept
+    # Stored, so that queries need neither the argument nor the original file.
+    if stored := _stored(file_sha256(path), given):
+        return stored
     with _writing(listener) as folder:
-        return _keep(folder, _read(path), given)
+        return _store(folder, _read(path), given)
 
 
 def file_sha256(path: Path) -> str:
-    """Raises WeightsError if the file cannot be read."""
+    """Return the SHA-256 of a file in hexadecimal. Raises WeightsError if it cannot be read."""
     sha256 = hashlib.sha256()
     for chunk in _read(path):
         sha256.update(chunk)
@@ -159,7 +159,7 @@ def _in_package(module: str, file: str) -> WeightsFile | None:
 
 
 def _in_torch_hub(name: str) -> WeightsFile | None:
-    """Whoever has used the model with torchvision need not fetch it again."""
+    """Return weights that torchvision has downloaded before, if their digest is right."""
     # As torch.hub.get_dir(), without importing torch.
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
@@ -174,9 +174,9 @@ def _in_torch_hub(name: str) -> WeightsFile | None:
     return WeightsFile(path, digest, str(path)) if digest.startswith(wanted) else None
 
 
-def _kept(digest: str, source: str | None = None) -> WeightsFile | None:
+def _stored(digest: str, source: str | None = None) -> WeightsFile | None:
     path = config.weights_dir() / f"{digest}.pth"
-    # os.path: a folder that cannot be read is as good as an empty one.
+    # os.path, because it treats an unreadable folder as empty.
     return WeightsFile(path, digest, source or str(path)) if os.path.isfile(path) else None
 
 
@@ -185,14 +185,14 @@ def _without_fragment(url: str) -> str:
 
 
 def _url_note(url: str) -> Path:
-    """The small file that remembers what a URL's content was."""
+    """Return the path of the file that records the digest of a URL's content."""
     return config.weights_dir() / f"url-{hashlib.sha256(url.encode()).hexdigest()[:16]}.json"
 
 
-def _kept_from_url(url: str) -> WeightsFile | None:
+def _stored_from_url(url: str) -> WeightsFile | None:
     url = _without_fragment(url)
     try:
-        return _kept(json.loads(_url_note(url).read_text())["sha256"], url)
+        return _stored(json.loads(_url_note(url).read_text())["sha256"], url)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -200,28 +200,28 @@ def _kept_from_url(url: str) -> WeightsFile | None:
 def _digest_in_name(name: str) -> str | None:
     """PyTorch's convention: `NAME-DIGITS.pth`, the first 8 or more digits of the SHA-256."""
     match = re.search(r"-([0-9a-f]{8,64})\.\w+$", name)
-    # A date is no digest: one's own file may be called mine-20260131.pth.
+    # A date is not a digest: a user's file may be named mine-20260131.pth.
     return match[1] if match and not re.fullmatch(r"(19|20)\d{6}", match[1]) else None
 
 
 @contextlib.contextmanager
 def _writing(listener: Listener) -> Generator[Path]:
-    """The folder of kept weights, for one process at a time."""
+    """Lock the folder of stored weights, and yield it. Raises WeightsError."""
     folder = config.weights_dir()
     try:
         with locked(folder, "fetching weights", listener):
             yield folder
     except OSError as error:
         raise WeightsError(
-            f"weights cannot be kept in {folder}: {error.strerror or error}"
+            f"weights cannot be stored in {folder}: {error.strerror or error}"
         ) from error
 
 
-def _keep(
+def _store(
     folder: Path, chunks: Iterable[bytes], source: str, wanted: str | None = None
 ) -> WeightsFile:
-    """Keep a file under its digest once it is whole and checked; nothing of any other stays."""
-    # Always this name, so that what a killed run left is written over.
+    """Store a file under its digest if it is complete and valid; leave nothing behind otherwise."""
+    # A fixed name, so that the remains of a killed process are overwritten.
     part = folder / "incoming.part"
     sha256 = hashlib.sha256()
     head = b""
@@ -234,7 +234,7 @@ def _keep(
         digest = sha256.hexdigest()
         if wanted and not digest.startswith(wanted):
             raise WeightsError(
-                f"{source}: damaged, or not the file it should be: its SHA-256 begins with "
+                f"{source}: damaged, or not the expected file: its SHA-256 begins with "
                 f"{digest[: len(wanted)]}, not with {wanted}"
             )
         if not head.startswith(_SIGNATURES):
@@ -249,26 +249,26 @@ def _keep(
 
 
 def download(url: str, listener: Listener = ignore) -> WeightsFile:
-    """Fetch weights, check them, and keep them; nothing is left behind by a failure.
+    """Download weights, check them, and store them; a failure leaves nothing behind.
 
-    The content must have the length that the server told, and the digest that the name of the
-    file carries, if it carries one. Raises WeightsError, within `CONNECT_TIMEOUT` seconds if the
-    server cannot be reached.
+    The content must have the length that the server announced, and the digest in the file's name,
+    if there is one. Raises WeightsError, within `CONNECT_TIMEOUT` seconds if the server cannot be
+    reached.
     """
     url = _without_fragment(url)
     with _writing(listener) as folder:
-        if kept := _kept_from_url(url):  # by the process that this one has waited for
-            return kept
+        if stored := _stored_from_url(url):  # by the process that held the lock
+            return stored
         name = unquote(url.partition("?")[0].rpartition("/")[2])
         with contextlib.closing(_fetch(url, name, listener)) as chunks:
-            file = _keep(folder, chunks, url, _digest_in_name(name))
-        with contextlib.suppress(OSError):  # it would only be fetched once more
+            file = _store(folder, chunks, url, _digest_in_name(name))
+        with contextlib.suppress(OSError):  # at worst, it is downloaded again
             write_text(_url_note(url), json.dumps({"url": url, "sha256": file.sha256}))
     return file
 
 
 def _fetch(url: str, name: str, listener: Listener) -> Generator[bytes]:
-    """The body of the answer. Raises WeightsError, also where it ends early."""
+    """Yield the body of the response. Raises WeightsError, also if it is incomplete."""
     with _network_errors(url), _connect(url) as response:
         length = response.headers.get("Content-Length") or ""
         total = int(length) if length.isdigit() else None
@@ -296,10 +296,10 @@ def _network_errors(url: str) -> Generator[None]:
 
 
 def _by_proxy(url: str) -> str:
-    """Words about the proxy that was asked, without its address: that may hold a password."""
+    """Return a note about the proxy in use, without its address, which may hold a password."""
     try:
         parts = urlsplit(url)
-    except ValueError:  # no address at all
+    except ValueError:  # not a valid URL
         return ""
     if parts.scheme not in urllib.request.getproxies():
         return ""
@@ -328,7 +328,7 @@ class _NoAnswerError(TimeoutError):
 
 
 def _connect(url: str) -> HTTPResponse:
-    """The response to a GET, or _NoAnswerError after `CONNECT_TIMEOUT` seconds in all."""
+    """Return the response to a GET. Raises _NoAnswerError after `CONNECT_TIMEOUT` seconds."""
     answers: queue.SimpleQueue[HTTPResponse | Exception] = queue.SimpleQueue()
 
     def ask() -> None:
@@ -340,7 +340,7 @@ def _connect(url: str) -> HTTPResponse:
         except Exception as error:
             answers.put(error)
 
-    # In a thread of its own, because a look-up of a name cannot be interrupted.
+    # In its own thread, because name resolution cannot be interrupted.
     threading.Thread(target=ask, name="connect", daemon=True).start()
     try:
         answer = answers.get(timeout=CONNECT_TIMEOUT)

@@ -1,4 +1,4 @@
-"""A folder for one process at a time."""
+"""Exclusive use of a folder by one process."""
 
 import contextlib
 from collections.abc import Generator
@@ -9,9 +9,9 @@ from imgsearch.events import Listener, Note
 
 @contextlib.contextmanager
 def locked(folder: Path, doing: str, listener: Listener) -> Generator[None]:
-    """Hold a folder, which is made if need be. Another process that holds it is waited for.
+    """Lock a folder, created if necessary; wait while another process holds the lock.
 
-    `doing` tells the user what the other one is about. Raises OSError.
+    `doing` describes the work of the other process in a note to the user. Raises OSError.
     """
     from filelock import FileLock, Timeout
 

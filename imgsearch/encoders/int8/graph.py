@@ -1,4 +1,4 @@
-"""An exported model as what there is to quantise sees it: its convolutions, and its tensors."""
+"""The graph of an exported model: its convolutions, tensors and their values."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from imgsearch.images import Pixels
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
 
-# Pictures run at once.
+# Images per run.
 _BATCH = 4
 
 
@@ -45,7 +45,7 @@ class Layer:
         return self.weights.reshape(self.groups, len(self.weights) // self.groups, -1)
 
     def patches(self, batch: Floats, places: int) -> Floats:
-        """What the layer multiplies its weights with, at some places: (groups, n, inputs)."""
+        """Return the layer's inputs at some positions, of shape (groups, n, inputs)."""
         top, left, bottom, right = self.pads
         padded = np.pad(batch, ((0, 0), (0, 0), (top, bottom), (left, right)))
         (height, width), (down, across) = self.weights.shape[2:], self.dilations
@@ -53,7 +53,7 @@ class Layer:
         views = np.lib.stride_tricks.sliding_window_view(padded, window, axis=(2, 3))
         views = views[:, :, :: self.strides[0], :: self.strides[1], ::down, ::across]
         rows, columns = views.shape[2:4]
-        # Always the same, all over the picture.
+        # The same positions each time, spread over the image.
         chosen = np.random.default_rng(0).permutation(rows * columns)[:places]
         taken = views[:, :, chosen // columns, chosen % columns]
         n, channels, count = taken.shape[:3]
@@ -62,7 +62,7 @@ class Layer:
 
 
 class Graph:
-    """A model with its constants, and for each tensor the nodes that make it and that use it."""
+    """A model with its constants, and the producer and consumers of each tensor."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
@@ -78,7 +78,7 @@ class Graph:
         self.outputs = {each.name for each in model.graph.output}
 
     def layers(self) -> list[Layer]:
-        """All convolutions of pictures whose weights are constants."""
+        """Return all 2D convolutions whose weights are constants."""
         found = (self._layer(node) for node in self.model.graph.node if node.op_type == "Conv")
         return [layer for layer in found if layer]
 
@@ -103,7 +103,7 @@ class Graph:
         return [name for name in node.input if name and name not in self.constants]
 
     def after(self, tensor: str) -> str:
-        """The tensor behind the activation function that the runtime merges into a layer."""
+        """Return the tensor after the activation that the runtime merges into a layer."""
         users = self.users.get(tensor, [])
         merged = len(users) == 1 and users[0].op_type in ("Relu", "Clip")
         return str(users[0].output[0]) if merged and tensor not in self.outputs else tensor
@@ -112,7 +112,7 @@ class Graph:
 def observed(
     graph: Graph, tensors: Iterable[str], pixels: Pixels
 ) -> Iterable[tuple[int, dict[str, Floats]]]:
-    """The tensors' values, some pictures at a time, with the number of these."""
+    """Yield the number of images in a batch and the values of the tensors, batch by batch."""
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
     del model.graph.output[:]

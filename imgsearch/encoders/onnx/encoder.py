@@ -1,6 +1,6 @@
-"""Encoders run by ONNX Runtime, on the CPU.
+"""Encoders that ONNX Runtime runs on the CPU.
 
-Against torch on the CPU it is about twice as fast, and it is loaded in a tenth of the time.
+They are about twice as fast as torch on the CPU, and load in a tenth of the time.
 """
 
 import threading
@@ -26,17 +26,16 @@ from imgsearch.types import Stamp
 class OnnxEncoder:
     """An exported model.
 
-    A batch is dealt out in chunks to as many threads as there are cores, each running the whole
-    model by itself. Unlike with threads inside each layer, none ever waits for another, so that
-    the threads that decode can take a core at any moment. A single picture is run by all cores
-    together. The file is opened when it is first needed, once for either; an EncoderError tells
-    if it cannot be.
+    A batch is divided into chunks, which one thread per core runs through the whole model. Unlike
+    threads inside each layer, these never wait for each other, so that decoding threads can take a
+    core at any moment. All cores work together on a single image. Each of the two sessions is
+    opened at first use; EncoderError is raised if that fails.
     """
 
     runtime = "onnxruntime"
     device = "cpu"
     batch_size = config.DEFAULT_BATCH_SIZE
-    # A second batch fills the cores that have nothing left to do in the first.
+    # A second batch keeps cores busy that have finished their part of the first.
     concurrency = 2
 
     def __init__(self, file: OnnxFile, threads: int | None = None) -> None:
@@ -76,8 +75,8 @@ class OnnxEncoder:
             ) from error
 
     def _run(self, pixels: Pixels) -> Sequence[Vectors]:
-        # All cores on one picture take half the time, so where both sessions are open (in a
-        # service) each does what it is good for.
+        # All cores together take half the time for one image. A service has both sessions open
+        # and uses each for what it does best.
         if len(pixels) == 1 and (self._apart is None or self._together is not None):
             return [run_session(self._for_one(), pixels)]
         session = self._for_many()
@@ -86,7 +85,7 @@ class OnnxEncoder:
         return list(self._pool.map(lambda chunk: run_session(session, chunk), chunks))
 
     def load(self) -> None:
-        """Open the file for single pictures now. Raises EncoderError if it cannot be."""
+        """Open the session for single images now. Raises EncoderError."""
         self._for_one()
 
     def _for_one(self) -> Session:

@@ -1,4 +1,4 @@
-"""From torch's model to a file that ONNX Runtime runs, checked against torch."""
+"""Export of a torch model to an ONNX file, whose vectors are checked against torch's."""
 
 import contextlib
 import io
@@ -27,11 +27,11 @@ LEAST_COSINE = 0.9999
 def export(
     spec: ModelSpec, weights: WeightsFile, path: Path, pictures: Pixels | None = None
 ) -> None:
-    """Write the model, its normalisation included, for batches of any length.
+    """Write the model with its normalization, for batches of any length.
 
-    It is checked with made pictures and with `pictures`, uint8 (n, size, size, 3). Raises
-    ExportError if it cannot be exported, or if its vectors are not those of torch, and WeightsError
-    if the weights do not fit.
+    It is checked with generated images and with `pictures`, uint8 (n, size, size, 3). Raises
+    ExportError if it cannot be exported or its vectors differ from torch's, and WeightsError if the
+    weights do not fit.
     """
     network = load_model(spec, weights)
     model = FromPixels(network, spec.preprocessing)
@@ -52,7 +52,7 @@ def export(
 
 
 def check(name: str, cosine: float) -> None:
-    """Raises ExportError where the least cosine between the two runtimes' vectors is too low."""
+    """Raise ExportError if the lowest cosine between the two runtimes' vectors is too low."""
     if not cosine >= LEAST_COSINE:
         raise ExportError(
             f"{name}: its vectors by ONNX Runtime are not those of torch (cosine {cosine:.6f}, "
@@ -76,7 +76,7 @@ def _write(model: nn.Module, pixels: Pixels, path: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter tells its progress to whoever listens, and warns of its own insides."""
+    """Suppress the exporter's output, log records and warnings, deprecations included."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

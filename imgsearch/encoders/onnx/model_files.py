@@ -1,9 +1,8 @@
-"""Models in the form that ONNX Runtime runs, kept under `IMGSEARCH_HOME/models`.
+"""Exported models, stored under `IMGSEARCH_HOME/models`.
 
-A model is exported by torch once, the first time that it is needed; from then on neither torch
-nor the file of weights is. Each lies in a folder of its own, named after all that its vectors
-depend on, which appears only whole. What could not be exported is remembered too. Models that
-came with the installation, which may have no torch, are used as if they were there.
+Each model has its own folder, whose name is a hash of everything that its vectors depend on. A
+folder appears only when it is complete. Models that are part of the installation, which may have
+no torch, are found as if they were in the same place.
 """
 
 import contextlib
@@ -48,7 +47,7 @@ class OnnxFile:
 
 
 def find(stamp: Stamp) -> OnnxFile | None:
-    """The exported model that makes vectors of this stamp, if it is on this machine."""
+    """Return the exported model for a stamp, or None if it is not on this machine."""
     path = folder_of(stamp) / MODEL
     if not path.is_file():
         path = _from_installation(path)
@@ -57,7 +56,10 @@ def find(stamp: Stamp) -> OnnxFile | None:
 
 
 def find_own(name: str) -> OnnxFile | None:
-    """A model as exported from its own weights, which then need not be on this machine."""
+    """Return a model that was exported from its own weights, or None.
+
+    The weights need not be on this machine.
+    """
     for models in (config.models_dir(), config.installed_models_dir()):
         for path in sorted(models.glob(f"*/{SPEC}")):
             known = read(path)
@@ -82,9 +84,10 @@ def _is_own(file: OnnxFile) -> bool:
 
 
 def _from_installation(path: Path) -> Path:
-    """The model that should be at `path`, if it came with the installation; else just `path`.
+    """Link the model of the installation to `path` and return `path`; unchanged if there is none.
 
-    It is linked from there, so that what is made of it can be kept beside it.
+    Files derived from the model are stored next to the link. Where the link cannot be made, the
+    path in the installation is returned.
     """
     installed = config.installed_models_dir() / path.parent.name / MODEL
     if not installed.is_file():
@@ -105,7 +108,7 @@ def _from_installation(path: Path) -> Path:
 
 
 def last_used() -> OnnxFile | None:
-    """The exported model that was opened last on this machine."""
+    """Return the exported model that was opened last on this machine, or None."""
     try:
         latest = max(config.models_dir().glob(f"*/{SPEC}"), key=lambda path: path.stat().st_mtime)
     except (OSError, ValueError):  # there is none
@@ -123,10 +126,10 @@ def last_used() -> OnnxFile | None:
 
 
 def mark_used(file: OnnxFile) -> None:
-    """For `last_used`."""
+    """Record a model as the one that `last_used` returns."""
     note = file.path.with_name(_DECODING)
     decoding = file.spec.preprocessing.decoding
-    with contextlib.suppress(OSError):  # only a guess will be worse
+    with contextlib.suppress(OSError):  # `last_used` is only a guess
         os.utime(file.path.with_name(SPEC))
         if decoding != DECODING:
             note.write_text(str(decoding))
@@ -136,8 +139,11 @@ def mark_used(file: OnnxFile) -> None:
 
 @contextlib.contextmanager
 def incoming() -> Iterator[Path]:
-    """An empty folder to make a model in, for who holds the lock; nothing of it stays."""
-    # Always this name, so that what a killed run left is written over.
+    """Yield an empty folder to make a model in, and remove it at the end.
+
+    The caller holds the lock of the models' folder.
+    """
+    # A fixed name, so that the remains of a killed process are replaced.
     part = config.models_dir() / "incoming.part"
     _remove(part)
     part.mkdir()
@@ -148,9 +154,9 @@ def incoming() -> Iterator[Path]:
 
 
 def place(part: Path, stamp: Stamp) -> Path:
-    """Let what was made in `part` appear where `find` looks for it."""
+    """Move a complete model from `part` to where `find` looks for it, and return its folder."""
     folder = folder_of(stamp)
-    if (folder / MODEL).exists():  # it was not found, because what belongs to it was not readable
+    if (folder / MODEL).exists():  # `find` ignored it, because its spec was unreadable
         _move_aside(folder)
     _remove(folder)
     publish(part, folder)
@@ -158,10 +164,10 @@ def place(part: Path, stamp: Stamp) -> Path:
 
 
 def set_aside(file: OnnxFile) -> Path:
-    """Move a damaged model where no search looks, and return the place.
+    """Move a damaged model to where no lookup finds it, and return its new folder.
 
-    It is not deleted: an int8 model may be the only one that a collection's images can be encoded
-    with. Raises EncoderError for one that cannot be moved.
+    It is not deleted, because an int8 model may be the only one that can add images to its
+    collection. Raises EncoderError if it cannot be moved.
     """
     if file.path.is_symlink() or file.path.parent.parent != config.models_dir():
         raise EncoderError(f"{file.path} is damaged and cannot be replaced: install it again")
@@ -182,7 +188,10 @@ def _move_aside(folder: Path) -> Path:
 
 
 def recorded_digest(file: OnnxFile) -> str:
-    """How the SHA-256 of a model's file began when it was made; "" where it was not recorded."""
+    """Return the first digits of the SHA-256 that a model's file had when it was made.
+
+    Returns "" if it was not recorded.
+    """
     if file.stamp.number_format == "int8":
         return file.stamp.precision.rpartition(" ")[2]
     try:
@@ -196,7 +205,7 @@ def _remove(folder: Path) -> None:
 
 
 def graph_stamp(stamp: Stamp) -> Stamp:
-    """The same for all stamps of one graph, which takes pixels, however they were decoded."""
+    """Return the stamp of the graph alone, which does not depend on how images are decoded."""
     preprocessing = re.sub(r"decode \d+$", "decode 1", stamp.preprocessing)
     return replace(stamp, preprocessing=preprocessing)
 
@@ -208,7 +217,7 @@ def folder_of(stamp: Stamp) -> Path:
 
 
 def read(path: Path) -> OnnxFile | None:
-    """What lies beside a `spec.json`; its stamp is the one that this version would give it."""
+    """Return the model next to a `spec.json`, with the stamp that this version gives it."""
     try:
         kept: dict[str, Any] = json.loads(path.read_text())
         preprocessing = kept["spec"].pop("preprocessing")

@@ -47,7 +47,7 @@ def get_model(
     listener: Listener = ignore,
     sample: Sample | None = None,
 ) -> OnnxFile:
-    """The exported model, made now if need be; it is checked with pictures of the sample too.
+    """Return the exported model; export it first if necessary, checked with images of the sample.
 
     Raises ExportError if torch cannot export it, or if its vectors are not those of torch;
     MissingTorchError if there is no torch to do it; WeightsError if the weights do not fit.
@@ -105,7 +105,7 @@ def _torch_version() -> str:
 
 
 def _is_transient(error: BaseException) -> bool:
-    """Whether it may go better another time: the memory or the disk was the reason."""
+    """Return whether lack of memory, disk space or file handles caused an error."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError | MemoryError | DeviceMemoryError):
@@ -123,7 +123,7 @@ def _record_failure(folder: Path, reason: str) -> None:
 
 
 def _raise_recorded_failure(folder: Path) -> None:
-    """What this torch could not export it will not be able to the next time."""
+    """Raise ExportError if the installed version of torch failed to export this model before."""
     path = folder / _FAILURE
     if not os.path.isfile(path):
         return

@@ -1,4 +1,4 @@
-"""ONNX Runtime's sessions on the CPU. The only module that imports it."""
+"""Sessions of ONNX Runtime on the CPU. No other module imports onnxruntime."""
 
 import contextlib
 import hashlib
@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-# From 1.29 on it tells Microsoft of each session, and keeps an id of the machine, unless this is
-# set before it is loaded (its Privacy.md).
+# Since 1.29, ONNX Runtime reports each session to Microsoft and stores an id of the machine, unless
+# this is set before the import (see its Privacy.md).
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import onnxruntime as ort
@@ -37,10 +37,10 @@ Session: TypeAlias = ort.InferenceSession
 INPUT = "pixels"
 OUTPUT = "vectors"
 
-# Pictures that one thread takes at once, few so that a layer's values stay in its core's cache. On
-# two shared cores chunks of 2 to 16 differed less than the runs did; 32 at once was slower.
+# Images per chunk: few, so that a layer's values stay in the core's cache. On two shared cores,
+# chunks of 2 to 16 differed less than repeated runs did; 32 was slower.
 CHUNK = 4
-# ONNX Runtime's names for a file that it has read and found to be no model.
+# ONNX Runtime's exceptions for a file that was read and is not a valid model.
 _UNREADABLE = ("InvalidProtobuf", "InvalidGraph", "InvalidArgument")
 _OUT_OF_MEMORY = re.compile(r"bad_alloc|allocat|out of memory|cannot allocate", re.IGNORECASE)
 _DISUSED_SECONDS = 30 * 24 * 3600
@@ -51,20 +51,20 @@ _WEIGHTS_APART = {
 
 
 def run_session(session: Session, pixels: Pixels) -> Vectors:
-    """The model's own output, not normalised, float32 of shape (n, dimension)."""
+    """Return the model's output, not normalized, float32 of shape (n, dimension)."""
     (vectors,) = session.run([OUTPUT], {INPUT: np.ascontiguousarray(pixels)})
     return np.asarray(vectors, dtype=np.float32)
 
 
 def vectors_of(path: Path, pixels: Pixels, threads: int) -> Vectors:
-    """What a model gives for some pictures, L2-normalised; nothing is kept beside its file."""
+    """Return a model's L2-normalized vectors of some images, without writing optimized files."""
     session = open_session(path, threads)
     parts = (pixels[start : start + CHUNK] for start in range(0, len(pixels), CHUNK))
     return normalised(np.concatenate([run_session(session, part) for part in parts]))
 
 
 def run_graph(model: bytes, outputs: Sequence[str]) -> Callable[[dict[str, Any]], list[Any]]:
-    """Runs a serialised model just as it is written, for its outputs of these names."""
+    """Return a function that runs a serialized model, not optimized, for the named outputs."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = config.cpu_cores()
     options.log_severity_level = 3
@@ -74,23 +74,25 @@ def run_graph(model: bytes, outputs: Sequence[str]) -> Callable[[dict[str, Any]]
 
 
 def open_optimised(path: Path, threads: int) -> Session:
-    """A session from the model as ONNX Runtime has optimised it for this very kind of CPU.
+    """Return a session from the model as ONNX Runtime optimized it for this kind of CPU.
 
-    Made the first time; if it cannot be kept, the model as it was exported does as well. Its
-    weights are a file of their own, which is mapped into memory and so never read as a whole: it
-    opens in a tenth of the time, and all sessions and processes share the memory.
+    The optimized model is written at first use; if that fails, the exported model is used. Its
+    weights are a separate file that is mapped into memory: the session opens in a tenth of the
+    time, and all sessions and processes share the memory.
     """
     optimised = path.with_name(f"optimised-{_cpu()}")
     if optimised.is_dir():
         try:
             session = open_session(optimised / path.name, threads, optimise=False)
-            with contextlib.suppress(OSError):  # else it is only made again some day
+            with contextlib.suppress(
+                OSError
+            ):  # at worst, the folder is removed as unused and made again
                 os.utime(optimised)
             return session
         except DeviceMemoryError:
-            raise  # to optimise it again would take more
+            raise  # optimizing it again would take more memory
         except EncoderError:
-            shutil.rmtree(optimised, ignore_errors=True)  # it can always be made from the model
+            shutil.rmtree(optimised, ignore_errors=True)  # it can be made again from the model
     _remove_disused(path.parent)
     try:
         with scratch.folder([path.parent]) as part:
@@ -106,7 +108,7 @@ def open_optimised(path: Path, threads: int) -> Session:
 
 
 def _remove_disused(folder: Path) -> None:
-    """Remove what was optimised for other CPUs, or by other versions, and not opened for long.
+    """Remove models that were optimized for other CPUs or versions and not opened for 30 days.
 
     A folder that several machines share has one for each kind of CPU.
     """
@@ -117,22 +119,24 @@ def _remove_disused(folder: Path) -> None:
 
 
 def forget_optimised(path: Path) -> None:
-    """Remove what was made of a model for this kind of CPU."""
+    """Remove the optimized form of a model for this kind of CPU."""
     shutil.rmtree(path.with_name(f"optimised-{_cpu()}"), ignore_errors=True)
 
 
 def open_session(
     path: Path, threads: int, *, optimise: bool = True, save: Path | None = None
 ) -> Session:
-    """A session on the CPU; `save` is where to write the optimised model.
+    """Return a session on the CPU; write the optimized model to `save`, if given.
 
-    Raises EncoderError: UnreadableModelError where the content of the file is the reason, and
-    DeviceMemoryError where the memory is.
+    Raises UnreadableModelError if the content of the file is invalid, DeviceMemoryError if there is
+    too little memory, and EncoderError otherwise.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors; it warns that an optimised file suits one CPU alone
-    # A thread that spins while it waits takes the core from those that decode.
+    options.log_severity_level = (
+        3  # errors only: it warns that an optimized file is for one kind of CPU
+    )
+    # A thread that spins while it waits takes the core from decoding threads.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -142,19 +146,19 @@ def open_session(
             options.add_session_config_entry(key, value)
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # they have no base but this
+    except Exception as error:  # ONNX Runtime's exceptions have no other common base
         reason = first_line(error)
         if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(reason):
             raise DeviceMemoryError(f"too little memory to load {path}") from error
         kind = UnreadableModelError if type(error).__name__ in _UNREADABLE else EncoderError
         raise kind(
             f"ONNX Runtime cannot load {path} ({reason}); if this persists, move {path.parent} "
-            "away: a model in fp32 is then made again, and stands in for one in int8"
+            "away: an fp32 model is then made again, and replaces an int8 one in queries"
         ) from error
 
 
 def _cpu() -> str:
-    """A short name for what an optimised file depends on: the runtime, and the kind of CPU."""
+    """Return a short hash of what an optimized file depends on: runtime version and CPU."""
     parts = (ort.__version__, platform.machine(), _features())
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
 

@@ -1,11 +1,12 @@
-"""Whether a model's file gives what it gave when it was made.
+"""Detection of damaged model files.
 
-A damaged file (a failing disk, a power cut) may still load, and make vectors that resemble no
-others. So the vector of one made image is kept with each model, and compared before an ingest.
+A damaged file (a failing disk, a power cut) may still load, and then return wrong vectors. Each
+model is therefore stored with the vector of one generated image, which is compared before an
+ingest.
 
 Only a proven difference counts as damage. A check that fails for another reason (too little
-memory, too many open files) proves nothing: an int8 model that is lost cannot be made again, and
-its collection would take no more images.
+memory, too many open files) proves nothing: a lost int8 model cannot be made again, and no images
+could be added to its collection.
 """
 
 import hashlib
@@ -24,17 +25,17 @@ _LEAST_COSINE = 0.999
 
 
 def record_vector(model: Path, size: int) -> None:
-    """Keep, beside a model, what it makes of a made picture of this side in pixels."""
+    """Store, next to a model, its vector of a generated image of size x size pixels."""
     from imgsearch.encoders.onnx.sessions import vectors_of
 
     np.save(model.with_name(VECTOR), vectors_of(model, _picture(size), threads=1))
 
 
 def matches_record(encoder: Encoder, model: Path) -> bool:
-    """Whether a model makes the vector that was kept with it; True where none was kept.
+    """Return whether a model still makes its recorded vector; True if none was recorded.
 
-    Raises EncoderError if the model cannot be run, and UnreadableModelError if its file or that of
-    the vector is in no readable format.
+    Raises EncoderError if the model cannot be run, and UnreadableModelError if the model's or the
+    vector's file has an unreadable format.
     """
     vectors = encoder.encode(_picture(encoder.preprocessing.size))
     kept = _kept(model)
@@ -44,11 +45,11 @@ def matches_record(encoder: Encoder, model: Path) -> bool:
 
 
 def is_damaged(encoder: Encoder, model: Path, digest: str) -> bool:
-    """Whether a model is proven to be no longer what was made.
+    """Return whether a model's file is proven to have changed since it was made.
 
-    `digest` is how the SHA-256 of its file began when it was made, in hexadecimal, or "" where
-    that was not recorded; then an unreadable format or another vector is the proof. Raises
-    EncoderError if the model cannot be used and its file is not the reason.
+    `digest` is the first hexadecimal digits of the SHA-256 that the file had, or "" if it was not
+    recorded; then an unreadable format or a different vector is the proof. Raises EncoderError if
+    the model cannot be used and its file is not the reason.
     """
     try:
         if matches_record(encoder, model):
@@ -66,15 +67,15 @@ def is_damaged(encoder: Encoder, model: Path, digest: str) -> bool:
         return False
     if digest and sha256_of(model).startswith(digest):
         raise EncoderError(
-            f"{model} is the file that was made, but gives other vectors than it did then: either "
+            f"{model} is the file that was made, but gives other vectors than before: either "
             f"{model.with_name(VECTOR)} is damaged, or this version of ONNX Runtime computes "
-            "something else; nothing was written"
+            "different values; nothing was written"
         )
     return True
 
 
 def sha256_of(model: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal. Raises EncoderError if it cannot be read."""
+    """Return the SHA-256 of a file in hexadecimal. Raises EncoderError if it cannot be read."""
     try:
         with model.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Encoders run by torch, on CUDA, MPS or the CPU."""
+"""Encoders that torch runs on CUDA, MPS or the CPU."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -27,18 +27,18 @@ _DTYPES: dict[Format, torch.dtype] = {
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
 }
-# Of a device's vectors to those in fp32 on the CPU: nearer than any two different pictures' are.
+# Between a device's vectors and fp32 on the CPU. Any two different images are farther apart.
 LEAST_COSINE = 0.999
-# It must last longer than it takes to queue the next one.
+# Large enough that the next batch is queued before this one ends.
 _GPU_BATCH = 128
 
 
 def open_torch_encoder(
     spec: ModelSpec, weights: WeightsFile, device: str = "auto", listener: Listener = ignore
 ) -> Encoder:
-    """The model on the device of this name, or on several as one.
+    """Return an encoder on the named device, or a pool of encoders on several.
 
-    Raises DeviceError if a device is not there or computes something else, WeightsError if the
+    Raises DeviceError if a device is unavailable or gives wrong vectors, and WeightsError if the
     weights do not fit.
     """
     devices = pick_devices(device)
@@ -48,7 +48,7 @@ def open_torch_encoder(
 
 
 class ReferenceModel:
-    """A model in fp32 on the CPU, to which other devices and formats are held.
+    """A model in fp32 on the CPU, with which other devices and formats are compared.
 
     Raises WeightsError if the weights do not fit.
     """
@@ -59,13 +59,13 @@ class ReferenceModel:
         self.network = load_model(spec, weights)
 
     def features(self, pixels: Pixels) -> Vectors:
-        """The model's own output, not normalised, float32 of shape (n, dimension)."""
+        """Return the model's output, not normalized, float32 of shape (n, dimension)."""
         model = FromPixels(self.network, self.spec.preprocessing)
         return Direct(torch.device("cpu")).run(model, pixels)
 
     @cached_property
     def expected(self) -> tuple[Pixels, Vectors]:
-        """Pictures and their vectors. Raises EncoderError if these are not finite."""
+        """Generated images and their vectors. Raises EncoderError if these are not finite."""
         pixels = representative(self.spec.preprocessing.size)
         return pixels, normalised(self.features(pixels))
 
@@ -73,11 +73,11 @@ class ReferenceModel:
 class TorchEncoder:
     """A model without its classifier, on one device.
 
-    It computes in the first of `formats` that gives the reference's vectors; by default those
-    that the device is fast at. fp16 comes before bf16, which is as fast and rounds eight times
-    coarser, but overflows far later. TF32 is left off: fp32 is for where precision is wanted.
+    It computes in the first of `formats` that gives the reference's vectors; the default is the
+    formats in which the device is fast. fp16 comes before bf16, which is as fast and overflows much
+    later, but rounds eight times more coarsely. TF32 is off: fp32 is for full precision.
 
-    Raises DeviceError if the device does not work, or gives other vectors in every format.
+    Raises DeviceError if the device does not work, or gives wrong vectors in every format.
     """
 
     runtime = "torch"
@@ -109,40 +109,40 @@ class TorchEncoder:
     def _choose_format(
         self, reference: ReferenceModel, formats: Sequence[Format], listener: Listener
     ) -> None:
-        refused: list[str] = []
+        rejected: list[str] = []
         for name in formats:
             self._model, self._format = self._placed(reference.network, name), name
-            # For what overflows; fp32 needs none.
+            # Encodes images whose values overflow; fp32 does not need it.
             self._reference = reference if name != "fp32" else None
-            if self._device.type == "cpu" and name == "fp32":  # as the reference
+            if self._device.type == "cpu" and name == "fp32":  # the reference itself
                 break
             if (cosine := self._cosine(*reference.expected)) >= LEAST_COSINE:
                 break
-            refused.append(f"{name} {cosine:.4f}")
+            rejected.append(f"{name} {cosine:.4f}")
         else:
             raise DeviceError(
                 f"{self._device} gives other vectors of {self._stamp.model} than the CPU (cosine "
-                f"in {', '.join(refused)}; {LEAST_COSINE} is needed)",
+                f"in {', '.join(rejected)}; {LEAST_COSINE} is needed)",
                 Remedy.USE_CPU,
             )
-        if refused and self._format == "fp32":
+        if rejected and self._format == "fp32":
             listener(
                 Note(
                     f"{self._stamp.model} runs in fp32 on {self._device}, which is slower: in "
-                    f"fewer bits its vectors are others (cosine in {', '.join(refused)})"
+                    f"fewer bits its vectors differ (cosine in {', '.join(rejected)})"
                 )
             )
 
     def _placed(self, network: nn.Module, name: Format) -> FromPixels:
         model = FromPixels(fused(network), self._preprocessing, _DTYPES[name])
         if self._device.type != "mps":
-            # NHWC is how the pixels come, and the faster layout for convolutions; on MPS it
-            # has been a source of wrong results.
+            # NHWC is the layout of the pixels, and faster for convolutions; on MPS it has given
+            # wrong results.
             model = model.to(memory_format=torch.channels_last)
         return model.to(self._device)
 
     def _cosine(self, pixels: Pixels, expected: Vectors) -> float:
-        """The least one to the reference's vectors; 0 where a format overflows or is unknown."""
+        """Return the lowest cosine to the reference; 0 if the format overflows or is unknown."""
         try:
             made = normalised(self._runner.run(self._model, pixels))
         except (EncoderError, NotImplementedError):
@@ -189,7 +189,7 @@ class TorchEncoder:
             ) from error
 
     def _without_overflow(self, features: Vectors, pixels: Pixels) -> Vectors:
-        """A picture whose values are beyond the format's range is done again by the reference."""
+        """Encode images whose values exceed the format's range by the reference instead."""
         beyond = ~np.isfinite(features).all(axis=1)
         if self._reference and beyond.any():
             features[beyond] = self._reference.features(pixels[beyond])
@@ -204,9 +204,9 @@ class TorchEncoder:
 
 
 def _formats(device: torch.device) -> Sequence[Format]:
-    """Those that a device is fast at, the best first, and fp32."""
+    """Return the formats in which a device is fast, the best first, and fp32."""
     if device.type == "cuda":
-        # Older GPUs have no tensor cores; the first with bf16 in them are of 8.0.
+        # Older GPUs have no tensor cores; those of 8.0 and later support bf16 in them.
         capability = torch.cuda.get_device_capability(device)
         if capability >= (7, 0):
             return ("fp16", "bf16", "fp32") if capability >= (8, 0) else ("fp16", "fp32")
@@ -219,7 +219,7 @@ def _configure_cudnn() -> None:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """CUDA and numpy tell by the error's type, torch on the CPU and Apple's only in words."""
+    """CUDA and numpy have exception types for this; torch on the CPU and MPS have messages only."""
     words = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         each in str(error) for each in words

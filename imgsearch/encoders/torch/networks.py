@@ -1,4 +1,4 @@
-"""Networks from pixels to vectors, with their weights; what runs them is elsewhere."""
+"""Networks from pixels to vectors, with their weights."""
 
 import copy
 from typing import Any, cast
@@ -15,9 +15,9 @@ from imgsearch.images import Preprocessing
 
 
 def load_model(spec: ModelSpec, weights: WeightsFile) -> nn.Module:
-    """The network up to the vector, (n, 3, size, size) to (n, dimension), with real weights.
+    """Return the network without its classifier, (n, 3, size, size) to (n, dimension).
 
-    Raises WeightsError if they do not fit.
+    Raises WeightsError if the weights do not fit.
     """
     network = _build(spec)
     classifier = classifier_of(network)
@@ -41,7 +41,7 @@ def _build(spec: ModelSpec) -> nn.Module:
 
 
 class _EfficientNetLite(nn.Module):
-    """The features of the PyTorch port, averaged over the picture."""
+    """The features of the PyTorch port, averaged over the image."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -53,11 +53,10 @@ class _EfficientNetLite(nn.Module):
 
 
 class FromPixels(nn.Module):
-    """A network with its normalisation: uint8 (n, size, size, 3) to float32 (n, dimension).
+    """A network with its normalization: uint8 (n, size, size, 3) to float32 (n, dimension).
 
-    Inside it, the network computes in `dtype`. Bytes are a quarter of what floats would be on
-    their way to a device; and in an exported graph the runtime's threads normalise a chunk while
-    it is in the cache.
+    The network computes in `dtype`. Its input is uint8 because that is a quarter of the bytes to
+    transfer to a device, and because an exported graph normalizes a chunk while it is in the cache.
     """
 
     mean: torch.Tensor
@@ -73,7 +72,7 @@ class FromPixels(nn.Module):
         self._network = network.to(dtype)
         self._dtype = dtype
         for name in ("mean", "std"):
-            # Values come as 0 to 255.
+            # Pixel values are 0 to 255.
             values = torch.tensor(getattr(preprocessing, name), dtype=torch.float64) * 255.0
             self.register_buffer(name, values.to(torch.float32).view(1, 3, 1, 1))
         self.eval()
@@ -85,14 +84,14 @@ class FromPixels(nn.Module):
 
 
 def fused(network: nn.Module) -> nn.Module:
-    """A copy, with each batch normalisation folded into the convolution before it.
+    """Return a copy with each batch normalization folded into the convolution before it.
 
-    One that cannot be followed through its layers comes as it is: this is for speed alone.
+    A network that cannot be traced is returned unchanged: folding only affects speed.
     """
     network = copy.deepcopy(network)
     try:
         steps = _Tracer().trace(network).nodes
-    except Exception:  # whatever the tracer stumbles over
+    except Exception:  # the tracer raises exceptions of all kinds
         return network
     layers = dict(network.named_modules())
     calls = [str(step.target) for step in steps if step.op == "call_module"]
@@ -117,7 +116,7 @@ def fused(network: nn.Module) -> nn.Module:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        # Those of other packages too, which torch's own tracer would look into.
+        # Also subclasses in other packages, which torch's own tracer would trace into.
         if isinstance(m, nn.Conv2d | nn.BatchNorm2d):
             return True
         return super().is_leaf_module(m, module_qualified_name)

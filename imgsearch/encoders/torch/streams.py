@@ -1,4 +1,4 @@
-"""How a batch gets to a device, through the model there, and back."""
+"""Transfer of batches to a device, through the model, and back."""
 
 import threading
 from collections.abc import Callable
@@ -12,24 +12,24 @@ from imgsearch.images import Pixels
 
 Model = Callable[[torch.Tensor], torch.Tensor]
 
-# On the CPU a batch goes through in parts of this size: with efficientnet-lite0 on two cores, 32 at
-# once took half as much memory again and a quarter more time, most of it in the kernel for pages.
+# Images per run on the CPU. With efficientnet-lite0 on two cores, runs of 32 took half as much
+# memory again and a quarter more time, most of it in the kernel for page faults.
 _CPU_BATCH = 8
 
 
 class Runner(Protocol):
-    """Runs batches on one device; `concurrency` threads at once keep it fed."""
+    """Runs batches on one device; `concurrency` threads keep it busy."""
 
     @property
     def concurrency(self) -> int: ...
 
     def run(self, model: Model, pixels: Pixels) -> Vectors:
-        """The model's own output, not normalised, float32 of shape (n, dimension)."""
+        """Return the model's output, not normalized, float32 of shape (n, dimension)."""
         ...
 
 
 class Direct:
-    """One step after the other."""
+    """Transfers and runs a batch step by step."""
 
     concurrency = 1
 
@@ -49,11 +49,11 @@ class Direct:
 
 
 class Streamed:
-    """Transfers on a stream of their own, so that one batch's overlaps another's forward.
+    """Transfers on a separate stream, so that they overlap another batch's forward pass.
 
-    Each thread copies its batch into pinned memory, queues transfer, forward and the way back,
-    and waits for its own result alone; while it waits, another thread's batch is already queued.
-    The device is thus busy without a pause as long as two threads call.
+    Each thread copies its batch into pinned memory, queues both transfers and the forward pass, and
+    waits for its own result, while another thread's batch is already queued. Two calling threads
+    keep the device busy.
     """
 
     concurrency = 2
@@ -61,14 +61,13 @@ class Streamed:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._cuda = device.type == "cuda"
-        # torch.cpu has stand-ins that do nothing, so that the order of the steps is tested there.
+        # torch.cpu has dummy streams, on which tests check the order of the steps.
         self._api = torch.get_device_module(device)
         self._transfers, self._forwards = (self._api.Stream(device) for _ in range(2))
         self._queueing = threading.Lock()
 
     def run(self, model: Model, pixels: Pixels) -> Vectors:
-        # These tensors must live until the device is done with them, as it reads them after this
-        # thread has gone on to wait.
+        # These tensors must live until the device has read them, while this thread waits.
         staged = self._staged(pixels)
         with torch.inference_mode(), self._queueing:
             with self._api.stream(self._transfers):
@@ -82,11 +81,11 @@ class Streamed:
                 done = self._event()
                 done.record(self._forwards)
         done.synchronize()
-        # A copy: pinned memory is scarce, and goes back to be used again.
+        # A copy, because pinned memory is scarce and reused.
         return np.array(result[: len(pixels)].numpy())
 
     def _staged(self, pixels: Pixels) -> torch.Tensor:
-        """The batch in pinned memory, filled up with black pictures."""
+        """Return the batch in pinned memory, padded with black images."""
         shape = (fixed_length(len(pixels)), *pixels.shape[1:])
         staged = torch.empty(shape, dtype=torch.uint8, pin_memory=self._cuda)
         staged.numpy()[: len(pixels)] = pixels
@@ -94,15 +93,15 @@ class Streamed:
         return staged
 
     def _event(self) -> torch.Event:
-        # Blocking: a thread that spins while it waits takes a core from those that decode.
+        # Blocking, because a thread that spins while it waits takes a core from decoding threads.
         event: torch.Event = self._api.Event(**({"blocking": True} if self._cuda else {}))
         return event
 
 
 def fixed_length(length: int) -> int:
-    """The length to which a batch is filled up: the next power of two, or multiple of 32.
+    """Return the padded length of a batch: the next power of two, or multiple of 32.
 
-    cuDNN tries its algorithms for each new shape, which takes longer than many batches do, so
+    cuDNN benchmarks its algorithms for each new shape, which takes longer than many batches, so
     there should be few shapes.
     """
     if length <= 32:

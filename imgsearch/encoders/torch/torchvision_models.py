@@ -1,4 +1,4 @@
-"""Any classification model of torchvision's, by its name there."""
+"""torchvision's classification models, by name."""
 
 import difflib
 import warnings
@@ -25,19 +25,19 @@ _NO_INITIALISATION = frozenset({"googlenet", "inception_v3"})
 
 
 def names() -> list[str]:
-    """The classification models, quantised ones aside."""
+    """Return the names of the classification models, without quantized ones."""
     return list(models.list_models(module=models))
 
 
 def describe(name: str) -> ModelSpec:
-    """A model's spec, from torchvision's own description of its default weights.
+    """Return a model's spec, from torchvision's description of its default weights.
 
     Raises UnknownModelError.
     """
     weights = _default_weights(name)
     preset = weights.transforms()
     if not isinstance(preset, ImageClassification) or preset.interpolation not in _INTERPOLATIONS:
-        raise UnknownModelError(f"{name}: its preprocessing is not one that imgsearch can do")
+        raise UnknownModelError(f"{name}: imgsearch does not support its preprocessing")
     (size,), (resize,) = preset.crop_size, preset.resize_size
     return ModelSpec(
         name=name,
@@ -57,10 +57,10 @@ def describe(name: str) -> ModelSpec:
 
 
 class _WithoutWeights(TorchFunctionMode):
-    """Parameters that layers make take no memory and no time.
+    """Creates parameters on the meta device, without memory or time.
 
-    Unlike under `torch.device("meta")`, what a network computes while it is built is real, and
-    regnets compute their own shape.
+    Unlike under `torch.device("meta")`, other tensors are real: regnets compute their shape from
+    them.
     """
 
     def __torch_function__(
@@ -77,7 +77,7 @@ class _WithoutWeights(TorchFunctionMode):
 
 
 def _dimension(name: str) -> int:
-    """The classifier's inputs."""
+    """Return the number of inputs of the classifier."""
     with _WithoutWeights():
         network = build(name)
     layer = network.get_submodule(classifier_of(network))
@@ -93,7 +93,7 @@ def _default_weights(name: str) -> Any:
 
 
 def build(name: str) -> nn.Module:
-    """The network with its classifier, its weights not yet real."""
+    """Return the network with its classifier and uninitialized weights."""
     options: dict[str, Any] = {}
     if name in _NO_INITIALISATION:
         options |= {"init_weights": False, "transform_input": True}

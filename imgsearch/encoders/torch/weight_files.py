@@ -1,4 +1,4 @@
-"""From a file of PyTorch weights into a network."""
+"""Loading of PyTorch weight files into networks."""
 
 import pickle
 import re
@@ -11,18 +11,18 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from imgsearch.encoders.weights import WeightsFile
 from imgsearch.errors import WeightsError, first_line
 
-# Heads of GoogLeNet and Inception that only training uses.
+# Heads of GoogLeNet and Inception that are used in training only.
 _AUXILIARY = ("aux", "AuxLogits")
-# Under these, training scripts save the weights beside other things.
+# Keys under which training scripts save the weights next to other data.
 _WRAPPERS = ("state_dict", "model")
-# Put before each name by data parallel training and by torch.compile.
+# Prefixes of names from data parallel training and from torch.compile.
 _PREFIXES = ("module.", "_orig_mod.")
 # torchvision's file for DenseNet is older than its code: norm.1 there is norm1 here.
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 
 def read_state(weights: WeightsFile) -> dict[str, torch.Tensor]:
-    """The table of weights in a file, with today's names. Raises WeightsError."""
+    """Return the state dict in a file, with current names. Raises WeightsError."""
     try:
         # weights_only: a pickle could run any code.
         loaded = torch.load(weights.path, map_location="cpu", weights_only=True)
@@ -30,7 +30,7 @@ def read_state(weights: WeightsFile) -> dict[str, torch.Tensor]:
         raise WeightsError(f"{weights.source}: cannot be read: {error.strerror}") from error
     except MemoryError as error:
         raise WeightsError(f"{weights.source}: cannot be loaded: too little memory") from error
-    except Exception as error:  # unpickling raises nearly anything on damaged input
+    except Exception as error:  # unpickling damaged input raises exceptions of all kinds
         if isinstance(error, pickle.UnpicklingError) and "unsupported global" in str(error).lower():
             raise WeightsError(
                 f"{weights.source}: holds more than weights, which could run any code, and is not "
@@ -46,7 +46,7 @@ def read_state(weights: WeightsFile) -> dict[str, torch.Tensor]:
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in loaded.items()
     ):
         raise WeightsError(f"{weights.source}: holds no table of weights")
-    # Changed in place: the versions of the layers travel with the table, as an attribute.
+    # In place, to retain the versions of the layers, an attribute of the state dict.
     for prefix in _PREFIXES:
         consume_prefix_in_state_dict_if_present(loaded, prefix)
     for name in [name for name in loaded if _OLD_DENSENET.search(name)]:
@@ -55,10 +55,9 @@ def read_state(weights: WeightsFile) -> dict[str, torch.Tensor]:
 
 
 def fill(network: nn.Module, state: dict[str, torch.Tensor], classifier: str) -> list[str]:
-    """Load weights into a network without its classifier; returns what does not fit.
+    """Load weights into a network without its classifier, and return a list of problems.
 
-    The classifier and what only training uses are left out, so that weights that were trained on
-    other classes fit too.
+    The classifier and the heads for training are skipped, so weights for other classes fit too.
     """
     unused = (f"{classifier}.", *_AUXILIARY)
     for name in [name for name in state if name.startswith(unused)]:
@@ -71,11 +70,11 @@ def fill(network: nn.Module, state: dict[str, torch.Tensor], classifier: str) ->
     if problems:
         return problems
     try:
-        # By the network's own means, as some know names of older files, and have all of them.
+        # The network's own method, because some networks map names of older files.
         missing, unknown = network.load_state_dict(state, strict=False)
     except (RuntimeError, ValueError) as error:
         return [first_line(error)]
-    # Files older than this counter of training steps lack it, and only training uses it.
+    # Old files lack this counter, which is used in training only.
     lacking = [
         name
         for name in missing
@@ -92,7 +91,7 @@ def _shape(tensor: torch.Tensor) -> str:
 
 
 def classifier_of(model: nn.Module) -> str:
-    """The name of the layer that turns the vector into classes: the last one with weights."""
+    """Return the name of the classifier, the last layer with weights."""
     layers = [
         name
         for name, layer in model.named_modules()
