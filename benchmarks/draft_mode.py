@@ -1,8 +1,8 @@
 """How far vectors move when large JPEGs are decoded at reduced size, and how much time it saves.
 
-    python benchmarks/draft_mode.py FOLDER [--pictures 40] [--megapixels 8 12] [--margins 1 2 4]
+    python benchmarks/draft_mode.py FOLDER [--images 40] [--megapixels 8 12] [--margins 1 2 4]
 
-Photographs from FOLDER are enlarged bicubically, given the mild noise that a camera's sensor has,
+Images from FOLDER are enlarged bicubically, given the mild noise that a camera's sensor has,
 and saved as JPEG of quality 90. Each is decoded whole and in draft mode with every margin (see
 `imgsearch.images.decoding.DRAFT_MARGIN`), and efficientnet-lite0's vectors of the two are compared.
 """
@@ -24,9 +24,9 @@ from imgsearch.encoders.request import EncoderRequest
 NOISE = 4.0  # standard deviation, of 255
 
 
-def enlarged(picture: Path, megapixels: float, seed: int) -> bytes:
-    """A JPEG of the photograph with so many megapixels."""
-    with Image.open(picture) as opened:
+def enlarged(image: Path, megapixels: float, seed: int) -> bytes:
+    """A JPEG of the image with so many megapixels."""
+    with Image.open(image) as opened:
         small = opened.convert("RGB")
     scale = (megapixels * 1e6 / (small.width * small.height)) ** 0.5
     size = (round(small.width * scale) + 1, round(small.height * scale) + 1)
@@ -41,14 +41,14 @@ def enlarged(picture: Path, megapixels: float, seed: int) -> bytes:
 def decoded(
     data: bytes, preprocessing: images.Preprocessing, margin: float | None
 ) -> tuple[images.Pixels, float]:
-    """The network's input, and the seconds it took; without a margin from the whole picture."""
+    """The network's input, and the seconds it took; without a margin from the whole image."""
     started = time.perf_counter()
     enough = None if margin is None else round(margin * preprocessing.short_side)
     pixels = np.asarray(images.fit(images.load(data, enough), preprocessing))
     return pixels, time.perf_counter() - started
 
 
-def pictures_in(folder: Path, count: int) -> Iterator[Path]:
+def images_in(folder: Path, count: int) -> Iterator[Path]:
     """Spread over the folder."""
     found = sorted(path for path in folder.rglob("*.jpg"))
     return islice(found, 0, None, max(1, len(found) // count)) if found else iter(())
@@ -58,15 +58,15 @@ def compare(folder: Path, count: int, megapixels: float, margins: list[float]) -
     encoder = open_encoder(EncoderRequest("efficientnet-lite0", device="cpu"))
     inputs: dict[float | None, list[images.Pixels]] = {margin: [] for margin in [None, *margins]}
     seconds: dict[float | None, float] = dict.fromkeys(inputs, 0.0)
-    for number, picture in enumerate(islice(pictures_in(folder, count), count)):
-        data = enlarged(picture, megapixels, seed=number)
+    for number, image in enumerate(islice(images_in(folder, count), count)):
+        data = enlarged(image, megapixels, seed=number)
         for margin, taken in inputs.items():
             pixels, time_taken = decoded(data, encoder.preprocessing, margin)
             taken.append(pixels)
             seconds[margin] += time_taken
     whole = encoder.encode(np.stack(inputs[None]))
     print(
-        f"{megapixels:g} MP, {len(whole)} pictures: whole "
+        f"{megapixels:g} MP, {len(whole)} images: whole "
         f"{1000 * seconds[None] / len(whole):.0f} ms each"
     )
     for margin in margins:
@@ -81,12 +81,12 @@ def compare(folder: Path, count: int, megapixels: float, margins: list[float]) -
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draft-mode decoding against whole decoding.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--pictures", type=int, default=40)
+    parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--megapixels", type=float, nargs="+", default=[8, 12])
     parser.add_argument("--margins", type=float, nargs="+", default=[1, 2, 4])
     wanted = parser.parse_args()
     for megapixels in wanted.megapixels:
-        compare(wanted.folder, wanted.pictures, megapixels, wanted.margins)
+        compare(wanted.folder, wanted.images, megapixels, wanted.margins)
 
 
 if __name__ == "__main__":

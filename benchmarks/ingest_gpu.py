@@ -1,11 +1,11 @@
-"""A GPU's ingest, end to end from picture files, against the bare forward on the same device.
+"""A GPU's ingest, end to end from image files, against the bare forward pass on the same device.
 
     python -m benchmarks.ingest_gpu FOLDER [--device cuda] [--count 20000] [--rounds 3]
 
 ResNet50 with seeded weights. In turn: imgsearch into a new embedded store, with the model loaded
 beforehand; and torch alone, the same network in the same format on a batch of the same shape that
 lies on the device already, one device after the other where there are several. FOLDER should hold
-enough pictures for ten seconds, as ends of a run count. Without a GPU it runs on the CPU, by torch:
+enough images for ten seconds, as ends of a run count. Without a GPU it runs on the CPU, by torch:
 that shows that it works, and nothing of a GPU's speed.
 """
 
@@ -38,7 +38,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def bare_rate(weights: WeightsFile, device: torch.device, name: str, size: int) -> float:
-    """Pictures a second of the forward alone."""
+    """Images per second of the forward pass alone."""
     network = fused(load_model(RESNET50, weights)).to(_DTYPES[name])
     network = network.to(memory_format=torch.channels_last).to(device)
     batch = torch.randn(size, 3, 224, 224).to(_DTYPES[name])
@@ -93,8 +93,8 @@ def main() -> None:
         print(
             f"{encoder.device} in {encoder.compute_type}, batches of {size}, {report.indexed:,} new"
         )
-        print(f"imgsearch: {statistics.median(ours):,.1f} pictures a second")
-        print(f"bare forward: {statistics.median(bare):,.1f} pictures a second")
+        print(f"imgsearch: {statistics.median(ours):,.1f} images/s")
+        print(f"bare forward: {statistics.median(bare):,.1f} images/s")
         print(f"against the bare forward: {statistics.median(ours) / statistics.median(bare):.2f}")
         if devices[0].type == "cpu":
             print("on the CPU: a trial of this script, no figure for a GPU")

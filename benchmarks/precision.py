@@ -2,9 +2,9 @@
 
     python benchmarks/precision.py FOLDER [--field articleType]
 
-FOLDER is laid out like Kaggle's set: images/<id>.jpg and styles.csv. Every picture is the query
-once, itself left out. Both sides use efficientnet-lite0 and its real weights; the plain side
-shares no code with imgsearch: Pillow, torch, numpy and nothing else.
+FOLDER has the layout of Kaggle's fashion data: images/<id>.jpg and styles.csv. Each image is
+the query once, and is left out of its own results. Both sides use efficientnet-lite0 and its real
+weights; the plain side shares no code with imgsearch and uses Pillow, torch and numpy only.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def precision(answers: Sequence[Sequence[str]], truth: Sequence[str]) -> tuple[f
 def by_imgsearch(folder: Path, field: str) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as place, open_store(place) as store:
         report = ingest([str(folder)], store, "images", EncoderRequest("efficientnet-lite0"))
-        print(f"imgsearch: {report.indexed + report.reused} pictures in {report.seconds:.1f} s")
+        print(f"imgsearch: {report.indexed + report.reused} images in {report.seconds:.1f} s")
         collection = store.open("images")
         answers, truth = [], []
         for records in collection.scan():
@@ -66,7 +66,7 @@ def by_plain_torch(folder: Path, field: str) -> tuple[float, float]:
             pixels = np.stack([plain_pixels(file) for file in files[start : start + 32]])
             batch = torch.from_numpy((pixels.astype(np.float32) - 127) / 128).permute(0, 3, 1, 2)
             vectors.append(network.extract_features(batch).mean((2, 3)).numpy())
-    print(f"plain torch: {len(files)} pictures in {time.monotonic() - started:.1f} s")
+    print(f"plain torch: {len(files)} images in {time.monotonic() - started:.1f} s")
     matrix = np.concatenate(vectors)
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
     truth = [rows[file.stem] for file in files]

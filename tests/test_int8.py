@@ -157,8 +157,8 @@ def test_a_calibrated_model_is_found_and_not_made_again(
     events: list[Event] = []
     first = calibration.get(tiny, sample(), events.append)
     told = [event.text for event in events if isinstance(event, Note)]
-    assert told[0] == "calibrating tiny for int8 on 64 pictures, once"
-    assert "on 32 other pictures the mean cosine with fp32 is " in told[1]
+    assert told[0] == "calibrating tiny for int8 on 64 images, once"
+    assert "on 32 other images the mean cosine with fp32 is " in told[1]
 
     def never(*_: object) -> None:
         raise AssertionError("made again")

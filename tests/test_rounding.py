@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from imgsearch.encoders.int8.rounding import LARGEST, LARGEST_PAIR, alone, compensated, steps
+from imgsearch.encoders.int8.rounding import LARGEST, LARGEST_PAIR, compensated, steps, unpaired
 
 
 def nearest(weights: np.ndarray, step: np.ndarray) -> np.ndarray:
@@ -16,7 +16,7 @@ def output_error(left: np.ndarray, right: np.ndarray, inputs: np.ndarray) -> flo
 
 def test_the_largest_weight_of_an_output_is_the_last_step() -> None:
     weights = np.array([[0.5, -2.0], [0.0, 0.0]], np.float32)
-    np.testing.assert_allclose(steps(weights, alone(2)), [2 / LARGEST, 1])
+    np.testing.assert_allclose(steps(weights, unpaired(2)), [2 / LARGEST, 1])
 
 
 def test_weights_on_the_steps_stay_what_they_are() -> None:
@@ -26,14 +26,14 @@ def test_weights_on_the_steps_stay_what_they_are() -> None:
     weights = wanted * np.float32(0.25)
     inputs = random.standard_normal((2, 100, 9))
     moments = inputs.swapaxes(1, 2) @ inputs / 100
-    rounded = compensated(weights, steps(weights, alone(9)), moments, alone(9))
+    rounded = compensated(weights, steps(weights, unpaired(9)), moments, unpaired(9))
     np.testing.assert_array_equal(rounded, wanted)
 
 
 def test_inputs_that_have_nothing_to_do_with_each_other_leave_the_nearest() -> None:
     weights = np.random.default_rng(0).standard_normal((1, 4, 70)).astype(np.float32)
-    step = steps(weights, alone(70))
-    rounded = compensated(weights, step, np.eye(70)[None], alone(70))
+    step = steps(weights, unpaired(70))
+    rounded = compensated(weights, step, np.eye(70)[None], unpaired(70))
     np.testing.assert_array_equal(rounded, nearest(weights, step))
 
 
@@ -43,7 +43,7 @@ def test_equal_inputs_share_their_rounding_errors() -> None:
     moments = np.zeros((1, 5, 5))
     moments[0, :4, :4] = 1
     moments[0, 4, 4] = 1
-    rounded = compensated(weights, steps(weights, alone(5)), moments, alone(5))
+    rounded = compensated(weights, steps(weights, unpaired(5)), moments, unpaired(5))
     assert rounded[0, 0, :4].sum() == 2
     assert rounded[0, 0, 4] == 127
 
@@ -56,9 +56,9 @@ def test_outputs_change_less_than_by_rounding_to_the_nearest(shape: tuple[int, i
     weights = random.standard_normal(shape)
     common = random.standard_normal((groups, 1000, 3)) @ random.standard_normal((groups, 3, count))
     inputs = common + 0.1 * random.standard_normal((groups, 1000, count))
-    step = steps(weights, alone(count))
+    step = steps(weights, unpaired(count))
     moments = inputs.swapaxes(1, 2) @ inputs / 1000
-    ours, plain = compensated(weights, step, moments, alone(count)), nearest(weights, step)
+    ours, plain = compensated(weights, step, moments, unpaired(count)), nearest(weights, step)
     errors = [
         sum(
             output_error(rounded[g] * step[g][:, None], weights[g], inputs[g])
@@ -71,7 +71,7 @@ def test_outputs_change_less_than_by_rounding_to_the_nearest(shape: tuple[int, i
 
 def test_inputs_that_are_always_zero_do_no_harm() -> None:
     weights = np.ones((1, 2, 3), np.float32)
-    rounded = compensated(weights, steps(weights, alone(3)), np.zeros((1, 3, 3)), alone(3))
+    rounded = compensated(weights, steps(weights, unpaired(3)), np.zeros((1, 3, 3)), unpaired(3))
     assert (rounded == LARGEST).all()
 
 

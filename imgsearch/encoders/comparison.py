@@ -6,7 +6,7 @@ from PIL import Image
 from imgsearch.encoders.base import Vectors
 from imgsearch.images import Pixels
 
-_CHECKED = 8
+_COUNT = 8
 
 
 def representative(size: int) -> Pixels:
@@ -15,12 +15,12 @@ def representative(size: int) -> Pixels:
     uint8 of shape (8, size, size, 3). A runtime's rounding does not depend on what an image shows.
     """
     random = np.random.default_rng(0)
-    pictures = [np.full((size, size, 3), value, dtype=np.uint8) for value in (0, 255)]
-    for side in np.linspace(3, size, _CHECKED - len(pictures)).astype(int):
+    images = [np.full((size, size, 3), value, dtype=np.uint8) for value in (0, 255)]
+    for side in np.linspace(3, size, _COUNT - len(images)).astype(int):
         coarse = random.integers(0, 256, (side, side, 3), dtype=np.uint8)
         image = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
-        pictures.append(np.asarray(image))
-    return np.stack(pictures)
+        images.append(np.asarray(image))
+    return np.stack(images)
 
 
 def least_cosine(one: Vectors, other: Vectors) -> float:

@@ -93,7 +93,7 @@ def _check_weights(
 def _calibrated(request: EncoderRequest, base: model_files.OnnxFile, listener: Listener) -> Encoder:
     """Return the int8 encoder; there is no fallback to fp32, as int8 was requested."""
     if request.sample is None:
-        raise UsageError("int8 needs pictures to be calibrated on: an ingest has them")
+        raise UsageError("int8 is calibrated on images, and only an ingest has them")
     from imgsearch.encoders.int8 import calibration
 
     if encoder := _verified(calibration.get(base, request.sample, listener), request, listener):

@@ -42,7 +42,7 @@ def get(base: OnnxFile, sample: Sample, listener: Listener = ignore) -> OnnxFile
     pixels = sample(base.spec.preprocessing, CALIBRATION_IMAGES + CHECK_IMAGES)
     if len(pixels) < _LEAST:
         raise ExportError(
-            f"int8 is calibrated on the pictures of a collection's first ingest and needs {_LEAST} "
+            f"int8 is calibrated on the images of a collection's first ingest and needs {_LEAST} "
             f"different ones that can be used, but found {len(pixels)}: ingest more images in one "
             "run, or use fp32, which also reports what is wrong with each file",
             Remedy.USE_FP32,
@@ -82,7 +82,7 @@ def _make(base: OnnxFile, pixels: Pixels, calibration: str, listener: Listener) 
     name = base.spec.name
     devices.require_torch(f"to calibrate {name} for int8", Remedy.USE_FP32)
     held_out = len(pixels) * CHECK_IMAGES // (CALIBRATION_IMAGES + CHECK_IMAGES)
-    listener(Note(f"calibrating {name} for int8 on {len(pixels) - held_out} pictures, once"))
+    listener(Note(f"calibrating {name} for int8 on {len(pixels) - held_out} images, once"))
     started = time.monotonic()
     from imgsearch.encoders.int8.quantize import quantize
 
@@ -94,18 +94,18 @@ def _make(base: OnnxFile, pixels: Pixels, calibration: str, listener: Listener) 
         verification.record_vector(model, base.spec.preprocessing.size)
         digest = verification.sha256_of(model)
         stamp = replace(base.stamp, precision=f"int8 {digest[:12]}")
-        kept = {
+        description = {
             "spec": asdict(base.spec),
             "weights": stamp.weights,
             "precision": stamp.precision,
             "calibration": calibration,
         }
-        (part / model_files.SPEC).write_text(json.dumps(kept))
+        (part / model_files.SPEC).write_text(json.dumps(description))
         folder = model_files.place(part, stamp)
     seconds = time.monotonic() - started
     listener(
         Note(
-            f"{name} in int8 is ready, after {seconds:.0f} s; on {held_out} other pictures the "
+            f"{name} in int8 is ready, after {seconds:.0f} s; on {held_out} other images the "
             f"mean cosine with fp32 is {cosine:.4f}"
         )
     )
@@ -123,7 +123,7 @@ def _mean_cosine(fp32: Path, int8: Path, pixels: Pixels) -> float:
 def _check(name: str, cosine: float) -> None:
     if not cosine >= LEAST_COSINE:
         raise ExportError(
-            f"{name} loses too much by int8 on these pictures: the mean cosine with fp32 is "
+            f"{name} loses too much by int8 on these images: the mean cosine with fp32 is "
             f"{cosine:.4f}, less than {LEAST_COSINE}",
             Remedy.USE_FP32,
         )

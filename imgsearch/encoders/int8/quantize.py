@@ -74,9 +74,9 @@ class _Rounded:
     bias: NDArray[np.float64]
 
 
-def layers_to_quantize(graph: Graph, picture: Pixels, name: str) -> list[Layer]:
+def layers_to_quantize(graph: Graph, image: Pixels, name: str) -> list[Layer]:
     """Return all convolutions except the first ones. Raises ExportError if they are too few."""
-    cost = _multiplications(graph, picture)
+    cost = _multiplications(graph, image)
     layers = graph.layers()
     total = sum(cost.values())
     convolutions = sum(cost[layer.output] for layer in layers)
@@ -102,14 +102,14 @@ def _quantised_tensors(graph: Graph, layers: Sequence[Layer]) -> list[str]:
     return list(found)
 
 
-def _multiplications(graph: Graph, picture: Pixels) -> dict[str, int]:
+def _multiplications(graph: Graph, image: Pixels) -> dict[str, int]:
     """Return the number of multiplications, by the output of each node with constant weights."""
     weights = {
         str(node.output[0]): graph.constants[node.input[1]]
         for node in graph.model.graph.node
         if node.op_type in ("Conv", "Gemm", "MatMul") and node.input[1] in graph.constants
     }
-    ((_, values),) = observed(graph, weights, picture)
+    ((_, values),) = observed(graph, weights, image)
     return {
         name: int(values[name].size * weights[name].size // _outputs(weights[name]))
         for name in weights
@@ -187,7 +187,7 @@ def _neighbours(layer: Layer) -> rounding.Neighbours:
     outputs, channels, *size = layer.weights.shape
     places = int(np.prod(size))
     if channels == 1 and outputs == layer.groups:
-        return rounding.alone(places)
+        return rounding.unpaired(places)
     # From the place in the runtime's order to the one in ours, in which channels are outermost.
     ours = np.arange(channels * places).reshape(channels, places).T.reshape(-1)
     pairs = np.full(len(ours) + len(ours) % 2, -1)

@@ -22,7 +22,7 @@ _BLOCK = 64
 Neighbours = NDArray[np.int64]
 
 
-def alone(inputs: int) -> Neighbours:
+def unpaired(inputs: int) -> Neighbours:
     """Return the neighbours of inputs that are not added in pairs."""
     return np.full(inputs, -1)
 

@@ -24,20 +24,18 @@ from imgsearch.images import Pixels
 LEAST_COSINE = 0.9999
 
 
-def export(
-    spec: ModelSpec, weights: WeightsFile, path: Path, pictures: Pixels | None = None
-) -> None:
+def export(spec: ModelSpec, weights: WeightsFile, path: Path, images: Pixels | None = None) -> None:
     """Write the model with its normalization, for batches of any length.
 
-    It is checked with generated images and with `pictures`, uint8 (n, size, size, 3). Raises
+    It is checked with generated images and with `images`, uint8 (n, size, size, 3). Raises
     ExportError if it cannot be exported or its vectors differ from torch's, and WeightsError if the
     weights do not fit.
     """
     network = load_model(spec, weights)
     model = FromPixels(network, spec.preprocessing)
     pixels = representative(spec.preprocessing.size)
-    if pictures is not None:
-        pixels = np.concatenate([pixels, pictures])
+    if images is not None:
+        pixels = np.concatenate([pixels, images])
     try:
         # Folded batch normalizations save the exporter a third of its time.
         _write(FromPixels(fused(network), spec.preprocessing), pixels[:2], path)

@@ -219,13 +219,13 @@ def folder_of(stamp: Stamp) -> Path:
 def read(path: Path) -> OnnxFile | None:
     """Return the model next to a `spec.json`, with the stamp that this version gives it."""
     try:
-        kept: dict[str, Any] = json.loads(path.read_text())
-        preprocessing = kept["spec"].pop("preprocessing")
+        stored: dict[str, Any] = json.loads(path.read_text())
+        preprocessing = stored["spec"].pop("preprocessing")
         for name in ("mean", "std"):
             preprocessing[name] = tuple(preprocessing[name])
         preprocessing["decoding"] = DECODING
-        spec = ModelSpec(**kept["spec"], preprocessing=Preprocessing(**preprocessing))
-        stamp = spec.stamp(kept["weights"], kept.get("precision", "fp32"))
+        spec = ModelSpec(**stored["spec"], preprocessing=Preprocessing(**preprocessing))
+        stamp = spec.stamp(stored["weights"], stored.get("precision", "fp32"))
         return OnnxFile(path.with_name(MODEL), spec, stamp)
     except (OSError, ValueError, TypeError, KeyError):
         return None  # of another version of imgsearch's

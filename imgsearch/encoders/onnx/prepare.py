@@ -91,8 +91,8 @@ def _make(
             raise
         verification.record_vector(part / MODEL, spec.preprocessing.size)
         digest = verification.sha256_of(part / MODEL)
-        kept = {"spec": asdict(spec), "weights": weights.sha256, SHA256: digest}
-        (part / SPEC).write_text(json.dumps(kept))
+        description = {"spec": asdict(spec), "weights": weights.sha256, SHA256: digest}
+        (part / SPEC).write_text(json.dumps(description))
         folder = place(part, stamp)
     listener(Note(f"{spec.name} is ready, after {time.monotonic() - started:.0f} s"))
     return OnnxFile(folder / MODEL, spec, stamp)
@@ -118,8 +118,8 @@ def _is_transient(error: BaseException) -> bool:
 
 def _record_failure(folder: Path, reason: str) -> None:
     folder.mkdir(exist_ok=True)
-    refusal = {"torch": _torch_version(), "reason": reason}
-    write_text(folder / _FAILURE, json.dumps(refusal))
+    failure = {"torch": _torch_version(), "reason": reason}
+    write_text(folder / _FAILURE, json.dumps(failure))
 
 
 def _raise_recorded_failure(folder: Path) -> None:
@@ -128,8 +128,8 @@ def _raise_recorded_failure(folder: Path) -> None:
     if not os.path.isfile(path):
         return
     try:
-        refusal = json.loads(path.read_text())
-        reason = str(refusal["reason"]) if refusal["torch"] == _torch_version() else None
+        failure = json.loads(path.read_text())
+        reason = str(failure["reason"]) if failure["torch"] == _torch_version() else None
     except (OSError, ValueError, TypeError, KeyError):
         return
     if reason is not None:

@@ -28,7 +28,7 @@ def record_vector(model: Path, size: int) -> None:
     """Store, next to a model, its vector of a generated image of size x size pixels."""
     from imgsearch.encoders.onnx.sessions import vectors_of
 
-    np.save(model.with_name(VECTOR), vectors_of(model, _picture(size), threads=1))
+    np.save(model.with_name(VECTOR), vectors_of(model, _generated_image(size), threads=1))
 
 
 def matches_record(encoder: Encoder, model: Path) -> bool:
@@ -37,11 +37,11 @@ def matches_record(encoder: Encoder, model: Path) -> bool:
     Raises EncoderError if the model cannot be run, and UnreadableModelError if the model's or the
     vector's file has an unreadable format.
     """
-    vectors = encoder.encode(_picture(encoder.preprocessing.size))
-    kept = _kept(model)
-    if kept is None:
+    vectors = encoder.encode(_generated_image(encoder.preprocessing.size))
+    recorded = _recorded(model)
+    if recorded is None:
         return True
-    return kept.shape == vectors.shape and least_cosine(kept, vectors) >= _LEAST_COSINE
+    return recorded.shape == vectors.shape and least_cosine(recorded, vectors) >= _LEAST_COSINE
 
 
 def is_damaged(encoder: Encoder, model: Path, digest: str) -> bool:
@@ -83,7 +83,7 @@ def sha256_of(model: Path) -> str:
         raise EncoderError(f"{model} cannot be read: {error.strerror or error}") from error
 
 
-def _kept(model: Path) -> Vectors | None:
+def _recorded(model: Path) -> Vectors | None:
     path = model.with_name(VECTOR)
     try:
         return np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
@@ -95,5 +95,5 @@ def _kept(model: Path) -> Vectors | None:
         raise EncoderError(f"{path} cannot be read: {first_line(error)}") from error
 
 
-def _picture(size: int) -> Pixels:
+def _generated_image(size: int) -> Pixels:
     return representative(size)[-1:]
