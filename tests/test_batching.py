@@ -9,7 +9,7 @@ import pytest
 
 from imgsearch.errors import DeviceMemoryError, EncoderError
 from imgsearch.images import Pixels
-from imgsearch.server.batching import Batcher
+from imgsearch.server.encoding import Batcher
 from tests.fakes import SIZE, ColourEncoder
 
 
@@ -24,12 +24,12 @@ async def together(encoder: ColourEncoder, count: int, batch_size: int = 8) -> l
     batcher = Batcher(encoder, batch_size, sizes.append)
     encoder.gate = threading.Event()
     asking = [asyncio.create_task(batcher.encode(each)) for each in pictures(count)]
-    while len(sizes) < 1 or batcher.waiting < count - sizes[0]:
+    while len(sizes) < 1 or batcher.queue_size < count - sizes[0]:
         await asyncio.sleep(0)
     encoder.gate.set()
     answers = await asyncio.gather(*asking, return_exceptions=True)
     assert sum(sizes) == count
-    assert batcher.waiting == 0
+    assert batcher.queue_size == 0
     batcher.close()
     return list(answers)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imgsearch.index import ImageIndex
-from imgsearch.server.spool import spooling
+from imgsearch.server.storage import spool_directory
 from tests.conftest import SAMPLES, Cli
 from tests.fakes import ColourEncoder
 from tests.serving import filled, picture, serving
@@ -77,7 +77,7 @@ def test_a_service_answers_where_nothing_can_be_written(
     settings = filled(tmp_path / "all")
     settings.data.mkdir()
     read_only(tmp_path / "all")
-    with spooling(settings.data), serving(settings, ColourEncoder()) as served:
+    with spool_directory(settings.data), serving(settings, ColourEncoder()) as served:
         search = "/v1/collections/images/search"
         found = served.client.post(search, files={"image": picture(3)})
         assert found.status_code == 200

@@ -12,7 +12,7 @@ from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import StoreError
 from imgsearch.events import Event, Outcome
 from imgsearch.ingest import IngestOptions, IngestReport, ingest
-from imgsearch.server.media import caching
+from imgsearch.server.media import cache_headers
 from imgsearch.stores import VectorStore, open_store
 from imgsearch.stores.base import Vectors
 from imgsearch.stores.lance.collection import LanceCollection
@@ -114,7 +114,7 @@ def test_different_mtimes_differ_in_records(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mtime_ns", [-(2**70), -1, 0, 2**63, 2**80])
 def test_any_mtime_makes_a_header_for_http(mtime_ns: int) -> None:
-    assert caching.headers("tag", mtime_ns)["Last-Modified"].endswith("GMT")
+    assert cache_headers("tag", mtime_ns)["Last-Modified"].endswith("GMT")
 
 
 @pytest.mark.parametrize("stage", ["fingerprint", "decode"])

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from imgsearch.server import storage
-from imgsearch.server.address import names_of
+from imgsearch.server.address import allowed_hosts
 from imgsearch.server.settings import Limits
 from tests.fakes import ColourEncoder
 from tests.serving import Served, filled, picture, serving
@@ -33,7 +33,7 @@ KEY = "schlüssel-123"
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     settings = filled(
-        tmp_path_factory.mktemp("guarded"), hosts=names_of("127.0.0.1", ["Proxy"], has_key=False)
+        tmp_path_factory.mktemp("guarded"), hosts=allowed_hosts("127.0.0.1", ["Proxy"], has_key=False)
     )
     with serving(settings, ColourEncoder()) as served:
         yield served
@@ -120,7 +120,7 @@ class TestOrigins:
 
     def test_a_service_for_all_without_a_key_knows_its_names(self, tmp_path: Path) -> None:
         """A page of another site can name this address, and is then of the same origin."""
-        names = names_of("0.0.0.0", [], has_key=False)
+        names = allowed_hosts("0.0.0.0", [], has_key=False)
         assert names
         assert "evil.example" not in names
         assert {"localhost", socket.gethostname().lower()} <= set(names)
@@ -133,10 +133,10 @@ class TestOrigins:
                 assert served.client.get("/v1/jobs", headers={"Host": host}).status_code == 200
 
     def test_names_need_not_be_known_where_a_key_is_needed_or_any_is_allowed(self) -> None:
-        assert names_of("0.0.0.0", [], has_key=True) is None
-        assert names_of("0.0.0.0", ["*"], has_key=False) is None
-        assert names_of("127.0.0.1", [], has_key=True)
-        assert "shop.example" in (names_of("0.0.0.0", ["Shop.example"], has_key=True) or ())
+        assert allowed_hosts("0.0.0.0", [], has_key=True) is None
+        assert allowed_hosts("0.0.0.0", ["*"], has_key=False) is None
+        assert allowed_hosts("127.0.0.1", [], has_key=True)
+        assert "shop.example" in (allowed_hosts("0.0.0.0", ["Shop.example"], has_key=True) or ())
 
     @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
     def test_a_foreign_page_can_neither_write_nor_read(self, served: Served, origin: str) -> None:
@@ -446,7 +446,7 @@ def test_an_answer_that_breaks_off_is_logged_in_a_line(
         raise OSError(errno.EIO, "the disk has gone")
 
     (record, *_) = served.client.get(f"{IMAGES}/records").json()["records"]
-    monkeypatch.setattr("imgsearch.server.api.v1.images._read", broken)
+    monkeypatch.setattr("imgsearch.server.media._read", broken)
     with pytest.raises(httpx.RemoteProtocolError):
         served.client.get(record["image"])
     assert "the disk has gone" in caplog.text

@@ -1,4 +1,4 @@
-"""The queue of jobs by itself: one worker that nothing ends, leases, and jobs left behind."""
+"""The queue of jobs by itself: one worker that nothing ends, locks, and jobs left behind."""
 
 import io
 import json
@@ -15,11 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from imgsearch.server.errors import RefusedError
+from imgsearch.server.errors import ApiError
 from imgsearch.server.jobs import queue as jobs_module
-from imgsearch.server.jobs.job import ENDED, Job
-from imgsearch.server.jobs.leases import Lease
-from imgsearch.server.jobs.queue import Jobs
+from imgsearch.server.jobs.job import ENDED, Job, JobLock
+from imgsearch.server.jobs.queue import JobQueue
 from imgsearch.server.settings import ArchiveLimits
 
 Run = Callable[[Job, Path, threading.Event], None]
@@ -33,7 +32,7 @@ def until_stopped(job: Job, folder: Path, stop: threading.Event) -> None:
     assert stop.wait(30)
 
 
-def submitted(jobs: Jobs) -> str:
+def submitted(jobs: JobQueue) -> str:
     return jobs.submit([("a.png", io.BytesIO(b"any"))], "", "images").id
 
 
@@ -44,23 +43,23 @@ def wait_for(holds: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def ended(jobs: Jobs, job_id: str) -> str:
+def ended(jobs: JobQueue, job_id: str) -> str:
     wait_for(lambda: jobs.get(job_id).state in ENDED)
     return jobs.get(job_id).state
 
 
 @pytest.fixture
-def started(tmp_path: Path) -> Iterator[Callable[..., Jobs]]:
+def started(tmp_path: Path) -> Iterator[Callable[..., JobQueue]]:
     """Starts a queue on the one data directory; closed at the end, if not before."""
     with ExitStack() as cleanup:
 
-        def start(run: Run = do_nothing, patience: float = 0.0) -> Jobs:
-            jobs = Jobs(
+        def start(run: Run = do_nothing, patience: float = 0.0) -> JobQueue:
+            jobs = JobQueue(
                 tmp_path / "jobs",
                 run,
                 ArchiveLimits(),
-                look_seconds=0.01,
-                patience_seconds=patience,
+                poll_seconds=0.01,
+                grace_seconds=patience,
             )
             cleanup.callback(jobs.close)
             jobs.resume()
@@ -75,7 +74,7 @@ def files_left(tmp_path: Path) -> list[str]:
 
 
 class TestWorker:
-    def test_an_error_of_a_job_fails_that_job_alone(self, started: Callable[..., Jobs]) -> None:
+    def test_an_error_of_a_job_fails_that_job_alone(self, started: Callable[..., JobQueue]) -> None:
         def fail_first(job: Job, folder: Path, stop: threading.Event) -> None:
             if job.id == first:
                 raise RuntimeError("out of luck")
@@ -94,27 +93,27 @@ class TestWorker:
         assert jobs.get(first).error == "internal error: RuntimeError"
 
     def test_an_error_after_a_job_does_not_end_it(
-        self, started: Callable[..., Jobs], monkeypatch: pytest.MonkeyPatch
+        self, started: Callable[..., JobQueue], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(_: Path) -> None:
             monkeypatch.undo()
             raise RuntimeError("out of luck")
 
         jobs = started()
-        monkeypatch.setattr(jobs_module, "drop_files", fail)
+        monkeypatch.setattr(jobs_module, "delete_files", fail)
         first, second = submitted(jobs), submitted(jobs)
         assert ended(jobs, second) == "done"
         assert ended(jobs, first) == "done"
 
     def test_ends_and_cancellations_at_once_do_not_end_it(
-        self, started: Callable[..., Jobs], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+        self, started: Callable[..., JobQueue], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        monkeypatch.setattr(jobs_module, "_MOST_KEPT", 1)
-        monkeypatch.setattr(jobs_module, "_MOST_WAITING", 100)
+        monkeypatch.setattr(jobs_module, "_MAX_REPORTS", 1)
+        monkeypatch.setattr(jobs_module, "_MAX_QUEUED", 100)
         jobs = started()
 
         def submit_and_cancel(_: int) -> None:
-            with suppress(RefusedError):  # its report may have been dropped by now
+            with suppress(ApiError):  # its report may have been dropped by now
                 jobs.cancel(submitted(jobs))
 
         with ThreadPoolExecutor(8) as clients:
@@ -123,31 +122,31 @@ class TestWorker:
         wait_for(lambda: files_left(tmp_path) == ["job.json"])
 
     def test_nothing_is_kept_of_a_job_but_its_state(
-        self, started: Callable[..., Jobs], tmp_path: Path
+        self, started: Callable[..., JobQueue], tmp_path: Path
     ) -> None:
         jobs = started()
         for each in [submitted(jobs) for _ in range(3)]:
             assert ended(jobs, each) == "done"
         wait_for(lambda: files_left(tmp_path) == ["job.json"] * 3)
-        assert not jobs._held
+        assert not jobs._own
 
 
 class TestServicesOfOneDataDirectory:
-    def test_each_runs_its_own_jobs(self, started: Callable[..., Jobs]) -> None:
+    def test_each_runs_its_own_jobs(self, started: Callable[..., JobQueue]) -> None:
         one, other = started(until_stopped), started()
         busy = submitted(one)
         assert ended(other, submitted(other)) == "done"
         assert [job.id for job in other.list()] != [busy]
         assert other.get(busy).state in ("queued", "running")
-        with pytest.raises(RefusedError, match="another service"):
+        with pytest.raises(ApiError, match="another service"):
             other.cancel(busy)
-        with pytest.raises(RefusedError, match=busy):
+        with pytest.raises(ApiError, match=busy):
             other.check_idle("images")
         assert one.cancel(busy).cancelled
         assert ended(one, busy) == "cancelled"
 
     def test_the_only_one_that_comes_back_runs_the_jobs_of_both(
-        self, started: Callable[..., Jobs]
+        self, started: Callable[..., JobQueue]
     ) -> None:
         both = [started(until_stopped) for _ in range(2)]
         left = [submitted(each) for each in both]
@@ -157,7 +156,7 @@ class TestServicesOfOneDataDirectory:
         assert [ended(alone, each) for each in left] == ["done", "done"]
 
     def test_jobs_are_resumed_in_the_order_in_which_they_came(
-        self, started: Callable[..., Jobs]
+        self, started: Callable[..., JobQueue]
     ) -> None:
         before = started(until_stopped)
         left = [submitted(before) for _ in range(8)]
@@ -171,27 +170,27 @@ class TestServicesOfOneDataDirectory:
         assert {ended(after, each) for each in left} == {"done"}
         assert order == left
 
-    def test_a_running_one_takes_over_what_another_left(self, started: Callable[..., Jobs]) -> None:
+    def test_a_running_one_takes_over_what_another_left(self, started: Callable[..., JobQueue]) -> None:
         staying, leaving = started(), started(until_stopped)
         left = [submitted(leaving) for _ in range(2)]
         leaving.close()
         assert [ended(staying, each) for each in left] == ["done", "done"]
 
-    def test_one_that_restarts_takes_its_jobs_back(self, started: Callable[..., Jobs]) -> None:
+    def test_one_that_restarts_takes_its_jobs_back(self, started: Callable[..., JobQueue]) -> None:
         staying = started(until_stopped, patience=3600)
         restarting = started(until_stopped)
         left = submitted(restarting)
         restarting.close()
-        wait_for(lambda: left in staying._free_since)
+        wait_for(lambda: left in staying._orphaned_since)
         assert staying.list() == []
         again = started()
         assert ended(again, left) == "done"
         wait_for(lambda: [job.id for job in staying.list()] == [left])
 
-    def test_a_killed_process_loses_its_leases(self, tmp_path: Path) -> None:
+    def test_a_killed_process_loses_its_locks(self, tmp_path: Path) -> None:
         program = (
-            "import pathlib, sys; from imgsearch.server.jobs.leases import Lease; "
-            "lease = Lease.take(pathlib.Path(sys.argv[1])); print('taken', flush=True); input()"
+            "import pathlib, sys; from imgsearch.server.jobs.job import JobLock; "
+            "lock = JobLock.acquire(pathlib.Path(sys.argv[1])); print('taken', flush=True); input()"
         )
         command = [sys.executable, "-c", program, str(tmp_path / "job")]
         with subprocess.Popen(
@@ -199,11 +198,11 @@ class TestServicesOfOneDataDirectory:
         ) as holder:
             assert holder.stdout
             assert holder.stdout.readline() == "taken\n"
-            assert Lease.take(tmp_path / "job") is None
+            assert JobLock.acquire(tmp_path / "job") is None
             holder.kill()
-        lease = Lease.take(tmp_path / "job")
-        assert lease is not None
-        lease.end()
+        lock = JobLock.acquire(tmp_path / "job")
+        assert lock is not None
+        lock.delete()
         assert not list(tmp_path.iterdir())
 
 
@@ -215,7 +214,7 @@ class TestAfterCrashes:
 
     @pytest.mark.parametrize(("crashes", "state"), [(4, "done"), (5, "failed")])
     def test_a_job_that_keeps_killing_the_service_fails(
-        self, started: Callable[..., Jobs], tmp_path: Path, crashes: int, state: str
+        self, started: Callable[..., JobQueue], tmp_path: Path, crashes: int, state: str
     ) -> None:
         job = Job("a" * 32, "images", state="running", crashes=crashes)
         self.write(tmp_path, job)
@@ -224,14 +223,14 @@ class TestAfterCrashes:
         assert bool(jobs.get(job.id).error) == (state == "failed")
 
     def test_a_job_whose_files_had_not_all_arrived_is_dropped(
-        self, started: Callable[..., Jobs], tmp_path: Path
+        self, started: Callable[..., JobQueue], tmp_path: Path
     ) -> None:
         (tmp_path / "jobs" / ("b" * 32) / "files").mkdir(parents=True)
         started()
         assert not list((tmp_path / "jobs").iterdir())
 
     def test_a_job_of_another_version_is_left_alone(
-        self, started: Callable[..., Jobs], tmp_path: Path
+        self, started: Callable[..., JobQueue], tmp_path: Path
     ) -> None:
         folder = tmp_path / "jobs" / ("c" * 32)
         folder.mkdir(parents=True)

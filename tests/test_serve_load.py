@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from imgsearch.server.middleware.protocol import PromptProtocol
+from imgsearch.server.middleware.protocol import TimeoutProtocol
 from imgsearch.server.settings import Limits
 from tests.fakes import ColourEncoder
 from tests.serving import Served, filled, picture, serving
@@ -69,15 +69,15 @@ def test_two_hundred_clients_at_once_are_all_answered(tmp_path: Path) -> None:
 def test_answers_are_sent_without_waiting_for_acknowledgements(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = PromptProtocol.connection_made
+    made = TimeoutProtocol.connection_made
     at_once: list[int] = []
 
-    def connection_made(protocol: PromptProtocol, transport: asyncio.Transport) -> None:
+    def connection_made(protocol: TimeoutProtocol, transport: asyncio.Transport) -> None:
         made(protocol, transport)
         accepted = transport.get_extra_info("socket")
         at_once.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
-    monkeypatch.setattr(PromptProtocol, "connection_made", connection_made)
+    monkeypatch.setattr(TimeoutProtocol, "connection_made", connection_made)
     with serving(filled(tmp_path), ColourEncoder()) as served:
         assert ask(served, 1).status_code == 200
     assert set(at_once) == {1}

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from imgsearch.server.app import create_app
-from imgsearch.server.budget import Budget
+from imgsearch.server.budget import MemoryBudget
 from imgsearch.server.service import Service
 from imgsearch.server.settings import Limits, Settings
 from tests.fakes import ColourEncoder
@@ -131,8 +131,8 @@ class TestForms:
         for _ in range(8):
             answer = served.client.post("/search/", files={"file": content})
             assert answer.status_code == 200
-        wait_until(lambda: served.service.arrivals.bytes == 0)
-        wait_until(lambda: served.service.arrivals.requests == 0)
+        wait_until(lambda: served.service.load.bytes == 0)
+        wait_until(lambda: served.service.load.requests == 0)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory from /proc")
@@ -186,11 +186,11 @@ def peak(process: int) -> int:
 class TestBudget:
     def test_work_waits_for_room_in_the_order_it_came(self) -> None:
         async def run() -> list[str]:
-            budget = Budget(10)
+            budget = MemoryBudget(10)
             done: list[str] = []
 
             async def work(name: str, size: int, until: asyncio.Event) -> None:
-                async with budget.hold(size):
+                async with budget.reserve(size):
                     done.append(name)
                     await until.wait()
 
@@ -214,10 +214,10 @@ class TestBudget:
 
     def test_who_gives_up_holds_nothing(self) -> None:
         async def run() -> None:
-            budget = Budget(10)
+            budget = MemoryBudget(10)
 
             async def work(size: int) -> None:
-                async with budget.hold(size):
+                async with budget.reserve(size):
                     await asyncio.Event().wait()
 
             tasks = [asyncio.create_task(work(size)) for size in (6, 6, 4)]
@@ -225,7 +225,7 @@ class TestBudget:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            async with asyncio.timeout(5), budget.hold(10):
+            async with asyncio.timeout(5), budget.reserve(10):
                 pass
 
         asyncio.run(run())

@@ -12,8 +12,7 @@ import pytest
 
 from imgsearch.copying import copy
 from imgsearch.errors import StoreBusyError
-from imgsearch.server.spool import Spool
-from imgsearch.server.storage import KeptFiles
+from imgsearch.server.storage import Spool, UploadStorage
 from imgsearch.stores import open_store
 from tests.fakes import ColourEncoder
 from tests.serving import Served, filled, picture, serving
@@ -82,13 +81,13 @@ def test_an_upload_behind_a_drop_makes_a_new_collection(
     served: Served, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = threading.Event()
-    remove_all = KeptFiles.remove_all
+    remove_all = UploadStorage.remove_all
 
-    def after_the_upload(files: KeptFiles, collection: str) -> None:
+    def after_the_upload(files: UploadStorage, collection: str) -> None:
         written.wait(0.5)  # if the upload can overtake, let it
         remove_all(files, collection)
 
-    monkeypatch.setattr(KeptFiles, "remove_all", after_the_upload)
+    monkeypatch.setattr(UploadStorage, "remove_all", after_the_upload)
     dropped = held.queue(lambda: served.client.delete(COLLECTION))
     uploaded = held.queue(lambda: upload(served, 70))
     uploaded.add_done_callback(lambda _: written.set())
@@ -184,11 +183,11 @@ def _unreadable(_: str) -> None:
 
 
 def test_services_of_one_data_directory_take_turns(tmp_path: Path) -> None:
-    one, other = (KeptFiles(tmp_path / "uploads", Spool(tmp_path), timeout=0.05) for _ in range(2))
-    with one.turn("shoes"):
-        with pytest.raises(StoreBusyError), other.turn("shoes"):
+    one, other = (UploadStorage(tmp_path / "uploads", Spool(tmp_path), timeout=0.05) for _ in range(2))
+    with one.lock("shoes"):
+        with pytest.raises(StoreBusyError), other.lock("shoes"):
             pass
-        with other.turn("hats"):
+        with other.lock("hats"):
             pass
 
 

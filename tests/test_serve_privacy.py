@@ -16,7 +16,7 @@ from imgsearch.errors import (
     StoreError,
     StoreFullError,
 )
-from imgsearch.server.redact import Privacy
+from imgsearch.server.redact import Redactor
 from imgsearch.server.settings import Settings
 from imgsearch.stores import open_store
 from tests.fakes import ColourEncoder
@@ -108,11 +108,11 @@ def test_an_embedded_store_that_fails_names_no_folder_but_the_log_does(
 
 def test_a_weights_file_is_not_named(tmp_path: Path) -> None:
     for given in (str(tmp_path / "my.pth"), "../my.pth", "https://in.example/my.pth?token=1"):
-        privacy = Privacy(Settings(weights=given, data=tmp_path))
+        redactor = Redactor(Settings(weights=given, data=tmp_path))
         text = f"the collection was made with the weights a, and --weights {given} is b"
-        assert privacy.public(text) == text.replace(given, "the weights")
+        assert redactor.redact_text(text) == text.replace(given, "the weights")
         real = os.path.abspath(given)
-        assert privacy.public(f"{real}: no file") == "the weights: no file" or "://" in given
+        assert redactor.redact_text(f"{real}: no file") == "the weights: no file" or "://" in given
 
 
 @pytest.mark.parametrize(
@@ -127,21 +127,21 @@ def test_a_server_is_not_named(tmp_path: Path, url: str, caplog: pytest.LogCaptu
     from imgsearch.stores.weaviate.address import parse
 
     address = parse(url)
-    privacy = Privacy(Settings(store=url, data=tmp_path))
+    redactor = Redactor(Settings(store=url, data=tmp_path))
     missing = CollectionNotFoundError(f"{address.url}: no collection x here (there is images)")
-    assert privacy.told(missing) == "the store: no collection x here (there is images)"
+    assert redactor.redact(missing) == "the store: no collection x here (there is images)"
     assert not caplog.records
     for kind in (StoreError, StoreFullError):
         error = kind(f"{address.url} does not answer (ipv4:10.1.2.3:50051 at node-7.internal)")
         for hidden in (address.host, "10.1.2.3", "node-7"):
-            assert hidden not in privacy.told(error)
+            assert hidden not in redactor.redact(error)
         assert str(error) in caplog.text
 
 
 def test_the_service_may_be_told_to_show_places(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    privacy = Privacy(Settings(store="weaviate://db", data=tmp_path, show_paths=True))
+    redactor = Redactor(Settings(store="weaviate://db", data=tmp_path, show_paths=True))
     errors: list[ImgsearchError] = [
         StoreError("weaviate://db does not answer"),
         EncoderError(f"{tmp_path}/weights: damaged"),
@@ -149,13 +149,13 @@ def test_the_service_may_be_told_to_show_places(
     ]
     caplog.set_level(logging.ERROR)
     for error in errors:
-        assert privacy.told(error) == str(error)
+        assert redactor.redact(error) == str(error)
         assert str(error) in caplog.text
 
 
 def test_temporary_folders_are_not_named(tmp_path: Path) -> None:
-    privacy = Privacy(Settings(data=tmp_path))
-    assert "/tmp" not in privacy.told(ScratchError("/tmp/x: no space left"))
+    redactor = Redactor(Settings(data=tmp_path))
+    assert "/tmp" not in redactor.redact(ScratchError("/tmp/x: no space left"))
 
 
 @pytest.mark.weaviate

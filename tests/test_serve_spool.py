@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from imgsearch.server.errors import RefusedError
-from imgsearch.server.spool import Spool, spooling
-from imgsearch.server.storage import KeptFiles
+from imgsearch.server.errors import ApiError
+from imgsearch.server.storage import Spool, UploadStorage, spool_directory
 from tests.serving import picture
 
 
@@ -16,7 +15,7 @@ def test_bodies_of_requests_lie_in_the_data_directory_until_the_service_ends(
     tmp_path: Path,
 ) -> None:
     before = tempfile.gettempdir()
-    with spooling(tmp_path / "data"):
+    with spool_directory(tmp_path / "data"):
         assert (tmp_path / "data") in Path(tempfile.gettempdir()).parents
         with tempfile.NamedTemporaryFile(delete=False) as left:
             left.write(b"as after a kill")
@@ -26,7 +25,7 @@ def test_bodies_of_requests_lie_in_the_data_directory_until_the_service_ends(
 
 def test_a_data_directory_that_cannot_be_written_to_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with spooling(tmp_path / "file" / "data"), tempfile.TemporaryFile() as body:
+    with spool_directory(tmp_path / "file" / "data"), tempfile.TemporaryFile() as body:
         body.write(b"body")
 
 
@@ -35,17 +34,17 @@ def test_uploads_into_a_data_directory_that_cannot_be_written_to_are_refused(
 ) -> None:
     (tmp_path / "file").touch()
     data = tmp_path / "file" / "data"
-    files = KeptFiles(data / "uploads", Spool(data), timeout=1)
-    with pytest.raises(RefusedError, match="may not write to its data directory"):
+    files = UploadStorage(data / "uploads", Spool(data), timeout=1)
+    with pytest.raises(ApiError, match="may not write to its data directory"):
         files.stage_bytes(picture(1))
 
 
 def test_a_spool_that_is_removed_under_the_service_is_made_again(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
-    files = KeptFiles(tmp_path / "uploads", spool, timeout=1)
+    files = UploadStorage(tmp_path / "uploads", spool, timeout=1)
     shutil.rmtree(spool.folder)
     staged = files.stage_bytes(picture(1))
-    with files.turn("images"):
+    with files.lock("images"):
         kept = files.place(staged, "images")
     assert kept.read_bytes() == picture(1)
     spool.close()

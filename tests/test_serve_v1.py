@@ -77,7 +77,7 @@ class TestSearch:
             served, "POST", f"{IMAGES}/search", data={"text": "even", **option}
         )
         assert (status, name) == (400, "wrong-usage")
-        assert "need a picture or a record" in detail
+        assert "need an image or a record" in detail
 
     def test_a_picture_finds_itself_first(self, served: Served, folder: Path) -> None:
         hits = search(served, picture(3), k=3)
@@ -377,4 +377,4 @@ def test_folders_are_hidden_from_clients_and_nothing_else_is(
     monkeypatch.chdir(tmp_path)
     service = Service(Settings(store="a", data=tmp_path / "home"))
     text = f"{tmp_path}/a: no collection a at {tmp_path}/a/b or {tmp_path}/ab"
-    assert service.public(text) == f"the store: no collection a at the store/b or {tmp_path}/ab"
+    assert service.redact_text(text) == f"the store: no collection a at the store/b or {tmp_path}/ab"

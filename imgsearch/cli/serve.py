@@ -107,7 +107,7 @@ def serve(
     # Else pydantic looks through all that is installed for plugins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
-    from imgsearch.server.address import is_loopback, listen, names_of
+    from imgsearch.server.address import is_loopback, listen, allowed_hosts
     from imgsearch.stores import check_name
 
     check_name(collection)
@@ -132,7 +132,7 @@ def serve(
             from imgsearch.server.run import Running
         from imgsearch.server.service import Service
         from imgsearch.server.settings import Limits, Settings
-        from imgsearch.server.spool import spooling
+        from imgsearch.server.storage import spool_directory
 
         settings = Settings(
             store=store,
@@ -142,7 +142,7 @@ def serve(
             device=device,
             store_timeout=store_timeout,
             api_key=api_key,
-            hosts=names_of(host, allow_host or (), has_key=bool(api_key)),
+            hosts=allowed_hosts(host, allow_host or (), has_key=bool(api_key)),
             cors_origins=tuple(cors_origin or ()),
             show_paths=show_paths,
             limits=Limits(
@@ -152,7 +152,7 @@ def serve(
                 pixels=max_pixels,
             ),
         )
-        with spooling(settings.data):
+        with spool_directory(settings.data):
             running = Running(Service(settings, display), display)
             running.serve(api, page)
         if running.interrupted:

@@ -1,5 +1,5 @@
-"""`imgsearch serve`: the service over HTTP, and the page, both over one `Service` object.
+"""`imgsearch serve`: the HTTP API and the page, over one `Service` object.
 
-`service.py` answers; everything else here is about HTTP: `app.py` puts it together, `compat.py`
-and `v1/` are the endpoints, `guards/` keep the service up, `running.py` runs it.
+A request passes `middleware/` and an endpoint of `api/` to `service.py`. `errors.py` has every error
+response, `storage.py` uploaded files, `media.py` image responses, `jobs/` background ingests.
 """

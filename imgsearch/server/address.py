@@ -1,4 +1,4 @@
-"""Where the service listens, and by which names it may be called there."""
+"""Listening sockets, and the host names that the service accepts."""
 
 import errno
 import ipaddress
@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 from imgsearch.errors import ServeError, UsageError
 
-# Connections that wait to be accepted.
+# Connections not accepted yet.
 _BACKLOG = 512
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
+    """Return whether only this machine can reach an address."""
     if host == "localhost":
         return True
     try:
@@ -22,9 +22,9 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int, option: str) -> socket.socket:
-    """A socket that listens; clients that come before the service is ready wait in it.
+    """Return a listening socket; early clients wait in it until the service is ready.
 
-    Raises ServeError with what to do, UsageError for what is no address of this machine.
+    Raises ServeError, and UsageError for an address that is not this machine's.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -34,18 +34,18 @@ def listen(host: str, port: int, option: str) -> socket.socket:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ServeError(
-                f"port {port} of {host} is taken by another program; end that, or take another "
-                f"with {option}"
+                f"port {port} of {host} is in use by another program; stop it, or choose another "
+                f"port with {option}"
             ) from error
         raise ServeError(f"cannot listen on port {port} of {host}: {error.strerror}") from error
 
 
-def names_of(host: str, others: Iterable[str], *, has_key: bool) -> tuple[str, ...] | None:
-    """The host names under which clients may call a service that listens at an address.
+def allowed_hosts(host: str, others: Iterable[str], *, has_key: bool) -> tuple[str, ...] | None:
+    """Return the host names that a service listening on `host` accepts; None for any.
 
-    Addresses in digits are always let through: DNS rebinding needs a name that an attacker owns.
-    None lets any name through, which is safe where every call needs a key, as a page that was
-    given a name for this address has none. `others` are more names; "*" means any.
+    IP addresses are always accepted: DNS rebinding needs a name that an attacker owns. Any name is
+    safe if every call needs a key, which a rebound page does not have. `others` are further names;
+    "*" means any.
     """
     named = tuple(name.lower() for name in others)
     if "*" in named or (has_key and not named and not is_loopback(host)):

@@ -1,38 +1,26 @@
-"""The app: endpoints and guards over a service."""
+"""The ASGI app: endpoints, middleware, and the page under /ui."""
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imgsearch import __version__
-from imgsearch.server.api import compat, docs, health
-from imgsearch.server.api.v1 import collections, images, jobs, records, search
-from imgsearch.server.error_responses import handle_problems
-from imgsearch.server.middleware.admission import Admission
-from imgsearch.server.middleware.answers import Answers
-from imgsearch.server.middleware.head import Head
-from imgsearch.server.middleware.origins import Origins
+from imgsearch.server.api import collections, compat, docs, health, jobs, search
+from imgsearch.server.errors import add_error_handlers
+from imgsearch.server.middleware.access import AccessMiddleware
+from imgsearch.server.middleware.admission import AdmissionMiddleware
+from imgsearch.server.middleware.responses import ResponseMiddleware
 from imgsearch.server.service import Service
 
-_ROUTERS = (
-    compat.router,
-    search.router,
-    jobs.router,
-    records.router,
-    images.router,
-    collections.router,
-    health.router,
-    docs.router,
-)
+_PAGE_PATH = "/ui"
+_ROUTERS = (compat.router, search.router, jobs.router, collections.router, health.router)
 
 
-def create_app(service: Service, *, for_browsers: bool = False) -> FastAPI:
-    """The ASGI app of a service; who runs it starts the service, and closes it.
-
-    `for_browsers` is for the page: see `Origins`.
-    """
+def create_app(service: Service) -> FastAPI:
+    """Return the ASGI app of a service; the caller starts and closes the service."""
     app = FastAPI(
         title="imgsearch",
-        description="Find pictures that look like a picture.",
+        description="Image similarity search.",
         version=__version__,
         docs_url=None,
         redoc_url=None,
@@ -40,17 +28,17 @@ def create_app(service: Service, *, for_browsers: bool = False) -> FastAPI:
     app.state.service = service
     for router in _ROUTERS:
         app.include_router(router)
-    docs.describe_problems(app)
-    handle_problems(app)
-    _guard(app, service, for_browsers)
+    docs.add_docs(app)
+    add_error_handlers(app)
+    _add_middleware(app, service)
     return app
 
 
-def _guard(app: FastAPI, service: Service, for_browsers: bool) -> None:
-    """The last one added is the first one asked."""
+def _add_middleware(app: FastAPI, service: Service) -> None:
+    """Add middleware, the innermost first."""
     settings = service.settings
-    app.add_middleware(Admission, service=service)
-    app.add_middleware(Origins, settings=settings, for_browsers=for_browsers)
+    app.add_middleware(AdmissionMiddleware, service=service)
+    app.add_middleware(AccessMiddleware, settings=settings)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -59,6 +47,24 @@ def _guard(app: FastAPI, service: Service, for_browsers: bool) -> None:
             allow_headers=["*"],
             expose_headers=["Content-Range", "ETag", "Location", "Retry-After"],
         )
-    app.add_middleware(Head)
     embeddable = bool(settings.cors_origins)
-    app.add_middleware(Answers, metrics=service.metrics, embeddable=embeddable)
+    app.add_middleware(ResponseMiddleware, metrics=service.metrics, embeddable=embeddable)
+
+
+def mount_page(app: FastAPI, page: ASGIApp) -> None:
+    """Serve the page under /ui, behind the API's middleware. An app may be running already."""
+    app.mount(_PAGE_PATH, page)
+
+
+class PagePort:
+    """The same app for the page's own port, where the page is also at /."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if path != _PAGE_PATH and not path.startswith((_PAGE_PATH + "/", "/v1/")):
+            raw_path = _PAGE_PATH.encode() + scope.get("raw_path", b"")
+            scope = {**scope, "path": _PAGE_PATH + path, "raw_path": raw_path}
+        await self._app(scope, receive, send)

@@ -1,4 +1,4 @@
-"""The collections that the service has open: one store, and each model once."""
+"""The open collections of the service, which share one store and its models."""
 
 import threading
 from collections.abc import Callable
@@ -16,9 +16,9 @@ from imgsearch.types import Stamp
 
 
 class Indexes:
-    """An `ImageIndex` for each collection, opened when it is first asked for.
+    """An `ImageIndex` for each collection, opened on first use.
 
-    For threads of the service's pools: its calls wait for the store, or for a model to load.
+    Call it from pool threads, as it waits for the store or for a model.
     """
 
     def __init__(
@@ -30,29 +30,29 @@ class Indexes:
         self._settings = settings
         self._listener = listener
         self.models = Models(settings, listener, encoder_opener)
-        self._opening = threading.Lock()
+        self._lock = threading.Lock()
         self._store: VectorStore | None = None
-        self._known: dict[str, ImageIndex] = {}
+        self._indexes: dict[str, ImageIndex] = {}
 
     @property
     def store(self) -> VectorStore:
-        """Raises StoreError if it cannot be reached."""
+        """The store, opened on first use. Raises StoreError if it cannot be reached."""
         settings = self._settings
-        with self._opening:
+        with self._lock:
             if self._store is None:
                 self._store = open_store(settings.store, settings.store_timeout, self._listener)
             return self._store
 
-    def of(self, name: str) -> ImageIndex:
-        """The one of a collection that exists. Raises CollectionNotFoundError, UsageError."""
-        if known := self._known.get(name):
-            return known
-        index = self.new(name)
-        index.collection  # noqa: B018 - only what exists is kept
-        return self._known.setdefault(name, index)
+    def get(self, name: str) -> ImageIndex:
+        """Return an existing collection. Raises CollectionNotFoundError or UsageError."""
+        if index := self._indexes.get(name):
+            return index
+        index = self.create(name)
+        index.collection  # noqa: B018 - raises for a missing collection, which is not cached
+        return self._indexes.setdefault(name, index)
 
-    def new(self, name: str) -> ImageIndex:
-        """One of a collection that may not exist yet. Raises UsageError for an unusable name."""
+    def create(self, name: str) -> ImageIndex:
+        """Return a collection that may not exist yet. Raises UsageError for an invalid name."""
         settings = self._settings
         return ImageIndex(
             name,
@@ -62,25 +62,25 @@ class Indexes:
             device=settings.device,
             max_pixels=settings.limits.pixels,
             listener=self._listener,
-            encoder_opener=self.encoder,
+            encoder_opener=self._encoder,
         )
 
     def forget(self, name: str) -> None:
-        self._known.pop(name, None)
+        """Drop a collection from the cache."""
+        self._indexes.pop(name, None)
 
-    def encoder(
+    def _encoder(
         self,
         request: EncoderRequest,
         stamp: Stamp | None = None,
         listener: Listener = ignore,  # noqa: ARG002 - models report to the service's own
     ) -> Encoder:
-        """As `open_encoder`, but each model is loaded once. Waits for it."""
         return self.models.load(request, stamp).result()
 
-    def stamp_of(self, name: str) -> Stamp | None:
-        """The stamp of a collection; None if there is none yet."""
+    def stamp(self, name: str) -> Stamp | None:
+        """Return the stamp of a collection; None if it does not exist."""
         try:
-            return self.of(name).collection.stamp
+            return self.get(name).collection.stamp
         except CollectionNotFoundError:
             return None
 

@@ -1,7 +1,7 @@
-"""The models of the service: each is loaded once, in a thread of its own, and waited for briefly.
+"""The service's models: each is loaded once, in a thread of its own.
 
-To load one may take minutes: it may have to be downloaded and exported. Nothing that other calls
-need waits for that.
+Loading can take minutes, as a model may have to be downloaded and exported. Requests that need no
+model do not wait for it.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.factory import last_used_encoder, open_encoder
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.events import Listener, ignore
-from imgsearch.server.errors import RefusedError
+from imgsearch.server.errors import not_ready
 from imgsearch.server.settings import Settings
 from imgsearch.types import Stamp
 
-# Clients are asked to retry after this many seconds.
+# The `Retry-After` for clients that need a model which is still loading.
 _RETRY_SECONDS = 5
 
 
@@ -30,11 +30,11 @@ class _Load:
 
 
 _Key = Stamp | tuple[str, str | None, str | None]
-"""A collection's stamp, or what a request for a new collection names."""
+"""A collection's stamp, or the request for a new collection's model."""
 
 
 class Models:
-    """Loads models, each once; a load that failed is tried again by the next call."""
+    """Loads each model once; a failed load is retried by the next call."""
 
     def __init__(
         self,
@@ -49,21 +49,21 @@ class Models:
         self._loads: dict[_Key, _Load] = {}
         self._encoders: dict[Stamp, Encoder] = {}
 
-    def of(self, stamp: Stamp | None) -> "Future[Encoder]":
-        """The model of a collection, or with None the model that makes a new one.
+    def get(self, stamp: Stamp | None) -> "Future[Encoder]":
+        """Return the model of a collection; with None, the model for new collections.
 
-        Its errors are those of `open_encoder`.
+        The future raises what `open_encoder` raises.
         """
-        return self._of(stamp).encoder
+        return self._get(stamp).encoder
 
-    def _of(self, stamp: Stamp | None) -> _Load:
+    def _get(self, stamp: Stamp | None) -> _Load:
         settings = self._settings
         if stamp is None:
             return self._load(EncoderRequest(settings.model, settings.weights), None)
         return self._load(EncoderRequest(weights=settings.weights), stamp)
 
     def load(self, request: EncoderRequest, stamp: Stamp | None = None) -> "Future[Encoder]":
-        """As `open_encoder`, on the service's own device."""
+        """Load a model as `open_encoder` does, on the service's device."""
         return self._load(request, stamp).encoder
 
     def _load(self, request: EncoderRequest, stamp: Stamp | None) -> _Load:
@@ -77,7 +77,7 @@ class Models:
                 load.encoder.set_result(self._encoders[stamp])
                 return load
         request = replace(request, device=self._settings.device)
-        # A daemon, so that a download does not hold up the end of the service.
+        # A daemon, so that a download does not delay the end of the process.
         threading.Thread(
             target=self._run, args=(load, request, stamp), name="imgsearch-model", daemon=True
         ).start()
@@ -86,35 +86,34 @@ class Models:
     def _run(self, load: _Load, request: EncoderRequest, stamp: Stamp | None) -> None:
         try:
             encoder = self._open_encoder(request, stamp, self._listener)
-        except BaseException as error:  # passed on to all who wait
+        except BaseException as error:  # passed on to every caller
             load.encoder.set_exception(error)
         else:
-            load.encoder.set_result(self._remembered(encoder))
+            load.encoder.set_result(self._cache(encoder))
 
-    def _remembered(self, encoder: Encoder) -> Encoder:
+    def _cache(self, encoder: Encoder) -> Encoder:
         with self._lock:
             return self._encoders.setdefault(encoder.stamp, encoder)
 
-    async def ready(self, stamp: Stamp | None) -> Encoder:
-        """The model, if it is loaded soon.
+    async def wait(self, stamp: Stamp | None) -> Encoder:
+        """Return a model, after waiting at most the settings' `model_seconds` for its load.
 
-        Raises RefusedError if loading takes longer than the settings' `model_seconds`, and the
-        errors of `open_encoder`.
+        Raises ApiError (503) if that is not enough, and what `open_encoder` raises.
         """
-        load = self._of(stamp)
+        load = self._get(stamp)
         left = load.started + self._settings.model_seconds - time.monotonic()
         if not load.encoder.done() and left > 0:
             loaded = asyncio.wrap_future(load.encoder)
             await asyncio.wait([asyncio.shield(loaded)], timeout=left)
         if not load.encoder.done():
-            raise RefusedError(
-                503, "not-ready", "the model is being prepared; try again later", _RETRY_SECONDS
+            raise not_ready(
+                "the model is being prepared; try again later", retry_after=_RETRY_SECONDS
             )
         return load.encoder.result()
 
-    def guess(self) -> None:
-        """Load the model that was used last, while the collection is opened."""
+    def preload(self) -> None:
+        """Load the model that was used last, while the collection is still being opened."""
         if self._settings.weights or self._settings.device not in ("auto", "cpu"):
             return
         if self._open_encoder is open_encoder and (encoder := last_used_encoder()):
-            self._remembered(encoder)
+            self._cache(encoder)

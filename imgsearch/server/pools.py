@@ -1,4 +1,4 @@
-"""The threads in which the service does what would hold up its event loop."""
+"""Thread pools for blocking work, which would otherwise block the event loop."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,10 +15,10 @@ _STORE_THREADS = 8
 
 
 class Pools:
-    """Bounded, one for each kind of work, so that none takes the threads of another.
+    """One bounded pool for each kind of work, so that no kind starves another.
 
-    `decode` has as many threads as there are cores: each holds a whole picture in memory. `write`
-    has one, as a collection has one writer.
+    `decode` has a thread per core, as each holds a whole image in memory. `write` has one thread,
+    as a collection has one writer.
     """
 
     def __init__(self) -> None:
@@ -28,11 +28,11 @@ class Pools:
         self.write = ThreadPoolExecutor(1, "imgsearch-write")
 
     def close(self) -> None:
-        """Wait for what is under way."""
+        """Wait for running calls, and cancel queued ones."""
         for pool in (self.decode, self.store, self.files, self.write):
             pool.shutdown(cancel_futures=True)
 
 
-async def run(pool: Executor, function: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
-    """What a function returns, run by a pool."""
-    return await asyncio.get_running_loop().run_in_executor(pool, lambda: function(*given, **named))
+async def run(pool: Executor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in a pool, and return its result."""
+    return await asyncio.get_running_loop().run_in_executor(pool, lambda: function(*args, **kwargs))

@@ -1,4 +1,4 @@
-"""Error texts for clients: they name no folder, file or address of this machine."""
+"""Error messages for clients, without folders, files and addresses of this machine."""
 
 import logging
 import os
@@ -23,15 +23,15 @@ from imgsearch.stores import is_server, places
 
 log = logging.getLogger("imgsearch.server")
 
-# What is wrong with the service itself, so that its operator must know all of it.
-_TROUBLES = (StoreError, EncoderError, ScratchError)
-_NO_TROUBLES = (CollectionNotFoundError, CollectionMismatchError, RecordNotFoundError)
-_SERVER_TROUBLE = "the store has failed; the service's log has the details"
-_SCRATCH_TROUBLE = "temporary files cannot be written; the service's log has the details"
+# Errors of the service itself, logged in full for its operator.
+_OPERATOR_ERRORS = (StoreError, EncoderError, ScratchError)
+_CLIENT_ERRORS = (CollectionNotFoundError, CollectionMismatchError, RecordNotFoundError)
+_SERVER_FAILED = "the store has failed; the service's log has the details"
+_SCRATCH_FAILED = "temporary files cannot be written; the service's log has the details"
 
 
-class Privacy:
-    """Replaces the places that this machine's errors can name."""
+class Redactor:
+    """Replaces paths and addresses of this machine in error messages."""
 
     def __init__(self, settings: Settings) -> None:
         store = settings.store or config.default_store()
@@ -48,45 +48,45 @@ class Privacy:
         ):
             named.update((spelling, public) for each in places_ for spelling in _spellings(each))
         self._named = named
-        # The longest first, as some are inside others. A URL of a folder is named with its scheme.
+        # The longest first, as some contain others. A folder's URL is replaced with its scheme.
         texts = sorted(filter(None, named), key=len, reverse=True)
         self._pattern = re.compile(
             r"(?<![\w./\\-])(?:file://)?(" + "|".join(map(re.escape, texts)) + r")(?![\w-]|\.\w)"
         )
 
-    def told(self, error: ImgsearchError) -> str:
-        """The words of an error for clients. Where the service itself has trouble, it is logged.
+    def redact(self, error: ImgsearchError) -> str:
+        """Return the message of an error for clients; log an error of the service itself.
 
-        What a server says of its own trouble can name hosts that nobody here knows of, and the
-        system chooses where temporary files are: none of that is passed on.
+        Messages of a store server, which can name unknown hosts, and of temporary files, whose
+        folder the system chooses, are replaced entirely.
         """
         text = message(error)
-        is_trouble = isinstance(error, _TROUBLES) and not isinstance(error, _NO_TROUBLES)
-        if is_trouble:
+        is_operator_error = isinstance(error, _OPERATOR_ERRORS) and not isinstance(error, _CLIENT_ERRORS)
+        if is_operator_error:
             log.error("%s", " ".join(text.split()))
-        if is_trouble and not self._off:
+        if is_operator_error and not self._off:
             if isinstance(error, ScratchError):
-                return _SCRATCH_TROUBLE
+                return _SCRATCH_FAILED
             if self._store_is_server and isinstance(error, StoreError):
-                return _SERVER_TROUBLE
-        return self.public(text)
+                return _SERVER_FAILED
+        return self.redact_text(text)
 
-    def public(self, text: str) -> str:
-        """The text, as it may be shown to clients."""
+    def redact_text(self, text: str) -> str:
+        """Return a text with all known places replaced."""
         if self._off:
             return text
         return self._pattern.sub(lambda match: self._named[match[1]], text)
 
 
 def _folders(path: str) -> Iterable[str]:
-    """A path as given, absolute, and with its links followed; or a URL."""
+    """Return a path as given, absolute, and with links resolved; or a URL."""
     expanded = os.path.expanduser(path)
     given = (path, expanded) if len(path) > 2 else ()
     return (*given, os.path.abspath(expanded), os.path.realpath(expanded))
 
 
 def _spellings(place: str) -> Iterable[str]:
-    """A place as libraries write it: in a URL, in Python's quotes, and without the root."""
+    """Return a place as libraries write it: in a URL, escaped by Python, and without the root."""
     forms = {place, place.replace("\\", "/"), place.replace("\\", "\\\\")}
     forms |= {quote(each) for each in forms}
     # Lance's errors leave out the root.

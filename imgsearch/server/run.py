@@ -1,4 +1,4 @@
-"""Run the service: sockets first, then the API, then the page, until a signal ends it."""
+"""Run the service: first the API, then the page, until a signal ends both."""
 
 import asyncio
 import contextlib
@@ -11,27 +11,28 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import uvicorn
+from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from imgsearch.errors import ImgsearchError, first_line
 from imgsearch.events import Listener, Note, ignore
-from imgsearch.server.app import create_app
-from imgsearch.server.middleware.protocol import PromptProtocol
+from imgsearch.server.app import PagePort, create_app, mount_page
+from imgsearch.server.middleware.protocol import TimeoutProtocol
 from imgsearch.server.service import Service
 from imgsearch.server.settings import Limits
 
 log = logging.getLogger("imgsearch.server")
 
-# For requests under way, after the signal.
+# For requests in progress, after the signal.
 DRAIN_SECONDS = 30
-# For which an idle connection is kept.
+# For an idle connection.
 _KEEP_ALIVE_SECONDS = 15
-# Whoever comes on top gets 503 without a look at what it asks.
+# Further connections get 503, whatever they request.
 _CONNECTIONS = 1000
 
 
 class _Server(uvicorn.Server):
-    """One of several of this process, which handles the signals itself."""
+    """One of the servers of this process, which handles signals itself."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -41,7 +42,7 @@ class _Server(uvicorn.Server):
 def _server(app: ASGIApp, limits: Limits) -> _Server:
     settings = uvicorn.Config(
         app,
-        http=partial(PromptProtocol, limits=limits),  # type: ignore[arg-type]
+        http=partial(TimeoutProtocol, limits=limits),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         limit_concurrency=_CONNECTIONS,
@@ -56,7 +57,7 @@ def _server(app: ASGIApp, limits: Limits) -> _Server:
 
 
 class Running:
-    """The API and the page in one event loop, until a signal or `stop` ends both."""
+    """Runs the API and the page in one event loop."""
 
     def __init__(self, service: Service, listener: Listener = ignore) -> None:
         self._service = service
@@ -65,12 +66,12 @@ class Running:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self.interrupted = False
-        """Whether Ctrl-C has ended it."""
+        """Whether Ctrl-C ended it."""
 
     def serve(self, api: socket.socket, page: socket.socket | None = None) -> None:
-        """Serve on these sockets, which are closed at the end, until a signal or `stop`.
+        """Serve on these sockets until a signal or `stop`, and close them.
 
-        Requests under way are finished then. Raises what `Service.start` raises.
+        Requests in progress are finished. Raises what `Service.start` raises.
         """
         with asyncio.Runner() as runner, _signals(self._on_signal):
             self._loop = runner.get_loop()
@@ -80,9 +81,9 @@ class Running:
                 raise failed.exceptions[0] from None
 
     def stop(self) -> None:
-        """End it, from any thread: the first call lets requests finish, the second does not."""
+        """Stop, from any thread: the first call lets requests finish, the second does not."""
         if self._loop:
-            with contextlib.suppress(RuntimeError):  # it has ended by itself: its loop is closed
+            with contextlib.suppress(RuntimeError):  # its loop is closed already
                 self._loop.call_soon_threadsafe(self._stop_now)
 
     def _on_signal(self, number: int) -> None:
@@ -94,14 +95,15 @@ class Running:
             for server in self._servers:
                 server.force_exit = True
         else:
-            self._listener(Note("finishing what is in flight; once more stops now"))
+            self._listener(Note("finishing requests in progress; a second signal stops now"))
             self._stop.set()
 
     async def _run(self, api: socket.socket, page: socket.socket | None) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._serve(create_app(self._service), api))
-                starting = tasks.create_task(self._start(tasks, api, page))
+                app = create_app(self._service)
+                tasks.create_task(self._serve(app, api))
+                starting = tasks.create_task(self._start(app, tasks, api, page))
                 await self._stop.wait()
                 starting.cancel()
                 self._service.drain()
@@ -111,22 +113,27 @@ class Running:
             await self._service.close()
 
     async def _start(
-        self, tasks: asyncio.TaskGroup, api: socket.socket, page: socket.socket | None
+        self,
+        app: FastAPI,
+        tasks: asyncio.TaskGroup,
+        api: socket.socket,
+        page: socket.socket | None,
     ) -> None:
-        """The page comes last, so that what it loads does not hold up the API."""
+        """Start the page last, so that its slow imports do not delay the API."""
         if page:
             self._service.page = "starting"
         await self._service.start()
         self._listener(Note(f"ready at http://{_name(api)}, documentation at /docs"))
-        if page and (app := await self._page()):
+        if page and (built := await self._page()):
+            mount_page(app, built)
             self._listener(Note(f"the page is at http://{_name(page)}"))
             self._service.page = "ready"
-            tasks.create_task(self._serve(app, page))
+            tasks.create_task(self._serve(PagePort(app), page))
         elif page:
-            page.close()  # refused, and not left waiting
+            page.close()  # rejects clients instead of letting them wait
 
     async def _page(self) -> ASGIApp | None:
-        """The page's app; None if it cannot be built, which the API does not depend on."""
+        """Return the page's app; None if it cannot be built, which the API does not depend on."""
 
         def build() -> ASGIApp:
             from imgsearch.server.ui import build_page
@@ -135,7 +142,7 @@ class Running:
 
         try:
             return await asyncio.to_thread(build)
-        except Exception as error:  # whatever Gradio, or another version of it, raises
+        except Exception as error:  # of any version of Gradio
             self._service.page = "failed"
             log.error(
                 "the page cannot be built: %s: %s (IMGSEARCH_DEBUG=1 shows where)",
@@ -143,7 +150,7 @@ class Running:
                 first_line(error),
                 exc_info=error if os.environ.get("IMGSEARCH_DEBUG") else None,
             )
-            self._listener(Note("the API is served without the page"))
+            self._listener(Note("serving the API without the page"))
             return None
 
     async def _serve(self, app: ASGIApp, listening: socket.socket) -> None:
@@ -159,7 +166,7 @@ def _name(listening: socket.socket) -> str:
 
 @contextlib.contextmanager
 def _signals(handle: Callable[[int], None]) -> Iterator[None]:
-    """Call `handle` with SIGINT or SIGTERM; only the main thread can ask for signals."""
+    """Call `handle` on SIGINT and SIGTERM, if this is the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

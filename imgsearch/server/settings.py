@@ -1,4 +1,4 @@
-"""How the service is set up; frozen, made by the command line from its options."""
+"""Settings of the service; the command line makes them from its options."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,22 +8,22 @@ from imgsearch import config
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one client can use up. Sizes in bytes, times in seconds."""
+    """What one client may use. Sizes are in bytes, times in seconds."""
 
     body: int = config.DEFAULT_MAX_BODY << 20
-    """Of one request; uploads are on the disk while they arrive."""
+    """Of one request; uploads are spooled to the disk."""
     plain_body: int = 64 << 10
-    """Of a request that is no form, such as JSON: it is parsed in memory, as a whole."""
+    """Of a request that is no form, such as JSON, which is parsed in memory."""
     stall_seconds: float = config.DEFAULT_STALL_TIMEOUT
-    """How long a client may neither send the body that it announced nor read its answer."""
+    """How long a client may neither send its body nor read its response."""
     min_rate: int = 1024
     """Bytes per second that a client must send or read on average; below any real connection."""
     head_seconds: float = 10.0
-    """For the head of a request to arrive, from its first byte or that of the connection."""
+    """For the head of a request, from its first byte or from the start of the connection."""
     requests: int = config.DEFAULT_MAX_REQUESTS
-    """Under way at once; whoever comes on top is told to come again."""
+    """Requests processed at the same time; further ones get 429."""
     pixels: int = config.SERVE_MAX_PIXELS
-    """Of one picture."""
+    """Of one image."""
 
     @property
     def memory(self) -> int:
@@ -33,7 +33,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
-    """What a zip may hold. `total` are bytes of all files unpacked; `ratio` is to those packed."""
+    """Limits of a zip: `total` in bytes of all files unpacked, `ratio` of unpacked to packed."""
 
     files: int = 10_000
     total: int = 2 << 30
@@ -42,7 +42,7 @@ class ArchiveLimits:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `imgsearch serve` was told. `store` None is the default one."""
+    """Settings of one service. The default of `store` is the embedded store."""
 
     store: str | None = None
     collection: str = config.DEFAULT_COLLECTION
@@ -51,27 +51,26 @@ class Settings:
     device: str = config.DEFAULT_DEVICE
     store_timeout: float = config.READER_STORE_TIMEOUT
     model_seconds: float = 5.0
-    """For which a request waits for a model that is being loaded."""
+    """How long a request waits for a model that is being loaded."""
     batch_size: int = 16
-    """Pictures that are encoded together at most."""
+    """Maximum number of images encoded together."""
     api_key: str | None = None
     hosts: tuple[str, ...] | None = None
-    """The names under which clients may call, besides addresses; None lets any through."""
+    """Accepted host names, besides IP addresses; None accepts any."""
     cors_origins: tuple[str, ...] = ()
     show_paths: bool = False
-    """Whether answers may name files and folders of this machine."""
+    """Whether responses may name files and folders of this machine."""
     limits: Limits = field(default_factory=Limits)
-
     archives: ArchiveLimits = field(default_factory=ArchiveLimits)
     data: Path = field(default_factory=config.home)
     """The data directory."""
 
     @property
     def jobs(self) -> Path:
-        """Where uploads lie until their job has brought them in."""
+        """The folder of jobs, and of their uploads until they are ingested."""
         return self.data / "jobs"
 
     @property
     def uploads(self) -> Path:
-        """Where uploaded pictures are kept."""
+        """The folder of uploaded images."""
         return self.data / "uploads"

@@ -1,8 +1,8 @@
-"""Delete uploaded files that no record names any more, such as after `imgsearch remove`.
+"""Delete uploaded files that no record refers to, for example after `imgsearch remove`.
 
-The service deletes a file together with its record; other programs remove records alone. A file
-without a record is marked at first, and deleted only if it has none a week later: a store that has
-lost its data, or that the service was started with by mistake, must not cost the only copies.
+The service deletes a file together with its record; other programs remove only records. A file
+without a record is marked first, and deleted only if it still has none a week later: a store that
+has lost its data, or the wrong store at the service's start, must not cost the only copies.
 """
 
 import time
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgsearch.errors import CollectionNotFoundError
-from imgsearch.server.storage import KeptFiles
+from imgsearch.server.storage import UploadStorage
 from imgsearch.sites import Sites
 from imgsearch.stores import VectorStore
 from imgsearch.types import ImageRecord, canonical_path, path_to_uri, record_id
@@ -23,67 +23,68 @@ _MARK = ".unused"
 
 
 @dataclass(frozen=True, slots=True)
-class UnusedFiles:
-    """Looks through the uploaded files now and then. For a thread, as it waits for the store."""
+class StorageCleanup:
+    """Deletes unused uploads. Call it from a thread, as it waits for the store."""
 
-    files: KeptFiles
+    storage: UploadStorage
     store: Callable[[], VectorStore]
     stopped: Callable[[], bool] = bool
 
     def sweep(self, now: float | None = None) -> int:
-        """Mark files that have become unused, and delete those marked a week before `now`.
+        """Mark unused files, and delete those marked a week before `now`.
 
-        `now` is in seconds since 1970. Returns how many files were deleted. Files that another
-        store may have records of are left alone. Raises StoreError, and OSError if the files cannot
-        be changed.
+        `now` is in seconds since 1970. Returns the number of deleted files. Skips files that
+        another store may have records of. Raises StoreError, and OSError if the files cannot be
+        changed.
         """
         store = self.store()
         deleted = 0
-        for collection in self.files.collections():
-            if self.files.stores_of(collection) == {store.url}:
-                for folder in self.files.folders(collection):
+        for collection in self.storage.collections():
+            if self.storage.stores(collection) == {store.url}:
+                for folder in self.storage.folders(collection):
                     if self.stopped():
                         return deleted
-                    # One folder at a time, so that uploads need not wait for long.
-                    with self.files.turn(collection):
+                    # One folder per lock, so that uploads do not wait for long.
+                    with self.storage.lock(collection):
                         deleted += _sweep(folder, collection, store, now or time.time())
         return deleted
 
-    def delete_of(self, record: ImageRecord) -> None:
-        """Delete the file of a record that has been removed, if it came by an upload.
+    def delete_file(self, record: ImageRecord) -> None:
+        """Delete the uploaded file of a removed record.
 
-        Not if another record names it, as a copied collection's does, or another store's may. Call
-        it within the turn of the file's collection.
+        A file stays if it was not uploaded, if another record uses it, such as a copied
+        collection's, or if another store may have records of it. Call it within the lock of the
+        file's collection.
         """
-        collection = self.files.collection_of(record)
-        if collection is None or self.files.may_be_shared(collection):
+        collection = self.storage.owner(record)
+        if collection is None or self.storage.may_be_shared(collection):
             return
         path = Path(record.path)
         if not _used([path], collection, self.store()):
             path.unlink(missing_ok=True)
 
     def delete_all(self, collection: str) -> None:
-        """Delete the files of a collection that has been dropped; the same exceptions hold.
+        """Delete the files of a dropped collection, with the exceptions of `delete_file`.
 
-        Call it within the collection's turn.
+        Call it within the collection's lock.
         """
-        if self.files.may_be_shared(collection):
+        if self.storage.may_be_shared(collection):
             return
         store = self.store()
-        if store.names() and self._kept(collection, store):
+        if store.names() and self._delete_unused(collection, store):
             return
-        self.files.remove_all(collection)
+        self.storage.remove_all(collection)
 
-    def _kept(self, collection: str, store: VectorStore) -> bool:
-        """Delete the unused files one by one; returns whether any is still in use."""
-        kept = False
-        for folder in self.files.folders(collection):
+    def _delete_unused(self, collection: str, store: VectorStore) -> bool:
+        """Delete unused files one by one, and return whether any file is still in use."""
+        in_use = False
+        for folder in self.storage.folders(collection):
             paths = [path for path in folder.iterdir() if path.suffix != _MARK]
             used = _used(paths, collection, store)
-            kept |= bool(used)
+            in_use |= bool(used)
             for path in set(paths) - used:
                 path.unlink(missing_ok=True)
-        return kept
+        return in_use
 
 
 def _sweep(folder: Path, collection: str, store: VectorStore, now: float) -> int:
@@ -108,7 +109,7 @@ def _sweep(folder: Path, collection: str, store: VectorStore, now: float) -> int
 
 
 def _used(files: Sequence[Path], collection: str, store: VectorStore) -> set[Path]:
-    """Those of the files that any collection has a record of: records can be copied."""
+    """Return the files that a record of any collection refers to, as records can be copied."""
     used: set[Path] = set()
     for name in _names(collection, store):
         left = [file for file in files if file not in used]
@@ -118,16 +119,16 @@ def _used(files: Sequence[Path], collection: str, store: VectorStore) -> set[Pat
             found = store.open(name)
             ids = {each: file for file in left for each in _ids(file, found.sites)}
             used |= {ids[each] for each in found.lookup(list(ids))}
-        except CollectionNotFoundError:  # dropped a moment ago
+        except CollectionNotFoundError:  # dropped meanwhile
             continue
     return used
 
 
 def _ids(file: Path, sites: Sites) -> set[str]:
-    """Of the records that may be about a file.
+    """Return the ids of the records that a file can have.
 
-    They name it by the path as it is configured, or by its real path; with this machine's site, or
-    without one, as before a collection knew its sites.
+    A record's URI has the path as configured or the real path, with this machine's site or, in
+    collections older than sites, without.
     """
     uris = [path_to_uri(path) for path in (str(file.absolute()), canonical_path(file))]
     return {record_id(each) for uri in uris for each in (uri, sites.qualified(uri))}

@@ -1,4 +1,4 @@
-"""Single uploads: encoded with what else arrives, and written with what else waits."""
+"""Single uploads: encoded in batches with other requests, and written in groups."""
 
 import asyncio
 import os
@@ -11,31 +11,27 @@ import numpy as np
 from imgsearch.encoders.base import Encoder, Vectors
 from imgsearch.errors import CollectionMismatchError, StaleCollectionError, StoreError
 from imgsearch.images import Picture
-from imgsearch.server.encoding import Encoding
+from imgsearch.server.encoding import ImageEncoder
 from imgsearch.server.indexes import Indexes
 from imgsearch.server.pools import Pools, run
 from imgsearch.server.settings import Settings
-from imgsearch.server.spool import Spool
-from imgsearch.server.storage import KeptFiles, Staged
+from imgsearch.server.storage import Spool, StagedFile, UploadStorage
 from imgsearch.sites import Sites
 from imgsearch.stores import check_name
 from imgsearch.types import FieldType, ImageRecord, mtime_of
 
 DESCRIPTION_FIELD = "description"
-# Written together: more would make the first of them wait too long.
-_TOGETHER = 64
-# Many small writes slow a store's reads, until it has put them together.
-_WRITES_BEFORE_OPTIMIZING = 64
+# Uploads written together; with more, the first ones would wait for too long.
+_GROUP_SIZE = 64
+# Many small writes slow down a store's reads until it merges them.
+_WRITES_BEFORE_OPTIMIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
 class _Upload:
-    """An image on its way into the store.
+    """An image to be written. `done` gets its record, or the error that prevented it."""
 
-    `done` gets its record once the store has it, or the error that prevents it.
-    """
-
-    staged: Staged
+    staged: StagedFile
     image: Picture
     vector: Vectors
     description: str
@@ -43,75 +39,71 @@ class _Upload:
 
 
 class Uploads:
-    """Takes pictures in one by one. Those that wait for the store are written together."""
+    """Indexes single images. Uploads that wait for the store are written together."""
 
     def __init__(
         self,
         settings: Settings,
         pools: Pools,
         indexes: Indexes,
-        encoding: Encoding,
+        encoder: ImageEncoder,
         spool: Spool,
     ) -> None:
-        self.files = KeptFiles(
+        self.storage = UploadStorage(
             settings.uploads, spool, settings.store_timeout, lambda: indexes.store.url
         )
-        self._settings = settings
         self._pools = pools
         self._indexes = indexes
-        self._encoding = encoding
+        self._encoder = encoder
         self._waiting: dict[str, list[_Upload]] = {}
         self._writers: dict[str, asyncio.Task[None]] = {}
         self._writes = 0
 
     async def add(self, image: bytes, description: str, collection: str) -> ImageRecord:
-        """Keep and index an image; the same content again replaces its description.
+        """Store and index an image; an equal image again replaces its description.
 
-        Creates the collection if need be. Raises ImageError if it is no usable image, EncoderError,
-        RefusedError if the disk is full or the model is still being prepared, or StoreError.
+        Creates the collection if needed. Raises ImageError for an unusable image, EncoderError,
+        StoreError, or ApiError if the disk is full or the model is still being prepared.
         """
         check_name(collection)
-        # The collection's own model, or the one that makes a new collection.
-        stamp = await run(self._pools.store, self._indexes.stamp_of, collection)
-        encoder = await self._indexes.models.ready(stamp)
-        decoded, vector = await self._encoding.vector(image, encoder)
-        staged = await run(self._pools.files, self.files.stage_bytes, image)
+        # The collection's own model, or the model for a new collection.
+        stamp = await run(self._pools.store, self._indexes.stamp, collection)
+        model = await self._indexes.models.wait(stamp)
+        decoded, vector = await self._encoder.encode(image, model)
+        staged = await run(self._pools.files, self.storage.stage_bytes, image)
         done: asyncio.Future[ImageRecord] = asyncio.get_running_loop().create_future()
         upload = _Upload(staged, decoded, vector, description, done)
-        return await self._written(upload, collection, encoder)
-
-    async def _written(self, upload: _Upload, collection: str, encoder: Encoder) -> ImageRecord:
         self._waiting.setdefault(collection, []).append(upload)
         writer = self._writers.get(collection)
         if writer is None or writer.done():
-            writing = self._write_all(collection, encoder)
+            writing = self._write_all(collection, model)
             self._writers[collection] = asyncio.create_task(writing)
-        return await upload.done
+        return await done
 
     async def _write_all(self, collection: str, encoder: Encoder) -> None:
-        """Until none waits any more."""
+        """Write until no upload waits."""
         while waiting := self._waiting.pop(collection, []):
-            for start in range(0, len(waiting), _TOGETHER):
-                part = waiting[start : start + _TOGETHER]
+            for start in range(0, len(waiting), _GROUP_SIZE):
+                group = waiting[start : start + _GROUP_SIZE]
                 try:
-                    ends = await run(self._pools.write, self._write, collection, encoder, part)
-                except Exception as error:  # each client is told
-                    ends = {upload.staged.sha256: error for upload in part}
-                for upload in part:
-                    _end(upload, ends[upload.staged.sha256])
+                    results = await run(self._pools.write, self._write, collection, encoder, group)
+                except Exception as error:  # passed on to every client
+                    results = {upload.staged.sha256: error for upload in group}
+                for upload in group:
+                    _resolve(upload, results[upload.staged.sha256])
 
     def _write(
         self, name: str, encoder: Encoder, uploads: Sequence[_Upload]
     ) -> dict[str, ImageRecord | Exception]:
-        """By SHA-256, the record as the store has it, or why the store refused it."""
+        """Return, by SHA-256, the record that was written, or why it could not be."""
         try:
-            with self.files.turn(name), self._indexes.store.write_lock(name):
-                return self._write_now(name, encoder, uploads)
+            with self.storage.lock(name), self._indexes.store.write_lock(name):
+                return self._write_locked(name, encoder, uploads)
         finally:
             for upload in uploads:
                 upload.staged.discard()
 
-    def _write_now(
+    def _write_locked(
         self, name: str, encoder: Encoder, uploads: Sequence[_Upload]
     ) -> dict[str, ImageRecord | Exception]:
         store = self._indexes.store
@@ -123,33 +115,33 @@ class Uploads:
             ) from error
         collection.join_site()
         sites = collection.sites
-        latest = {upload.staged.sha256: upload for upload in _described(uploads)}
+        latest = {upload.staged.sha256: upload for upload in _with_last_description(uploads)}
         new = {
-            digest: _record(upload, self.files.place(upload.staged, name), sites)
+            digest: _record(upload, self.storage.place(upload.staged, name), sites)
             for digest, upload in latest.items()
         }
         known = collection.lookup([record.id for record in new.values()])
-        written = {digest: _merged(record, known) for digest, record in new.items()}
+        written = {digest: _merge(record, known) for digest, record in new.items()}
         records = list(written.values())
-        collection.add_fields(_fields_of(records))
+        collection.add_fields(_fields(records))
         vectors = np.stack([upload.vector for upload in latest.values()])
-        refused = collection.upsert(records, vectors)
+        rejected = collection.upsert(records, vectors)
         for record in records:
-            if record.id in refused and record.id not in known:
+            if record.id in rejected and record.id not in known:
                 Path(record.path).unlink(missing_ok=True)
         self._writes += 1
-        if self._writes % _WRITES_BEFORE_OPTIMIZING == 0:
+        if self._writes % _WRITES_BEFORE_OPTIMIZE == 0:
             collection.optimize()
         return {
-            digest: StoreError(refused[record.id]) if record.id in refused else record
+            digest: StoreError(rejected[record.id]) if record.id in rejected else record
             for digest, record in written.items()
         }
 
 
-def _described(uploads: Sequence[_Upload]) -> list[_Upload]:
-    """The uploads, each with the last description that came with its content, if any did."""
-    said = {each.staged.sha256: each.description for each in uploads if each.description}
-    return [replace(each, description=said.get(each.staged.sha256, "")) for each in uploads]
+def _with_last_description(uploads: Sequence[_Upload]) -> list[_Upload]:
+    """Give equal images the last description that was sent with any of them."""
+    last = {each.staged.sha256: each.description for each in uploads if each.description}
+    return [replace(each, description=last.get(each.staged.sha256, "")) for each in uploads]
 
 
 def _record(upload: _Upload, path: Path, sites: Sites) -> ImageRecord:
@@ -165,22 +157,21 @@ def _record(upload: _Upload, path: Path, sites: Sites) -> ImageRecord:
     )
 
 
-def _end(upload: _Upload, end: ImageRecord | Exception) -> None:
-    if upload.done.done():  # its client has gone
+def _resolve(upload: _Upload, result: ImageRecord | Exception) -> None:
+    if upload.done.done():  # its client has disconnected
         return
-    if isinstance(end, Exception):
-        upload.done.set_exception(end)
+    if isinstance(result, Exception):
+        upload.done.set_exception(result)
     else:
-        upload.done.set_result(end)
+        upload.done.set_result(result)
 
 
-def _merged(record: ImageRecord, known: Mapping[str, ImageRecord]) -> ImageRecord:
-    """With what is known of this very content already, where the upload says nothing of it."""
+def _merge(record: ImageRecord, known: Mapping[str, ImageRecord]) -> ImageRecord:
+    """Add the metadata that the store has for an equal image, where the upload has none."""
     before = known.get(record.id)
     return replace(record, metadata={**before.metadata, **record.metadata}) if before else record
 
 
-def _fields_of(records: Sequence[ImageRecord]) -> dict[str, FieldType]:
-    """Of what uploads can say, which is text."""
+def _fields(records: Sequence[ImageRecord]) -> dict[str, FieldType]:
     described = any(DESCRIPTION_FIELD in record.metadata for record in records)
     return {DESCRIPTION_FIELD: "str"} if described else {}

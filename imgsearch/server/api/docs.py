@@ -1,39 +1,35 @@
-"""The documentation at /docs: Swagger, from files of this machine instead of another host's."""
+"""The API documentation at /docs: Swagger UI, with files served by this machine."""
 
 import base64
 import hashlib
 import re
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import HTMLResponse
+from starlette.staticfiles import StaticFiles
 
-from imgsearch.server.error_responses import MEDIA_TYPE
-from imgsearch.server.errors import RefusedError
+from imgsearch.server.api.routing import Router
+from imgsearch.server.errors import MEDIA_TYPE
 
-router = APIRouter(include_in_schema=False)
+router = Router()
 
-_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
-_KEPT = {"Cache-Control": "max-age=86400"}
-
-# What any request may meet, beside what its own endpoint says.
+# Errors of any endpoint, in addition to its own responses.
 _PROBLEMS = {
-    400: "The question makes no sense, or the body is no form.",
-    401: "An API key is needed.",
+    400: "The request makes no sense, or its body is not a valid form.",
+    401: "An API key is required.",
     403: "Pages of this origin may not call the service.",
-    404: "There is no such thing.",
-    408: "The request came too slowly.",
-    409: "The collection was made by another model, or jobs are at work in it.",
+    404: "The collection, record, image, job or path does not exist.",
+    408: "The request arrived too slowly.",
+    409: "The collection was made by another model, or jobs are writing to it.",
     413: "The request is too large: over 64 KiB, or over `--max-body` for a form with files.",
     416: "The image has no bytes in this range.",
-    421: "The service is not called by this name.",
-    422: "The request, or a picture in it, cannot be used.",
-    429: "Too many requests are under way; `Retry-After` says when to come again.",
-    500: "An internal error, or the data directory cannot be written to.",
-    503: "The store or the model is away; `Retry-After` says when to come again.",
+    421: "The service is not known by this host name.",
+    422: "The request, or an image in it, is unusable.",
+    429: "Too many requests are in progress; `Retry-After` says when to retry.",
+    500: "An internal error, or the data directory is not writable.",
+    503: "The store or the model is unavailable; `Retry-After` says when to retry.",
     507: "The disk is full.",
 }
 _EXAMPLE = {
@@ -42,7 +38,7 @@ _EXAMPLE = {
     "status": 404,
     "detail": "no collection shoes here (there is images); `imgsearch ingest` makes one",
 }
-# Each of them will do.
+# Alternatives.
 _KEYS = {
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -50,10 +46,10 @@ _KEYS = {
 _SCHEMA = {
     "type": "object",
     "title": "Problem",
-    "description": "What went wrong, by RFC 9457.",
+    "description": "An error, by RFC 9457.",
     "required": ["type", "title", "status", "detail"],
     "properties": {
-        "type": {"type": "string", "description": "Names the problem; stays as it is."},
+        "type": {"type": "string", "description": "Identifies the problem; stable."},
         "title": {"type": "string"},
         "status": {"type": "integer"},
         "detail": {"type": "string", "description": "What failed, and what to do."},
@@ -62,13 +58,15 @@ _SCHEMA = {
 }
 
 
-def describe_problems(app: FastAPI) -> None:
-    """Add to the app's OpenAPI what every endpoint may answer when something goes wrong."""
-    made: Any = app.openapi
+def add_docs(app: FastAPI) -> None:
+    """Serve the documentation, with error responses and the API key in an app's OpenAPI."""
+    app.include_router(router)
+    app.mount("/docs", StaticFiles(packages=[("fastapi_offline", "static")]))
+    generate: Any = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            schema = made()
+            schema = generate()
             schema.setdefault("components", {}).setdefault("schemas", {})["Problem"] = _SCHEMA
             if app.state.service.settings.api_key:
                 schema["components"]["securitySchemes"] = _KEYS
@@ -88,7 +86,7 @@ def _add_problems(responses: dict[str, Any]) -> None:
         responses[str(status)] = {"description": description, "content": {MEDIA_TYPE: problem}}
 
 
-@router.get("/docs")
+@router.get("/docs", include_in_schema=False)
 async def docs() -> HTMLResponse:
     page = get_swagger_ui_html(
         openapi_url="/openapi.json",
@@ -111,18 +109,3 @@ _SCRIPT = re.compile(r"<script>(.*?)</script>", re.S)
 
 def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-def _file(name: str) -> Path:
-    package = find_spec("fastapi_offline")
-    assert package is not None
-    assert package.origin is not None
-    return Path(package.origin).with_name("static") / name
-
-
-@router.get("/docs/{name}")
-async def file(name: str) -> FileResponse:
-    """One of Swagger's own files."""
-    if name not in _FILES:
-        raise RefusedError(404, "not-found", f"there is no {name[:100]!r} here")
-    return FileResponse(_file(name), headers=_KEPT)

@@ -2,14 +2,14 @@
 
 from typing import Literal
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 from pydantic import BaseModel
 
-from imgsearch.server.api.dependencies import TheService
-from imgsearch.server.errors import RefusedError
+from imgsearch.server.api.routing import Router, ServiceDep
+from imgsearch.server.errors import not_ready
 from imgsearch.server.service import PageState
 
-router = APIRouter(tags=["health"])
+router = Router(tags=["health"])
 
 
 class Health(BaseModel):
@@ -18,24 +18,24 @@ class Health(BaseModel):
 
 class Life(Health):
     page: PageState
-    """Whether the page is served. The API does not depend on it; the log has the reason."""
+    """State of the page, which the API does not depend on; the log has details."""
 
 
 @router.get("/healthz")
-async def health(service: TheService) -> Life:
-    """Whether the process answers at all."""
+async def health(service: ServiceDep) -> Life:
+    """Return 200 while the process responds."""
     return Life(page=service.page)
 
 
 @router.get("/readyz")
-async def ready(service: TheService) -> Health:
-    """Whether the model and the store are loaded, and the service is not shutting down."""
+async def ready(service: ServiceDep) -> Health:
+    """Return 200 once model and store are loaded, until the service shuts down."""
     if service.readiness != "ready":
-        raise RefusedError(503, "not-ready", f"the service is {service.readiness}")
+        raise not_ready(f"the service is {service.readiness}")
     return Health()
 
 
 @router.get("/metrics", response_class=Response)
-async def metrics(service: TheService) -> Response:
-    """For Prometheus: latency by stage, queue depth, batch sizes, errors by kind."""
+async def metrics(service: ServiceDep) -> Response:
+    """Return Prometheus metrics: latency by stage, queue depth, batch sizes, errors by kind."""
     return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")

@@ -1,1 +1,1 @@
-"""Background ingests of uploads."""
+"""Background ingests of many uploads."""

@@ -1,4 +1,4 @@
-"""A job at work: files are unpacked, kept by content, and ingested part by part."""
+"""Run a job: unpack its files, store them by content, and ingest them in groups."""
 
 import json
 import threading
@@ -20,138 +20,140 @@ from imgsearch.errors import (
 )
 from imgsearch.events import Event, Outcome
 from imgsearch.index import ImageIndex
-from imgsearch.server.errors import RefusedError
+from imgsearch.server.errors import ApiError
 from imgsearch.server.indexes import Indexes
 from imgsearch.server.jobs.archives import Member
-from imgsearch.server.jobs.job import REPORT, Job, Line, files_of
+from imgsearch.server.jobs.job import REPORT, Job, ReportLine, iter_files
 from imgsearch.server.settings import ArchiveLimits
-from imgsearch.server.storage import KeptFiles, Staged
+from imgsearch.server.storage import StagedFile, UploadStorage
 from imgsearch.server.uploads import DESCRIPTION_FIELD
 from imgsearch.types import record_id, uri_to_path
 
-# Ingested at once; in between others may write.
-_PART = 64
+# Files ingested under one lock; others may write between two groups.
+_GROUP_SIZE = 64
 # Small, so that searches do not wait for a batch of an ingest.
-_BATCH = 8
+_BATCH_SIZE = 8
 _RETRY_SECONDS = 2.0
-# How often a job that waits for its model looks whether it is to stop.
-_LOOK_SECONDS = 0.5
+# How often a job that waits for its model checks whether it must stop.
+_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class _Arrived:
-    """A staged file, and the names that clients gave it."""
+class _Staged:
+    """A staged file, and the names that clients sent for it."""
 
-    staged: Staged
+    file: StagedFile
     names: list[str]
 
 
-_Part = dict[str, _Arrived]
+_Group = dict[str, _Staged]
 """By SHA-256."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobRunner:
-    """Runs jobs. `most` are the bytes of one picture's file; `writer` is the service's own pool."""
+    """Runs jobs. `max_bytes` limits one image's file; `writer` is the service's write pool."""
 
     indexes: Indexes
-    files: KeptFiles
+    storage: UploadStorage
     writer: Executor
     limits: ArchiveLimits
-    most: int
+    max_bytes: int
 
     def __call__(self, job: Job, folder: Path, stop: threading.Event) -> None:
-        """Do a job, until it has ended or `stop` is set.
+        """Run a job until it has ended or `stop` is set.
 
-        Raises StoreError if the store has been away for too long, EncoderError, or RefusedError for
-        a bomb or a full disk.
+        Raises StoreError if the store is unavailable for too long, EncoderError, or ApiError for a
+        zip bomb or a full disk.
         """
-        before = _told_before(folder / REPORT)
+        previous = _read_report(folder / REPORT)
         with (folder / REPORT).open("w", encoding="utf-8") as file:
-            report = _Report(job, file, before)
-            for part in self._parts(files_of(folder, self.limits), report):
+            report = _Report(job, file, previous)
+            for group in self._groups(iter_files(folder, self.limits), report):
                 try:
                     if stop.is_set():
                         return
-                    for sha256, outcome in self._ingested(job, part, stop):
-                        for name in part[sha256].names:
-                            report.tell(name, outcome)
+                    for sha256, outcome in self._ingest_retrying(job, group, stop):
+                        for name in group[sha256].names:
+                            report.write(name, outcome)
                 finally:
-                    _discard(part)
+                    _discard(group)
 
-    def _parts(self, files: Iterable[Member], report: "_Report") -> Iterator[_Part]:
-        """Staged files, some at a time."""
-        part: _Part = {}
+    def _groups(self, files: Iterable[Member], report: "_Report") -> Iterator[_Group]:
+        """Stage files, and yield them in groups; report those that are rejected."""
+        group: _Group = {}
         try:
             for member in files:
                 try:
                     if isinstance(member.content, ImageError):
                         raise member.content
-                    staged = self.files.stage(member.content, self.most)
+                    staged = self.storage.stage(member.content, self.max_bytes)
                 except ImageError as error:
-                    report.tell(member.name, Outcome("", "rejected", str(error)))
+                    report.write(member.name, Outcome("", "rejected", str(error)))
                     continue
-                if staged.sha256 in part:
+                if staged.sha256 in group:
                     staged.discard()
-                part.setdefault(staged.sha256, _Arrived(staged, [])).names.append(member.name)
-                if len(part) >= _PART:
-                    yield part
-                    part = {}
-        except RefusedError:  # what came before is taken in all the same
-            if part:
-                yield part
+                group.setdefault(staged.sha256, _Staged(staged, [])).names.append(member.name)
+                if len(group) >= _GROUP_SIZE:
+                    yield group
+                    group = {}
+        except ApiError:  # the files before it are ingested nevertheless
+            if group:
+                yield group
             raise
         except BaseException:
-            _discard(part)
+            _discard(group)
             raise
-        if part:
-            yield part
+        if group:
+            yield group
 
-    def _ingested(self, job: Job, part: _Part, stop: threading.Event) -> list[tuple[str, Outcome]]:
-        """The outcome of each staged file, by SHA-256. Waits for a store that goes away."""
-        until = time.monotonic() + config.DEFAULT_STORE_TIMEOUT
+    def _ingest_retrying(
+        self, job: Job, group: _Group, stop: threading.Event
+    ) -> list[tuple[str, Outcome]]:
+        """Return the outcome of each file, by SHA-256; retry while the store is unavailable."""
+        deadline = time.monotonic() + config.DEFAULT_STORE_TIMEOUT
         while True:
             try:
-                if not self._has_model(job, stop):
+                if not self._wait_for_model(job, stop):
                     return []
-                return self.writer.submit(self._ingest, job, part, stop).result()
+                return self.writer.submit(self._ingest, job, group, stop).result()
             except (CollectionMismatchError, VerificationError):
                 raise
             except StoreError:
-                if time.monotonic() > until or stop.wait(_RETRY_SECONDS):
+                if time.monotonic() > deadline or stop.wait(_RETRY_SECONDS):
                     raise
 
-    def _has_model(self, job: Job, stop: threading.Event) -> bool:
-        """Wait for the model here, not in the writer's thread; False if stopped meanwhile."""
-        loading = self.indexes.models.of(self.indexes.stamp_of(job.collection))
+    def _wait_for_model(self, job: Job, stop: threading.Event) -> bool:
+        """Wait in this thread, which blocks no other write; False if stopped meanwhile."""
+        loading = self.indexes.models.get(self.indexes.stamp(job.collection))
         while not stop.is_set():
             with suppress(TimeoutError):
-                loading.result(_LOOK_SECONDS)
+                loading.result(_POLL_SECONDS)
                 return True
         return False
 
-    def _ingest(self, job: Job, part: _Part, stop: threading.Event) -> list[tuple[str, Outcome]]:
+    def _ingest(self, job: Job, group: _Group, stop: threading.Event) -> list[tuple[str, Outcome]]:
         outcomes: list[tuple[str, Outcome]] = []
-        with self.files.turn(job.collection):
+        with self.storage.lock(job.collection):
             digests = {
-                str(self.files.place(arrived.staged, job.collection)): sha256
-                for sha256, arrived in part.items()
+                str(self.storage.place(staged.file, job.collection)): sha256
+                for sha256, staged in group.items()
             }
 
             def listen(event: Event) -> None:
                 if isinstance(event, Outcome):
                     outcomes.append((digests[uri_to_path(event.uri)], event))
 
-            index = self.indexes.new(job.collection)
-            with suppress(NothingFoundError):  # all of them were rejected, as the outcomes tell
-                index.add("-", stdin=digests, listener=listen, stop=stop, batch_size=_BATCH)
-            self._remove_useless(index, outcomes)
+            index = self.indexes.create(job.collection)
+            with suppress(NothingFoundError):  # all were rejected, as the outcomes say
+                index.add("-", stdin=digests, listener=listen, stop=stop, batch_size=_BATCH_SIZE)
+            self._delete_rejected(index, outcomes)
             used = [record_id(each.uri) for _, each in outcomes if each.status != "rejected"]
             if job.description and used:
                 _describe(index, used, job.description)
         return outcomes
 
-    def _remove_useless(self, index: ImageIndex, outcomes: list[tuple[str, Outcome]]) -> None:
+    def _delete_rejected(self, index: ImageIndex, outcomes: list[tuple[str, Outcome]]) -> None:
         """Delete the files of rejected images, except those that a record has."""
         rejected = [each.uri for _, each in outcomes if each.status == "rejected"]
         if not rejected:
@@ -162,9 +164,9 @@ class JobRunner:
                 Path(uri_to_path(uri)).unlink(missing_ok=True)
 
 
-def _discard(part: _Part) -> None:
-    for arrived in part.values():
-        arrived.staged.discard()
+def _discard(group: _Group) -> None:
+    for staged in group.values():
+        staged.file.discard()
 
 
 def _describe(index: ImageIndex, ids: list[str], description: str) -> None:
@@ -174,12 +176,12 @@ def _describe(index: ImageIndex, ids: list[str], description: str) -> None:
         index.collection.update_metadata(dict.fromkeys(ids, described))
 
 
-def _told_before(report: Path) -> dict[tuple[str, str | None], Line]:
+def _read_report(report: Path) -> dict[tuple[str, str | None], ReportLine]:
     lines = {}
     with suppress(FileNotFoundError):
         for text in report.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError, TypeError):  # the last one may be there in part
-                line = Line(**json.loads(text))
+            with suppress(ValueError, TypeError):  # the last line may be incomplete
+                line = ReportLine(**json.loads(text))
                 lines[line.name, line.id] = line
     return lines
 
@@ -188,21 +190,21 @@ class _Report:
     """Writes a line for each file, and counts."""
 
     def __init__(
-        self, job: Job, file: TextIO, before: Mapping[tuple[str, str | None], Line]
+        self, job: Job, file: TextIO, previous: Mapping[tuple[str, str | None], ReportLine]
     ) -> None:
-        """`before` are the lines of a run that was broken off."""
+        """`previous` are the lines of an interrupted run."""
         self._job = job
         self._file = file
-        self._before = before
+        self._previous = previous
         job.finished = job.rejected = job.skipped = 0
         job.error = None
 
-    def tell(self, name: str, outcome: Outcome) -> None:
+    def write(self, name: str, outcome: Outcome) -> None:
         rejected = outcome.status == "rejected"
         record = None if rejected else record_id(outcome.uri)
-        line = Line(name, outcome.status, outcome.reason, record)
-        if outcome.status == "skipped":  # by this very job, if it has been begun before
-            line = self._before.get((name, record), line)
+        line = ReportLine(name, outcome.status, outcome.reason, record)
+        if outcome.status == "skipped":  # perhaps indexed by an interrupted run of this job
+            line = self._previous.get((name, record), line)
         self._file.write(json.dumps(asdict(line)) + "\n")
         self._file.flush()
         self._job.rejected += rejected

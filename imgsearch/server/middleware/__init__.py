@@ -1,6 +1,7 @@
-"""ASGI middleware that keeps the service up and closed, from the outermost to the innermost.
+"""ASGI middleware, from the outermost to the innermost.
 
-`Answers` adds the security headers, counts, and turns what was not foreseen into a 500; `Origins`
-lets only those in who may call; `Admission` bounds what is under way, and by `Body` what a request
-may send, and for how long. `PromptProtocol` does the same for connections.
+`responses` adds security headers, counts requests, and answers unexpected errors with a 500;
+`access` checks the host name, the origin and the API key; `admission` bounds the requests being
+processed and, by `bodies`, what a request may send and how long that may take. `protocol` adds
+timeouts to connections.
 """

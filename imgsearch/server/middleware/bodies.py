@@ -1,53 +1,32 @@
-"""How much a request may send, and how long that may take; checked while it arrives."""
+"""Limits on the size, the rate and the memory of request bodies, checked as they arrive."""
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from typing import Protocol
 
-from starlette.responses import Response
 from starlette.types import Message, Receive, Send
 
-from imgsearch.server.error_responses import RETRY_SECONDS, problem
-from imgsearch.server.middleware.arrivals import Arrivals
+from imgsearch.server.budget import RequestLoad
+from imgsearch.server.errors import ApiError, bad_request, overloaded, too_large, too_slow
 from imgsearch.server.settings import Limits
 
-# Whoever was refused may still be sending: the connection is of no more use.
-_CLOSE = {"Connection": "close"}
 _DRAIN_SECONDS = 2.0
-# What the framework holds in memory of each part of a form at most: files beyond that are on the
-# disk, other fields are refused.
+# What the framework holds of each form part in memory: it spools larger files to the disk, and
+# rejects larger fields.
 _PART_BYTES = 1 << 20
-# Bytes that may stand behind the end of a form, which nobody reads.
-_EPILOGUE = 1024
+# Bytes after the end of a form, which nobody reads.
+_EPILOGUE_BYTES = 1024
 
 
-def too_large(most: int, limits: Limits) -> Response:
-    """The answer to a body of more than `most` bytes."""
-    which = "a request (--max-body)" if most == limits.body else "a request that is no form"
-    return problem(413, "too-large", f"{which} may have {most:,} bytes", _CLOSE)
-
-
-def _no_memory() -> Response:
-    detail = "too many bodies are held in memory; try again in a moment"
-    return problem(429, "overloaded", detail, {"Retry-After": str(RETRY_SECONDS), **_CLOSE})
-
-
-def _too_slow(limits: Limits) -> Response:
-    detail = (
-        f"the body stopped arriving for {limits.stall_seconds:g} s (--stall-timeout), or came at "
-        f"less than {limits.min_rate:,} bytes per second"
-    )
-    return problem(408, "too-slow", detail, _CLOSE)
-
-
-def _cut_off() -> Response:
-    return problem(400, "bad-request", "the form has no end: it was cut off on its way", _CLOSE)
+def body_too_large(max_bytes: int, limits: Limits) -> ApiError:
+    which = "a request (--max-body)" if max_bytes == limits.body else "a request that is no form"
+    return too_large(f"{which} may have {max_bytes:,} bytes", close=True)
 
 
 async def drain(receive: Receive) -> None:
-    """Let a client that was refused finish sending, for a while.
+    """Let the client of a rejected request finish sending, for a short time.
 
-    If its connection were closed under its hands, it would never read why.
+    If the connection closed earlier, the client would never read the response.
     """
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_DRAIN_SECONDS):
@@ -55,16 +34,21 @@ async def drain(receive: Receive) -> None:
                 pass
 
 
-class BrokenOffError(Exception):
-    """Ends whoever reads the body; the answer to the client is made outside."""
+class BodyRejectedError(Exception):
+    """Stops the reader of a body; `LimitedBody.error` says why."""
 
 
-class Body:
-    """One request on its way in, and its answer on its way out.
+class Slot(Protocol):
+    """What admits a request once its body has arrived, until its response begins."""
 
-    `arrived` is called when the whole body is here, and may refuse it; `answered` is called when
-    the answer begins. Once there is a `refusal`, nothing more is read, and nothing that the app
-    answers is sent.
+    def enter(self) -> ApiError | None: ...
+    def leave(self) -> None: ...
+
+
+class LimitedBody:
+    """Receives the body of one request, and sends its response.
+
+    Once there is an `error`, it receives nothing more, and drops what the app sends.
     """
 
     def __init__(
@@ -72,95 +56,98 @@ class Body:
         receive: Receive,
         send: Send,
         limits: Limits,
-        most: int,
-        arrivals: Arrivals,
-        arrived: Callable[[], Response | None],
-        answered: Callable[[], None],
+        max_bytes: int,
+        load: RequestLoad,
+        slot: Slot,
         boundary: bytes = b"",
     ) -> None:
-        """The body may have `most` bytes; `boundary` is that of a multipart form."""
+        """`boundary` is that of a multipart form."""
         self._receive = receive
         self._send = send
         self._limits = limits
-        self._arrived = arrived
-        self._answered = answered
-        self._most = most
-        self._arrivals = arrivals
+        self._max_bytes = max_bytes
+        self._load = load
+        self._slot = slot
         self._size = 0
-        self._held = 0
+        self._in_memory = 0
         self._delimiter = b"--" + boundary if boundary else b""
         self._parts = 0
         self._tail = b""
         self._waited = 0.0
         self._complete = False
-        self._answering = False
-        self.refusal: Response | None = None
+        self._responding = False
+        self.error: ApiError | None = None
 
     async def receive(self) -> Message:
-        if self._complete:  # what comes now is that the client goes away
+        if self._complete:  # what follows is that the client disconnects
             return await self._receive()
         message = await self._next()
         self._complete = not message.get("more_body", False)
         self._count(message.get("body", b""))
-        if self._complete:
+        if self._complete and message["type"] == "http.request":
             end = self._delimiter and self._delimiter + b"--"
-            if message["type"] == "http.request" and end not in self._tail:
-                raise self._broken_off(_cut_off())
-            if message["type"] == "http.request" and (refusal := self._arrived()):
-                raise self._broken_off(refusal)
+            if end not in self._tail:
+                raise self._reject(
+                    bad_request("the form is incomplete: it was cut off", close=True)
+                )
+            if error := self._slot.enter():
+                raise self._reject(error)
         return message
 
     async def _next(self) -> Message:
-        """The next part of the body.
-
-        Only the wait for the client counts, not what is done with its data in between.
-        """
+        """Return the next part of the body; only the wait for the client counts as its time."""
         limits = self._limits
         loop = asyncio.get_running_loop()
         began = loop.time()
-        # As much time as the slowest connection needs for what has arrived, and one pause.
-        budget = limits.stall_seconds + self._size / limits.min_rate - self._waited
+        # The time that the slowest accepted client needs for what has arrived, and one pause.
+        left = limits.stall_seconds + self._size / limits.min_rate - self._waited
         try:
-            async with asyncio.timeout(min(limits.stall_seconds, budget)):
+            async with asyncio.timeout(min(limits.stall_seconds, left)):
                 message = await self._receive()
         except TimeoutError:
-            raise self._broken_off(_too_slow(limits)) from None
+            raise self._reject(
+                too_slow(
+                    f"the body stopped arriving for {limits.stall_seconds:g} s (--stall-timeout), "
+                    f"or arrived at less than {limits.min_rate:,} bytes per second"
+                )
+            ) from None
         self._waited += loop.time() - began
         return message
 
     def _count(self, data: bytes) -> None:
-        """Refuse what is too much of one body, or too much for the memory."""
+        """Reject a body that is too large, or that does not fit into the memory of all bodies."""
         self._size += len(data)
-        if self._size > self._most:
-            raise self._broken_off(too_large(self._most, self._limits))
-        held = self._size
+        if self._size > self._max_bytes:
+            raise self._reject(body_too_large(self._max_bytes, self._limits))
+        in_memory = self._size
         if self._delimiter:
-            before = len(self._delimiter) - 1
-            self._parts += (self._tail[-before:] + data).count(self._delimiter)
-            self._tail = (self._tail + data)[-len(self._delimiter) - 2 - _EPILOGUE :]
-            held = min(held, self._parts * _PART_BYTES)
-        if not self._arrivals.take(held - self._held):
-            raise self._broken_off(_no_memory())
-        self._held = held
+            overlap = len(self._delimiter) - 1
+            self._parts += (self._tail[-overlap:] + data).count(self._delimiter)
+            self._tail = (self._tail + data)[-len(self._delimiter) - 2 - _EPILOGUE_BYTES :]
+            in_memory = min(in_memory, self._parts * _PART_BYTES)
+        if not self._load.acquire(in_memory - self._in_memory):
+            detail = "the bodies of other requests fill the memory; try again in a moment"
+            raise self._reject(overloaded(detail, close=True))
+        self._in_memory = in_memory
 
     async def drain(self) -> None:
-        """Let the client finish sending what is refused, for a while."""
+        """Let the client finish sending, for a short time."""
         if not self._complete:
             await drain(self._receive)
 
     def release(self) -> None:
-        """Nothing of the body is held any more."""
-        self._arrivals.give_back(self._held)
-        self._held = 0
+        """Release the body's memory."""
+        self._load.release(self._in_memory)
+        self._in_memory = 0
 
-    def _broken_off(self, refusal: Response) -> BrokenOffError:
-        if not self._answering:
-            self.refusal = refusal
-        return BrokenOffError()
+    def _reject(self, error: ApiError) -> BodyRejectedError:
+        if not self._responding:
+            self.error = error
+        return BodyRejectedError()
 
     async def send(self, message: Message) -> None:
-        if self.refusal is None:
-            if not self._answering:
-                self._answering = True
-                self._answered()
+        if self.error is None:
+            if not self._responding:
+                self._responding = True
+                self._slot.leave()
             await self._send(message)

@@ -12,26 +12,16 @@ from imgsearch.server.service import Service
 
 
 def build_page(service: Service) -> ASGIApp:
-    """Return the page as an ASGI app over the service; importing Gradio takes seconds."""
-    from imgsearch.server.app import create_app
-    from imgsearch.server.middleware.admission import Admission
-    from imgsearch.server.middleware.answers import Answers
-    from imgsearch.server.middleware.origins import Origins
-    from imgsearch.server.ui.app import Page, Parts, own_app
+    """Return the page as an ASGI app over the service; importing Gradio takes seconds.
+
+    It has no middleware of its own; see `imgsearch.server.app.mount_page`.
+    """
+    from imgsearch.server.ui.app import Parts, own_app
     from imgsearch.server.ui.asking import Asking
     from imgsearch.server.ui.layout import gradio_app
     from imgsearch.server.ui.views import Views
 
     settings = service.settings
     views = Views(service)
-    most = settings.limits.body
-    gradio, functions = gradio_app(views, settings.collection, most)
-    parts = Parts(
-        gradio=gradio,
-        asking=Admission(Asking(gradio, functions), service, takes_forms=False),
-        # Query images are plain bodies.
-        own=Admission(own_app(service, views), service, takes_forms=False, plain_body=most),
-    )
-    own = Answers(Origins(parts, settings, for_browsers=True), service.metrics)
-    # The API has middleware of its own, which also counts its answers.
-    return Page(own, api=create_app(service, for_browsers=True))
+    gradio, functions = gradio_app(views, settings.collection, settings.limits.body)
+    return Parts(gradio, Asking(gradio, functions), own_app(service, views))

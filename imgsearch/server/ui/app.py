@@ -1,14 +1,15 @@
-"""The page as an ASGI app: its own few routes, the API's, and of Gradio's what the page needs."""
+"""The page as an ASGI app: its own few routes, and of Gradio's what the page needs."""
 
 from importlib.resources import files
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from starlette._utils import get_route_path
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imgsearch import __version__
-from imgsearch.server.error_responses import handle_problems, problem
+from imgsearch.server.errors import add_error_handlers, problem
 from imgsearch.server.service import Service
 from imgsearch.server.ui.views import Views
 
@@ -18,7 +19,6 @@ _GRADIO = frozenset({"/", "/config", "/theme.css", "/favicon.ico", "/gradio_api/
 _ASKING = "/gradio_api/run/predict"
 _GRADIO_FOLDERS = ("/assets/", "/static/")
 _OWN = ("/page.css", "/page.js", "/pictures")
-_API = "/v1/"
 
 # Gradio writes scripts into its page, and makes functions of texts. Whatever it may ask for, the
 # browser fetches nothing from another host.
@@ -44,18 +44,6 @@ _HEADERS = {
 _MEDIA_TYPES = {"page.css": "text/css", "page.js": "text/javascript"}
 
 
-class Page:
-    """The API under its own path, and the page everywhere else."""
-
-    def __init__(self, own: ASGIApp, api: ASGIApp) -> None:
-        self._own = own
-        self._api = api
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_api = scope.get("path", "").startswith(_API)
-        await (self._api if is_api else self._own)(scope, receive, send)
-
-
 class Parts:
     """Sends each request to the app that answers it, or answers 404."""
 
@@ -76,7 +64,7 @@ class Parts:
         await self._app_for(scope)(scope, receive, send_on)
 
     def _app_for(self, scope: Scope) -> ASGIApp:
-        path = scope.get("path", "")
+        path = get_route_path(scope)
         if scope["type"] != "http":
             return problem(404, "not-found", "there is nothing here")
         if path.startswith(_OWN):
@@ -92,14 +80,14 @@ def own_app(service: Service, views: Views) -> FastAPI:
     """Return the app of the page's style, its script, and query images."""
     app = FastAPI(openapi_url=None, version=__version__)
     app.state.service = service
-    handle_problems(app)
+    add_error_handlers(app)
     folder = files("imgsearch.server.ui") / "static"
     texts = {name: (folder / name).read_text(encoding="utf-8") for name in _MEDIA_TYPES}
 
     @app.get("/page.css")
     @app.get("/page.js")
     async def static(request: Request) -> Response:
-        name = request.url.path[1:]
+        name = request.url.path.rpartition("/")[2]
         headers = {"Cache-Control": "no-cache"}
         return Response(texts[name], media_type=_MEDIA_TYPES[name], headers=headers)
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, StrictInt, StrictStr, ValidationError
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from imgsearch.server.error_responses import problem
+from imgsearch.server.errors import problem
 
 
 class _Question(BaseModel):

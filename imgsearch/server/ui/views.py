@@ -5,7 +5,8 @@ import logging
 from dataclasses import dataclass
 
 from imgsearch.errors import CollectionNotFoundError, ImgsearchError
-from imgsearch.server.requests import Answer, Question
+from imgsearch.search import SearchRequest
+from imgsearch.server.search import SearchResult
 from imgsearch.server.service import Service
 from imgsearch.server.ui.fields import Overviews, selected
 from imgsearch.server.ui.query_images import QueryImages
@@ -53,10 +54,10 @@ class Views:
                 collection=self._collection,
                 state=state,
                 elsewhere=self._service.settings.store is not None,
-                reason=self._service.told(error),
+                reason=self._service.redact(error),
             )
         except ImgsearchError as error:
-            results = render("trouble.html", state=state, reason=self._service.told(error))
+            results = render("trouble.html", state=state, reason=self._service.redact(error))
         except Exception as error:
             log.error("internal error, please report it: %s: %s", type(error).__name__, error)
             results = render("trouble.html", state=state, reason=_INTERNAL)
@@ -94,8 +95,8 @@ class Views:
             count=count,
         )
 
-    def _question(self, state: SearchState, record: ImageRecord | None) -> Question:
-        question = Question(
+    def _question(self, state: SearchState, record: ImageRecord | None) -> SearchRequest:
+        question = SearchRequest(
             text=state.words,
             region=state.area if state.has_image else None,
             k=state.k,
@@ -104,10 +105,10 @@ class Views:
             min_score=state.min_score if state.has_image else None,
         )
         if state.image:
-            return dataclasses.replace(question, pictures=[self.images.get(state.image).file])
+            return dataclasses.replace(question, images=[self.images.get(state.image).file])
         return dataclasses.replace(question, records=[record.id]) if record else question
 
-    async def _best(self, question: Question) -> Answer:
+    async def _best(self, question: SearchRequest) -> SearchResult:
         """What would be found without the minimum score."""
         return await self._service.search(dataclasses.replace(question, k=1, min_score=None))
 

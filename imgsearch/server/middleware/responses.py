@@ -1,4 +1,4 @@
-"""Every answer: its security headers, its place in the metrics, and none without an end."""
+"""Response headers, request metrics, and the response to unexpected errors."""
 
 import json
 import time
@@ -6,10 +6,10 @@ import time
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from imgsearch.server.error_responses import MEDIA_TYPE, unexpected
+from imgsearch.server.errors import MEDIA_TYPE, internal_error
 from imgsearch.server.metrics import Metrics
 
-_HEADERS = {
+_SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -18,8 +18,8 @@ _HEADERS = {
 }
 
 
-class Answers:
-    """The outermost middleware. A client that goes away in the middle is no error."""
+class ResponseMiddleware:
+    """The outermost middleware. A client that disconnects is no error."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, *, embeddable: bool = False) -> None:
         """`embeddable` lets pages of other sites show images."""
@@ -35,32 +35,32 @@ class Answers:
         status = 0
         is_problem = False
 
-        async def send_on(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status, is_problem
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 if self._embeddable and headers.get("content-type", "").startswith("image/"):
                     headers["Cross-Origin-Resource-Policy"] = "cross-origin"
-                for name, value in _HEADERS.items():
+                for name, value in _SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
                 is_problem = headers.get("content-type") == MEDIA_TYPE
             elif is_problem and (body := message.get("body")):
-                self._metrics.failed(json.loads(body)["type"].rpartition(":")[2])
+                self._metrics.error(json.loads(body)["type"].rpartition(":")[2])
             await send(message)
 
         try:
-            await self._app(scope, receive, send_on)
+            await self._app(scope, receive, send_with_headers)
         except Exception as error:
-            answer = unexpected(error)
-            # An answer that has begun ends here: unless it is whole, the server breaks it off.
+            response = internal_error(error)
+            # If the response has begun, the server closes the connection.
             if not status:
-                await answer(scope, receive, send_on)
+                await response(scope, receive, send_with_headers)
         finally:
-            self._metrics.answered(_route(scope), status, time.perf_counter() - started)
+            self._metrics.request(_route(scope), status, time.perf_counter() - started)
 
 
 def _route(scope: Scope) -> str:
-    """The route's pattern: paths themselves would make a metric for every record."""
+    """Return the route's pattern; the path would make a metric for every record."""
     route = scope.get("route")
     return getattr(route, "path", "none")

@@ -1,1 +1,0 @@
-"""Images and thumbnails as they are served."""
