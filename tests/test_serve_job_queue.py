@@ -170,7 +170,9 @@ class TestServicesOfOneDataDirectory:
         assert {ended(after, each) for each in left} == {"done"}
         assert order == left
 
-    def test_a_running_one_takes_over_what_another_left(self, started: Callable[..., JobQueue]) -> None:
+    def test_a_running_one_takes_over_what_another_left(
+        self, started: Callable[..., JobQueue]
+    ) -> None:
         staying, leaving = started(), started(until_stopped)
         left = [submitted(leaving) for _ in range(2)]
         leaving.close()

@@ -183,7 +183,9 @@ def _unreadable(_: str) -> None:
 
 
 def test_services_of_one_data_directory_take_turns(tmp_path: Path) -> None:
-    one, other = (UploadStorage(tmp_path / "uploads", Spool(tmp_path), timeout=0.05) for _ in range(2))
+    one, other = (
+        UploadStorage(tmp_path / "uploads", Spool(tmp_path), timeout=0.05) for _ in range(2)
+    )
     with one.lock("shoes"):
         with pytest.raises(StoreBusyError), other.lock("shoes"):
             pass

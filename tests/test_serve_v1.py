@@ -377,4 +377,6 @@ def test_folders_are_hidden_from_clients_and_nothing_else_is(
     monkeypatch.chdir(tmp_path)
     service = Service(Settings(store="a", data=tmp_path / "home"))
     text = f"{tmp_path}/a: no collection a at {tmp_path}/a/b or {tmp_path}/ab"
-    assert service.redact_text(text) == f"the store: no collection a at the store/b or {tmp_path}/ab"
+    assert (
+        service.redact_text(text) == f"the store: no collection a at the store/b or {tmp_path}/ab"
+    )

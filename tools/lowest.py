@@ -28,7 +28,7 @@ TESTS = (
     "tests/test_onnx_encoder.py",
     "tests/test_page_guards.py",
     "tests/test_raw_images.py",
-    "tests/test_serve_guards.py",
+    "tests/test_serve_middleware.py",
     "tests/test_serve_openapi.py",
     "tests/test_weaviate_store.py",
 )

@@ -107,7 +107,7 @@ def serve(
     # Else pydantic looks through all that is installed for plugins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
-    from imgsearch.server.address import is_loopback, listen, allowed_hosts
+    from imgsearch.server.address import allowed_hosts, is_loopback, listen
     from imgsearch.stores import check_name
 
     check_name(collection)

@@ -132,9 +132,7 @@ def unusable_archive(reason: str) -> ApiError:
     return ApiError(422, "unusable-archive", f"the zip is rejected: {reason}")
 
 
-def overloaded(
-    detail: str, *, retry_after: int = _RETRY_SECONDS, close: bool = False
-) -> ApiError:
+def overloaded(detail: str, *, retry_after: int = _RETRY_SECONDS, close: bool = False) -> ApiError:
     """The 429 of every limit on load."""
     return ApiError(429, "overloaded", detail, retry_after=retry_after, close=close)
 

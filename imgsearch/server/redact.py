@@ -61,7 +61,9 @@ class Redactor:
         folder the system chooses, are replaced entirely.
         """
         text = message(error)
-        is_operator_error = isinstance(error, _OPERATOR_ERRORS) and not isinstance(error, _CLIENT_ERRORS)
+        is_operator_error = isinstance(error, _OPERATOR_ERRORS) and not isinstance(
+            error, _CLIENT_ERRORS
+        )
         if is_operator_error:
             log.error("%s", " ".join(text.split()))
         if is_operator_error and not self._off:

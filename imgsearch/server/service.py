@@ -75,9 +75,7 @@ class Service:
         self._pools = Pools()
         self._indexes = Indexes(settings, listener, encoder_opener)
         self._encoder = ImageEncoder(settings, self._pools, self.metrics)
-        self._searcher = Searcher(
-            settings, self._indexes, self._encoder, self._pools, self.metrics
-        )
+        self._searcher = Searcher(settings, self._indexes, self._encoder, self._pools, self.metrics)
         self._thumbnails = ThumbnailCache()
         self._spool = Spool(settings.data)
         self.uploads = Uploads(settings, self._pools, self._indexes, self._encoder, self._spool)

@@ -73,12 +73,16 @@ class Uploads:
         staged = await run(self._pools.files, self.storage.stage_bytes, image)
         done: asyncio.Future[ImageRecord] = asyncio.get_running_loop().create_future()
         upload = _Upload(staged, decoded, vector, description, done)
+        return await self._written(upload, collection, model)
+
+    async def _written(self, upload: _Upload, collection: str, model: Encoder) -> ImageRecord:
+        """Queue an upload, and return its record once it is written."""
         self._waiting.setdefault(collection, []).append(upload)
         writer = self._writers.get(collection)
         if writer is None or writer.done():
             writing = self._write_all(collection, model)
             self._writers[collection] = asyncio.create_task(writing)
-        return await done
+        return await upload.done
 
     async def _write_all(self, collection: str, encoder: Encoder) -> None:
         """Write until no upload waits."""

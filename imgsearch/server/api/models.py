@@ -71,9 +71,7 @@ class SearchAnswer(BaseModel):
 
 
 def search_hits(result: SearchResult, *, show_path: bool) -> list[SearchHit]:
-    return [
-        SearchHit.from_hit(hit, result.collection, show_path=show_path) for hit in result.hits
-    ]
+    return [SearchHit.from_hit(hit, result.collection, show_path=show_path) for hit in result.hits]
 
 
 def _record_fields(record: ImageRecord, collection: str, *, show_path: bool) -> dict[str, Any]:

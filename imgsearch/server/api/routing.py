@@ -16,7 +16,8 @@ class Router(APIRouter):
     def get(self, path: str, **options: Any) -> Callable[..., Any]:
         def register(endpoint: Callable[..., Any]) -> Callable[..., Any]:
             self.add_api_route(path, endpoint, methods=["GET"], **options)
-            self.add_api_route(path, endpoint, methods=["HEAD"], include_in_schema=False, **options)
+            head = {**options, "include_in_schema": False}
+            self.add_api_route(path, endpoint, methods=["HEAD"], **head)
             return endpoint
 
         return register

@@ -58,7 +58,7 @@ class ReportLine:
 
 
 class JobLock:
-    """The exclusive right to run a job or to delete its folder. The system ends it with the process.
+    """The exclusive right to run a job or delete its folder. The system ends it with the process.
 
     The lock file is next to the folder: some systems cannot delete a folder with an open file.
     """

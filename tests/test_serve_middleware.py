@@ -33,7 +33,8 @@ KEY = "schlüssel-123"
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     settings = filled(
-        tmp_path_factory.mktemp("guarded"), hosts=allowed_hosts("127.0.0.1", ["Proxy"], has_key=False)
+        tmp_path_factory.mktemp("guarded"),
+        hosts=allowed_hosts("127.0.0.1", ["Proxy"], has_key=False),
     )
     with serving(settings, ColourEncoder()) as served:
         yield served
