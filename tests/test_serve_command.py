@@ -33,7 +33,7 @@ def test_a_port_that_is_taken_is_named_with_what_to_do(cli: Cli, option: str) ->
         ports[option] = int(taken.getsockname()[1])
         result = cli("serve", *(word for pair in ports.items() for word in pair))
     assert result.code == 1
-    assert f"port {ports[option]} of 127.0.0.1 is taken" in result.err
+    assert f"port {ports[option]} of 127.0.0.1 is in use" in result.err
     assert option in result.err
     assert "Traceback" not in result.err
 
