@@ -295,7 +295,7 @@ def test_a_collection_is_not_replaced_before_all_its_sites_have_embedded_theirs(
             )
 
     one.has(("a.png", 1))
-    with pytest.raises(StoreError, match="1 are of other machines"):
+    with pytest.raises(StoreError, match="1 are on other machines"):
         replace(one)
     two.has(("b.png", 2))
     replace(two)
