@@ -83,7 +83,8 @@ class TestIngest:
         told = cli(*words, "--json").json
         assert list(told["busy"]) == ["scan", "read", "decode", "encode", "write", "index"]
         assert min(told["busy"].values()) >= 0
-        assert told["limit"] == max(told["busy"], key=told["busy"].get)
+        # Two stages may be equal once rounded.
+        assert told["busy"][told["limit"]] == max(told["busy"].values())
         paint("one/2.png", 2)
         out = cli(*words).out
         assert "at work: scan " in out
