@@ -208,3 +208,17 @@ def test_what_is_no_question_is_refused_before_gradio_sees_it(
     assert answer.status_code in (400, 422), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert not caplog.records
+
+
+def test_the_page_is_also_under_ui_of_the_apis_port(served: Served) -> None:
+    served.client.get(served.page)
+    page = served.client.get("/ui/")
+    assert page.status_code == 200
+    assert "connect-src 'self'" in page.headers["content-security-policy"]
+    assert f"{served.url}/ui" in page.text
+    record = served.client.get("/v1/collections/images/records").json()["records"][0]["id"]
+    path = f"v1/collections/images/records/{record}/thumbnail"
+    assert served.client.get(f"/ui/{path}").headers["content-type"] == "image/webp"
+    assert served.client.get("/ui/page.css").status_code == 200
+    assert served.client.post("/ui/pictures", content=picture(1)).status_code == 200
+    assert served.client.get("/ui/pictures/unknown").status_code == 422

@@ -49,11 +49,26 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
         )
     embeddable = bool(settings.cors_origins)
     app.add_middleware(ResponseMiddleware, metrics=service.metrics, embeddable=embeddable)
+    app.add_middleware(_PageLinks)
 
 
 def mount_page(app: FastAPI, page: ASGIApp) -> None:
     """Serve the page under /ui, behind the API's middleware. An app may be running already."""
     app.mount(_PAGE_PATH, page)
+
+
+class _PageLinks:
+    """Serves /ui/v1 as /v1, as the page links to the API relative to its own address."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if path.startswith(f"{_PAGE_PATH}/v1/"):
+            raw_path = scope.get("raw_path", b"").removeprefix(_PAGE_PATH.encode())
+            scope = {**scope, "path": path.removeprefix(_PAGE_PATH), "raw_path": raw_path}
+        await self._app(scope, receive, send)
 
 
 class PagePort:
