@@ -2,6 +2,7 @@
 # make demo    ingest sample_data, then a query
 # make test    the tests, without the slow ones
 # make check   lint, format, types
+# make docs    the documentation in site/, strictly: a broken link is an error
 # make lock    pin today's versions in constraints.txt
 #
 # make test-slow          the slow tests: clusters, many records, large models
@@ -21,7 +22,7 @@ DEMO := .demo
 # The installer itself; the rest is pinned in constraints.txt.
 UV_VERSION := 0.13.9
 
-.PHONY: setup demo test test-slow check lock clean browser weaviate weaviate-cluster weaviate-binary test-compose test-lowest
+.PHONY: setup demo test test-slow check docs lock clean browser weaviate weaviate-cluster weaviate-binary test-compose test-lowest
 
 setup: $(READY)
 
@@ -54,6 +55,10 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(READY)
+	$(BIN)/python -m tools.reference
+	$(BIN)/zensical build --clean --strict
+
 weaviate:
 	@$(PYTHON) tools/weaviate.py start
 
@@ -77,4 +82,4 @@ lock: $(READY)
 		--no-annotate --no-header --no-emit-index-url --upgrade pyproject.toml -o constraints.txt
 
 clean:
-	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache build dist
+	rm -rf $(VENV) $(DEMO) site .cache .mypy_cache .ruff_cache .pytest_cache build dist
