@@ -1,4 +1,4 @@
-"""Index large folders of pictures and find the ones that look like a given picture.
+"""Index large folders of images, and find the ones that look like a given image.
 
     from imgsearch import ImageIndex
 
@@ -6,7 +6,7 @@
         index.add("./photos")
         hits = index.search("shoe.jpg", k=10)
 
-What stands in `__all__`, and the errors in `imgsearch.errors`, are the Python API.
+The names in `__all__` and the errors in `imgsearch.errors` are the Python API.
 """
 
 from imgsearch._version import __version__ as __version__
@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # type checkers know the name, and typing need not be loaded
     from imgsearch.images import Region
     from imgsearch.index import ImageIndex
     from imgsearch.ingest import IngestReport
+    from imgsearch.search import SearchRequest
     from imgsearch.types import CollectionInfo, Condition, Hit, ImageRecord
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "ImgsearchError",
     "IngestReport",
     "Region",
+    "SearchRequest",
 ]
 
 _MODULES = {
@@ -39,11 +41,12 @@ _MODULES = {
     "ImgsearchError": "errors",
     "IngestReport": "ingest",
     "Region": "images",
+    "SearchRequest": "search",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Each name is loaded when it is first asked for, so that the import itself costs nothing."""
+    """Load each name on first use, so that importing the package is cheap."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

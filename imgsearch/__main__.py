@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # typing takes a while to load, in which Ctrl-C would still b
 
 
 def run() -> "NoReturn":
-    """Run the command and end the process at once: a sixth of a query's time.
+    """Run the command and exit without clean-up, which would take a sixth of a query's time.
 
     Python would take all that is loaded apart, piece by piece, only to hand it back to the system.
     What libraries have asked to be done at the end is done. With IMGSEARCH_DEBUG the process ends

@@ -178,7 +178,7 @@ def test_the_command_prints_the_folder_and_the_remedy(
     _empty(folder / "nas")
     result = cli("ingest", folder, "--prune", *to)
     assert result.code == 0
-    assert f"not pruned {folder / 'nas'}: 6 files are gone, 0 are there" in result.out
+    assert f"not pruned {folder / 'nas'}: 6 files are missing, 0 exist" in result.out
     assert "--prune-missing" in result.out
     assert cli("ingest", folder, "--prune", "--json", *to).json["unpruned_folders"] == [
         {"path": str(folder / "nas"), "missing": 6, "present": 0}

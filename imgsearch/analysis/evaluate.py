@@ -76,7 +76,7 @@ def evaluate(
     """
     if label not in collection.fields:
         known = ", ".join(collection.fields) or "none"
-        raise MetadataError(f"there is no field {label!r}; the collection has {known}")
+        raise MetadataError(f"{label!r}: there is no such field; the collection has {known}")
     labels: Counter[Value] = Counter()
     queries: list[ImageRecord] = []
     chance = random.Random(0)  # noqa: S311 - the same sample every time

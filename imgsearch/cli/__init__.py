@@ -27,7 +27,7 @@ from imgsearch.errors import ImgsearchError
 
 app = typer.Typer(
     name="imgsearch",
-    help="Index large folders of pictures, and find the ones that look like a given picture.",
+    help="Index large folders of images, and find the ones that look like a given image.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     # Plain help, as Rich alone takes as long to load as all the rest.
@@ -63,11 +63,11 @@ _NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG, e
 
 
 def main() -> None:
-    """Run the command; every error becomes one line on stderr and an exit code, here alone."""
-    # Decoders warn of odd EXIF and odd palettes; to the user only the pixels matter.
+    """Run the command, and turn every error into one line on stderr and an exit code."""
+    # Decoders warn about odd EXIF data and palettes; users need only the pixels.
     warnings.filterwarnings("ignore", module=r"PIL\..*")
-    # What is loaded stays. To look through it for garbage after every 700 objects takes a tenth of
-    # the time that loading takes.
+    # Loaded modules stay. Collecting garbage after every 700 objects takes a tenth of the time
+    # that loading takes.
     gc.set_threshold(50_000)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         # A file name may hold any character, and the encoding of a pipe or a file not: cp1252 on
@@ -80,7 +80,7 @@ def main() -> None:
 
         _fail(message(error), error.exit_code)
     except BrokenPipeError:
-        # Whoever read the output has had enough. Python would complain once more at its end.
+        # The reader has closed the pipe. Python would report it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:

@@ -20,7 +20,7 @@ def bench(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="The pictures to try with: folders, files, quoted globs, or - for a list of paths "
+            help="Images to measure with: folders, files, quoted globs, or - for a list of paths "
             "on stdin.",
             show_default=False,
         ),
@@ -29,8 +29,8 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Measure this model, and fetch its weights if need be; may be repeated. By "
-            "default all whose weights are on this machine.",
+            help="Measure this model, downloading its weights if needed; repeatable. Default: all "
+            "whose weights are on this machine.",
             show_default=False,
         ),
     ] = None,
@@ -40,13 +40,13 @@ def bench(
         typer.Option(
             metavar="DEV",
             envvar=config.ENV_DEVICE,
-            help="Where the models run: cpu, cuda, cuda:1, mps, or auto for each kind there is.",
+            help="Where the models run: cpu, cuda, cuda:1, mps, or auto for each available kind.",
         ),
     ] = config.DEFAULT_DEVICE,
     precision: Annotated[
         options.PrecisionName,
         typer.Option(
-            help="int8 measures that on the CPU too, beside fp32. Each model is calibrated for it "
+            help="int8 measures int8 on the CPU besides fp32. Each model is calibrated for it "
             "first, which can take minutes."
         ),
     ] = "fp32",
@@ -65,14 +65,12 @@ def bench(
             metavar="N",
             min=0.01,
             callback=options.finite,
-            help="How long each measurement may take.",
+            help="Time limit for each measurement.",
         ),
     ] = 2.0,
     limit: Annotated[
         int,
-        typer.Option(
-            metavar="N", min=1, help="Read so many pictures at most, spread over all there are."
-        ),
+        typer.Option(metavar="N", min=1, help="Maximum number of images to read, sampled evenly."),
     ] = 500,
     batch_size: Annotated[
         int | None,
@@ -80,7 +78,7 @@ def bench(
             metavar="N",
             min=1,
             max=4096,
-            help="Pictures that the model takes at once. By default what suits the device.",
+            help="Images per batch of the model. Default: depends on the device.",
             show_default=False,
         ),
     ] = None,
@@ -89,7 +87,7 @@ def bench(
         typer.Option(
             metavar="N",
             min=1,
-            help="Threads that read and decode. By default one a core, at most 16.",
+            help="Threads that read and decode. Default: one per core, at most 16.",
             show_default=False,
         ),
     ] = None,
@@ -97,7 +95,7 @@ def bench(
     store_timeout: options.StoreTimeout = config.READER_STORE_TIMEOUT,
     as_json: options.Json = False,
 ) -> None:
-    """Measure how fast this machine is with these pictures, stage by stage, and what to choose.
+    """Measure how fast this machine ingests these images, stage by stage.
 
     Scanning, reading, decoding, each model on each device, and writing are run one by one, for a
     few seconds each. Nothing is downloaded unless --model asks for it, and nothing is left behind
@@ -198,7 +196,7 @@ def _print_choices(report: "BenchReport") -> None:
 
 
 def _duration(seconds: float) -> str:
-    """Two figures are as many as a forecast is worth."""
+    """Round to two significant digits, as precise as a forecast can be."""
     for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 1.5 * length:
             number = seconds / length

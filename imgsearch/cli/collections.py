@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def info(store: options.Store = None, as_json: options.Json = False) -> None:
-    """Show the collections of a store: models, pictures, fields, sizes."""
+    """Show the collections of a store: models, images, fields, sizes."""
     from imgsearch.stores import open_store
 
     with open_store(store, config.READER_STORE_TIMEOUT) as opened:
@@ -28,7 +28,7 @@ def info(store: options.Store = None, as_json: options.Json = False) -> None:
     console = stdout()
     console.print(f"store {printable(url)}", markup=False, highlight=False, soft_wrap=True)
     if not collections:
-        console.print("no collections yet: `imgsearch ingest FOLDER` makes one", markup=False)
+        console.print("no collections yet: create one with `imgsearch ingest FOLDER`", markup=False)
     for each in collections:
         _print_collection(each)
 
@@ -69,18 +69,18 @@ def remove(
     paths: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PATH...", help="Files, or folders with all below them.", show_default=False
+            metavar="PATH...", help="Files, or folders (recursively).", show_default=False
         ),
     ] = None,
     collection: options.Collection = config.DEFAULT_COLLECTION,
     store: options.Store = None,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Remove a whole collection without asking.")
+        bool, typer.Option("--yes", "-y", help="Remove a whole collection without confirmation.")
     ] = False,
     store_timeout: options.StoreTimeout = config.DEFAULT_STORE_TIMEOUT,
     as_json: options.Json = False,
 ) -> None:
-    """Remove pictures from a collection, or a whole collection. The files are never touched.
+    """Remove images from a collection, or a whole collection. Files are never touched.
 
     With PATHs, their records are removed; they need not exist any more. Without, and with an
     explicit --collection, the whole collection is.
@@ -95,7 +95,7 @@ def remove(
             # A variable that happens to be set must not cost anybody a collection.
             source = context.get_parameter_source("collection")
             if source is None or source.name != "COMMANDLINE":
-                raise UsageError("name the PATHs to remove, or a whole --collection NAME")
+                raise UsageError("give the PATHs to remove, or a whole --collection NAME")
             _confirm(f"Remove collection {collection} with {index.count():,} pictures?", yes)
             removed = index.drop()
     if as_json:
@@ -108,6 +108,6 @@ def _confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError("removing a whole collection needs --yes where nobody can be asked")
+        raise UsageError("removing a whole collection needs --yes when not run in a terminal")
     if not typer.confirm(question, err=True):
         raise typer.Exit(1)

@@ -26,7 +26,7 @@ def stderr() -> "Console":
 
 
 def stdout() -> "Console":
-    """As wide as need be where nobody looks, so that a script gets whole paths."""
+    """Return a console that, outside a terminal, wraps no lines: scripts get whole paths."""
     from rich.console import Console
 
     console = Console(emoji=False)
@@ -34,7 +34,7 @@ def stdout() -> "Console":
 
 
 def printable(text: str) -> str:
-    """`text` with whatever could disturb a terminal, as file names may, written as escapes."""
+    """Return the text with control characters escaped, which file names may contain."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 def copy(
     source: Annotated[
-        str, typer.Option("--from", metavar="STORE", help="The store to copy from, as for --store.")
+        str,
+        typer.Option("--from", metavar="STORE", help="Store to copy from, in the form of --store."),
     ],
     target: Annotated[
-        str, typer.Option("--to", metavar="STORE", help="The store to copy to, as for --store.")
+        str, typer.Option("--to", metavar="STORE", help="Store to copy to, in the form of --store.")
     ],
     collection: options.Collection = config.DEFAULT_COLLECTION,
     name: Annotated[
@@ -27,16 +28,16 @@ def copy(
         typer.Option(
             "--as",
             metavar="NAME",
-            help="What to call it there. By default as it is called here.",
+            help="Name of the copy. Default: the same name.",
             show_default=False,
         ),
     ] = None,
     store_timeout: options.StoreTimeout = config.DEFAULT_STORE_TIMEOUT,
     as_json: options.Json = False,
 ) -> None:
-    """Copy a collection to another store. No picture is read, none is encoded again.
+    """Copy a collection to another store, without reading or encoding images again.
 
-    Run it again at any time: only what is new or changed is copied. Nothing is removed there.
+    Repeated runs copy only what is new or changed. Nothing is removed from the target.
     """
     from imgsearch.copying import copy as run
     from imgsearch.stores import check_name, open_store

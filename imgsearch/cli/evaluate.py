@@ -17,19 +17,19 @@ def evaluate(
         str,
         typer.Option(
             metavar="FIELD",
-            help="The metadata field in which pictures that are alike agree.",
+            help="Metadata field whose value similar images share.",
             show_default=False,
         ),
     ],
     sample: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Ask about so many pictures, always the same.")
+        int, typer.Option(metavar="N", min=1, help="Number of sample queries (fixed seed).")
     ] = 500,
-    everything: Annotated[bool, typer.Option("--all", help="Ask about every picture.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Query with every image.")] = False,
     store: options.Store = None,
     collection: options.Collection = config.DEFAULT_COLLECTION,
     as_json: options.Json = False,
 ) -> None:
-    """Measure how good the answers are. Do the hits of a picture have its own label?
+    """Measure search quality: do the hits of an image share its label?
 
     Every query is a picture of the collection, left out of its own answer. Precision (P@1, P@10) is
     the share of the first 1 or 10 places whose hits have the query's label; mAP@10 also weighs at

@@ -23,8 +23,8 @@ def ingest(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Folders (with all below them), files, quoted globs, or - for a list of paths "
-            "on stdin, separated by newlines or NUL.",
+            help="Folders (recursively), files, quoted globs, or - for a list of paths on stdin, "
+            "separated by newlines or NUL.",
             show_default=False,
         ),
     ],
@@ -39,7 +39,7 @@ def ingest(
         typer.Option(
             metavar="N",
             min=1,
-            help="Pictures that the model takes at once. By default 32 on the CPU, 128 on a GPU.",
+            help="Images per batch of the model. Default: 32 on the CPU, 128 on a GPU.",
             show_default=False,
         ),
     ] = None,
@@ -48,7 +48,7 @@ def ingest(
         typer.Option(
             metavar="N",
             min=1,
-            help="Threads that read and decode. By default one a core, at most 16.",
+            help="Threads that read and decode. Default: one per core, at most 16.",
             show_default=False,
         ),
     ] = None,
@@ -56,68 +56,68 @@ def ingest(
         str | None,
         typer.Option(
             metavar="CSV",
-            help="A table whose rows belong to the images: by the column that names their files, "
-            "such as id (without extension), filename or path. By default the styles.csv of each "
+            help="Table with metadata of the images, joined by the column that names their files, "
+            "such as id (without extension), filename or path. Default: the styles.csv of each "
             "folder.",
             show_default=False,
         ),
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Stop after N pictures found.", show_default=False),
+        typer.Option(metavar="N", min=1, help="Stop after N images.", show_default=False),
     ] = None,
     max_pixels: options.MaxPixels = config.DEFAULT_MAX_PIXELS,
     prune: Annotated[
         bool,
-        typer.Option("--prune", help="Remove the records of files that are gone from the folders."),
+        typer.Option("--prune", help="Remove the records of files that no longer exist."),
     ] = False,
     prune_missing: Annotated[
         bool,
         typer.Option(
             "--prune-missing",
-            help="As --prune, also in folders most of whose files are gone, which --prune keeps: "
-            "a drive may not be mounted.",
+            help="Like --prune, also in folders where most files are missing. --prune skips them, "
+            "because a drive may not be mounted.",
         ),
     ] = False,
     replace: Annotated[
         bool,
         typer.Option(
             "--replace",
-            help="With --model: embed the pictures with this model into a new collection, which "
-            "takes the place of the old one in one step when it is complete.",
+            help="With --model or --precision: embed all images again into a new collection, which "
+            "replaces the old one atomically once it is complete.",
         ),
     ] = False,
     strict: Annotated[
         bool,
         typer.Option(
-            "--strict", help="Exit with 1 if a picture was rejected or a folder unreadable."
+            "--strict", help="Exit with 1 if an image was rejected or a folder is unreadable."
         ),
     ] = False,
     report: Annotated[
         str | None,
         typer.Option(
             metavar="FILE.jsonl",
-            help="Write a line for every file that was not skipped: uri, status, reason.",
+            help="Write a JSON line for every file that was not skipped: uri, status, reason.",
             show_default=False,
         ),
     ] = None,
     store_timeout: options.StoreTimeout = config.DEFAULT_STORE_TIMEOUT,
     as_json: options.Json = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Say nothing but errors (and --json).")
+        bool, typer.Option("--quiet", "-q", help="Print only errors (and --json).")
     ] = False,
 ) -> None:
-    """Bring pictures into a collection. Run it again at any time: only what is new is done.
+    """Add images to a collection. Repeated runs process only what is new or changed.
 
-    Unchanged files are skipped without being opened; renamed and copied ones reuse their vectors.
-    Ctrl-C once finishes what is in flight, twice stops now; either way the next run goes on.
+    Unchanged files are skipped without being opened; renamed and copied files reuse their vectors.
+    Ctrl-C finishes what is in flight; a second one stops immediately. The next run continues.
     """
     from imgsearch.index import ImageIndex
     from imgsearch.sources import read_list
     from imgsearch.system.outputs import outcome_report
 
     if replace and model == config.DEFAULT_MODEL and precision is None:
-        raise UsageError("--replace needs --model or --precision: say how to embed anew")
+        raise UsageError("--replace needs --model or --precision")
     stop = threading.Event()
     with (
         outcome_report(report) if report else contextlib.nullcontext() as lines,
@@ -181,7 +181,7 @@ def _print_summary(result: "IngestReport", report: str | None) -> None:
         style="bold",
     )
     prepared = f", {result.preparing:.1f} s of them to prepare the model" * (result.preparing >= 1)
-    speed = f", {result.images_per_second:,.1f} pictures a second" if result.indexed else ""
+    speed = f", {result.images_per_second:,.1f} images per second" if result.indexed else ""
     then = " from then on" * bool(prepared and speed)
     line(
         f"in {result.seconds:.1f} s{prepared}{speed}{then}; collection {result.collection}"
@@ -197,20 +197,20 @@ def _print_summary(result: "IngestReport", report: str | None) -> None:
             f"metadata {table.file}: {table.rows:,} rows by {table.column}, "
             f"{table.malformed_rows:,} malformed"
             + _lines(table.malformed)
-            + f", {table.duplicates:,} repeated, {table.rows_without_picture:,} without a picture; "
-            f"{table.pictures_without_row:,} pictures without a row"
+            + f", {table.duplicates:,} repeated, {table.rows_without_picture:,} without an image; "
+            f"{table.pictures_without_row:,} images without a row"
         )
     if result.left_out or result.other_files:
         line(
-            f"left out: {result.left_out:,} hidden or system entries, "
-            f"{result.other_files:,} files that are no pictures"
+            f"ignored: {result.left_out:,} hidden or system entries, "
+            f"{result.other_files:,} files that are not images"
         )
     for path, reason in result.unreadable:
         line(f"unreadable folder {path}: {reason}", style="yellow")
     for folder in result.unpruned:
         line(
-            f"not pruned {folder.path}: {folder.missing:,} files are gone, {folder.present:,} are "
-            "there; if that is right, --prune-missing removes their records",
+            f"not pruned {folder.path}: {folder.missing:,} files are missing, {folder.present:,} "
+            "exist; if that is right, --prune-missing removes their records",
             style="yellow",
         )
     from imgsearch.types import uri_to_path
@@ -219,7 +219,7 @@ def _print_summary(result: "IngestReport", report: str | None) -> None:
         line(f"rejected {uri_to_path(problem.uri)}: {problem.reason}", style="yellow")
     more = result.rejected - len(result.problems)
     if more > 0:
-        where = f"{report} has them" if report else "--report FILE lists them"
+        where = f"{report} lists them" if report else "--report FILE lists them"
         line(f"and {more:,} more rejected: {where}", style="yellow")
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C in commands with something to finish: once finishes what is in flight, twice stops now."""
+"""Ctrl-C in commands that finish what is in flight; a second one stops immediately."""
 
 import contextlib
 import signal
@@ -23,8 +23,7 @@ _SECONDS_TO_SPEAK = 1.0
 def stop_on_signal(stop: threading.Event, display: Display) -> Iterator[None]:
     """The first Ctrl-C (or SIGTERM) sets `stop`, the second ends the process.
 
-    After the first, an error inside is the way in which the command stopped: it exits with
-    `INTERRUPTED`, and so does a command that finished in spite of it.
+    After the first, the command exits with `INTERRUPTED`, whether it fails or finishes.
     """
 
     def handle(_number: int, _frame: Any) -> None:

@@ -19,20 +19,20 @@ def models(
         bool,
         typer.Option(
             "--all",
-            help="Also every other classification model of torchvision, and the devices. Slower.",
+            help="Also list every classification model of torchvision, and the devices. Slower.",
         ),
     ] = False,
     prepare: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="First get this model ready for the CPU: fetch its weights and export it, as its "
-            "first use would; repeatable.",
+            help="Prepare this model for the CPU before listing: download its weights and export "
+            "it, as its first use would; repeatable.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """List the models. It tells which can be used here and now, and which must be fetched first."""
+    """List models, and show which are ready to use and which must be downloaded first."""
     from imgsearch.encoders.catalog import AUTO_CHOICES, SPECS
 
     with Display(quiet=as_json) as display:

@@ -9,9 +9,9 @@ from imgsearch import config
 
 
 def finite(value: float | None) -> float | None:
-    """Click lets a bound pass what is not a number."""
+    """Reject NaN and infinity, which click's bounds let pass."""
     if value is not None and not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is no finite number")
+        raise typer.BadParameter(f"{value} is not a finite number")
     return value
 
 
@@ -20,14 +20,14 @@ Store = Annotated[
     typer.Option(
         metavar="URL",
         envvar=config.ENV_STORE,
-        help="Where the collections are: a folder, or weaviate://HOST[:PORT]. By default a folder "
+        help="Where collections are stored: a folder, or weaviate://HOST[:PORT]. Default: a folder "
         "in IMGSEARCH_HOME.",
         show_default=False,
     ),
 ]
 Collection = Annotated[
     str,
-    typer.Option(metavar="NAME", envvar=config.ENV_COLLECTION, help="Which collection."),
+    typer.Option(metavar="NAME", envvar=config.ENV_COLLECTION, help="Name of the collection."),
 ]
 StoreTimeout = Annotated[
     float,
@@ -35,8 +35,8 @@ StoreTimeout = Annotated[
         metavar="SECONDS",
         min=0,
         callback=finite,
-        help="How long to wait for a store that goes away, is overloaded, or is being written to "
-        "by another process.",
+        help="How long to wait for a store that is unreachable, overloaded, or locked by another "
+        "writer.",
     ),
 ]
 Model = Annotated[
@@ -44,8 +44,8 @@ Model = Annotated[
     typer.Option(
         metavar="NAME",
         envvar=config.ENV_MODEL,
-        help="The model for a new collection (see `imgsearch models`). auto takes resnet50 if "
-        "its weights are here or can be fetched, else efficientnet-lite0.",
+        help="Model for a new collection (see `imgsearch models`). auto uses resnet50 if its "
+        "weights are stored or can be downloaded, else efficientnet-lite0.",
     ),
 ]
 Device = Annotated[
@@ -53,15 +53,15 @@ Device = Annotated[
     typer.Option(
         metavar="DEV",
         envvar=config.ENV_DEVICE,
-        help="Where the model runs: auto, cpu, cuda, cuda:1, mps; several with commas between, or "
-        "cuda:all. One that is not there is an error, never replaced.",
+        help="Where the model runs: auto, cpu, cuda, cuda:1, mps; several separated by commas, or "
+        "cuda:all. Fails if the device is unavailable; there is no silent fallback.",
     ),
 ]
 Weights = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|URL",
-        help="Weights to use instead of the model's own; they are kept in IMGSEARCH_HOME.",
+        help="Weights to use instead of the model's own; a copy is stored in IMGSEARCH_HOME.",
         show_default=False,
     ),
 ]
@@ -70,8 +70,8 @@ Precision = Annotated[
     PrecisionName | None,
     typer.Option(
         envvar=config.ENV_PRECISION,
-        help="Of a new collection's model: fp32, or int8, which is faster on the CPU "
-        "and is calibrated on the pictures at hand. By default fp32, or the collection's own.",
+        help="Precision of a new collection's model: fp32, or int8, which is faster on the CPU and "
+        "is calibrated on the images of this run. Default: fp32, or the collection's own.",
         show_default=False,
     ),
 ]
@@ -80,7 +80,7 @@ MaxPixels = Annotated[
     typer.Option(
         metavar="N",
         min=1,
-        help="Reject pictures of more pixels than this: a few kilobytes can claim gigabytes.",
+        help="Reject images with more pixels than this: a few kilobytes can decode to gigabytes.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

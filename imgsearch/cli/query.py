@@ -25,7 +25,7 @@ def query(
         str | None,
         typer.Argument(
             metavar="[IMAGE]",
-            help="The picture, or - for one on stdin. May be left out with --text.",
+            help="The image, or - to read it from stdin. Optional with --text.",
             show_default=False,
         ),
     ] = None,
@@ -35,18 +35,20 @@ def query(
             "--text",
             "-t",
             metavar="WORDS",
-            help="Words to look for in the descriptions and all other texts of the metadata: "
-            "alone, or beside IMAGE, where hits are those of both.",
+            help="Words to search for in descriptions and all other text metadata. With IMAGE, the "
+            "hits of both are combined.",
             show_default=False,
         ),
     ] = "",
-    k: Annotated[int, typer.Option("--k", "-k", min=1, metavar="K", help="How many hits.")] = 10,
+    k: Annotated[
+        int, typer.Option("--k", "-k", min=1, metavar="K", help="Maximum number of hits.")
+    ] = 10,
     where: Annotated[
         list[str] | None,
         typer.Option(
             metavar="'FIELD OP VALUE'",
-            help="Only pictures whose metadata fits: = != < <= > >=, for example 'year>=2012'. "
-            "Repeated, all must hold.",
+            help="Only images whose metadata matches; = != < <= > >=, for example 'year>=2012'. "
+            "Repeatable: all conditions must hold.",
             show_default=False,
         ),
     ] = None,
@@ -63,31 +65,32 @@ def query(
     ] = None,
     exclude_self: Annotated[
         bool,
-        typer.Option("--exclude-self", help="Leave out the picture itself and its exact copies."),
+        typer.Option("--exclude-self", help="Exclude IMAGE itself and its exact copies."),
     ] = False,
     copies: Annotated[
         bool,
-        typer.Option("--copies", help="Show each of several equal pictures, not one for all."),
+        typer.Option("--copies", help="Show every copy of identical images, not one for all."),
     ] = False,
     show: Annotated[
         list[str] | None,
         typer.Option(
             metavar="FIELD",
-            help=f"Metadata field to show in the table; repeatable. By default the first "
+            help=f"Metadata field to show in the table; repeatable. Default: the first "
             f"{_SHOWN_FIELDS}.",
             show_default=False,
         ),
     ] = None,
     as_json: options.Json = False,
-    paths: Annotated[bool, typer.Option("--paths", help="Print the paths alone.")] = False,
+    paths: Annotated[bool, typer.Option("--paths", help="Print only paths.")] = False,
     null: Annotated[
-        bool, typer.Option("--null", "-0", help="With --paths: end each with NUL, for xargs -0.")
+        bool,
+        typer.Option("--null", "-0", help="With --paths, end each path with NUL, for xargs -0."),
     ] = False,
     gallery: Annotated[
         str | None,
         typer.Option(
             metavar="FILE.html",
-            help="Also write the hits as one HTML file with thumbnails.",
+            help="Also write the hits to one HTML file with thumbnails.",
             show_default=False,
         ),
     ] = None,
@@ -97,15 +100,15 @@ def query(
     device: options.Device = config.DEFAULT_DEVICE,
     max_pixels: options.MaxPixels = config.DEFAULT_MAX_PIXELS,
 ) -> None:
-    """Find the pictures that look like IMAGE, or that --text is said of, or both.
+    """Find images similar to IMAGE, matching --text, or both.
 
-    The score is the cosine similarity to IMAGE, 1 for equal; without IMAGE it is the relevance of
-    the words (BM25).
+    The score is the cosine similarity to IMAGE, 1 for identical images; without IMAGE, it is the
+    text relevance (BM25).
     """
     if as_json and paths:
-        raise UsageError("--json and --paths: take one of them")
+        raise UsageError("--json and --paths cannot be combined")
     if null and not paths:
-        raise UsageError("--null goes with --paths")
+        raise UsageError("--null needs --paths")
     _check_words(image, text, min_score=min_score, exclude_self=exclude_self)
     started = time.monotonic()
     source = None if image is None else _read_query(image)
@@ -147,7 +150,7 @@ def query(
         if gallery:
             from imgsearch.gallery import write_gallery
 
-            subtitle = f"{len(hits)} of {index.count():,} pictures in {collection}, by "
+            subtitle = f"{len(hits)} of {index.count():,} images in {collection}, by "
             subtitle += stamp.model
             write_gallery(gallery, source, _name(image, text), hits, subtitle, max_pixels)
     if as_json:
@@ -176,18 +179,18 @@ def _check_words(
     if image is not None:
         return
     if not text.strip():
-        raise UsageError("nothing to search for: name an IMAGE, or words with --text")
+        raise UsageError("nothing to search for: give an IMAGE, or words with --text")
     if min_score is not None or exclude_self:
-        raise UsageError("--min-score and --exclude-self go with an IMAGE")
+        raise UsageError("--min-score and --exclude-self need an IMAGE")
 
 
 def _name(image: str | None, text: str) -> str:
-    picture = "standard input" if image == "-" else os.path.basename(image or "")
-    return ", ".join(filter(None, [picture, text and f"“{text}”"]))
+    query = "standard input" if image == "-" else os.path.basename(image or "")
+    return ", ".join(filter(None, [query, text and f"“{text}”"]))
 
 
 def _load_table() -> None:
-    """While the store searches."""
+    """Load what the table needs while the store searches."""
     import rich.table  # noqa: F401
 
 
@@ -198,7 +201,7 @@ def _read_query(image: str) -> str | bytes:
     if not os.path.exists(path):
         raise SourceError(f"{image}: no such file")
     if not os.path.isfile(path):
-        raise SourceError(f"{image}: is no file; query takes one picture")
+        raise SourceError(f"{image}: is not a file; query takes one image")
     return path
 
 
@@ -208,12 +211,12 @@ def _fields_to_show(wanted: list[str] | None, known: list[str]) -> list[str]:
     for name in wanted:
         if name not in known:
             has = ", ".join(known) or "none"
-            raise UsageError(f"--show {name}: there is no such field; the collection has {has}")
+            raise UsageError(f"--show {name}: no such field; the collection has {has}")
     return wanted
 
 
 def _print_table(hits: Sequence["Hit"], fields: Sequence[str], *, words: bool) -> None:
-    """With `words`, their relevance has a column of its own beside the score."""
+    """Print hits as a table; `words` adds a column for the text relevance."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -243,6 +246,6 @@ def _print_table(hits: Sequence["Hit"], fields: Sequence[str], *, words: bool) -
 
 
 def _short(path: str) -> str:
-    """Relative to here, where it is below."""
+    """Return a path relative to the current directory if it is inside it."""
     here = os.path.join(os.getcwd(), "")
     return path.removeprefix(here)

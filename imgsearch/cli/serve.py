@@ -19,26 +19,26 @@ def serve(
         str,
         typer.Option(
             metavar="ADDRESS",
-            help="Where to listen. Any other address than this computer's own needs an API key, "
-            "or --insecure.",
+            help="Address to listen on. Addresses other than loopback need an API key, or "
+            "--insecure.",
         ),
     ] = config.DEFAULT_HOST,
     port: Annotated[
-        int, typer.Option(metavar="PORT", min=1, max=65535, help="Of the API.")
+        int, typer.Option(metavar="PORT", min=1, max=65535, help="Port of the API.")
     ] = config.DEFAULT_PORT,
     ui_port: Annotated[
-        int, typer.Option(metavar="PORT", min=1, max=65535, help="Of the page.")
+        int, typer.Option(metavar="PORT", min=1, max=65535, help="Port of the page.")
     ] = config.DEFAULT_UI_PORT,
     no_ui: Annotated[
-        bool, typer.Option("--no-ui", help="The API alone, without the page.")
+        bool, typer.Option("--no-ui", help="Serve only the API, without the page.")
     ] = False,
     api_key: Annotated[
         str | None,
         typer.Option(
             metavar="KEY",
             envvar=config.ENV_API_KEY,
-            help="What clients must send, as X-API-Key or Authorization: Bearer. Rather set the "
-            "variable: other users of this computer can see options.",
+            help="Key that clients must send, as X-API-Key or Authorization: Bearer. Prefer the "
+            "environment variable: other users of this machine can see options.",
             show_default=False,
             show_envvar=True,
         ),
@@ -47,16 +47,16 @@ def serve(
         bool,
         typer.Option(
             "--insecure",
-            help="Listen beyond this computer without a key: anyone may search, upload and delete.",
+            help="Listen on other addresses without a key: anyone may search, upload and delete.",
         ),
     ] = False,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Another name by which clients call this service, such as a proxy's, or '*' for "
-            "any; repeatable. Without a key only addresses in digits, localhost and this "
-            "computer's own name are known.",
+            help="Host name that clients may use for this service, such as a proxy's, or '*' for "
+            "any; repeatable. Without a key, only IP addresses, localhost and this machine's own "
+            "name are allowed.",
             show_default=False,
         ),
     ] = None,
@@ -64,21 +64,22 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="ORIGIN",
-            help="An origin whose pages may call the API, such as https://shop.example; "
-            "repeatable.",
+            help="Origin whose pages may call the API, such as https://shop.example; repeatable.",
             show_default=False,
         ),
     ] = None,
     show_paths: Annotated[
-        bool, typer.Option("--show-paths", help="Let answers name files of this computer.")
+        bool, typer.Option("--show-paths", help="Include file paths of this machine in responses.")
     ] = False,
     max_body: Annotated[
-        int, typer.Option(metavar="MB", min=1, help="The most that one request may send.")
+        int, typer.Option(metavar="MB", min=1, help="Maximum size of a request.")
     ] = config.DEFAULT_MAX_BODY,
     max_requests: Annotated[
         int,
         typer.Option(
-            metavar="N", min=1, help="Requests under way at once; others are told to come again."
+            metavar="N",
+            min=1,
+            help="Maximum number of concurrent requests; further ones are rejected.",
         ),
     ] = config.DEFAULT_MAX_REQUESTS,
     stall_timeout: Annotated[
@@ -86,8 +87,8 @@ def serve(
         typer.Option(
             metavar="SECONDS",
             min=1,
-            help="Close a connection whose client sends or reads nothing for this long. The whole "
-            "transfer may take as long as it needs.",
+            help="Close a connection whose client sends or reads nothing for this long. The total "
+            "transfer time is not limited.",
         ),
     ] = config.DEFAULT_STALL_TIMEOUT,
     store: options.Store = None,
@@ -119,7 +120,7 @@ def serve(
     if not (is_loopback(host) or api_key or insecure):
         raise UsageError(
             f"--host {host}: others could reach the service there: set {config.ENV_API_KEY}, or "
-            "say --insecure"
+            "use --insecure"
         )
     with (
         Display() as display,
