@@ -228,7 +228,7 @@ class TestQuery:
         ("words", "code", "message"),
         [
             (["/no/such.jpg"], 1, "no such file"),
-            (["{folder}"], 1, "one picture"),
+            (["{folder}"], 1, "one image"),
             (["{folder}/styles.csv"], 1, "not a picture"),
             (["{picture}", "--collection", "nowhere"], 1, "no collection nowhere"),
             (["{picture}", "--where", "colour=red"], 2, "kind, year"),

@@ -106,7 +106,7 @@ def query(
     text relevance (BM25).
     """
     if as_json and paths:
-        raise UsageError("--json and --paths cannot be combined")
+        raise UsageError("--json and --paths: use only one of them")
     if null and not paths:
         raise UsageError("--null needs --paths")
     _check_words(image, text, min_score=min_score, exclude_self=exclude_self)
