@@ -23,7 +23,7 @@ from benchmarks.common import bench_home, machine, seeded_resnet50
 from imgsearch.encoders.base import normalised
 from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.request import EncoderRequest
-from imgsearch.images import looks_like_a_picture
+from imgsearch.images import looks_like_an_image
 from imgsearch.stores import open_store
 from imgsearch.types import ImageRecord, Stamp
 
@@ -75,7 +75,7 @@ def in_turn(rounds: int, ours: Sequence[str], theirs: Sequence[str]) -> tuple[fl
 
 def first_picture(folder: Path) -> Path:
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and looks_like_a_picture(path.read_bytes()[:32]):
+        if path.is_file() and looks_like_an_image(path.read_bytes()[:32]):
             return path
     raise SystemExit(f"{folder}: no picture")
 

@@ -35,7 +35,7 @@ from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.onnx import model_files
 from imgsearch.encoders.onnx.model_files import OnnxFile
 from imgsearch.encoders.request import EncoderRequest
-from imgsearch.images import Preprocessing, looks_like_a_picture
+from imgsearch.images import Preprocessing, looks_like_an_image
 from imgsearch.ingest.sample import ImageSample
 from imgsearch.sources import resolve
 
@@ -66,7 +66,7 @@ def pictures_of(folder: Path, count: int, to: Path) -> list[Path]:
     """Copies of the first pictures, in a folder of their own."""
     to.mkdir()
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    found = (path for path in files if looks_like_a_picture(path.read_bytes()[:32]))
+    found = (path for path in files if looks_like_an_image(path.read_bytes()[:32]))
     for path in islice(found, count):
         shutil.copy(path, to / path.name)
     return sorted(to.iterdir())

@@ -168,7 +168,7 @@ def under_load(
 def pictures_in(folder: Path, most: int = 500) -> list[bytes]:
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     contents = (path.read_bytes() for path in paths)
-    return list(islice((each for each in contents if images.looks_like_a_picture(each[:32])), most))
+    return list(islice((each for each in contents if images.looks_like_an_image(each[:32])), most))
 
 
 def bare_loop(encoder: Encoder, pictures: list[bytes], seconds: float) -> float:

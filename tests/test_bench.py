@@ -123,7 +123,7 @@ class TestStages:
     def test_no_usable_picture_is_an_error(self, tmp_path: Path, shop: Path) -> None:
         for picture in shop.iterdir():
             picture.write_text("no picture")
-        with pytest.raises(NothingFoundError, match=r"none of the 6 pictures .* not a picture"):
+        with pytest.raises(NothingFoundError, match=r"none of the 6 pictures .* not an image"):
             measured(shop)
         (tmp_path / "empty").mkdir()
         with pytest.raises(NothingFoundError, match="no image found"):

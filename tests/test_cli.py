@@ -94,7 +94,7 @@ class TestIngest:
         (filled / "bad.jpg").write_text("no picture")
         out = cli("ingest", filled).out
         assert "5 found: 0 indexed, 0 reused, 4 skipped, 1 rejected" in out
-        assert f"rejected {filled / 'bad.jpg'}: not a picture" in out
+        assert f"rejected {filled / 'bad.jpg'}: not an image" in out
 
     def test_the_report_has_a_line_for_each_file_that_was_not_skipped(
         self, cli: Cli, filled: Path, tmp_path: Path
@@ -229,7 +229,7 @@ class TestQuery:
         [
             (["/no/such.jpg"], 1, "no such file"),
             (["{folder}"], 1, "one image"),
-            (["{folder}/styles.csv"], 1, "not a picture"),
+            (["{folder}/styles.csv"], 1, "not an image"),
             (["{picture}", "--collection", "nowhere"], 1, "no collection nowhere"),
             (["{picture}", "--where", "colour=red"], 2, "kind, year"),
             (["{picture}", "--where", "year=soon"], 2, "int"),

@@ -207,7 +207,7 @@ def test_what_is_no_picture_is_refused(index: ImageIndex, picture: object) -> No
 
 
 def test_a_file_that_is_no_picture_is_named(index: ImageIndex, folder: Path) -> None:
-    with pytest.raises(ImageError, match=r"styles\.csv: not a picture"):
+    with pytest.raises(ImageError, match=r"styles\.csv: not an image"):
         index.search(folder / "styles.csv")
 
 
@@ -373,7 +373,7 @@ class TestWarmUp:
     def test_what_goes_wrong_is_told_by_the_search(self, warm: ImageIndex, tmp_path: Path) -> None:
         (tmp_path / "bad.jpg").write_text("no picture")
         warm.warm_up(tmp_path / "bad.jpg")
-        with pytest.raises(ImageError, match="not a picture"):
+        with pytest.raises(ImageError, match="not an image"):
             warm.search(tmp_path / "bad.jpg")
 
     def test_a_file_that_changed_since_is_encoded_again(

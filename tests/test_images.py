@@ -104,14 +104,14 @@ def test_an_unusable_file_is_rejected(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("text-named.jpg", "not a picture of any known format"),
+        ("text-named.jpg", "not an image of a known format"),
         ("empty.jpg", "the file is empty"),
         ("truncated.jpg", "damaged JPEG: image file is truncated (67 bytes not processed)"),
         ("truncated.png", "damaged PNG: image file is truncated"),
         ("corrupt-header.jpg", "damaged JPEG: its header cannot be read"),
         (
             "bomb.png",
-            "20000 x 20000 pixels are more than the limit of 178,956,970 (--max-pixels)",
+            "20000 x 20000 pixels are more than the limit of 178,956,970 (max_pixels)",
         ),
     ],
 )
@@ -332,7 +332,7 @@ def test_vectors_of_draft_mode_are_equal_within_the_stated_cosine() -> None:
 @pytest.mark.parametrize("format_", ["HEIF", "MPO"])
 def test_an_embedded_thumbnail_is_never_taken_for_the_picture(format_: str) -> None:
     """pillow-heif's draft mode hands out the thumbnail, which may be out of date or a lie."""
-    formats.know_all_formats()
+    formats.register_all_formats()
     data = encoded(half_and_half((1024, 768)), format_, **(
         {"thumbnails": [256]} if format_ == "HEIF" else {}
     ))  # fmt: skip
@@ -391,20 +391,20 @@ def test_postscript_is_never_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", refuse)
     monkeypatch.setattr(os, "system", refuse)
     why = reason(encoded(half_and_half(), "EPS"))
-    assert why == "EPS is not decoded: another program would have to run"
+    assert why == "EPS is not supported: decoding it would run another program"
 
 
 # HEIC
 
 
 def test_heic_is_read_where_its_extra_is_installed() -> None:
-    formats.know_all_formats()
+    formats.register_all_formats()
     loaded = load(encoded(half_and_half((64, 48)), "HEIF", quality=95))
     assert (loaded.width, loaded.height) == (64, 48)
 
 
 def test_without_its_extra_the_reason_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    formats.know_all_formats()
+    formats.register_all_formats()
     data = encoded(half_and_half((64, 48)), "HEIF")
     monkeypatch.delitem(Image.OPEN, "HEIF")
     assert reason(data) == "HEIC needs an extra: pip install 'imgsearch-cli[heic]'"
@@ -494,7 +494,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def sources_to_damage() -> dict[str, bytes]:
-    formats.know_all_formats()
+    formats.register_all_formats()
     files = {
         name: (AWKWARD / name).read_bytes()
         for name in EXPECTED
@@ -598,8 +598,8 @@ def test_many_threads_decode_the_same_pixels() -> None:
     ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000", "QOI", "DDS", "ICNS"],
 )
 def test_a_picture_is_told_by_its_first_bytes(format_: str) -> None:
-    formats.know_all_formats()
-    assert images.looks_like_a_picture(encoded(half_and_half((64, 64)), format_)[:32])
+    formats.register_all_formats()
+    assert images.looks_like_an_image(encoded(half_and_half((64, 64)), format_)[:32])
 
 
 @pytest.mark.parametrize(
@@ -625,7 +625,7 @@ def test_a_picture_is_told_by_its_first_bytes(format_: str) -> None:
     ],
 )
 def test_what_is_no_picture_is_not_taken_for_one(head: bytes) -> None:
-    assert not images.looks_like_a_picture(head[:32])
+    assert not images.looks_like_an_image(head[:32])
 
 
 # Thumbnails

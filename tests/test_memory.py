@@ -27,7 +27,7 @@ SOON = 30.0
 def decoding(monkeypatch: pytest.MonkeyPatch) -> Budget:
     """A small budget for everything that decodes."""
     budget = Budget(1 << 20)
-    monkeypatch.setattr(memory, "decoding", lambda: budget)
+    monkeypatch.setattr(memory, "decoding_budget", lambda: budget)
     return budget
 
 
@@ -36,7 +36,7 @@ def test_no_more_is_in_use_than_there_is() -> None:
 
     def use(size: int) -> None:
         nonlocal most
-        with budget.held(size):
+        with budget.acquire(size):
             most = max(most, budget.used)
 
     with ThreadPoolExecutor(16) as pool:
@@ -50,10 +50,10 @@ def test_more_than_the_total_is_had_alone_and_in_its_turn() -> None:
     order: list[str] = []
 
     def use(name: str, size: int) -> None:
-        with budget.held(size):
+        with budget.acquire(size):
             order.append(f"{name} {budget.used}")
 
-    with budget.held(50):
+    with budget.acquire(50):
         huge = threading.Thread(target=use, args=("huge", 1000))
         huge.start()
         while not budget._queue:  # until it waits
@@ -70,10 +70,10 @@ def test_more_than_the_total_is_had_alone_and_in_its_turn() -> None:
 
 def test_what_is_taken_without_waiting_is_taken_only_where_it_is_free() -> None:
     budget = Budget(100)
-    assert budget.take(60)
-    assert not budget.take(60)
-    budget.give_back(60)
-    assert budget.take(100)
+    assert budget.try_acquire(60)
+    assert not budget.try_acquire(60)
+    budget.release(60)
+    assert budget.try_acquire(100)
 
 
 def test_a_failure_gives_the_memory_back(decoding: Budget, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_whoever_decodes_waits_for_the_memory(
     Image.new("RGB", (300, 300)).save(path)
     used: list[bool] = []
     worker = threading.Thread(target=lambda: used.append(bool(use(path))))
-    with decoding.held(decoding.total):
+    with decoding.acquire(decoding.total):
         worker.start()
         while not decoding._queue and worker.is_alive():
             worker.join(0.01)
@@ -153,10 +153,10 @@ def test_no_image_takes_more_than_estimated(name: str, mode: str, tmp_path: Path
     script = (
         "import sys\n"
         "from imgsearch import images\n"
-        "from imgsearch.images.formats import know_all_formats\n"
+        "from imgsearch.images.formats import register_all_formats\n"
         "from tests.fakes import PREPROCESSING\n"
         "from tests.measuring import peak_memory\n"
-        "know_all_formats()\n"
+        "register_all_formats()\n"
         "images.decode(sys.argv[2], PREPROCESSING)\n"
         "before = peak_memory()\n"
         "images.decode(sys.argv[1], PREPROCESSING)\n"

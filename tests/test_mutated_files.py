@@ -24,7 +24,7 @@ PYTHONS_WORDS = re.compile(
 
 
 def originals() -> dict[str, bytes]:
-    formats.know_all_formats()
+    formats.register_all_formats()
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "Maker" * 10
     exif.get_ifd(0x8769)[0x9003] = "2020:01:01 00:00:00"

@@ -36,7 +36,7 @@ def test_a_report_is_replaced_also_one_that_was_cut_off(tmp_path: Path) -> None:
 def test_anything_else_is_not(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "precious"
     file.write_bytes(content)
-    with pytest.raises(UsageError, match="precious: is there already and is no report"):
+    with pytest.raises(UsageError, match="precious: exists and is not a report"):
         _report(file)
     assert file.read_bytes() == content
 
@@ -49,7 +49,7 @@ def test_a_link_is_followed_for_the_check_too(tmp_path: Path) -> None:
 
 
 def test_a_folder_and_a_missing_place_are_clear_errors(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is no file"):
+    with pytest.raises(UsageError, match="is not a file"):
         _report(tmp_path)
     with pytest.raises(SourceError, match="cannot be written: No such file or directory"):
         _report(tmp_path / "nowhere" / "report.jsonl")
@@ -79,5 +79,5 @@ def test_no_command_writes_over_an_image(
     words = [str(word).format(file=file) for word in command]
     done = cli(*words, "--store", sample_store)
     assert done.code == 2
-    assert "cat.jpg: is there already and is no" in done.err
+    assert "cat.jpg: exists and is not a" in done.err
     assert file.read_bytes() == SHIRT.read_bytes()

@@ -183,7 +183,7 @@ def test_an_image_is_photographed(visit: Open) -> None:
 def test_a_file_that_is_no_image_is_explained(visit: Open) -> None:
     page = visit()
     page.locator("[data-choose]").set_input_files(SAMPLES / "awkward" / "text-named.jpg")
-    expect(page.locator("#picture [data-state]")).to_have_text("not a picture of any known format")
+    expect(page.locator("#picture [data-state]")).to_have_text("not an image of a known format")
     assert "picture" not in asked(page)
     page.locator("[data-choose]").set_input_files(SHIRT)
     told(page, HITS)
@@ -425,7 +425,7 @@ def test_images_are_added_with_a_description_and_found(visit: Open, tmp_path: Pa
     form.get_by_label("Description").fill("patchwork <i>quilt</i>")
     form.get_by_role("button", name="Add").click()
     expect(form.locator("[data-state]")).to_have_text("1 added, 1 could not be used.")
-    expect(form.locator("[data-rejected]")).to_contain_text("text-named.jpg: not a picture")
+    expect(form.locator("[data-rejected]")).to_contain_text("text-named.jpg: not an image")
 
     page = visit("?q=quilt")
     told(page, re.compile("^1 hit in "))

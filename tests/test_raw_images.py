@@ -99,7 +99,7 @@ def test_without_its_extra_the_reason_names_it(
 def test_raw_formats_that_are_no_tiff_are_recognised(head: bytes, name: str) -> None:
     data = head.ljust(64, b"\0")
     assert raw_format(io.BytesIO(data)) == name
-    assert images.looks_like_a_picture(data[:32])
+    assert images.looks_like_an_image(data[:32])
     with pytest.raises(ImageError, match=name):
         load(data)
 

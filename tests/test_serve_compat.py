@@ -160,7 +160,7 @@ class TestUpload:
     ) -> None:
         answer = served.client.post("/upload/", files={"file": b"<script>"})
         assert answer.status_code == 422
-        assert answer.json()["detail"] == "not a picture of any known format"
+        assert answer.json()["detail"] == "not an image of a known format"
         assert not list((tmp_path / "home" / "uploads").rglob("*.*"))
 
 

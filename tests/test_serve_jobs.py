@@ -81,7 +81,7 @@ class TestReport:
         assert lines.keys() == {
             "one.png", "a/1.png", "../../escape.png", "b/same.png", "text.txt",
         }  # fmt: skip
-        assert lines["text.txt"]["reason"] == "not a picture of any known format"
+        assert lines["text.txt"]["reason"] == "not an image of a known format"
         assert lines["a/1.png"]["id"] == lines["b/same.png"]["id"]
         assert count(served) == 8 + 3
         record = f"/v1/collections/images/records/{lines['one.png']['id']}"

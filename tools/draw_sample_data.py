@@ -1562,7 +1562,7 @@ AWKWARD = (
     Awkward("one-pixel.png", "indexed", "a single pixel",
             lambda: _encoded(Image.new("RGB", (1, 1), RED), "PNG")),
     Awkward("very-wide.png", "indexed", "2000 x 3 pixels", _wide_strip),
-    Awkward("text-named.jpg", "rejected", "not a picture",
+    Awkward("text-named.jpg", "rejected", "not an image",
             lambda: b"This is a text file, whatever its name says.\n"),
     Awkward("empty.jpg", "rejected", "no bytes at all", lambda: b""),
     Awkward("truncated.jpg", "rejected", "the last 40 % are missing", lambda: _cut(_jpeg())),

@@ -10,7 +10,7 @@ from imgsearch import config
 from imgsearch.cli import options
 from imgsearch.cli.console import Display
 from imgsearch.errors import UsageError
-from imgsearch.system.blocked_imports import leaving_out
+from imgsearch.system.blocked_imports import block_imports
 from imgsearch.system.interrupts import INTERRUPTED
 
 
@@ -129,7 +129,7 @@ def serve(
     ):
         # Meanwhile clients can connect already, and wait. FastAPI loads pydantic's version 1, a
         # thirtieth of the start, only to see that no field is of it.
-        with leaving_out("pydantic.v1"):
+        with block_imports("pydantic.v1"):
             from imgsearch.server.run import Running
         from imgsearch.server.service import Service
         from imgsearch.server.settings import Limits, Settings

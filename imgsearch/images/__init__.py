@@ -1,14 +1,14 @@
-"""One image: recognised by its content, fingerprinted, decoded safely, and preprocessed.
+"""Detect, fingerprint, decode and preprocess one image at a time.
 
-`files` reads and fingerprints, `formats` recognises and opens, `decoding` makes RGB pixels with
-the help of `colours`, `preprocessing` makes a network's input of them, `regions` and `thumbnails`
-do what they are named for. Pillow does the decoding.
+`files` reads and fingerprints files, `formats` detects and opens them, `decoding` returns RGB
+pixels (with `colours`, `depth` and `profiles`), `preprocessing` turns them into a network's input.
+Pillow decodes all formats but camera raw, which LibRaw decodes.
 """
 
 from imgsearch.images.decoding import (
     DRAFT_COSINE,
     DRAFT_MARGIN,
-    Picture,
+    DecodedImage,
     Source,
     decode,
     load,
@@ -21,7 +21,7 @@ from imgsearch.images.files import (
     open_file,
     open_original,
 )
-from imgsearch.images.formats import looks_like_a_picture, media_type
+from imgsearch.images.formats import looks_like_an_image, media_type
 from imgsearch.images.preprocessing import DECODING, DECODINGS, Loaded, Pixels, Preprocessing, fit
 from imgsearch.images.regions import Region
 from imgsearch.images.thumbnails import thumbnail, thumbnail_data_uri, thumbnail_of
@@ -32,9 +32,9 @@ __all__ = [
     "DRAFT_COSINE",
     "DRAFT_MARGIN",
     "ChangedError",
+    "DecodedImage",
     "Fingerprint",
     "Loaded",
-    "Picture",
     "Pixels",
     "Preprocessing",
     "Region",
@@ -44,7 +44,7 @@ __all__ = [
     "fingerprint",
     "fit",
     "load",
-    "looks_like_a_picture",
+    "looks_like_an_image",
     "media_type",
     "open_file",
     "open_original",

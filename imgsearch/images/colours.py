@@ -1,6 +1,7 @@
-"""Any colour space and sample depth to RGB of 8 bits.
+"""Convert any colour space and sample depth to 8-bit RGB.
 
-`decode 1` knows no profiles but those of inks, and takes all samples of more than 8 bits for 16.
+Decoding version 1 applies profiles of CMYK images only, and treats all samples of more than 8 bits
+as 16 bits wide.
 """
 
 import numpy as np
@@ -10,14 +11,14 @@ from imgsearch.images.depth import to_eight_bits, to_eight_bits_1
 from imgsearch.images.profiles import from_lab, to_srgb
 
 _INVERTED = [255 - value for value in range(256)]
-# Formats whose readers hold nothing beside the pixels.
+# Formats whose readers hold nothing but the pixels.
 _PIXELS_ALONE = frozenset({"PNG", "JPEG", "TIFF", "BMP"})
 
 
 def to_rgb(image: Image.Image, decoding: int, *, expendable: bool = False) -> Image.Image:
-    """Any mode to RGB: transparency over white, deep samples scaled, colours by their profile.
+    """Convert an image of any mode to RGB: over white, 8 bits a sample, in sRGB.
 
-    An `expendable` image may be changed, or be the result: that saves a copy of all its pixels.
+    If `expendable`, the image may be modified or returned, which saves a copy of its pixels.
     """
     profile = image.info.get("icc_profile")
     if decoding == 1 and image.mode != "CMYK":
@@ -31,7 +32,7 @@ def to_rgb(image: Image.Image, decoding: int, *, expendable: bool = False) -> Im
         return from_lab(image)
     if image.mode in ("L", "CMYK"):
         return _rgb(to_srgb(image, profile))
-    # The readers of other formats keep more than the pixels for as long as the image exists.
+    # Readers of other formats hold more than the pixels for as long as the image exists.
     alone = expendable and image.mode == "RGB" and image.format in _PIXELS_ALONE
     return to_srgb(image if alone else image.convert("RGB"), profile)
 

@@ -1,15 +1,15 @@
-"""What a JPEG or PNG file holds besides its pixels, taken apart before Pillow sees the file.
+"""Separate the pixels of a JPEG or PNG file from its metadata before Pillow opens it.
 
-Metadata is often damaged, oversized or hostile where the pixels are sound. So Pillow gets the parts
-that make pixels; of the rest, what the colours and the orientation depend on is read here, within
-bounds, and whatever else there is (texts, comments, previews, animations) is never even read.
+Metadata is often damaged, oversized or hostile in files whose pixels are intact. Pillow gets only
+the parts that encode pixels. Metadata that affects colours or orientation is read here, within
+bounds; everything else (texts, comments, previews, animations) is not read.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-# The largest real profiles, of inks, have some 3 MB.
+# The largest real profiles, for CMYK, have about 3 MB.
 MOST_PROFILE = 8 << 20
 MOST_TEXT = 1 << 20
 
@@ -18,11 +18,11 @@ SIGNIFICANT_BITS = "significant bits"
 
 @dataclass(slots=True)
 class Container:
-    """A file without what its pixels do not depend on.
+    """A view of a file that holds only the parts its pixels depend on.
 
-    `info` is what Pillow would have put into `Image.info`, and, by `SIGNIFICANT_BITS`, how many
-    bits of each sample count, where the file says so. `verify` raises ImageError where checksums
-    of the parts that make pixels are wrong.
+    `info` holds what Pillow would put into `Image.info`, plus the number of significant bits per
+    sample under `SIGNIFICANT_BITS` if the file states it. `verify` raises ImageError if a checksum
+    of these parts is wrong.
     """
 
     file: IO[bytes]

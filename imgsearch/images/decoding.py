@@ -1,7 +1,7 @@
-"""From a file to RGB pixels: size limits, reduced decoding of JPEGs, orientation.
+"""Decode a file to RGB pixels: size limits, reduced decoding of JPEGs, orientation.
 
-Whatever a decoder raises on a damaged file becomes an ImageError whose message is the reason, so
-that one bad file never ends a run.
+Every exception of a decoder becomes an ImageError whose message is the reason, so that one bad file
+never ends a run.
 """
 
 import io
@@ -29,17 +29,17 @@ from imgsearch.system.memory import Lease
 Source = str | bytes | Image.Image
 """An image: the path of its file, the file's bytes, or a Pillow image."""
 
-# A JPEG is decoded at a half, quarter or eighth of its size as long as the result is still this
-# many times the network's own scale, so that the resize that follows has enough to work from.
-# With 4, vectors of efficientnet-lite0 have a cosine of at least 0.994 with those of the whole
-# picture (0.999 on average) and decoding takes half the time or less; with 2 it would be 0.973,
-# and a third of the time. Measured by benchmarks/draft_mode.py at 8 to 17 megapixels, 40
-# photographs each, with as much noise (4 of 255) as a camera makes in poor light.
+# A JPEG is decoded at a half, quarter or eighth of its size as long as the result is at least this
+# many times the network's scale, so that the resize that follows has enough pixels. With 4, vectors
+# of efficientnet-lite0 have a cosine of at least 0.994 with those of the full image (0.999 on
+# average), and decoding takes at most half the time; with 2 it is 0.973, in a third of the time.
+# Measured by benchmarks/draft_mode.py at 8 to 17 megapixels, 40 images each, with as much noise
+# (4 of 255) as a camera makes in poor light.
 DRAFT_MARGIN = 4
 DRAFT_COSINE = 0.99
 
-# What to do for each value of EXIF's orientation. Done here rather than by Pillow's
-# `exif_transpose`, which fails when it cannot rewrite the rest of the EXIF block.
+# The transposition for each value of the EXIF orientation. Pillow's `exif_transpose` fails when it
+# cannot rewrite the rest of the EXIF block.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -50,16 +50,16 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = frozenset(_TURNS[value] for value in (5, 6, 7, 8))
-# Those after which the file's right or lower edge is the picture's left, or its upper one.
+# Transpositions that move the file's right edge to the left, or its lower edge to the top.
 _FROM_THE_RIGHT = frozenset(_TURNS[value] for value in (2, 3, 6, 7))
 _FROM_BELOW = frozenset(_TURNS[value] for value in (3, 4, 7, 8))
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A decoded picture: `pixels` is uint8 of shape (size, size, 3), RGB, ready for the encoder.
+class DecodedImage:
+    """An image ready for the encoder: `pixels` is uint8 of shape (size, size, 3), RGB.
 
-    `width` and `height` are those of the whole picture in the file, oriented.
+    `width` and `height` are those of the full image in the file, after orientation.
     """
 
     pixels: Pixels
@@ -72,11 +72,11 @@ def decode(
     preprocessing: Preprocessing,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     region: Region | None = None,
-) -> Picture:
-    """Decode a picture, or a region of it as if it were the whole, for a network.
+) -> DecodedImage:
+    """Decode and preprocess an image, or a region of it.
 
     Large JPEGs are decoded at reduced size (see `DRAFT_MARGIN`). Raises ImageError, and
-    UsageError for a region that holds nothing.
+    UsageError for a region outside the image.
     """
     enough = None if region else DRAFT_MARGIN * preprocessing.short_side
     with memory.lease() as lease:
@@ -90,8 +90,8 @@ def _decode(
     max_pixels: int,
     region: Region | None,
     lease: Lease,
-) -> Picture:
-    """A function of its own, so that the image is freed before the lease ends."""
+) -> DecodedImage:
+    """Decode. A separate function, so that the image is freed before the lease ends."""
     loaded = load(source, enough, max_pixels, lease, preprocessing.decoding)
     shown = loaded
     if region:
@@ -101,7 +101,7 @@ def _decode(
         square = fit(shown, preprocessing)
     except (MemoryError, ValueError, OSError) as error:
         raise ImageError(f"cannot be resized: {reason(error)}") from error
-    return Picture(np.asarray(square, dtype=np.uint8), loaded.width, loaded.height)
+    return DecodedImage(np.asarray(square, dtype=np.uint8), loaded.width, loaded.height)
 
 
 def load(
@@ -113,9 +113,9 @@ def load(
 ) -> Loaded:
     """Decode an image. Raises ImageError.
 
-    A JPEG may come back smaller, but with no side under `enough` pixels. It waits for memory while
-    other threads decode; what it takes belongs to the `lease`, or is given back at the end.
-    `decoding` is that of `Preprocessing`.
+    A JPEG may be decoded at a reduced size, but with no side under `enough` pixels. Waits for
+    memory while other threads decode; the memory belongs to `lease` if given, else it is released
+    on return. `decoding` is the version of `Preprocessing`.
     """
     if lease is None:
         with memory.lease() as own:
@@ -126,7 +126,7 @@ def load(
         with io.BytesIO(source) if isinstance(source, bytes) else open_file(source) as file:
             if name := raw_format(file):
                 return _load_raw(file, name, enough, max_pixels, lease, decoding)
-            # Not kept in a variable, so that what the reader holds is freed as soon as possible.
+            # Not bound to a variable, so that the reader's memory is freed as soon as possible.
             return _decoded(
                 open_image(file, verify=True),
                 enough,
@@ -144,7 +144,7 @@ def load(
 def _reopened(file: IO[bytes]) -> ImageFile.ImageFile:
     file.seek(0)
     image = open_image(file)
-    _make_room(image)
+    _allocate_pixels(image)
     return image
 
 
@@ -165,12 +165,12 @@ def _load_raw(
 
 
 def _reserve(image: Image.Image, whole: tuple[int, int], lease: Lease) -> None:
-    """Wait for the memory that decoding takes. Raises ImageError if there is never enough."""
+    """Wait for the memory that decoding takes. Raises ImageError if it exceeds the total."""
     need = decoding_bytes(image, whole)
     if need > (most := memory.most_for_one_image()):
         raise ImageError(
             f"{whole[0]} x {whole[1]} pixels of {image.format or image.mode} take about "
-            f"{need / 1e9:.1f} GB of memory to decode, and there are {most / 1e9:.1f} GB for it"
+            f"{need / 1e9:.1f} GB of memory to decode; {most / 1e9:.1f} GB are available"
         )
     lease.take(need)
 
@@ -183,17 +183,20 @@ def _decoded(
     decoding: int,
     reopen: Callable[[], ImageFile.ImageFile] | None = None,
 ) -> Loaded:
-    """An image that can be reopened may be changed. Raises ImageError or MemoryError."""
+    """Load an opened image as RGB. With `reopen`, the image may be modified.
+
+    Raises ImageError or MemoryError.
+    """
     check_pixels(image.width, image.height, max_pixels)
     scale = 1.0
     whole, format_, mode = image.size, image.format, raw_mode(image)
     try:
-        # Only JPEG: HEIC's draft is an embedded thumbnail, which may show anything.
+        # Only JPEG: the draft of HEIC is an embedded thumbnail, which may show anything.
         if enough is not None and format_ == "JPEG":
             draft = image.draft(image.mode, (enough, enough))
             scale = whole[0] / draft[1][2] if draft else 1.0
         _reserve(image, whole, lease)
-        _make_room(image)
+        _allocate_pixels(image)
         image.load()
         turn = _TURNS.get(_orientation(image))
         if decoding > 1 and reopen is not None:
@@ -204,23 +207,23 @@ def _decoded(
             rgb = rgb.transpose(turn)
     except (ImageError, MemoryError):
         raise
-    # Decoders raise nearly anything on damaged input: OSError, SyntaxError, struct.error,
-    # IndexError, zlib.error, DecompressionBombError (no OSError) and more.
+    # Decoders raise almost anything on damaged input: OSError, SyntaxError, struct.error,
+    # IndexError, zlib.error, DecompressionBombError (not an OSError) and more.
     except Exception as error:
-        raise ImageError(damage(format_ or "picture", error)) from error
+        raise ImageError(damage(format_ or "image", error)) from error
     if scale == 1.0:
         return Loaded(rgb, rgb.width, rgb.height)
     width, height = whole if turn not in _SIDEWAYS else (whole[1], whole[0])
-    # What reaches over the edge on the right and at the bottom goes with the turn.
+    # Padding on the right and at the bottom moves with the transposition.
     left = rgb.width - width / scale if turn in _FROM_THE_RIGHT else 0.0
     top = rgb.height - height / scale if turn in _FROM_BELOW else 0.0
     return Loaded(rgb, width, height, scale, left, top)
 
 
-def _make_room(image: Image.Image) -> None:
-    """Give a TIFF its memory before Pillow does, which would ask the process's own pixel limit.
+def _allocate_pixels(image: Image.Image) -> None:
+    """Allocate a TIFF's pixels before Pillow does, which applies the process-wide pixel limit.
 
-    Where Pillow has changed inside, that limit holds.
+    Uses internals of Pillow if they are there; otherwise that limit applies.
     """
     if image.format == "TIFF" and getattr(image, "_im", image) is None:
         core: Any = getattr(Image, "core")  # noqa: B009
@@ -228,8 +231,8 @@ def _make_room(image: Image.Image) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """After loading, because some formats have their EXIF block behind the pixels."""
+    """Return the EXIF orientation of a loaded image: some formats store EXIF after the pixels."""
     try:
         return int(image.getexif().get(0x0112, 1))
-    except Exception:  # damaged EXIF says nothing about the pixels
+    except Exception:  # the pixels are usable without EXIF
         return 1

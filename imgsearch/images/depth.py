@@ -1,8 +1,8 @@
-"""Samples of more than 8 bits to 8.
+"""Scale samples of more than 8 bits to 8 bits.
 
-Cameras, microscopes and X-ray machines write 9 to 14 bits into samples of 16, at the lower end. How
-many count is said by the file (`sBIT` of PNG, `BitsPerSample` and `MaxSampleValue` of TIFF), as far
-as the values agree; else by the values themselves: the fewest bits that hold them all, from 8 to
+Cameras, microscopes and X-ray machines store 9 to 14 significant bits in the lower end of 16-bit
+samples. The number is taken from the file (`sBIT` in PNG, `BitsPerSample` and `MaxSampleValue` in
+TIFF) if the values agree with it; otherwise it is the fewest bits that hold all values, from 8 to
 14, or else 16.
 """
 
@@ -17,16 +17,16 @@ from PIL import Image, ImageFile
 from imgsearch.images.container import SIGNIFICANT_BITS
 from imgsearch.images.preprocessing import Pixels
 
-# An image of 16 bits whose values all fit into 15 is rather a dark one.
+# An image whose values fit into 15 bits is more likely a dark one of 16 bits.
 _MOST_GUESSED = 14
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _MAX_SAMPLE, _SMAX_SAMPLE = 258, 262, 281, 341
 
 
 def to_eight_bits(image: Image.Image) -> Pixels:
-    """Grey values of more than 8 bits, or floats, to 8 bits: uint8 of shape (height, width).
+    """Scale grey values of more than 8 bits, or floats, to uint8 of shape (height, width).
 
-    Floats are taken as 0 to 1 or 0 to 255, whichever holds them all; what fits neither, and
-    integers that do not fit into 16 bits, is stretched from its least to its greatest.
+    Floats range from 0 to 1 or from 0 to 255, whichever holds all values. Other floats, and
+    integers of more than 16 bits, are stretched from their minimum to their maximum.
     """
     values = np.asarray(image)
     if values.dtype.kind in "iu":
@@ -39,7 +39,7 @@ def to_eight_bits(image: Image.Image) -> Pixels:
 
 
 def to_eight_bits_1(values: NDArray[Any]) -> Pixels:
-    """As `decode 1` does it: all integers of more than 8 bits are 16 bits wide."""
+    """Scale as decoding version 1 does: all integers of more than 8 bits are 16 bits wide."""
     kind, width = values.dtype.kind, values.dtype.itemsize
     grey = values.astype(np.float32)
     np.nan_to_num(grey, copy=False, posinf=0.0, neginf=0.0)
@@ -79,34 +79,33 @@ def _integers(value: Any) -> list[int]:
 
 
 def _significant(high: int, stated: int | None) -> int:
-    """How many bits count, of samples whose greatest is `high`."""
+    """Return the number of significant bits of samples whose maximum is `high`."""
     if stated is not None and 8 <= stated <= 16:
-        # Else they were shifted to the upper end, as PNG wants it.
+        # Larger values were shifted to the upper end, as the PNG specification recommends.
         return stated if high < 1 << stated else 16
     bits = max(8, high.bit_length())
     return bits if bits <= _MOST_GUESSED else 16
 
 
 def _table(bits: int) -> Pixels:
-    """From 16 bits to 8, where the lowest `bits` count."""
+    """Return a lookup table from 16 bits to 8, where the lowest `bits` are significant."""
     most = (1 << bits) - 1
     values = np.minimum(np.arange(1 << 16), most) * (255.0 / most)
     return np.rint(values).astype(np.uint8)
 
 
 def _as_shown(image: Image.Image, grey: Pixels) -> Pixels:
-    """Pillow inverts images of 8 bits in which 0 is white, but none of more."""
+    """Invert an image in which 0 is white, as Pillow does with 8 bits only."""
     tags = getattr(image, "tag_v2", None)
     if tags is not None and tags.get(_PHOTOMETRIC) == 0:
         return np.subtract(255, grey, dtype=np.uint8)
     return grey
 
 
-# Put together at once, so that few values of 16 bits are in memory.
+# Rows that are processed at a time, to bound the 16-bit values in memory.
 _ROWS = 256
 
-# Pillow's names for the upper byte of each sample in files of 16 bits a channel, and for the lower
-# one.
+# Pillow's raw modes that read the upper byte of 16-bit samples, and those for the lower byte.
 _NATIVE, _OTHER = ("L", "B") if sys.byteorder == "little" else ("B", "L")
 _LOWER = {
     "RGB;16B": "RGB;16L",
@@ -121,24 +120,24 @@ _LOWER = {
 
 
 def raw_mode(image: Image.Image) -> str:
-    """How Pillow is about to unpack an image's samples."""
+    """Return the raw mode with which Pillow will unpack an image's samples."""
     tiles = getattr(image, "tile", None)
     args = tiles[0][3] if tiles else ""
     return str(args[0] if isinstance(args, tuple) and args else args)
 
 
 def has_lower_bytes(image: Image.Image) -> bool:
-    """Whether an image that is not loaded yet is a colour image of 16 bits."""
+    """Return whether an image that is not loaded yet has colours of 16 bits a channel."""
     return raw_mode(image) in _LOWER
 
 
 def with_lower_bytes(
     image: Image.Image, mode: str, reopen: Callable[[], ImageFile.ImageFile]
 ) -> Image.Image:
-    """A colour image of which Pillow has read the upper bytes, where the lower ones count.
+    """Add the lower bytes to a 16-bit colour image of which Pillow has read the upper bytes.
 
-    `mode` is `raw_mode` of before. The file is decoded again only where the upper bytes are nearly
-    empty.
+    `mode` is its `raw_mode` before loading. The file is decoded again only if the upper bytes are
+    nearly empty; otherwise the image itself is returned.
     """
     if mode not in _LOWER:
         return image
@@ -149,7 +148,7 @@ def with_lower_bytes(
     lower.tile = [tile._replace(args=_replaced(tile.args, _LOWER[mode])) for tile in lower.tile]
     lower.load()
     bands = [1, 1, 1, 3] if mode == "LA;16B" else list(range(len(upper)))
-    # All that counts of the greatest sample is how many bits it has.
+    # Only the bit length of the maximum matters.
     of_lower = _greatest(lower)
     high = max(upper[:3]) << 8 | max(of_lower[band] for band in bands[:3])
     bits = _significant(high, _stated_bits(image))
@@ -171,7 +170,7 @@ def with_lower_bytes(
 
 
 def _greatest(image: Image.Image) -> list[int]:
-    """The greatest byte of each band."""
+    """Return the maximum of each band."""
     extremes: Any = image.getextrema()
     return [int(most) for _, most in extremes]
 

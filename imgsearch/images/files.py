@@ -1,4 +1,4 @@
-"""Image files as they are read: opened safely, fingerprinted, and checked for changes."""
+"""Open image files safely, fingerprint them, and detect changes."""
 
 import hashlib
 import io
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from imgsearch.errors import ImageError
 from imgsearch.types import ImageRecord, mtime_of
 
-# Files up to this size are kept in memory between fingerprint and decoding; larger ones are
-# opened again, so that a queue of large pictures cannot fill the memory.
+# Files up to this size stay in memory between fingerprint and decoding. Larger ones are opened
+# again, so that a queue of large images cannot fill the memory.
 KEEP_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """A file as it was read: SHA-256 in hexadecimal, size in bytes, mtime in ns."""
+    """State of a file when it was read: SHA-256 in hexadecimal, size in bytes, mtime in ns."""
 
     sha256: str
     size: int
@@ -27,15 +27,15 @@ class Fingerprint:
     """The file's bytes, or None for one larger than `KEEP_BYTES`."""
 
 
-_CHANGED = "the file changed while it was read; the next run will take it"
+_CHANGED = "the file changed while it was read; the next ingest reads it again"
 
 
 def fingerprint(path: str) -> Fingerprint:
-    """Read a file once. Raises ImageError if it cannot be read, is empty, or changes meanwhile."""
+    """Read and hash a file. Raises ImageError if it is unreadable, empty, or changes meanwhile."""
     try:
         with open_file(path) as file:
             before = os.fstat(file.fileno())
-            # One byte more than there should be, so that a file that grows cannot fill the memory.
+            # One byte more than expected, so that a growing file cannot fill the memory.
             data = file.read(before.st_size + 1) if before.st_size <= KEEP_BYTES else None
             if data is None:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -52,14 +52,14 @@ def fingerprint(path: str) -> Fingerprint:
 
 
 def open_file(path: str) -> io.BufferedReader:
-    """Open a file, and nothing else: a pipe would wait for a writer. Raises OSError, ImageError."""
+    """Open a regular file; a pipe would wait for a writer. Raises OSError or ImageError."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ImageError("not a regular file")
     return open(path, "rb")
 
 
 def check_unchanged(path: str, known: Fingerprint) -> None:
-    """Raises ImageError if a file is not, by size and time, the one that was fingerprinted."""
+    """Raise ImageError if the size or mtime of a file differs from its fingerprint."""
     try:
         now = os.stat(path)
     except OSError as error:
@@ -69,18 +69,18 @@ def check_unchanged(path: str, known: Fingerprint) -> None:
 
 
 class ChangedError(ImageError):
-    """A record's file is no longer the one that was indexed."""
+    """The file of a record has changed since it was indexed."""
 
     def __init__(self) -> None:
         super().__init__("the file has changed since it was indexed; ingest it again")
 
 
 def open_original(record: ImageRecord) -> io.BufferedReader:
-    """Open the file of a record, if it still is the one that was indexed.
+    """Open the file of a record if it is still the file that was indexed.
 
-    That is a file of the record's size, with the record's mtime or, after a copy or a restored
-    backup, the record's SHA-256. Raises ChangedError for any other, ImageError for what is no
-    regular file, and OSError if it cannot be opened.
+    It must have the record's size, and the record's mtime or (after a copy or a restored backup)
+    the record's SHA-256. Raises ChangedError for any other file, ImageError if it is not a regular
+    file, and OSError if it cannot be opened.
     """
     if record.site:
         raise ImageError(f"the file is on another machine ({record.site})")
@@ -110,7 +110,7 @@ def _is_original(file: io.BufferedReader, record: ImageRecord) -> bool:
 
 
 class _Digests:
-    """The SHA-256s of files read lately, by device, inode, size and mtime."""
+    """An LRU cache of SHA-256 digests by device, inode, size and mtime."""
 
     def __init__(self, most: int = 10_000) -> None:
         self._most = most

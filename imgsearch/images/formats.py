@@ -1,4 +1,4 @@
-"""Which format a file has, by its content, and the Pillow plugin that opens it."""
+"""Detect the format of a file from its content, and open it with the right Pillow plugin."""
 
 import errno
 import importlib
@@ -13,7 +13,7 @@ from imgsearch.errors import ImageError
 from imgsearch.images import jpeg, png
 from imgsearch.images.raw import looks_raw, raw_format
 
-# Pillow runs Ghostscript, an external program, on these; a picture index never should.
+# Pillow runs Ghostscript, an external program, on these.
 _NEVER_OPENED = frozenset({"EPS"})
 
 _SIGNATURES: tuple[bytes, ...] = (
@@ -37,8 +37,8 @@ _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _BMP_HEADER_SIZES = frozenset({12, 40, 52, 56, 64, 108, 124})
 
 
-def looks_like_a_picture(head: bytes) -> bool:
-    """Whether a file's first 32 bytes are those of a usual picture format."""
+def looks_like_an_image(head: bytes) -> bool:
+    """Return whether the first 32 bytes of a file have the signature of a common image format."""
     if head.startswith(_SIGNATURES):
         return True
     if looks_raw(head):
@@ -47,27 +47,27 @@ def looks_like_a_picture(head: bytes) -> bool:
         return head[8:12] == b"WEBP"
     if head[4:8] == b"ftyp":
         return head[8:12] in _HEIF_BRANDS | _AVIF_BRANDS
-    # "BM" begins many a text as well: the size of the header that follows decides.
+    # Texts may start with "BM" as well: check the size of the header that follows.
     return head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES
 
 
-# Words of Pillow's for a picture that may be sound, but that it has no decoder for.
+# Words in Pillow's messages for images that may be intact, but that it has no decoder for.
 _UNSUPPORTED = ("unsupported", "not supported", "unknown", "not available", "cannot find loader")
 
 
 def open_image(file: IO[bytes], verify: bool = False) -> ImageFile.ImageFile:
     """Open a file by its content, without metadata that its pixels do not depend on.
 
-    `verify` checks the checksums of its pixels, for which all of them are read. Unlike `Image.open`
-    it obeys no pixel limit, which is a setting of the whole process. Raises ImageError.
+    With `verify`, reads the file and checks the checksums of its pixels. Unlike `Image.open`, it
+    ignores Pillow's process-wide pixel limit. Raises ImageError.
     """
     head = file.read(32)
     if not head:
         raise ImageError("the file is empty")
     if head.startswith(png.SIGNATURE):
-        container = png.take_apart(file)
+        container = png.without_metadata(file)
     elif head.startswith(jpeg.SIGNATURE):
-        container = jpeg.take_apart(file)
+        container = jpeg.without_metadata(file)
     else:
         return _open(file, head)
     if verify:
@@ -78,18 +78,18 @@ def open_image(file: IO[bytes], verify: bool = False) -> ImageFile.ImageFile:
 
 
 def _open(file: IO[bytes], head: bytes) -> ImageFile.ImageFile:
-    _know_formats(head)
-    signed = looks_like_a_picture(head)
+    _register_format(head)
+    signed = looks_like_an_image(head)
     problem = ""
     for name, (factory, accept) in list(Image.OPEN.items()):
         accepted: bool | str = False
-        # Formats without a signature of their own would see a picture in a damaged JPEG.
+        # Formats without a signature would accept a damaged JPEG.
         if signed and accept is None:
             continue
         try:
             accepted = accept(head[:16]) if accept else True
             if accepted and name in _NEVER_OPENED:
-                raise ImageError(f"{name} is not decoded: another program would have to run")
+                raise ImageError(f"{name} is not supported: decoding it would run another program")
             if isinstance(accepted, str):
                 problem = problem or accepted
             elif accepted:
@@ -97,16 +97,16 @@ def _open(file: IO[bytes], head: bytes) -> ImageFile.ImageFile:
                 return factory(file, "")
         except (ImageError, MemoryError):
             raise
-        # Whatever a format's header parser, or even its look at the signature, stumbles over.
+        # A format's header parser, or even its signature check, may raise anything.
         except Exception as error:
             if accept and accepted:
                 problem = problem or damage(name, error)
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS and "HEIF" not in Image.OPEN:
         raise ImageError("HEIC needs an extra: pip install 'imgsearch-cli[heic]'")
-    raise ImageError(problem or "not a picture of any known format")
+    raise ImageError(problem or "not an image of a known format")
 
 
-_formats_known = False
+_formats_registered = False
 _formats_lock = threading.Lock()
 
 
@@ -117,20 +117,20 @@ _COMMON = {
 }
 
 
-def _know_formats(head: bytes) -> None:
-    """Register the format of a file that begins so, or all of them, which takes 0.1 s, once."""
+def _register_format(head: bytes) -> None:
+    """Register the format of a file by its head, or all formats, which takes 0.1 s once."""
     for signature, module in _COMMON.items():
         if head.startswith(signature):
             importlib.import_module(module)
             return
-    know_all_formats()
+    register_all_formats()
 
 
-def know_all_formats() -> None:
-    """Register every format once; HEIC too, where its extra is installed."""
-    global _formats_known
+def register_all_formats() -> None:
+    """Register all formats, including HEIC if its extra is installed. Later calls do nothing."""
+    global _formats_registered
     with _formats_lock:  # the first calls come from several threads at once
-        if _formats_known:
+        if _formats_registered:
             return
         Image.init()
         try:
@@ -139,14 +139,14 @@ def know_all_formats() -> None:
             pass
         else:
             register_heif_opener()
-        _formats_known = True
+        _formats_registered = True
 
 
 def media_type(file: IO[bytes]) -> str:
-    """The media type of an image file, such as `image/jpeg`, detected from its content.
+    """Return the media type of an image file, such as `image/jpeg`, detected from its content.
 
-    Only its header is read; the file is at its beginning again. Raises ImageError for a file that
-    is no image, OSError for one that cannot be read.
+    Reads the header only and rewinds the file. Raises ImageError if the file is not an image, and
+    OSError if it cannot be read.
     """
     if raw := raw_format(file):
         return f"image/x-{raw.lower().replace(' ', '-')}"
@@ -156,11 +156,11 @@ def media_type(file: IO[bytes]) -> str:
 
 
 def damage(format_: str, error: Exception) -> str:
-    """A decoder's complaint as a reason that a person can read."""
+    """Return a readable reason for an exception of a decoder."""
     text = reason(error)
     if isinstance(error, Image.DecompressionBombError):
         return f"{format_}: {text}"
-    # Pillow's words for a header that makes no sense; and its way to pass on what Python raised.
+    # Pillow's text for an invalid header, and its way to pass on other exceptions.
     if text == "not identified by this driver" or (
         isinstance(error, SyntaxError) and error.args and isinstance(error.args[0], Exception)
     ):
@@ -172,9 +172,9 @@ def damage(format_: str, error: Exception) -> str:
 
 
 def _said_by_decoder(error: Exception) -> bool:
-    """Whether the words are a decoder's own, not what Python says of a slip in its code."""
+    """Return whether a decoder raised the error deliberately, not Python within its code."""
     if isinstance(error, OSError):
-        return error.errno != errno.EINVAL  # of a seek to before the beginning
+        return error.errno != errno.EINVAL  # a negative seek position
     if isinstance(error, (SyntaxError, RuntimeError, zlib.error)):
         return not isinstance(error, RecursionError)
     last = error.__traceback__
@@ -187,6 +187,6 @@ def _said_by_decoder(error: Exception) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """An error's text, in one line of bounded length."""
+    """Return the text of an error in one line of at most 200 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."

@@ -1,4 +1,4 @@
-"""JPEG files, by segments."""
+"""Read the segments of JPEG files."""
 
 import io
 from collections.abc import Iterator
@@ -6,26 +6,26 @@ from typing import IO
 
 from imgsearch.errors import ImageError
 from imgsearch.images.container import Container
-from imgsearch.images.jpeg_end import END, ZEROS, lacks_only_its_end
+from imgsearch.images.jpeg_end import END, ZEROS, lacks_only_end_marker
 from imgsearch.images.splicing import Part, splice
 
 SIGNATURE = b"\xff\xd8\xff"
 _SOS, _APP0, _APP1, _APP2, _APP14, _COM = 0xDA, 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
-# A file of more bytes is not completed.
+# Larger files are not checked for a missing end marker.
 _MOST_TO_COMPLETE = 256 << 20
 _METADATA = frozenset({*range(0xE0, 0xF0), _COM})
-# Bytes between segments.
-_MOST_RUBBISH = 1 << 16
-# What libjpeg needs of the two application segments that tell it the colour space.
+# Bytes between segments that are skipped.
+_MOST_GARBAGE = 1 << 16
+# The minimum lengths with which libjpeg accepts the segments that define the colour space.
 _LEAST_JFIF, _LEAST_ADOBE = 14, 12
 
 
-def take_apart(file: IO[bytes]) -> Container:
-    """A JPEG file without segments that its pixels do not depend on.
+def without_metadata(file: IO[bytes]) -> Container:
+    """Return a JPEG file without the segments that its pixels do not depend on.
 
-    A file whose segments make no sense is left as it is: the decoder says what is wrong with it.
-    Raises ImageError for one that is cut.
+    A file with invalid segments is returned unchanged, for the decoder to report. Raises ImageError
+    for a truncated file.
     """
     container = Container(file)
     parts: list[Part] = [(0, 2)]
@@ -63,21 +63,21 @@ def take_apart(file: IO[bytes]) -> Container:
 
 
 def _needs_end(file: IO[bytes], size: int) -> bool:
-    """Whether an image is whole but for its end marker. Raises ImageError if it is cut."""
+    """Return whether only the end marker is missing. Raises ImageError if the file is truncated."""
     file.seek(size - 2)
     if file.read(2) == END or size > _MOST_TO_COMPLETE:
         return False
     file.seek(0)
     data = file.read()
-    whole = lacks_only_its_end(data)
-    # The decoder would take the zeros for pixels, all grey; it says itself that other files end.
+    whole = lacks_only_end_marker(data)
+    # The decoder reports other truncated files, but would decode these zeros as grey pixels.
     if whole is False and data.endswith(bytes(ZEROS)):
         raise ImageError("damaged JPEG: image file is truncated")
     return bool(whole)
 
 
 def _assembled(pieces: list[bytes]) -> bytes | None:
-    """A colour profile, from its pieces: each begins with its number and how many there are."""
+    """Join the pieces of a colour profile. Each begins with its number and the number of pieces."""
     pieces = sorted(piece for piece in pieces if len(piece) > 2)
     numbers = [(piece[0], piece[1]) for piece in pieces]
     if numbers != [(number + 1, len(pieces)) for number in range(len(pieces))]:
@@ -86,14 +86,14 @@ def _assembled(pieces: list[bytes]) -> bytes | None:
 
 
 def _segments(file: IO[bytes]) -> Iterator[tuple[int, int, int]]:
-    """Marker, offset and length of the data of each, up to the first that is not whole."""
+    """Yield marker, offset and length of each segment's data, up to the first incomplete one."""
     end = file.seek(0, io.SEEK_END)
-    at, rubbish = 2, 0
-    while at < end and rubbish < _MOST_RUBBISH:
+    at, garbage = 2, 0
+    while at < end and garbage < _MOST_GARBAGE:
         file.seek(at)
         head = file.read(4)
         if len(head) < 2 or head[0] != 0xFF or head[1] in (0x00, 0xFF):
-            at, rubbish = at + 1, rubbish + 1  # padding, or what does not belong there
+            at, garbage = at + 1, garbage + 1  # padding or garbage
         elif head[1] in _STANDALONE:
             at += 2
         elif len(head) < 4 or head[1:2] == END[1:]:

@@ -1,8 +1,8 @@
-"""Whether a JPEG file that lacks its end marker has every row.
+"""Check whether a JPEG file that lacks its end marker has all rows.
 
-libjpeg fills what is missing with grey, and says so to nobody who asks through Pillow. So the last
-scan's Huffman codes are counted here, without what they stand for: that takes some 0.3 s for each
-MB, of the few files that need it.
+libjpeg fills missing rows with grey, and Pillow does not pass on its warning. So the Huffman codes
+of the last scan are counted here, without decoding them. This takes about 0.3 s per MB, for the few
+files that need it.
 """
 
 import re
@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 END = b"\xff\xd9"
-# A last scan of more bytes is not looked at.
+# Larger scans are not checked.
 _MOST = 24 << 20
 _SOS, _DHT, _DRI, _EOI = 0xDA, 0xC4, 0xDD, 0xD9
 _SEQUENTIAL, _PROGRESSIVE = frozenset({0xC0, 0xC1}), 0xC2
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# From so many zeros on, they are what a file was given before its content.
+# At least so many trailing zeros are space that was allocated but not written.
 ZEROS = 16
 _next_marker = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL).search
 _split_restarts = re.compile(rb"\xff+[\xd0-\xd7]").split
 
-# By the next 16 bits: how many of them a symbol and its value take, and the symbol.
+# Indexed by the next 16 bits: the number of bits of a symbol and its value, and the symbol.
 _Table = tuple[list[int], list[int]]
 _INVALID = 1 << 20
 
@@ -30,13 +30,13 @@ class _Component:
     across: int
     down: int
     nonzero: list[int] = field(default_factory=list)
-    """Of each block, a bit for each coefficient that a scan so far has made other than 0."""
+    """For each block, a bitmap of the coefficients that scans so far have set to non-zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Scan:
     components: list[tuple[_Component, int, int]]
-    """With the numbers of the tables for its first and its other coefficients."""
+    """Components with the numbers of their DC and AC tables."""
     first: int
     last: int
     high: int
@@ -51,15 +51,15 @@ class _UnknownError(Exception):
     pass
 
 
-def lacks_only_its_end(data: bytes) -> bool | None:
-    """Whether all of a JPEG file is there but its end marker.
+def lacks_only_end_marker(data: bytes) -> bool | None:
+    """Return whether a JPEG file is complete except for its end marker.
 
-    None for a file that has the marker, with something behind it, or whose end is undetermined.
+    Returns None if the marker is there, followed by other bytes, or if this cannot be determined.
     """
     zeros = len(data) - len(data.rstrip(b"\0"))
     if zeros >= ZEROS:
         data = data[:-zeros]
-        if data.endswith(b"\xff"):  # which is followed by a zero that belongs to it
+        if data.endswith(b"\xff"):  # the zero after 0xFF belongs to the data
             data += b"\0"
     data = data.removesuffix(END[:1])  # half of the marker
     try:
@@ -97,7 +97,7 @@ class _Image:
                 begin = end
                 found = _next_marker(self._data, begin)
                 stop = found.start() if found else len(self._data)
-                # Of sequential images, one scan says nothing about another.
+                # The scans of sequential images are independent.
                 if self._progressive or not found:
                     if stop - begin > _MOST:
                         raise _UnknownError
@@ -105,7 +105,7 @@ class _Image:
         return bool(self._missing) and not any(self._missing.values())
 
     def _segments(self) -> Iterator[tuple[int, int, int]]:
-        """Marker, and where its data begin and end."""
+        """Yield marker, start and end of the data of each segment."""
         at = 2
         while found := _next_marker(self._data, at):
             marker, offset = self._data[found.end() - 1], found.end()
@@ -173,7 +173,7 @@ class _Image:
         return scan.components, across * down
 
     def _count(self, scan: _Scan, data: bytes) -> None:
-        """Raises _DamagedError where the data end before the scan does."""
+        """Count the codes of a scan. Raises _DamagedError if the data end early."""
         blocks, units = self._blocks(scan)
         pieces = _split_restarts(data) if self._interval else [data]
         interval = self._interval or units
@@ -251,16 +251,16 @@ class _Image:
 
 
 class _Bits:
-    """Of one restart interval."""
+    """The bits of one restart interval."""
 
     def __init__(self, piece: bytes) -> None:
         plain = piece.replace(b"\xff\x00", b"\xff")
         self.count = 8 * len(plain)
-        self.data = plain + bytes(8)  # so that 16 bits can be looked at before the end
+        self.data = plain + bytes(8)  # so that 16 bits can be read at the end
         self.at = 0
 
     def symbol(self, table: _Table) -> int:
-        """Its value is skipped."""
+        """Read a symbol and skip its value."""
         byte = self.at >> 3
         three = self.data[byte] << 16 | self.data[byte + 1] << 8 | self.data[byte + 2]
         code = three >> (8 - (self.at & 7)) & 0xFFFF
@@ -301,7 +301,7 @@ def _up(amount: int, unit: int) -> int:
 
 
 def _code(scan: _Scan, nonzero: list[int], block: int, bits: _Bits, table: _Table) -> int:
-    """A block's coefficients for the first time. How many blocks without any follow."""
+    """Read the first scan of a block. Returns the number of empty blocks that follow."""
     index = scan.first
     while index <= scan.last:
         symbol = bits.symbol(table)
@@ -320,7 +320,7 @@ def _code(scan: _Scan, nonzero: list[int], block: int, bits: _Bits, table: _Tabl
 def _refine(
     scan: _Scan, nonzero: list[int], block: int, bits: _Bits, table: _Table, left: int
 ) -> int:
-    """One bit more for a block's coefficients. How many blocks without new ones are left."""
+    """Read a refinement scan of a block. Returns the number of blocks without new coefficients."""
     index, known = scan.first, nonzero[block]
     while not left and index <= scan.last:
         symbol = bits.symbol(table)

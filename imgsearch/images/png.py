@@ -1,7 +1,7 @@
-"""PNG files, by chunks: what libpng and so browsers do about each one that is damaged.
+"""Read the chunks of PNG files, with the error handling of libpng and browsers.
 
-A wrong checksum in a chunk that makes pixels (IHDR, IDAT, and the palette of an indexed image) is
-an error. Any other chunk that is damaged is as good as none.
+A wrong checksum in a chunk that encodes pixels (IHDR, IDAT, and the palette of an indexed image) is
+an error. Any other damaged chunk is ignored.
 """
 
 import re
@@ -20,7 +20,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _INDEXED = 0, 2, 3
 _BLOCK = 1 << 20
 _is_type = re.compile(rb"[A-Za-z]{4}").fullmatch
-# Texts that can tell the orientation, with the key that Pillow looks for in `info`.
+# Texts that can hold the orientation, with their keys in Pillow's `info`.
 _ORIENTING = {
     b"Raw profile type exif": "Raw profile type exif",
     b"XML:com.adobe.xmp": "xmp",
@@ -30,7 +30,7 @@ _ORIENTING = {
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """`offset` is that of the data, of which `there` of `length` bytes are in the file."""
+    """`offset` is where the data begin; `there` of its `length` bytes are in the file."""
 
     kind: bytes
     offset: int
@@ -39,12 +39,12 @@ class _Chunk:
 
     @property
     def part(self) -> Part:
-        """The whole chunk, with length, type and checksum."""
+        """The full chunk, with length, type and checksum."""
         return self.offset - 8, self.there + 12
 
 
-def take_apart(file: IO[bytes]) -> Container:
-    """A PNG file without chunks that its pixels do not depend on. Raises ImageError."""
+def without_metadata(file: IO[bytes]) -> Container:
+    """Return a PNG file without the chunks that its pixels do not depend on. Raises ImageError."""
     parts: list[Part] = [SIGNATURE]
     checked: list[_Chunk] = []
     seen: set[bytes] = set()
@@ -63,7 +63,7 @@ def take_apart(file: IO[bytes]) -> Container:
             parts.append(chunk.part)
             break
         elif not first:
-            continue  # of all others there may be one only
+            continue  # only IDAT may occur more than once
         elif kind == b"IHDR":
             header = _read(file, chunk, 13)
             if header is None or len(header) != 13:
@@ -90,7 +90,7 @@ def take_apart(file: IO[bytes]) -> Container:
 
 
 def _chunks(file: IO[bytes]) -> Iterator[_Chunk]:
-    """Those up to the end of the file, or to where it makes no sense any more."""
+    """Yield the chunks up to the end of the file or the first invalid type."""
     end = file.seek(0, 2)
     offset = len(SIGNATURE)
     while offset + 8 <= end:
@@ -104,7 +104,7 @@ def _chunks(file: IO[bytes]) -> Iterator[_Chunk]:
 
 
 def _read(file: IO[bytes], chunk: _Chunk, most: int) -> bytes | None:
-    """The data of a chunk, unless there are more than `most`, or they are damaged."""
+    """Return the data of a chunk, or None if they are damaged or longer than `most` bytes."""
     if chunk.length > most or chunk.there < chunk.length:
         return None
     file.seek(chunk.offset)
@@ -130,7 +130,7 @@ def _verify(file: IO[bytes], chunks: list[_Chunk]) -> None:
             checksum = zlib.crc32(block, checksum)
             left -= len(block)
         known = file.read(4)
-        # Where the file ends before the checksum, the decoder knows whether the pixels are whole.
+        # If the file ends before the checksum, the decoder knows whether the pixels are complete.
         if len(known) == 4 and known != checksum.to_bytes(4, "big"):
             raise ImageError("damaged PNG: its pixels have a wrong checksum")
 
@@ -172,7 +172,7 @@ def _take_text(file: IO[bytes], chunk: _Chunk, container: Container) -> None:
 
 
 def _inflated(data: bytes, most: int) -> bytes | None:
-    """None for data that are damaged, or more than `most` once inflated."""
+    """Return inflated data, or None if they are damaged or exceed `most` bytes."""
     inflater = zlib.decompressobj()
     try:
         inflated = inflater.decompress(data, most)

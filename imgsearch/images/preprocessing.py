@@ -1,4 +1,4 @@
-"""From a decoded image to a network's input: which square, and how it is resized."""
+"""Crop and resize a decoded image to a network's input."""
 
 import math
 from dataclasses import dataclass, replace
@@ -10,12 +10,12 @@ from PIL import Image
 
 Pixels = NDArray[np.uint8]
 
-# How pixels come from a file, as a number that is part of every stamp. 2 obeys colour profiles, and
-# takes samples of 16 bits for as many as count; 1 is what older collections were made with.
+# The version of the decoding, part of every stamp. Version 2 applies colour profiles and scales
+# 16-bit samples by their significant bits; version 1 made older collections.
 DECODING = 2
 DECODINGS = (1, 2)
 
-# Pictures longer than this many times their short side are cut before they are resized.
+# Images longer than this many times their short side are cut before they are resized.
 _LONGEST = 16
 
 _RESAMPLING = {
@@ -26,11 +26,11 @@ _RESAMPLING = {
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """From a picture of any size to a network's input.
+    """How an image of any size becomes a network's input.
 
-    With `crop_fraction`, as in TensorFlow: the centre square of that part of the short side is
-    cut out, then resized to `size`. Else, as in torchvision: the short side is resized to
-    `resize`, then the centre square of `size` is cut out. `mean` and `std` are for values in
+    With `crop_fraction`, as in TensorFlow: crop the centre square of that fraction of the short
+    side, then resize it to `size`. Otherwise, as in torchvision: resize the short side to
+    `resize`, then crop the centre square of `size`. `mean` and `std` are for values in
     [0, 1] and are applied by the encoder. `decoding` is one of `DECODINGS`.
     """
 
@@ -43,7 +43,7 @@ class Preprocessing:
     decoding: int = DECODING
 
     def describe(self) -> str:
-        """The form in which a collection's stamp holds it. A change of any step changes it."""
+        """Return the description that is part of a collection's stamp, with every parameter."""
         if self.crop_fraction is not None:
             shape = f"crop {self.crop_fraction:g}, resize {self.size}"
         else:
@@ -53,7 +53,7 @@ class Preprocessing:
         return f"{shape}, {self.interpolation}, mean {mean}, std {std}, decode {self.decoding}"
 
     def as_described(self, description: str) -> "Preprocessing":
-        """The same with the decoding of a stamp's description, as far as this version knows it."""
+        """Return a copy with the decoding version of a stamp's description, if it is known."""
         for decoding in DECODINGS:
             if description.endswith(f", decode {decoding}"):
                 return replace(self, decoding=decoding)
@@ -61,7 +61,7 @@ class Preprocessing:
 
     @property
     def short_side(self) -> int:
-        """Pixels of the whole picture's short side at the network's scale."""
+        """The length in pixels of the full image's short side at the network's scale."""
         if self.crop_fraction is not None:
             return round(self.size / self.crop_fraction)
         return self.resize or self.size
@@ -69,9 +69,9 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An RGB picture, oriented and over white.
+    """An RGB image, oriented and composited over white.
 
-    `width` and `height` are those of the whole picture in the file, oriented. `image` is smaller
+    `width` and `height` are those of the full image in the file, oriented. `image` is smaller
     by the factor `scale`, and its last pixels may reach over the whole's edge: so the whole lies
     in it from (`left`, `top`), in pixels of `image`, on.
     """
@@ -121,7 +121,7 @@ def fit(loaded: Loaded, preprocessing: Preprocessing) -> Image.Image:
     if max(whole) <= _LONGEST * short:
         resized = loaded.image.resize(whole, filter_, box=loaded.box(0, 0, width, height))
         return resized.crop((left, top, left + size, top + size))
-    # The same square without making the rest: a picture of 10,000 x 1 would need gigabytes.
+    # The same square without making the rest: an image of 10,000 x 1 would need gigabytes.
     scale = min(width, height) / short
     box = loaded.box(left * scale, top * scale, (left + size) * scale, (top + size) * scale)
     return loaded.image.resize((size, size), filter_, box=box)
@@ -133,7 +133,7 @@ def _cut_and_resize(
     size: tuple[int, int],
     filter_: Image.Resampling,
 ) -> Image.Image:
-    """Resize a part of a picture as if there were nothing around it.
+    """Resize a part of an image without its surroundings.
 
     `resize(box=...)` alone lets the filter reach for pixels beyond the box.
     """

@@ -1,4 +1,4 @@
-"""Colour profiles (ICC): any colours to those of sRGB, by LittleCMS."""
+"""Convert colours from an ICC profile to sRGB, with LittleCMS."""
 
 import hashlib
 import io
@@ -8,20 +8,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-# Profiles differ from sRGB itself by this much, of 255, by the rounding of their tables alone.
+# The tables of sRGB profiles are rounded: they differ from sRGB by up to this much, of 255.
 _TOLERANCE = 3
-_MOST_KEPT = 64
+_CACHE_SIZE = 64
 _SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
 
-_kept: dict[tuple[bytes, str], Any] = {}
+_transforms: dict[tuple[bytes, str], Any] = {}
 _lock = threading.Lock()
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """An image (RGB, L or CMYK) with its colours in sRGB, as RGB.
+    """Convert an RGB, L or CMYK image to sRGB.
 
-    The very same image if there is no profile, if it is sRGB, is damaged, or is for another kind
-    of colours.
+    Returns the image itself if the profile is missing, damaged, sRGB, or for another colour space.
     """
     usable = isinstance(profile, bytes) and image.mode in _SPACES
     transform = _transform(profile, image.mode) if profile and usable else None
@@ -37,7 +36,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def from_lab(image: Image.Image) -> Image.Image:
-    """A CIE L*a*b* image as RGB."""
+    """Convert a CIE L*a*b* image to RGB."""
     from PIL import ImageCms
 
     converted = ImageCms.profileToProfile(
@@ -47,17 +46,17 @@ def from_lab(image: Image.Image) -> Image.Image:
 
 
 def _transform(profile: bytes, mode: str) -> Any:
-    """Made once for each profile: pictures of one camera or program share theirs."""
+    """Return the cached transform of a profile: images of one camera or program share theirs."""
     key = (hashlib.sha256(profile).digest(), mode)
     try:
-        return _kept[key]
+        return _transforms[key]
     except KeyError:
         pass
     transform = _make(profile, mode)
     with _lock:
-        if len(_kept) >= _MOST_KEPT:
-            _kept.clear()
-        _kept[key] = transform
+        if len(_transforms) >= _CACHE_SIZE:
+            _transforms.clear()
+        _transforms[key] = transform
     return transform
 
 

@@ -1,8 +1,8 @@
-"""Camera raw files: recognised by their content, and decoded by LibRaw where its extra is there.
+"""Detect camera raw files from their content, and decode them with LibRaw (extra `raw`).
 
 Most raw formats are TIFF files whose first directory holds a thumbnail of 160 x 120 pixels, which
-any TIFF decoder takes for the image. What makes a file raw is sensor data in that directory or in
-one below it; other TIFF files with sub-directories (pyramids, previews) are none.
+a TIFF decoder takes for the image. A file is raw if that directory or a sub-directory holds sensor
+data; other TIFF files with sub-directories (pyramids, previews) are not.
 """
 
 import io
@@ -18,7 +18,7 @@ from imgsearch.images import tiff
 from imgsearch.images.footprint import raw_decoding_bytes
 from imgsearch.images.limits import check_pixels
 
-# Formats with a signature of their own.
+# Formats that have a signature.
 _SIGNATURES = {
     b"FUJIFILMCCD-RAW": "RAF",
     b"IIRO": "ORF",
@@ -44,15 +44,15 @@ _BY_MAKER = {
     b"leaf": "MOS",
     b"leica": "RWL",
 }
-# An embedded preview of at least so many pixels on its short side is used; a smaller one leaves
-# too little for a network's input and for thumbnails.
+# The minimum short side in pixels of an embedded preview: a smaller one is not enough for a
+# network's input and for thumbnails.
 _LEAST_PREVIEW = 480
-# By how much the proportions of a preview may differ from the sensor's: some have black bars.
+# The maximum relative difference of the aspect ratios of preview and sensor: some have black bars.
 _PROPORTIONS = 0.04
 
 
 def looks_raw(head: bytes) -> bool:
-    """Whether a file's first 32 bytes are those of a raw format with a signature of its own."""
+    """Return whether the first 32 bytes of a file have the signature of a raw format."""
     return _own_format(head) is not None
 
 
@@ -68,7 +68,7 @@ def _own_format(head: bytes) -> str | None:
 
 
 def raw_format(file: IO[bytes]) -> str | None:
-    """The name of a raw file's format (`NEF`), or None. The file is at its beginning again."""
+    """Return the name of a raw file's format, such as `NEF`, or None. Rewinds the file."""
     head = file.read(32)
     try:
         return _own_format(head) or (_tiff_format(file, head) if tiff.is_tiff(head) else None)
@@ -100,11 +100,11 @@ def _is_sensor_data(directory: tiff.Directory) -> bool:
 def decode_raw(
     file: IO[bytes], name: str, max_pixels: int, take_memory: Callable[[int], None]
 ) -> bytes | Image.Image:
-    """The largest embedded preview, as JPEG, upright by its EXIF; else the image, developed.
+    """Return the largest embedded preview as JPEG with EXIF orientation, or the developed image.
 
-    A preview is what the camera makes of the sensor's data, and takes a small part of the time.
-    The developed image has half the sensor's width and height. `take_memory` is called with the
-    bytes needed before any pixel is decoded. Raises ImageError.
+    A preview is the camera's own rendering, and takes a fraction of the time. The developed image
+    has half the sensor's width and height. `take_memory` is called with the bytes needed before any
+    pixel is decoded. Raises ImageError.
     """
     try:
         import rawpy
@@ -133,7 +133,7 @@ def _text(error: Exception) -> str:
 
 
 def _check_whole(file: IO[bytes], name: str) -> None:
-    """A file that was cut may still have its preview."""
+    """Raise ImageError if the file is truncated, even if its preview is complete."""
     size = file.seek(0, os.SEEK_END)
     for directory in tiff.directories(file):
         for offsets, lengths in (
@@ -158,14 +158,14 @@ def _preview(raw: Any) -> bytes | None:
         with Image.open(io.BytesIO(found.data)) as image:
             width, height = image.size
             exif = image.getexif()
-    except Exception:  # a damaged preview is as good as none
+    except Exception:  # a damaged preview is ignored
         return None
     sizes = raw.sizes
     proportion = (width / height) / (sizes.iwidth / sizes.iheight)
     if min(width, height) < _LEAST_PREVIEW or abs(proportion - 1) > _PROPORTIONS:
         return None
     turn = {3: 3, 5: 8, 6: 6}.get(sizes.flip)
-    if turn is None or 0x0112 in exif:  # some previews tell it themselves
+    if turn is None or 0x0112 in exif:  # the preview has an orientation
         return bytes(found.data)
     return _with_orientation(bytes(found.data), turn)
 

@@ -1,4 +1,4 @@
-"""A part of an image, chosen by the user."""
+"""A rectangular part of an image, chosen by the user."""
 
 import math
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from imgsearch.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A rectangle in a picture as it is seen, upright, from its upper left corner on.
+    """A rectangle in an upright image, measured from its upper left corner.
 
-    In pixels, or in fractions of the picture's width and height. What is beyond the picture is
-    left out.
+    `unit` is pixels, or fractions of the image's width and height. Parts outside the image are
+    clipped.
     """
 
     left: float
@@ -22,7 +22,7 @@ class Region:
     unit: Literal["pixels", "fractions"] = "pixels"
 
     def box(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """In whole pixels of a picture. Raises UsageError if no pixel is inside."""
+        """Return left, top, right, bottom in pixels. Raises UsageError if no pixel is inside."""
         across, down = (width, height) if self.unit == "fractions" else (1, 1)
         edges = (self.left * across, self.top * down, self.right * across, self.bottom * down)
         if all(map(math.isfinite, edges)):
@@ -32,5 +32,5 @@ class Region:
                 return left, top, right, bottom
         raise UsageError(
             f"the region from ({self.left:g}, {self.top:g}) to ({self.right:g}, {self.bottom:g}) "
-            f"in {self.unit} holds nothing of a picture of {width} x {height} pixels"
+            f"in {self.unit} is outside the image of {width} x {height} pixels"
         )

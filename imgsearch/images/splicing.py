@@ -1,4 +1,4 @@
-"""Parts of a file, read as if they were one."""
+"""Read parts of a file as one contiguous file."""
 
 import errno
 import io
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer as Buffer
 
 Part = tuple[int, int] | bytes
-"""Offset and length in the file, or bytes that are not in it."""
+"""Offset and length in the file, or literal bytes."""
 
 
 def splice(file: IO[bytes], parts: Iterable[Part]) -> BinaryIO:
-    """A view of some parts of an open file, in the order given; nothing is copied."""
+    """Return a view of parts of an open file, in the given order, without copying them."""
     return io.BufferedReader(_Spliced(file, parts))
 
 
@@ -37,12 +37,12 @@ class _Spliced(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._starts[-1]}[whence]
         if base + offset < 0:
-            raise OSError(errno.EINVAL, "a position before the beginning")
+            raise OSError(errno.EINVAL, "negative seek position")
         self._at = base + offset
         return self._at
 
     def readinto(self, buffer: "Buffer") -> int:
-        """Up to the end of a part; 0 at the end of all."""
+        """Read up to the end of the current part. Returns 0 at the end of the last one."""
         view = memoryview(buffer)
         index = bisect_right(self._starts, self._at) - 1
         if index == len(self._parts):
@@ -60,7 +60,7 @@ class _Spliced(io.RawIOBase):
 
 
 def _joined(parts: Iterable[Part]) -> list[Part]:
-    """Without empty parts, and with neighbours in the file as one."""
+    """Drop empty parts and merge parts that are adjacent in the file."""
     joined: list[Part] = []
     for part in parts:
         if isinstance(part, bytes):

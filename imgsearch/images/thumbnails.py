@@ -1,4 +1,4 @@
-"""WebP thumbnails."""
+"""Thumbnails in WebP format."""
 
 import base64
 import io
@@ -14,17 +14,17 @@ from imgsearch.types import ImageRecord
 
 
 def thumbnail(source: Source, side: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
-    """A WebP thumbnail of at most `side` pixels. Raises ImageError."""
+    """Return a WebP thumbnail of at most `side` x `side` pixels. Raises ImageError."""
     with memory.lease() as lease:
         return _thumbnail(source, side, max_pixels, lease)
 
 
 def _thumbnail(source: Source, side: int, max_pixels: int, lease: Lease) -> bytes:
-    """A function of its own, so that the image is freed before the lease ends."""
+    """Make the thumbnail. A separate function, so that the image is freed before the lease ends."""
     image = load(source, side, max_pixels, lease).image
     image.thumbnail((side, side))
     buffer = io.BytesIO()
-    # The pixels are sRGB's: the profile that they came with would change them again.
+    # The pixels are in sRGB; the file's own profile would convert them a second time.
     image.save(buffer, "WEBP", quality=80, icc_profile=b"")
     return buffer.getvalue()
 
@@ -32,7 +32,10 @@ def _thumbnail(source: Source, side: int, max_pixels: int, lease: Lease) -> byte
 def thumbnail_of(
     record: ImageRecord, side: int = 320, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> bytes:
-    """A WebP thumbnail of a record's file. Raises ImageError, also if it is not the one indexed."""
+    """Return a WebP thumbnail of a record's file.
+
+    Raises ImageError, and ChangedError if the file is not the one that was indexed.
+    """
     try:
         with open_original(record) as file:
             before = os.fstat(file.fileno())
@@ -48,7 +51,7 @@ def thumbnail_of(
 def thumbnail_data_uri(
     source: Source | ImageRecord, side: int = 320, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> str:
-    """A WebP thumbnail of at most `side` pixels as a `data:` URI. Raises ImageError."""
+    """Return `thumbnail` or `thumbnail_of` as a `data:` URI. Raises ImageError."""
     if isinstance(source, ImageRecord):
         made = thumbnail_of(source, side, max_pixels)
     else:

@@ -1,4 +1,4 @@
-"""The directories of a TIFF file, as far as they say what its images are."""
+"""Read the TIFF directories that describe the images of a file."""
 
 import struct
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES = 273, 279, 324, 325
 SUB_DIRECTORIES, DNG_VERSION = 330, 50706
 
 Directory = dict[int, tuple[int, ...] | bytes]
-"""Integers by tag; text is bytes."""
+"""Integers by tag; text as bytes."""
 
 _WANTED = frozenset(
     {
@@ -19,7 +19,7 @@ _WANTED = frozenset(
 )  # fmt: skip
 _FORMATS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 _TEXT = 2
-# Bounds on what a damaged file can ask for.
+# Bounds on what a damaged file can request.
 _MOST_ENTRIES, _MOST_VALUES, _MOST_DIRECTORIES = 4096, 1 << 20, 32
 
 
@@ -28,7 +28,7 @@ def is_tiff(head: bytes) -> bool:
 
 
 def directories(file: IO[bytes]) -> Iterator[Directory]:
-    """The first directory of a TIFF and those below it; what is damaged is left out."""
+    """Yield the first directory of a TIFF and its sub-directories, without damaged ones."""
     file.seek(0)
     head = file.read(16)
     if not is_tiff(head):
@@ -61,7 +61,7 @@ class _Reader:
         self._inline = 8 if big else 4
 
     def directory(self, place: int) -> Directory:
-        """Raises struct.error, ValueError or OSError for one that is not whole."""
+        """Read a directory. Raises struct.error, ValueError or OSError if it is incomplete."""
         count_format = struct.Struct(self._order + self._count)
         entry_format = struct.Struct(self._order + self._entry)
         self._file.seek(place)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from imgsearch.encoders.base import Vectors
 from imgsearch.errors import ImageError, ImgsearchError
 from imgsearch.events import Status
-from imgsearch.images import Fingerprint, Picture
+from imgsearch.images import DecodedImage, Fingerprint
 from imgsearch.sources import Candidate
 from imgsearch.types import ImageRecord, Metadata, Origins
 
@@ -22,7 +22,7 @@ class Item:
     metadata: Metadata = field(default_factory=dict)
     origins: Origins | None = None
     fingerprint: Fingerprint | None = None
-    image: Picture | None = None
+    image: DecodedImage | None = None
     vector: Vectors | None = None
     size: tuple[int, int] = (0, 0)
     status: Status | None = None

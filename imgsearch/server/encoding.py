@@ -10,7 +10,7 @@ import numpy as np
 from imgsearch import images
 from imgsearch.encoders.base import Encoder, Vectors
 from imgsearch.errors import DeviceMemoryError
-from imgsearch.images import Picture, Pixels, Region
+from imgsearch.images import DecodedImage, Pixels, Region
 from imgsearch.server.metrics import Metrics
 from imgsearch.server.pools import Pools, run
 from imgsearch.server.settings import Settings
@@ -44,7 +44,7 @@ class ImageEncoder:
 
     async def encode(
         self, file: bytes, encoder: Encoder, region: Region | None = None
-    ) -> tuple[Picture, Vectors]:
+    ) -> tuple[DecodedImage, Vectors]:
         """Return one decoded image, and its vector of shape (dimension,)."""
         with self._metrics.stage("decode"):
             decoded = await run(

@@ -10,7 +10,7 @@ import numpy as np
 
 from imgsearch.encoders.base import Encoder, Vectors
 from imgsearch.errors import CollectionMismatchError, StaleCollectionError, StoreError
-from imgsearch.images import Picture
+from imgsearch.images import DecodedImage
 from imgsearch.server.encoding import ImageEncoder
 from imgsearch.server.indexes import Indexes
 from imgsearch.server.pools import Pools, run
@@ -32,7 +32,7 @@ class _Upload:
     """An image to be written. `done` gets its record, or the error that prevented it."""
 
     staged: StagedFile
-    image: Picture
+    image: DecodedImage
     vector: Vectors
     description: str
     done: "asyncio.Future[ImageRecord]"

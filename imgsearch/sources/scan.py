@@ -4,7 +4,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 
-from imgsearch.images import looks_like_a_picture
+from imgsearch.images import looks_like_an_image
 from imgsearch.sources.base import Candidate, ScanLog, Sources, Unusable
 from imgsearch.sources.names import has_image_extension, is_hidden_name, is_left_out
 from imgsearch.types import canonical_path, mtime_of
@@ -132,4 +132,4 @@ def _is_image(path: str) -> bool:
     if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block
         return False
     with open(path, "rb") as file:
-        return looks_like_a_picture(file.read(32))
+        return looks_like_an_image(file.read(32))

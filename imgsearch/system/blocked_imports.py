@@ -1,4 +1,4 @@
-"""Loads libraries without what they would load besides, and can do without."""
+"""Import libraries without their optional dependencies, which cost start-up time."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from importlib.abc import MetaPathFinder
 from types import ModuleType
 
 
-class _LeftOut(MetaPathFinder):
+class _Blocker(MetaPathFinder):
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
 
@@ -18,13 +18,13 @@ class _LeftOut(MetaPathFinder):
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> None:
         if name in self._names:
-            raise ModuleNotFoundError("left out by imgsearch", name=name)
+            raise ModuleNotFoundError("blocked by imgsearch", name=name)
 
 
 @contextmanager
-def leaving_out(*names: str) -> Iterator[None]:
-    """What is imported within takes modules of these names for not installed; later they are."""
-    finder = _LeftOut(names)
+def block_imports(*names: str) -> Iterator[None]:
+    """Within the context, importing a module of these names raises ModuleNotFoundError."""
+    finder = _Blocker(names)
     sys.meta_path.insert(0, finder)
     try:
         yield

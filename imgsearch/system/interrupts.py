@@ -1,4 +1,4 @@
-"""How Ctrl-C ends the process. Light, as it is needed before anything else is loaded."""
+"""End the process on Ctrl-C. Imports almost nothing, because it is loaded first."""
 
 import os
 
@@ -7,29 +7,29 @@ if TYPE_CHECKING:
     import signal
     from typing import NoReturn
 else:
-    # Until the handler is set, Ctrl-C is Python's own, with a traceback. `signal` takes 10 ms to
-    # load, for its enumerations; what it is made of takes none.
+    # Until the handler is set, Ctrl-C prints a traceback. `signal` takes 10 ms to import, for its
+    # enumerations; `_signal` takes none.
     try:
         import _signal as signal
     except ImportError:  # not CPython
         import signal
 
 INTERRUPTED = 130
-"""The exit code."""
+"""The exit code of an interrupted process."""
 
 _SHOW_CURSOR = b"\x1b[?25h"
 
 
 def end_on_ctrl_c() -> None:
-    """Let Ctrl-C end the process, unless it is ignored, as in the background of a shell script."""
+    """Let Ctrl-C end the process, unless SIGINT is ignored, as in background jobs of a script."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, end_now)
 
 
 def end_now(*_: object) -> "NoReturn":
-    """End the process with `INTERRUPTED`, wherever it is; a signal handler.
+    """Signal handler that exits with `INTERRUPTED`.
 
-    An exception would not do: libraries take it for an error of their own, or swallow it.
+    An exception is not enough: libraries swallow it or report it as their own error.
     """
     try:
         if os.isatty(2):

@@ -1,4 +1,4 @@
-"""Memory that a process shares out among its threads, so that many large images do not end it."""
+"""A memory budget shared by all threads of a process, so that large images cannot exhaust it."""
 
 import contextlib
 import ctypes
@@ -15,16 +15,16 @@ from imgsearch.config import control_groups
 # Enough to keep 16 cores busy with photographs of 24 megapixels. With a model, a store and one
 # image of the default pixel limit, a process stays below 2 GB.
 _MOST_DECODING = 1 << 30
-# Bytes of files that were read ahead and wait to be decoded.
+# Bytes of files that are read and wait to be decoded.
 _MOST_READ_AHEAD = 256 << 20
-# From so much on, memory goes back to the system at once.
+# Leases of at least this size return their memory to the system when they end.
 _WORTH_TRIMMING = 64 << 20
-# What one image may take of all memory; the rest is for the model, the store and Python itself.
+# The share of all memory that one image may take; the rest is for the model, the store and Python.
 _SHARE_OF_ONE_IMAGE = 0.75
 
 
 class Budget:
-    """Bytes that may be in use at once. Threads that need more than is free wait, in order."""
+    """A limit on bytes in use. Threads wait in order (FIFO) until enough bytes are free."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -38,9 +38,10 @@ class Budget:
         return self._used
 
     @contextlib.contextmanager
-    def held(self, size: int) -> Iterator[None]:
-        """Have `size` bytes as soon as they are free. Whoever needs more than the total waits to
-        be alone.
+    def acquire(self, size: int) -> Iterator[None]:
+        """Wait for `size` bytes and release them at the end of the context.
+
+        A request of more than the total waits until nothing else is in use.
         """
         place = object()
         with self._changed:
@@ -54,17 +55,17 @@ class Budget:
         try:
             yield
         finally:
-            self.give_back(size)
+            self.release(size)
 
-    def take(self, size: int) -> bool:
-        """Have `size` bytes until `give_back`, if they are free now. Returns whether they were."""
+    def try_acquire(self, size: int) -> bool:
+        """Acquire `size` bytes without waiting. Returns whether they were free."""
         with self._changed:
             free = not self._queue and self._used + size <= self.total
             self._used += size * free
             return free
 
-    def give_back(self, size: int) -> None:
-        """End the use of bytes that `take` granted."""
+    def release(self, size: int) -> None:
+        """Release bytes that `try_acquire` has granted."""
         with self._changed:
             self._used -= size
             self._changed.notify_all()
@@ -74,14 +75,14 @@ class Budget:
 
 
 class Lease:
-    """Memory of `decoding()` that is taken once its size is known, and given back at the end."""
+    """Bytes of `decoding_budget()` that are acquired once their number is known."""
 
     def __init__(self) -> None:
         self._held = contextlib.ExitStack()
 
     def take(self, size: int) -> None:
-        """Wait for `size` bytes. Once for each lease: who has some must not wait for more."""
-        self._held.enter_context(decoding().held(size))
+        """Wait for `size` bytes. Once per lease: waiting while holding bytes can deadlock."""
+        self._held.enter_context(decoding_budget().acquire(size))
         if size >= _WORTH_TRIMMING:
             self._held.callback(_trim)
 
@@ -91,7 +92,7 @@ class Lease:
 
 @contextlib.contextmanager
 def lease() -> Iterator[Lease]:
-    """What is taken inside is given back at the end: nothing big may be referred to by then."""
+    """Yield a lease and end it afterwards. Nothing large may be referenced by then."""
     own = Lease()
     try:
         yield own
@@ -108,39 +109,39 @@ def _malloc_trim() -> Callable[[int], int]:
 
 
 def _trim() -> None:
-    """Hand freed memory back to the system.
+    """Return freed memory to the system.
 
-    glibc keeps blocks of up to 32 MB, Pillow's among them, for each thread that has used some.
+    glibc caches freed blocks of up to 32 MB, Pillow's among them, in an arena per thread.
     """
     _malloc_trim()(0)
 
 
 @cache
-def decoding() -> Budget:
-    """For all images that are being decoded in this process, whoever asked for them."""
+def decoding_budget() -> Budget:
+    """Return the budget for all images that this process decodes."""
     return Budget(min(_MOST_DECODING, available() // 2))
 
 
 def read_ahead_budget() -> Budget:
-    """A new one, for the files of one run that wait in memory to be decoded."""
+    """Return a new budget for the files of one run that wait to be decoded."""
     return Budget(min(_MOST_READ_AHEAD, available() // 8))
 
 
 def most_for_one_image() -> int:
-    """The bytes that the decoding of one image may take."""
+    """Return the bytes that decoding one image may take."""
     return int(available() * _SHARE_OF_ONE_IMAGE)
 
 
 @cache
 def available() -> int:
-    """The bytes that this process may use: the machine's, or what a container or a limit leaves."""
+    """Return the bytes that this process may use: the least of machine, container and rlimit."""
     return min(_physical(), _address_space(), _container())
 
 
 def _physical() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # Windows, where `_MOST_DECODING` has to do
+    except (AttributeError, OSError, ValueError):  # Windows: `_MOST_DECODING` is the only limit
         return sys.maxsize
 
 
@@ -154,7 +155,7 @@ def _address_space() -> int:
 
 
 def _container(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
-    """What Linux lets this process have, of versions 1 and 2 of cgroups."""
+    """Return the memory limit of this process's control groups (cgroups v1 and v2)."""
     named = (group for name in control_groups("memory", own) for group in (name, *name.parents))
     return min((_limit_of(groups / group) for group in named), default=sys.maxsize)
 

@@ -1,4 +1,4 @@
-"""Files that users name for output: written, but never over a file of another kind."""
+"""Write output files that users name, without overwriting files of another kind."""
 
 import contextlib
 import json
@@ -13,13 +13,13 @@ _REPORT = b'{"uri": '
 
 
 def check_replaceable(file: str, kind: str, beginnings: tuple[bytes, ...]) -> None:
-    """Raises UsageError if a file exists and does not begin, in lower case, as its kind does.
+    """Raise UsageError if a file exists and, in lower case, starts with none of `beginnings`.
 
     An empty file may be replaced. Raises SourceError if it cannot be read.
     """
     target = Path(os.path.realpath(file))
     if target.exists() and not target.is_file():
-        raise UsageError(f"{file}: is there already and is no file")
+        raise UsageError(f"{file}: exists and is not a file")
     try:
         with target.open("rb") as old:
             head = old.read(64).lower().removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -28,20 +28,20 @@ def check_replaceable(file: str, kind: str, beginnings: tuple[bytes, ...]) -> No
     except OSError as error:
         raise not_written(file, error) from error
     if head and not head.startswith(beginnings):
-        raise UsageError(f"{file}: is there already and is no {kind}; not overwritten")
+        raise UsageError(f"{file}: exists and is not a {kind}; not overwritten")
 
 
 def not_written(file: str, error: Exception) -> SourceError:
-    """The error to raise for a file that cannot be written."""
+    """Return the error to raise for a file that cannot be written."""
     return SourceError(f"{file}: cannot be written: {getattr(error, 'strerror', None) or error}")
 
 
 @contextlib.contextmanager
 def outcome_report(file: str) -> Iterator[Callable[[Outcome], None]]:
-    """A report to which outcomes can be written, each a line of JSON; an old report is replaced.
+    """Open a report and yield a function that writes an outcome to it as a line of JSON.
 
-    Pipes and devices are written to as well. Raises UsageError for an existing file that is no
-    report, SourceError if it cannot be written.
+    Replaces an existing report; writes to pipes and devices too. Raises UsageError if the file
+    exists and is not a report, and SourceError if it cannot be written.
     """
     if os.path.isdir(file) or os.path.isfile(file):
         check_replaceable(file, "report of an ingest", (_REPORT,))

@@ -1,8 +1,8 @@
 """Folders for temporary files, which a later run removes if their owner was killed.
 
-Each lies in a `.scratch` folder beside what it is for, next to a lock file that its owner holds.
-The lock ends with the process: whoever gets it knows that nobody needs the folder any more. The
-system's temporary folder has neither this order nor, often, the room.
+Each is in a `.scratch` folder near its destination, next to a lock file that its owner holds. The
+lock ends with the process, so a folder whose lock is free is unused. The system's temporary folder
+is often too small.
 """
 
 import contextlib
@@ -27,19 +27,19 @@ _OURS = re.compile(r"[0-9]+-[0-9a-f]{8}\.lock")
 
 
 def places(*first: Path) -> list[Path]:
-    """Where temporary files may lie: in the given places, else in the data directory."""
+    """Return the candidate places for temporary files: the given ones, then the data directory."""
     return [*first, config.home()]
 
 
 @contextlib.contextmanager
 def folder(places: Sequence[Path], *, anywhere: bool = False) -> Iterator[Path]:
-    """An empty folder in the first of the places that can be written to; it is gone afterwards.
+    """Make an empty folder in the first writable place, and remove it afterwards.
 
-    What killed processes left in that place is removed first. If no place will do, and `anywhere`,
-    the folder is in the system's temporary folder, under a name that nobody can know before. Raises
-    ScratchError, with the reason for each place, if there is none.
+    First removes what killed processes left in that place. If no place is writable and `anywhere`
+    is set, uses the system's temporary folder under an unpredictable name. Raises ScratchError with
+    the reason for each place.
     """
-    from filelock import FileLock, Timeout  # here, as readers need not wait for it to load
+    from filelock import FileLock, Timeout  # imported here: readers do not need it
 
     reasons = []
     for place in places:
@@ -51,7 +51,7 @@ def folder(places: Sequence[Path], *, anywhere: bool = False) -> Iterator[Path]:
             home.mkdir(parents=True, exist_ok=True)
             if home.is_symlink():
                 raise OSError(f"{home} is a link")
-            lock.acquire(timeout=1)  # the folder, if another owner has just removed it
+            lock.acquire(timeout=1)  # fails if another owner has just removed the folder
             made = home / name
             made.mkdir()
             (made / "probe").write_bytes(b"x")  # a full disk still takes empty files
@@ -76,17 +76,17 @@ def folder(places: Sequence[Path], *, anywhere: bool = False) -> Iterator[Path]:
             finally:
                 shutil.rmtree(made, ignore_errors=True)
             return
-    raise ScratchError(f"there is no place for temporary files ({'; '.join(reasons)})")
+    raise ScratchError(f"no place for temporary files ({'; '.join(reasons)})")
 
 
 def clean(place: Path) -> None:
-    """Remove what killed processes left in a place."""
+    """Remove the folders that killed processes left in a place."""
     home = place / _FOLDER
     try:
-        if home.is_symlink():  # nobody makes it so, unless to have other files deleted
+        if home.is_symlink():  # following a link could delete other files
             return
         locks = [each for each in home.iterdir() if _OURS.fullmatch(each.name)]
-    except OSError:  # there is none
+    except OSError:  # it does not exist
         return
     from filelock import FileLock, Timeout
 
@@ -100,9 +100,10 @@ def clean(place: Path) -> None:
 
 
 def _remove(home: Path, name: str, lock: "BaseFileLock") -> None:
-    """Remove a folder, then the lock that guards it, then `home` if nothing else is in it."""
+    """Remove a folder, then its lock, then `home` if it is empty."""
     shutil.rmtree(home / name, ignore_errors=True)
-    # While it is held, so that nobody can take it for a living one's; Windows forbids that.
+    # Unlink while the lock is held, so that no other process locks it in between. Windows forbids
+    # this, so try again after the release.
     with contextlib.suppress(OSError):
         (home / f"{name}{_LOCK}").unlink()
     with contextlib.suppress(OSError):

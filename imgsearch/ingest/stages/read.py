@@ -17,14 +17,14 @@ class ReadAhead:
 
     def limit(self, fingerprint: Fingerprint) -> Fingerprint:
         """Drop the file's bytes if the budget is exhausted; the file is then read again."""
-        if fingerprint.data is None or self._budget.take(len(fingerprint.data)):
+        if fingerprint.data is None or self._budget.try_acquire(len(fingerprint.data)):
             return fingerprint
         return replace(fingerprint, data=None)
 
     def release(self, item: Item) -> None:
         """Drop an item's bytes and return them to the budget."""
         if item.fingerprint and item.fingerprint.data is not None:
-            self._budget.give_back(len(item.fingerprint.data))
+            self._budget.release(len(item.fingerprint.data))
             item.fingerprint = replace(item.fingerprint, data=None)
 
 

@@ -7,12 +7,12 @@ value, so both are hidden until then. A later `to_pandas` still works: pyarrow l
 
 import os
 
-from imgsearch.system.blocked_imports import leaving_out
+from imgsearch.system.blocked_imports import block_imports
 
 # Lance logs through Rust's logger, straight to stderr; what matters is raised as an error.
 os.environ.setdefault("LANCE_LOG", "error")
 
-with leaving_out("pandas", "dateutil"):
+with block_imports("pandas", "dateutil"):
     import pyarrow.dataset  # noqa: F401
 
 # isort: split
