@@ -38,7 +38,7 @@ class AccessMiddleware:
     `allowed_hosts`), unless a key is required. An IP address is no such name.
 
     Libraries do less: Starlette's TrustedHostMiddleware answers with a text/plain 400, and knows
-    neither IP addresses nor probes (`TestHosts`); `fastapi.security` checks a key only after the
+    neither IP addresses nor probes (`TestOrigins`); `fastapi.security` checks a key only after the
     whole body has arrived, and on known routes only (`TestKey`).
     """
 
