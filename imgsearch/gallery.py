@@ -52,7 +52,7 @@ def write_gallery(
     """
     # Where a link leads, so that it stays one.
     target = Path(os.path.realpath(file))
-    check_replaceable(file, "HTML", _HTML)
+    check_replaceable(file, "an HTML file", _HTML)
     page = _render(query, query_name, hits, subtitle, max_pixels)
     try:
         target.parent.stat()  # it is not made

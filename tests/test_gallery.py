@@ -192,13 +192,13 @@ def test_a_gallery_is_replaced_and_anything_else_is_not(tmp_path: Path) -> None:
     for precious in (b"\xff\xd8\xff a picture", b"id,name\n1,x\n", b" "):
         file.write_bytes(precious)
         if precious.strip():
-            with pytest.raises(UsageError, match="no HTML; not overwritten"):
+            with pytest.raises(UsageError, match="is not an HTML file; not overwritten"):
                 gallery(tmp_path)
             assert file.read_bytes() == precious
 
 
 def test_what_is_no_file_is_not_written_to(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is no file"):
+    with pytest.raises(UsageError, match="is not a file"):
         write_gallery(str(tmp_path), SHIRT, "x", [], "")
     with pytest.raises(SourceError, match="cannot be written: No such file or directory"):
         write_gallery(str(tmp_path / "nowhere" / "g.html"), SHIRT, "x", [], "")

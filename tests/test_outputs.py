@@ -36,7 +36,7 @@ def test_a_report_is_replaced_also_one_that_was_cut_off(tmp_path: Path) -> None:
 def test_anything_else_is_not(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "precious"
     file.write_bytes(content)
-    with pytest.raises(UsageError, match="precious: exists and is not a report"):
+    with pytest.raises(UsageError, match="precious: exists and is not the report"):
         _report(file)
     assert file.read_bytes() == content
 
@@ -79,5 +79,5 @@ def test_no_command_writes_over_an_image(
     words = [str(word).format(file=file) for word in command]
     done = cli(*words, "--store", sample_store)
     assert done.code == 2
-    assert "cat.jpg: exists and is not a" in done.err
+    assert "cat.jpg: exists and is not " in done.err
     assert file.read_bytes() == SHIRT.read_bytes()

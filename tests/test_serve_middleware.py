@@ -208,7 +208,7 @@ class TestPictures:
             (picture(0)[:100], "damaged PNG"),
             (picture(0, "JPEG")[:200], "damaged JPEG"),
             (b"", "the file is empty"),
-            (b"%!PS-Adobe-3.0 EPSF-3.0\n", "EPS is not decoded"),
+            (b"%!PS-Adobe-3.0 EPSF-3.0\n", "EPS is not supported"),
             (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
             (b"\0" * 5000, ""),
         ],

@@ -123,7 +123,7 @@ class TestSearch:
             ({"where": "colour=red"}, "no field 'colour'"),
             ({"where": "number>many"}, "number is of type int"),
             ({"region": "1,2"}, "LEFT,TOP,RIGHT,BOTTOM"),
-            ({"region": "0.5,0,0.5,1"}, "holds nothing"),
+            ({"region": "0.5,0,0.5,1"}, "is outside the image"),
             ({"k": 900, "offset": 200}, "at most 1,000 hits"),
         ],
     )

@@ -433,7 +433,7 @@ def test_a_device_that_is_not_there_is_refused_and_those_that_are_named(seeded: 
         with pytest.raises(DeviceError) as caught:
             open_torch_encoder(RESNET50, seeded("resnet50"), device)
         assert str(caught.value) == (
-            f"--device {device} is not available here; there is {', '.join(available_devices())}"
+            f"device {device} is not available here; there is {', '.join(available_devices())}"
         )
 
 

@@ -28,7 +28,7 @@ def check_replaceable(file: str, kind: str, beginnings: tuple[bytes, ...]) -> No
     except OSError as error:
         raise not_written(file, error) from error
     if head and not head.startswith(beginnings):
-        raise UsageError(f"{file}: exists and is not a {kind}; not overwritten")
+        raise UsageError(f"{file}: exists and is not {kind}; not overwritten")
 
 
 def not_written(file: str, error: Exception) -> SourceError:
@@ -44,7 +44,7 @@ def outcome_report(file: str) -> Iterator[Callable[[Outcome], None]]:
     exists and is not a report, and SourceError if it cannot be written.
     """
     if os.path.isdir(file) or os.path.isfile(file):
-        check_replaceable(file, "report of an ingest", (_REPORT,))
+        check_replaceable(file, "the report of an ingest", (_REPORT,))
     try:
         lines = open(file, "w", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
