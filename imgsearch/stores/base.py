@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,15 @@ NO_WORDS = (
     "it was made by an earlier version, which stored no words to search for; a copy of it has "
     "them, and needs no encoding"
 )
+
+
+T = TypeVar("T")
+
+
+def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield slices of at most `size` items, for stores that bound the values of a request."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def check_stamp(collection: "Collection", stamp: Stamp) -> None:

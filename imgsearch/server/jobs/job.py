@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from filelock import FileLock, Timeout
 from imgsearch.server.errors import ApiError
 from imgsearch.server.jobs.archives import MAGIC, Member, check_archive, members
 from imgsearch.server.settings import ArchiveLimits
+from imgsearch.system import atomic
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
@@ -100,10 +100,7 @@ def load_job(folder: Path) -> Job | None:
 
 def save_job(job: Job, folder: Path) -> None:
     """Save a job's state atomically. Raises OSError."""
-    path = folder / STATE
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(asdict(job)))
-    os.replace(part, path)
+    atomic.write_text(folder / STATE, json.dumps(asdict(job)))
 
 
 def store_files(folder: Path, files: Sequence[tuple[str, BinaryIO]], limits: ArchiveLimits) -> int:

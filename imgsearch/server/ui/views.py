@@ -16,7 +16,7 @@ from imgsearch.types import ImageRecord
 
 log = logging.getLogger("imgsearch.server")
 
-_INTERNAL = "internal error; the server's log tells more"
+_INTERNAL = "internal error; see the server's log"
 
 
 @dataclass(frozen=True, slots=True)

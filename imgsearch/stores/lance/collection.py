@@ -10,7 +10,7 @@ from imgsearch.events import Listener, ignore
 from imgsearch.metadata.changes import Changes, OriginChanges, changed
 from imgsearch.sites import HERE, Sites
 from imgsearch.stores import id_ranges
-from imgsearch.stores.base import NO_WORDS, ExactQuery, StoredVector, Vectors
+from imgsearch.stores.base import NO_WORDS, ExactQuery, StoredVector, Vectors, batched
 from imgsearch.stores.comparing import Page, compare, cosine_scores, rank
 from imgsearch.stores.lance import filters, maintenance
 from imgsearch.stores.lance.arrow import MatchQuery, lance, pa, pc
@@ -85,7 +85,7 @@ class LanceCollection:
         known: dict[str, ImageRecord] = {}
         # A record without a field that it has would lose it when it is written.
         columns = self._dataset.refresh()
-        for part in _parts(ids):
+        for part in batched(ids, _VALUES_PER_FILTER):
             found = self._dataset.read(["id", *columns.of_records], filters.is_one_of("id", part))
             known.update((row["id"], columns.to_record(row)) for row in found.to_pylist())
         return known
@@ -108,7 +108,7 @@ class LanceCollection:
         self, key: str, values: Sequence[str], columns: list[str]
     ) -> Iterator[tuple[pa.Table, Vectors]]:
         """Yield columns and vectors of the rows whose column `key` has one of the values."""
-        for part in _parts(values):
+        for part in batched(values, _VALUES_PER_FILTER):
             table = self._dataset.read([*columns, VECTOR], filters.is_one_of(key, part))
             yield table.select(columns), to_numpy(table[VECTOR], self.stamp.dimension)
 
@@ -152,7 +152,7 @@ class LanceCollection:
 
     def delete(self, ids: Sequence[str]) -> int:
         stored = sorted(self.lookup(ids))
-        for part in _parts(stored):
+        for part in batched(stored, _VALUES_PER_FILTER):
             condition = filters.is_one_of("id", part)
 
             def write(condition: str = condition) -> None:
@@ -201,7 +201,7 @@ class LanceCollection:
         self, digests: Sequence[str], where: Sequence[Condition] = ()
     ) -> dict[str, int]:
         counts: Counter[str] = Counter()
-        for part in _parts(digests):
+        for part in batched(digests, _VALUES_PER_FILTER):
             condition = filters.all_of(filters.is_one_of("sha256", part), self._condition(where))
             for batch in self._dataset.batches(["sha256"], condition):
                 for each in pc.value_counts(batch["sha256"]).to_pylist():
@@ -310,8 +310,3 @@ class LanceCollection:
             filters.meets_all(where, columns.by_field),
             filters.is_none_of("sha256", exclude_digests),
         )
-
-
-def _parts(values: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(values), _VALUES_PER_FILTER):
-        yield values[start : start + _VALUES_PER_FILTER]

@@ -1,7 +1,7 @@
 """One collection: records and vectors in a class of Weaviate."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from imgsearch.stores.base import (
     ExactQuery,
     StoredVector,
     Vectors,
+    batched,
 )
 from imgsearch.stores.comparing import Page, clip, compare, rank
 from imgsearch.stores.weaviate import schema as schemas
@@ -36,8 +37,6 @@ from imgsearch.types import (
     Scored,
     Stamp,
 )
-
-T = TypeVar("T")
 
 # The most results of one search, unless the server sets QUERY_MAXIMUM_RESULTS otherwise.
 _MOST_RESULTS = 10_000
@@ -170,7 +169,7 @@ class WeaviateCollection:
 
     def lookup(self, ids: Sequence[str]) -> dict[str, ImageRecord]:
         found: dict[str, ImageRecord] = {}
-        for part in _parts(ids, _IDS_PER_REQUEST):
+        for part in batched(ids, _IDS_PER_REQUEST):
             for each in self._reader.fetch(query.Filter.by_id().contains_any(part), len(part)):
                 record = self._record(each)
                 found[record.id] = record
@@ -178,7 +177,7 @@ class WeaviateCollection:
 
     def vectors_by_id(self, ids: Sequence[str]) -> dict[str, Vectors]:
         found: dict[str, Vectors] = {}
-        for part in _parts(ids, _VECTORS_PER_REQUEST):
+        for part in batched(ids, _VECTORS_PER_REQUEST):
             condition = query.Filter.by_id().contains_any(part)
             for each in self._reader.fetch(condition, len(part), vectors=True):
                 found[str(each.uuid)] = _vector(each)
@@ -186,7 +185,7 @@ class WeaviateCollection:
 
     def vectors_by_digest(self, digests: Sequence[str]) -> dict[str, StoredVector]:
         found: dict[str, StoredVector] = {}
-        for part in _parts(digests, _VECTORS_PER_REQUEST):
+        for part in batched(digests, _VECTORS_PER_REQUEST):
             missing = set(part)
             while missing:
                 # An image may have any number of copies: digests that the limit cut off come next.
@@ -227,7 +226,7 @@ class WeaviateCollection:
         """
         set_by_tables = (table for each in (origins or {}).values() for table in each.values())
         self._prepare(changes.values(), with_origins=any(set_by_tables))
-        for part in _parts(list(changes), _IDS_PER_REQUEST):
+        for part in batched(list(changes), _IDS_PER_REQUEST):
             given = {key: values.to_properties(changes[key], self._schema) for key in part}
             for _ in range(_SETTLING_ROUNDS):
                 patches = self._patches(part, changes, origins or {}, given)
@@ -271,7 +270,7 @@ class WeaviateCollection:
 
     def delete(self, ids: Sequence[str]) -> int:
         deleted = 0
-        for part in _parts(ids, _IDS_PER_REQUEST):
+        for part in batched(ids, _IDS_PER_REQUEST):
             # The server's own count includes records that only a lagging replica still has.
             there = len(self.lookup(part))
             answer = self._server.call(
@@ -313,7 +312,7 @@ class WeaviateCollection:
         self, digests: Sequence[str], where: Sequence[Condition] = ()
     ) -> dict[str, int]:
         counts: dict[str, int] = {}
-        for part in _parts(sorted(set(digests)), _IDS_PER_REQUEST):
+        for part in batched(sorted(set(digests)), _IDS_PER_REQUEST):
             condition = self._filter(where, query.Filter.by_property("sha256").contains_any(part))
             group = aggregate.GroupByAggregate(prop="sha256", limit=len(part))
             answer: Any = self._reader.call(
@@ -417,11 +416,6 @@ class WeaviateCollection:
         return CollectionInfo(
             self.name, self.stamp, images, dict(self.refresh_fields()), None, details
         )
-
-
-def _parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 def _vector(found: Any) -> Vectors:
