@@ -127,7 +127,7 @@ def runtime_quantized(base: OnnxFile, pixels: Pixels, folder: Path) -> dict[str,
             weight_type=QuantType.QInt8,
             **options,
         )
-        stamp = replace(base.stamp, precision="int8 onnxruntime")
+        stamp = replace(base.stamp, variant="int8 onnxruntime")
         encoders[name] = OnnxEncoder(OnnxFile(path, base.spec, stamp))
     return encoders
 

@@ -24,7 +24,7 @@ from PIL import Image
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.ingest import ingest
 from imgsearch.stores import open_store
-from imgsearch.types import record_id
+from imgsearch.uris import record_id
 
 K = 10
 

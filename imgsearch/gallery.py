@@ -14,7 +14,8 @@ from imgsearch.errors import ImageError, ScratchError
 from imgsearch.system import scratch
 from imgsearch.system.atomic import publish
 from imgsearch.system.outputs import check_replaceable, not_written
-from imgsearch.types import Hit, ImageRecord, path_to_uri
+from imgsearch.types import Hit, ImageRecord
+from imgsearch.uris import path_to_uri
 
 _HTML = (b"<!doctype html", b"<html")
 

@@ -7,7 +7,8 @@ from itertools import takewhile
 from imgsearch.errors import RecordNotFoundError
 from imgsearch.sites import Sites
 from imgsearch.stores.base import Collection
-from imgsearch.types import ImageRecord, canonical_path, record_id
+from imgsearch.types import ImageRecord
+from imgsearch.uris import canonical_path, record_id
 
 # With more prefixes than these a store reads what they have in common, and the rest is left out
 # here.

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from imgsearch import config
 from imgsearch.errors import UsageError
-from imgsearch.types import path_to_uri
+from imgsearch.uris import path_to_uri
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,62})")
 _FILE = "site"

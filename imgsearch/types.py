@@ -1,14 +1,12 @@
-"""The nouns that cross the seams: records, stamps, conditions, hits, outcomes. All frozen."""
+"""Records, stamps, conditions and hits: immutable values that all packages share."""
 
 import json
 import os
-import re
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal, get_args
-from urllib.parse import unquote_to_bytes, urlsplit
+
+from imgsearch.uris import record_id, uri_to_path
 
 Value = str | int | float | bool
 Metadata = Mapping[str, Value]
@@ -17,61 +15,27 @@ FieldType = Literal["int", "float", "bool", "str"]
 FIELD_TYPES: tuple[FieldType, ...] = get_args(FieldType)
 
 DESCRIPTION = "description"
-"""The field for what is said of a picture in words; always `str`."""
-
-
-def canonical_path(path: str | os.PathLike[str]) -> str:
-    """The one absolute name for a place: the folder's real path, and the entry's own name.
-
-    So a picture reached through a linked folder is the same place, while a link to a picture is
-    a place of its own.
-    """
-    folder, name = os.path.split(os.path.abspath(path))
-    return os.path.join(os.path.realpath(folder), name)
-
-
-def path_to_uri(path: str) -> str:
-    """`file://` URI of an absolute path, ASCII only; names that are not UTF-8 survive."""
-    return Path(path).as_uri()
-
-
-def uri_to_path(uri: str) -> str:
-    """The path of a `file://` URI, on whatever site; any other URI is returned as it is."""
-    parts = urlsplit(uri)
-    if parts.scheme != "file":
-        return uri
-    if os.name == "nt":
-        from urllib.request import url2pathname
-
-        # What stands before a drive is a site; before a share it is the server.
-        shared = parts.netloc and not re.match(r"/[A-Za-z]:", parts.path)
-        return url2pathname(f"//{parts.netloc}{parts.path}" if shared else parts.path)
-    return os.fsdecode(unquote_to_bytes(parts.path))
+"""The field for the description of an image in words; always of type `str`."""
 
 
 def mtime_of(status: os.stat_result) -> int:
-    """A file's mtime in nanoseconds, as records hold it: within 64 bits, with a sign.
+    """Return the mtime of a file in nanoseconds, reduced to a signed 64-bit integer.
 
-    Beyond the years 1677 to 2262, where some file systems, network drives and bad clocks are, it is
-    another date, but always the same one, and another one for another mtime.
+    Some file systems, network drives and wrong clocks give dates before 1677 or after 2262. They
+    wrap around: the date is wrong, but different mtimes stay different.
     """
     return (status.st_mtime_ns + 2**63) % 2**64 - 2**63
-
-
-def record_id(uri: str) -> str:
-    """UUIDv5 of the URI, so that writing a record again replaces it and never doubles it."""
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, uri))
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
     """One image at one place.
 
-    `size` is in bytes, `mtime_ns` in nanoseconds since the epoch (see `mtime_of`), `width` and
-    `height` in pixels after EXIF orientation; `sha256` is that of the file, in hexadecimal.
-    `origins` maps each field whose value comes from a table to the table's id; None is a record of
-    an earlier version, which does not say. `site` is that of the file, where it is not of this
-    machine (see `sites`).
+    `sha256` is the digest of the file in hexadecimal, `size` its length in bytes and `mtime_ns` its
+    mtime in nanoseconds since the epoch (see `mtime_of`). `width` and `height` are in pixels, after
+    EXIF orientation. `origins` maps each metadata field that a table has set to the id of that
+    table; it is None in records of early versions. `site` names the machine that has the file, or
+    is None for this one (see `imgsearch.sites`).
     """
 
     uri: str
@@ -86,22 +50,24 @@ class ImageRecord:
 
     @property
     def id(self) -> str:
+        """The UUIDv5 of the URI."""
         return record_id(self.uri)
 
     @property
     def path(self) -> str:
-        """The file's path; that of another site with the site before it, which opens nothing."""
+        """The path of the file; on another machine, `SITE:PATH`, which cannot be opened here."""
         path = uri_to_path(self.uri)
         return f"{self.site}:{path}" if self.site else path
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What made a collection's vectors; vectors of different stamps are never compared.
+    """How the vectors of a collection were made. Only vectors with equal stamps are comparable.
 
-    `weights` is the SHA-256 of the weights file in hexadecimal, `preprocessing` the description
-    of every step from file to network input, `dimension` the length of a vector. `precision` is
-    `fp32`, or `int8` and the first digits of the SHA-256 of the calibrated model.
+    `weights` is the SHA-256 of the weights file in hexadecimal, `preprocessing` describes every
+    step from the file to the input of the network, and `dimension` is the length of a vector.
+    `variant` is `fp32`, or `int8` followed by the first digits of the SHA-256 of the calibrated
+    model. Its key in stores and in JSON is `precision`.
     """
 
     model: str
@@ -109,28 +75,43 @@ class Stamp:
     preprocessing: str
     dimension: int
     distance: str = "cosine"
-    precision: str = "fp32"
+    variant: str = "fp32"
 
     @property
-    def number_format(self) -> str:
-        """`fp32` or `int8`."""
-        return self.precision.partition(" ")[0]
+    def dtype(self) -> str:
+        """The number format of the model: `fp32` or `int8`."""
+        return self.variant.partition(" ")[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the stamp as it is stored, and printed by `imgsearch info --json`."""
+        fields = asdict(self)
+        fields["precision"] = fields.pop("variant")
+        return fields
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Stamp":
+        """Return the stamp of a `to_dict`. Raises ValueError or TypeError for other input."""
+        known = dict(fields)
+        return cls(variant=known.pop("precision", "fp32"), **known)
 
     def to_json(self) -> str:
-        """Without `fp32`, as from before there was a choice: names are made from this text."""
-        fields = asdict(self)
-        if self.precision == "fp32":
+        """Return the stamp as JSON with sorted keys.
+
+        `fp32` is omitted, as before there were variants: stores derive names from this text.
+        """
+        fields = self.to_dict()
+        if self.variant == "fp32":
             del fields["precision"]
         return json.dumps(fields, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Stamp":
-        """Raises ValueError or TypeError where the text is no stamp."""
-        return cls(**json.loads(text))
+        """Return the stamp of a `to_json`. Raises ValueError or TypeError for other input."""
+        return cls.from_dict(json.loads(text))
 
     def differences(self, other: "Stamp") -> list[str]:
-        """The parts in which two stamps differ, as `name: mine, not theirs`."""
-        mine, theirs = asdict(self), asdict(other)
+        """Return the fields in which two stamps differ, as `NAME: MINE, not THEIRS`."""
+        mine, theirs = self.to_dict(), other.to_dict()
         return [
             f"{name}: {mine[name]}, not {theirs[name]}"
             for name in mine
@@ -143,9 +124,9 @@ Operator = Literal["=", "!=", "<", "<=", ">", ">="]
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One test on a metadata field; `value` has the field's own type.
+    """A test of one metadata field. `value` has the type of the field.
 
-    A record without the field meets no condition but `!=`.
+    A record without the field meets only `!=` conditions.
     """
 
     field: str
@@ -153,7 +134,7 @@ class Condition:
     value: Value
 
     def holds(self, metadata: Metadata) -> bool:
-        """What the condition means; every store's own filter must agree with it."""
+        """Return whether metadata meets the condition. Stores filter by the same rule."""
         if self.field not in metadata:
             return self.operator == "!="
         have: Any = metadata[self.field]
@@ -177,7 +158,8 @@ class Condition:
 class Scored:
     """A record that a store found.
 
-    `score` is its cosine similarity to the query, in [-1, 1], or its relevance to words, over 0.
+    `score` is the cosine similarity to a query vector, in [-1, 1], or the BM25 relevance to words,
+    above 0.
     """
 
     record: ImageRecord
@@ -186,11 +168,12 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One line of an answer. `copies` counts the records that hold this very content.
+    """A search result.
 
-    `score` is the cosine similarity to the query's picture, and in an answer to words alone their
-    relevance, BM25: above 0, comparable within one answer. `text_score` is the relevance wherever
-    words were asked for, None for a picture that has none of them.
+    `rank` starts at 1. `score` is the cosine similarity to the query image, in [-1, 1]. In a search
+    by text alone it is the BM25 relevance: above 0, and comparable only within one search.
+    `text_score` is the BM25 relevance of a search with text, None if no word matches. `copies` is
+    the number of records with the same content.
     """
 
     rank: int
@@ -200,7 +183,7 @@ class Hit:
     text_score: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The form in which `query --json` prints a hit."""
+        """Return the object that `imgsearch query --json` prints for a hit."""
         return {
             "rank": self.rank,
             "score": self.score,
@@ -217,9 +200,10 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class CollectionInfo:
-    """What `imgsearch info` tells of a collection; `bytes` is its size on disk, where it is known.
+    """A description of a collection.
 
-    `details` is what else the store can tell, in its own words.
+    `images` is the number of records, `bytes` the size on disk, or None if the store does not know
+    it. `details` depends on the store.
     """
 
     name: str
@@ -230,10 +214,11 @@ class CollectionInfo:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the object that `imgsearch info --json` prints for a collection."""
         return {
             "name": self.name,
             "model": self.stamp.model,
-            "stamp": asdict(self.stamp),
+            "stamp": self.stamp.to_dict(),
             "dimension": self.stamp.dimension,
             "images": self.images,
             "fields": dict(self.fields),

@@ -21,7 +21,7 @@ from imgsearch.server.run import Running
 from imgsearch.server.service import Service
 from imgsearch.server.settings import Settings
 from imgsearch.stores import open_store
-from imgsearch.types import canonical_path, path_to_uri, record_id
+from imgsearch.uris import canonical_path, path_to_uri, record_id
 from tests.fakes import ColourEncoder
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from imgsearch.errors import SourceError, UsageError
 from imgsearch.gallery import write_gallery
-from imgsearch.types import Hit, ImageRecord, Metadata, path_to_uri
+from imgsearch.types import Hit, ImageRecord, Metadata
+from imgsearch.uris import path_to_uri
 from tests.conftest import SAMPLES
 
 SHIRT = str(SAMPLES / "images" / "10101.jpg")

@@ -24,7 +24,8 @@ from imgsearch.errors import (
 )
 from imgsearch.images import Pixels
 from imgsearch.stores import open_store
-from imgsearch.types import Condition, Hit, path_to_uri, record_id
+from imgsearch.types import Condition, Hit
+from imgsearch.uris import path_to_uri, record_id
 from tests.conftest import SAMPLES, Painter
 from tests.fakes import ColourEncoder
 from tests.test_weaviate_store import unique_name

@@ -31,7 +31,8 @@ from imgsearch.ingest import IngestOptions, IngestReport, ingest, limits
 from imgsearch.stores import VectorStore, open_store
 from imgsearch.stores.base import Vectors
 from imgsearch.stores.lance.collection import LanceCollection
-from imgsearch.types import ImageRecord, path_to_uri
+from imgsearch.types import ImageRecord
+from imgsearch.uris import path_to_uri
 from tests.conftest import Painter
 from tests.fakes import ColourEncoder
 

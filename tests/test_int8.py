@@ -139,15 +139,15 @@ def test_the_same_pictures_give_the_same_file(tiny: OnnxFile, tmp_path: Path) ->
     shutil.rmtree(first.path.parent)
     again = calibration.get(tiny, sample())
     assert (again, again.path.read_bytes()) == (first, digest)
-    assert first.stamp.precision.startswith("int8 ")
-    assert replace(first.stamp, precision="fp32") == tiny.stamp
+    assert first.stamp.variant.startswith("int8 ")
+    assert replace(first.stamp, variant="fp32") == tiny.stamp
 
 
 def test_other_pictures_give_another_stamp(tiny: OnnxFile) -> None:
     first, other = calibration.get(tiny, sample()), calibration.get(tiny, sample(1))
     assert first.stamp != other.stamp
     assert first.stamp.differences(other.stamp) == [
-        f"precision: {first.stamp.precision}, not {other.stamp.precision}"
+        f"precision: {first.stamp.variant}, not {other.stamp.variant}"
     ]
 
 
@@ -214,10 +214,10 @@ def test_old_stamps_are_of_fp32_and_their_text_stays() -> None:
     old = '{"dimension": 48, "distance": "cosine", "model": "m", "preprocessing": "p", '
     old += '"weights": "w"}'
     stamp = Stamp.from_json(old)
-    assert (stamp.precision, stamp.number_format, stamp.to_json()) == ("fp32", "fp32", old)
-    int8 = replace(stamp, precision="int8 0123456789ab")
+    assert (stamp.variant, stamp.dtype, stamp.to_json()) == ("fp32", "fp32", old)
+    int8 = replace(stamp, variant="int8 0123456789ab")
     assert Stamp.from_json(int8.to_json()) == int8
-    assert int8.number_format == "int8"
+    assert int8.dtype == "int8"
 
 
 def test_a_gpu_is_refused_for_int8() -> None:

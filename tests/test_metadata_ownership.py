@@ -16,7 +16,7 @@ from imgsearch.events import Event, Note
 from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.stores import VectorStore
 from imgsearch.stores.weaviate import schema
-from imgsearch.types import path_to_uri, record_id
+from imgsearch.uris import path_to_uri, record_id
 from tests.conftest import Painter
 from tests.fakes import ColourEncoder
 from tests.test_weaviate_store import unique_name

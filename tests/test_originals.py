@@ -10,7 +10,8 @@ import pytest
 
 from imgsearch import images
 from imgsearch.images import ChangedError
-from imgsearch.types import ImageRecord, path_to_uri
+from imgsearch.types import ImageRecord
+from imgsearch.uris import path_to_uri
 from tests.fakes import ColourEncoder
 from tests.serving import Served, filled, id_of, picture, serving
 

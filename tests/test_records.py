@@ -10,14 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsearch.types import (
-    Condition,
-    Stamp,
-    canonical_path,
-    path_to_uri,
-    record_id,
-    uri_to_path,
-)
+from imgsearch.types import Condition, Stamp
+from imgsearch.uris import canonical_path, path_to_uri, record_id, uri_to_path
 
 _NAMES = st.binary(min_size=1, max_size=40).filter(
     lambda name: b"/" not in name and b"\0" not in name and name not in (b".", b"..")

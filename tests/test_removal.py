@@ -11,7 +11,8 @@ from imgsearch.index import ImageIndex
 from imgsearch.removal import remove_paths
 from imgsearch.stores import open_store
 from imgsearch.stores.base import Collection
-from imgsearch.types import ImageRecord, path_to_uri
+from imgsearch.types import ImageRecord
+from imgsearch.uris import path_to_uri
 from tests.store_contract import OTHER_STAMP, STAMP, everything, vectors
 
 NAMES = ["a/1.jpg", "a/b/2.jpg", "ab/3.jpg", "c/4.jpg", "c/5.jpg", "6.jpg"]

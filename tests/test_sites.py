@@ -21,7 +21,8 @@ from imgsearch.stores import open_store
 from imgsearch.stores.weaviate import schema
 from imgsearch.stores.weaviate.address import Address
 from imgsearch.stores.weaviate.collection import WeaviateCollection
-from imgsearch.types import ImageRecord, Stamp, path_to_uri, record_id, uri_to_path
+from imgsearch.types import ImageRecord, Stamp
+from imgsearch.uris import path_to_uri, record_id, uri_to_path
 from tests.conftest import Cli
 from tests.fakes import ColourEncoder
 from tests.serving import picture, serving

@@ -41,7 +41,7 @@ def _print_collection(info: "CollectionInfo") -> None:
     for line in (
         "",
         f"{info.name}: {info.images:,} pictures{size}",
-        f"  model   {stamp.model}, {stamp.dimension} dimensions, {stamp.precision}, "
+        f"  model   {stamp.model}, {stamp.dimension} dimensions, {stamp.variant}, "
         f"weights {stamp.weights[:12]}",
         f"  input   {stamp.preprocessing}",
         f"  fields  {fields}",

@@ -213,7 +213,7 @@ def _print_summary(result: "IngestReport", report: str | None) -> None:
             "exist; if that is right, --prune-missing removes their records",
             style="yellow",
         )
-    from imgsearch.types import uri_to_path
+    from imgsearch.uris import uri_to_path
 
     for problem in result.problems:
         line(f"rejected {uri_to_path(problem.uri)}: {problem.reason}", style="yellow")

@@ -44,14 +44,14 @@ class ModelSpec:
     def with_decoding(self, decoding: int) -> "ModelSpec":
         return replace(self, preprocessing=replace(self.preprocessing, decoding=decoding))
 
-    def stamp(self, weights: str, precision: str = "fp32") -> Stamp:
+    def stamp(self, weights: str, variant: str = "fp32") -> Stamp:
         """Return the stamp of collections made by this model with weights of this SHA-256."""
         return Stamp(
             model=self.name,
             weights=weights,
             preprocessing=self.preprocessing.describe(),
             dimension=self.dimension,
-            precision=precision,
+            variant=variant,
         )
 
 

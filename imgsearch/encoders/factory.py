@@ -39,7 +39,7 @@ def open_encoder(
     or CollectionMismatchError if the request does not match the stamp.
     """
     devices.let_cpu_help_mps()
-    precision = stamp.number_format if stamp else request.precision
+    precision = stamp.dtype if stamp else request.precision
     check_device(request)
     device = "cpu" if precision == "int8" and request.device == "auto" else request.device
     device = devices.pick(device)
@@ -104,13 +104,13 @@ def _calibrated(request: EncoderRequest, base: model_files.OnnxFile, listener: L
 def _in_fp32_instead(request: EncoderRequest, stamp: Stamp, listener: Listener) -> Encoder:
     """Return the fp32 encoder for queries; benchmarks/int8.py measures that results are as good."""
     request = replace(request, precision=None)
-    encoder = open_encoder(request, replace(stamp, precision="fp32"), listener)
+    encoder = open_encoder(request, replace(stamp, variant="fp32"), listener)
     if (
         not request.checked
     ):  # else the caller rejects the encoder, so that its vectors are not stored
         listener(
             Note(
-                f"searching in fp32: the collection's {stamp.precision} is not on this machine, or "
+                f"searching in fp32: the collection's {stamp.variant} is not on this machine, or "
                 "not for this device; its answers are as good"
             )
         )
@@ -160,7 +160,7 @@ def _verified(
     if not verification.is_damaged(encoder, file.path, model_files.recorded_digest(file)):
         return encoder
     aside = model_files.set_aside(file)
-    what = f"{file.stamp.model} in {file.stamp.number_format}"
+    what = f"{file.stamp.model} in {file.stamp.dtype}"
     listener(Note(f"{what}, as it was made for this machine, is damaged: moved to {aside}"))
     return None
 
@@ -183,7 +183,7 @@ def _spec(name: str) -> ModelSpec:
 
 def _check_stamp(spec: ModelSpec, stamp: Stamp) -> None:
     """Raise CollectionMismatchError if this version would make other vectors."""
-    own = spec.as_stamped(stamp).stamp(stamp.weights, stamp.precision)
+    own = spec.as_stamped(stamp).stamp(stamp.weights, stamp.variant)
     if differences := stamp.differences(own):
         raise CollectionMismatchError(
             "the collection differs from what this version of imgsearch would make: "

@@ -42,9 +42,9 @@ def check_request(request: EncoderRequest, stamp: Stamp) -> None:
             Remedy.LEAVE_OUT_MODEL,
             Remedy.USE_OTHER_COLLECTION,
         )
-    if request.precision not in (None, stamp.number_format):
+    if request.precision not in (None, stamp.dtype):
         raise CollectionMismatchError(
-            f"the collection was made in {stamp.number_format}, not in {request.precision}; their "
+            f"the collection was made in {stamp.dtype}, not in {request.precision}; their "
             "vectors are not mixed",
             Remedy.LEAVE_OUT_PRECISION,
             Remedy.USE_OTHER_COLLECTION,

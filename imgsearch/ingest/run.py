@@ -277,7 +277,7 @@ class _Run:
             collection=target.name,
             store=target.store.url,
             model=stamp.model if stamp else None,
-            precision=stamp.number_format if stamp else None,
+            precision=stamp.dtype if stamp else None,
             runtime=encoder.runtime if encoder else None,
             device=encoder.device if encoder else None,
             compute_type=encoder.compute_type if encoder else None,

@@ -134,9 +134,9 @@ class Target:
         """Return the encoder. The first call opens it, and must return before others are made."""
         if self._encoder is None:
             encoder = self._opened(self.stamp)
-            if self.stamp and encoder.stamp.precision != self.stamp.precision:
+            if self.stamp and encoder.stamp.variant != self.stamp.variant:
                 raise CollectionMismatchError(
-                    f"collection {self.name} was made in {self.stamp.precision}, and the model "
+                    f"collection {self.name} was made in {self.stamp.variant}, and the model "
                     "calibrated for it is not on this machine, or not for this device: copy it "
                     f"into {config.models_dir()} from the machine that made the collection",
                     Remedy.CALIBRATE_OTHER_COLLECTION,
@@ -166,4 +166,4 @@ class Target:
 
 def describe(stamp: Stamp) -> str:
     """Name a model and its precision for a message."""
-    return f"{stamp.model} in {stamp.number_format}"
+    return f"{stamp.model} in {stamp.dtype}"

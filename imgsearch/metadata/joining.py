@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from imgsearch.sources import PICTURE_EXTENSIONS
-from imgsearch.types import uri_to_path
+from imgsearch.uris import uri_to_path
 
 # Normalized, the most reliable first: next to a file name, an id may be anything.
 _NAMES = (

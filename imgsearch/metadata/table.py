@@ -20,7 +20,8 @@ from imgsearch.metadata import files as table_files
 from imgsearch.metadata import joining
 from imgsearch.metadata.columns import TEXT, Column, Format, parse_as
 from imgsearch.system import scratch
-from imgsearch.types import DESCRIPTION, FieldType, Metadata, Value, path_to_uri
+from imgsearch.types import DESCRIPTION, FieldType, Metadata, Value
+from imgsearch.uris import path_to_uri
 
 # The name in Kaggle's "Fashion Product Images" and in sets of the same layout.
 STANDARD_NAME = "styles.csv"

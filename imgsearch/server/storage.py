@@ -20,7 +20,8 @@ from imgsearch import images
 from imgsearch.errors import ImageError, ScratchError, StoreBusyError
 from imgsearch.server.errors import DISK_FULL_ERRNOS, disk_full, not_writable
 from imgsearch.system import scratch
-from imgsearch.types import ImageRecord, path_to_uri
+from imgsearch.types import ImageRecord
+from imgsearch.uris import path_to_uri
 
 _CHUNK_BYTES = 1 << 20
 _STORES = ".stores"

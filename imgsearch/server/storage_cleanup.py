@@ -14,7 +14,8 @@ from imgsearch.errors import CollectionNotFoundError
 from imgsearch.server.storage import UploadStorage
 from imgsearch.sites import Sites
 from imgsearch.stores import VectorStore
-from imgsearch.types import ImageRecord, canonical_path, path_to_uri, record_id
+from imgsearch.types import ImageRecord
+from imgsearch.uris import canonical_path, path_to_uri, record_id
 
 SWEEP_SECONDS = 6 * 3600.0
 GRACE_SECONDS = 7 * 24 * 3600.0

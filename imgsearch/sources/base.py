@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from imgsearch.sites import HERE, Sites
-from imgsearch.types import record_id
+from imgsearch.uris import record_id
 
 STDIN = "-"
 """The name that stands for a list of paths on stdin."""

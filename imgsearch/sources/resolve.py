@@ -8,7 +8,7 @@ from pathlib import Path
 from imgsearch.errors import SourceError
 from imgsearch.sources.base import STDIN, Sources
 from imgsearch.sources.names import is_hidden_name
-from imgsearch.types import canonical_path
+from imgsearch.uris import canonical_path
 
 
 def resolve(names: Iterable[str]) -> Sources:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from imgsearch.images import looks_like_an_image
 from imgsearch.sources.base import Candidate, ScanLog, Sources, Unusable
 from imgsearch.sources.names import has_image_extension, is_hidden_name, is_left_out
-from imgsearch.types import canonical_path, mtime_of
+from imgsearch.types import mtime_of
+from imgsearch.uris import canonical_path
 
 
 def scan(

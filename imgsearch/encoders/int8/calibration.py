@@ -93,11 +93,11 @@ def _make(base: OnnxFile, pixels: Pixels, calibration: str, listener: Listener) 
         _check(name, cosine)
         verification.record_vector(model, base.spec.preprocessing.size)
         digest = verification.sha256_of(model)
-        stamp = replace(base.stamp, precision=f"int8 {digest[:12]}")
+        stamp = replace(base.stamp, variant=f"int8 {digest[:12]}")
         description = {
             "spec": asdict(base.spec),
             "weights": stamp.weights,
-            "precision": stamp.precision,
+            "precision": stamp.variant,
             "calibration": calibration,
         }
         (part / model_files.SPEC).write_text(json.dumps(description))

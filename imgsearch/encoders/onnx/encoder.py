@@ -52,7 +52,7 @@ class OnnxEncoder:
 
     @property
     def compute_type(self) -> str:
-        return self.stamp.number_format
+        return self.stamp.dtype
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -120,7 +120,7 @@ def last_used() -> OnnxFile | None:
         decoding = int(latest.with_name(_DECODING).read_text())
         if decoding in DECODINGS:
             spec = known.spec.with_decoding(decoding)
-            stamp = spec.stamp(known.stamp.weights, known.stamp.precision)
+            stamp = spec.stamp(known.stamp.weights, known.stamp.variant)
             return OnnxFile(known.path, spec, stamp)
     return known
 
@@ -192,8 +192,8 @@ def recorded_digest(file: OnnxFile) -> str:
 
     Returns "" if it was not recorded.
     """
-    if file.stamp.number_format == "int8":
-        return file.stamp.precision.rpartition(" ")[2]
+    if file.stamp.dtype == "int8":
+        return file.stamp.variant.rpartition(" ")[2]
     try:
         return str(json.loads(file.path.with_name(SPEC).read_text()).get(SHA256, ""))
     except (OSError, ValueError, AttributeError):

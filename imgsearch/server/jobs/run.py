@@ -27,7 +27,7 @@ from imgsearch.server.jobs.job import REPORT, Job, ReportLine, iter_files
 from imgsearch.server.settings import ArchiveLimits
 from imgsearch.server.storage import StagedFile, UploadStorage
 from imgsearch.server.uploads import DESCRIPTION_FIELD
-from imgsearch.types import record_id, uri_to_path
+from imgsearch.uris import record_id, uri_to_path
 
 # Files ingested under one lock; others may write between two groups.
 _GROUP_SIZE = 64

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from imgsearch.errors import CollectionMismatchError
@@ -65,13 +65,13 @@ def class_prefix(name: str) -> str:
 
 def describe(name: str, stamp: Stamp) -> str:
     """Return the description of a class."""
-    return json.dumps({"imgsearch": {"collection": name, "stamp": asdict(stamp)}})
+    return json.dumps({"imgsearch": {"collection": name, "stamp": stamp.to_dict()}})
 
 
 def read_stamp(url: str, name: str, description: str | None) -> Stamp:
     """Read a stamp from a description. Raises CollectionMismatchError if it holds none."""
     try:
-        return Stamp(**json.loads(description or "")["imgsearch"]["stamp"])
+        return Stamp.from_dict(json.loads(description or "")["imgsearch"]["stamp"])
     except (ValueError, TypeError, KeyError) as error:
         raise CollectionMismatchError(
             f"{url}: collection {name} was not made by this version of imgsearch: its description "
