@@ -274,12 +274,20 @@ class ImageIndex:
             )
         )
 
-    def find(self, request: SearchRequest, *, stamp: Stamp | None = None) -> list[Hit]:
+    def find(
+        self,
+        request: SearchRequest,
+        *,
+        stamp: Stamp | None = None,
+        encoded: Vectors | None = None,
+    ) -> list[Hit]:
         """Return the hits for a request, best first.
 
-        `stamp` is that of the encoder which made the request's vector: StaleCollectionError is
-        raised if the collection has another one by now. Raises UsageError for a request that makes
-        no sense, ImageError for an unusable image, RecordNotFoundError for an unknown record.
+        `encoded` are the vectors of the request's images, of shape (n, dimension), if they are
+        known already. `stamp` is that of the encoder which made them, or the request's vector:
+        StaleCollectionError is raised if the collection has another one by now. Raises UsageError
+        for a request that makes no sense, ImageError for an unusable image, RecordNotFoundError for
+        an unknown record.
         """
         if request.k < 1:
             raise UsageError(f"k is {request.k}: it must be at least 1")
@@ -287,9 +295,9 @@ class ImageIndex:
             raise UsageError("a vector cannot be combined with images or records")
         if not request.is_visual:
             if not request.text.strip():
-                raise UsageError("nothing to search for: neither an image nor words")
+                raise UsageError("nothing to search for: provide an image, a record id, or text")
             if request.exclude_self or request.region:
-                raise UsageError("exclude_self and region need an image")
+                raise UsageError("region and exclude_self need an image or a record")
 
         def search(collection: Collection) -> list[Hit]:
             if stamp not in (None, collection.stamp):
@@ -303,8 +311,10 @@ class ImageIndex:
                 return search_vector(collection, request.vector, parsed)
             if request.images:
                 encoder = self.encoder_of(collection.stamp)
-                encoded = self._encoded_ahead(request, collection.stamp)
-                return Searcher(collection, encoder, self._max_pixels).search(parsed, encoded)
+                vectors = encoded
+                if vectors is None:
+                    vectors = self._encoded_ahead(request, collection.stamp)
+                return Searcher(collection, encoder, self._max_pixels).search(parsed, vectors)
             if request.records:
                 return search_records(collection, parsed)
             return search_text(collection, parsed)

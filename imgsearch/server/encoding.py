@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from imgsearch import images
 from imgsearch.encoders.base import Encoder, Vectors
 from imgsearch.errors import DeviceMemoryError
-from imgsearch.images import DecodedImage, Pixels, Region
+from imgsearch.images import DecodedImage, Pixels, Region, Source
 from imgsearch.server.metrics import Metrics
 from imgsearch.server.pools import Pools, run
 from imgsearch.server.settings import Settings
@@ -32,25 +32,18 @@ class ImageEncoder:
         """The number of images that wait to be encoded."""
         return sum(batcher.queue_size for batcher in self._batchers.values())
 
-    async def encode_all(
-        self, files: Sequence[bytes], encoder: Encoder, region: Region | None = None
-    ) -> Vectors:
-        """Return the vectors of images, float32 of shape (n, dimension).
+    async def encode(
+        self, image: Source, encoder: Encoder, region: Region | None = None
+    ) -> tuple[DecodedImage, Vectors]:
+        """Return a decoded image, and its vector of shape (dimension,).
 
         Raises ImageError, UsageError or EncoderError.
         """
-        encoded = await asyncio.gather(*(self.encode(file, encoder, region) for file in files))
-        return np.stack([vector for _, vector in encoded])
-
-    async def encode(
-        self, file: bytes, encoder: Encoder, region: Region | None = None
-    ) -> tuple[DecodedImage, Vectors]:
-        """Return one decoded image, and its vector of shape (dimension,)."""
         with self._metrics.stage("decode"):
             decoded = await run(
                 self._pools.decode,
                 images.decode,
-                file,
+                image,
                 encoder.preprocessing,
                 self._settings.limits.pixels,
                 region,

@@ -1,10 +1,8 @@
 """The open collections of the service, which share one store and its models."""
 
 import threading
-from collections.abc import Callable
 
 from imgsearch.encoders.base import Encoder
-from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import CollectionNotFoundError
 from imgsearch.events import Listener, ignore
@@ -21,15 +19,10 @@ class Indexes:
     Call it from pool threads, as it waits for the store or for a model.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        listener: Listener = ignore,
-        encoder_opener: Callable[..., Encoder] = open_encoder,
-    ) -> None:
+    def __init__(self, settings: Settings, models: Models, listener: Listener = ignore) -> None:
         self._settings = settings
+        self._models = models
         self._listener = listener
-        self.models = Models(settings, listener, encoder_opener)
         self._lock = threading.Lock()
         self._store: VectorStore | None = None
         self._indexes: dict[str, ImageIndex] = {}
@@ -62,20 +55,20 @@ class Indexes:
             device=settings.device,
             max_pixels=settings.limits.pixels,
             listener=self._listener,
-            encoder_opener=self._encoder,
+            encoder_opener=self._open_encoder,
         )
 
-    def forget(self, name: str) -> None:
-        """Drop a collection from the cache."""
-        self._indexes.pop(name, None)
-
-    def _encoder(
+    def _open_encoder(
         self,
         request: EncoderRequest,
         stamp: Stamp | None = None,
         listener: Listener = ignore,  # noqa: ARG002 - models report to the service's own
     ) -> Encoder:
-        return self.models.load(request, stamp).result()
+        return self._models.load(request, stamp).result()
+
+    def forget(self, name: str) -> None:
+        """Drop a collection from the cache."""
+        self._indexes.pop(name, None)
 
     def stamp(self, name: str) -> Stamp | None:
         """Return the stamp of a collection; None if it does not exist."""

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.factory import last_used_encoder, open_encoder
@@ -23,14 +23,10 @@ from imgsearch.types import Stamp
 _RETRY_SECONDS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class _Load:
-    started: float
-    encoder: "Future[Encoder]"
-
-
-_Key = Stamp | tuple[str, str | None, str | None]
-"""A collection's stamp, or the request for a new collection's model."""
+class _Load(Future[Encoder]):
+    def __init__(self) -> None:
+        super().__init__()
+        self.started = time.monotonic()
 
 
 class Models:
@@ -46,35 +42,30 @@ class Models:
         self._listener = listener
         self._open_encoder = encoder_opener
         self._lock = threading.Lock()
-        self._loads: dict[_Key, _Load] = {}
+        # By a collection's stamp, or by the model, weights and precision of a new collection.
+        self._loads: dict[Stamp | tuple[str, str | None, str | None], _Load] = {}
         self._encoders: dict[Stamp, Encoder] = {}
 
-    def get(self, stamp: Stamp | None) -> "Future[Encoder]":
+    def get(self, stamp: Stamp | None) -> _Load:
         """Return the model of a collection; with None, the model for new collections.
 
         The future raises what `open_encoder` raises.
         """
-        return self._get(stamp).encoder
-
-    def _get(self, stamp: Stamp | None) -> _Load:
         settings = self._settings
         if stamp is None:
-            return self._load(EncoderRequest(settings.model, settings.weights), None)
-        return self._load(EncoderRequest(weights=settings.weights), stamp)
+            return self.load(EncoderRequest(settings.model, settings.weights), None)
+        return self.load(EncoderRequest(weights=settings.weights), stamp)
 
-    def load(self, request: EncoderRequest, stamp: Stamp | None = None) -> "Future[Encoder]":
+    def load(self, request: EncoderRequest, stamp: Stamp | None = None) -> _Load:
         """Load a model as `open_encoder` does, on the service's device."""
-        return self._load(request, stamp).encoder
-
-    def _load(self, request: EncoderRequest, stamp: Stamp | None) -> _Load:
         key = stamp or (request.model, request.weights, request.precision)
         with self._lock:
             load = self._loads.get(key)
-            if load and not (load.encoder.done() and load.encoder.exception()):
+            if load and not (load.done() and load.exception()):
                 return load
-            load = self._loads[key] = _Load(time.monotonic(), Future())
+            load = self._loads[key] = _Load()
             if stamp in self._encoders:
-                load.encoder.set_result(self._encoders[stamp])
+                load.set_result(self._encoders[stamp])
                 return load
         request = replace(request, device=self._settings.device)
         # A daemon, so that a download does not delay the end of the process.
@@ -87,9 +78,9 @@ class Models:
         try:
             encoder = self._open_encoder(request, stamp, self._listener)
         except BaseException as error:  # passed on to every caller
-            load.encoder.set_exception(error)
+            load.set_exception(error)
         else:
-            load.encoder.set_result(self._cache(encoder))
+            load.set_result(self._cache(encoder))
 
     def _cache(self, encoder: Encoder) -> Encoder:
         with self._lock:
@@ -100,16 +91,15 @@ class Models:
 
         Raises ApiError (503) if that is not enough, and what `open_encoder` raises.
         """
-        load = self._get(stamp)
+        load = self.get(stamp)
         left = load.started + self._settings.model_seconds - time.monotonic()
-        if not load.encoder.done() and left > 0:
-            loaded = asyncio.wrap_future(load.encoder)
-            await asyncio.wait([asyncio.shield(loaded)], timeout=left)
-        if not load.encoder.done():
+        if not load.done() and left > 0:
+            await asyncio.wait([asyncio.shield(asyncio.wrap_future(load))], timeout=left)
+        if not load.done():
             raise not_ready(
                 "the model is being prepared; try again later", retry_after=_RETRY_SECONDS
             )
-        return load.encoder.result()
+        return load.result()
 
     def preload(self) -> None:
         """Load the model that was used last, while the collection is still being opened."""

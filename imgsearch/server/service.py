@@ -1,9 +1,11 @@
 """The service behind the HTTP API and the page."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import BinaryIO, Literal, TypeVar
 
 import numpy as np
@@ -13,9 +15,10 @@ from imgsearch.encoders.factory import open_encoder
 from imgsearch.errors import (
     CollectionMismatchError,
     CollectionNotFoundError,
-    ImgsearchError,
     MetadataError,
+    StaleCollectionError,
     StoreError,
+    UsageError,
 )
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.filters import is_field
@@ -31,22 +34,36 @@ from imgsearch.server.jobs.queue import JobQueue
 from imgsearch.server.jobs.run import JobRunner
 from imgsearch.server.media import ImageFile, ThumbnailCache, open_image, read_image
 from imgsearch.server.metrics import Metrics
+from imgsearch.server.models import Models
 from imgsearch.server.pools import Pools, run
 from imgsearch.server.redact import Redactor
-from imgsearch.server.search import Searcher, SearchResult
 from imgsearch.server.settings import Settings
 from imgsearch.server.storage import Spool
 from imgsearch.server.storage_cleanup import SWEEP_SECONDS, StorageCleanup
 from imgsearch.server.uploads import Uploads
-from imgsearch.types import CollectionInfo, ImageRecord, Value
+from imgsearch.types import CollectionInfo, Hit, ImageRecord, Value
 
 T = TypeVar("T")
 
 # Between two attempts to reach the store at the start.
 _RETRY_SECONDS = 2.0
 
+# Pages are cut out of the first hits, which every page finds again.
+MAX_DEPTH = 1000
+MAX_IMAGES = 16
+
 State = Literal["starting", "ready", "draining"]
 PageState = Literal["off", "starting", "ready", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """`seconds` is the duration of the search."""
+
+    collection: str
+    model: str
+    seconds: float
+    hits: list[Hit]
 
 
 class Service:
@@ -73,25 +90,29 @@ class Service:
         self._preparing: Future[Encoder] | None = None
         self._listener = listener
         self._pools = Pools()
-        self._indexes = Indexes(settings, listener, encoder_opener)
+        self._models = Models(settings, listener, encoder_opener)
+        self._indexes = Indexes(settings, self._models, listener)
         self._encoder = ImageEncoder(settings, self._pools, self.metrics)
-        self._searcher = Searcher(settings, self._indexes, self._encoder, self._pools, self.metrics)
         self._thumbnails = ThumbnailCache()
         self._spool = Spool(settings.data)
-        self.uploads = Uploads(settings, self._pools, self._indexes, self._encoder, self._spool)
+        self.uploads = Uploads(
+            settings, self._pools, self._indexes, self._models, self._encoder, self._spool
+        )
         self.cleanup = StorageCleanup(
             self.uploads.storage, lambda: self._indexes.store, lambda: self.state == "draining"
         )
         self._cleaning: asyncio.Task[None] | None = None
         runner = JobRunner(
             self._indexes,
+            self._models,
             self.uploads.storage,
             self._pools.write,
             settings.archives,
             settings.limits.body,
         )
-        self._redactor = Redactor(settings)
-        self.jobs = JobQueue(settings.jobs, runner, settings.archives, self._redactor.redact)
+        redactor = Redactor(settings)
+        self.redact, self.redact_text = redactor.redact, redactor.redact_text
+        self.jobs = JobQueue(settings.jobs, runner, settings.archives, self.redact)
         self.metrics.set_gauges(lambda: self.in_flight, lambda: self._encoder.queue_size)
 
     # Life cycle.
@@ -103,7 +124,7 @@ class Service:
         store is retried until it responds. Raises EncoderError, UsageError or
         CollectionMismatchError, which waiting does not solve.
         """
-        preload = asyncio.ensure_future(run(self._pools.decode, self._indexes.models.preload))
+        preload = asyncio.ensure_future(run(self._pools.decode, self._models.preload))
         try:
             await self._load(preload)
         finally:
@@ -129,10 +150,10 @@ class Service:
             try:
                 index = await run(self._pools.store, self._warm_up)
                 await preload
-                loading = self._indexes.models.get(index.collection.stamp)
+                loading = self._models.get(index.collection.stamp)
                 await asyncio.wrap_future(loading)
             except CollectionNotFoundError:
-                self._preparing = self._indexes.models.get(None)
+                self._preparing = self._models.get(None)
                 self._preparing.add_done_callback(self._report_failure)
                 return
             except CollectionMismatchError:
@@ -188,9 +209,54 @@ class Service:
     async def search(
         self, request: SearchRequest, collection: str | None = None, *, offset: int = 0
     ) -> SearchResult:
-        """Return hits; see `Searcher.search`."""
-        name = collection or self.settings.collection
-        return await self._searcher.search(request, name, offset)
+        """Return the `request.k` hits after the first `offset` ones.
+
+        `request.images` are the contents of files, which are encoded in batches with those of other
+        requests. Raises ImageError, UsageError, StoreError, EncoderError or ApiError.
+        """
+        if len(request.images) + len(request.records) > MAX_IMAGES:
+            raise UsageError(f"a search can combine at most {MAX_IMAGES} images")
+        if offset + request.k > MAX_DEPTH:
+            raise UsageError(f"offset + k: at most {MAX_DEPTH:,} hits can be paged through")
+        started = time.perf_counter()
+        request = replace(request, k=offset + request.k)
+        if request.region and request.records:
+            request = await self._read(
+                collection, lambda index: self._with_record_images(index, request)
+            )
+        try:
+            name, model, hits = await self._find(request, collection)
+        except StaleCollectionError:  # replaced between the steps of this search
+            name, model, hits = await self._find(request, collection)
+        return SearchResult(name, model, time.perf_counter() - started, hits[offset:])
+
+    def _with_record_images(self, index: ImageIndex, request: SearchRequest) -> SearchRequest:
+        """Replace records by their images: a stored vector is that of the whole image."""
+        records = [index.get(each) for each in request.records]
+        images = [read_image(each, self.settings.limits.body) for each in records]
+        return replace(request, images=[*images, *request.images], records=())
+
+    async def _find(
+        self, request: SearchRequest, collection: str | None
+    ) -> tuple[str, str, list[Hit]]:
+        """Return the names of collection and model, and the hits."""
+        stamp = vectors = None
+        if request.images:
+            stamp = await self._read(collection, lambda index: index.collection.stamp)
+            model = await self._models.wait(stamp)
+            encoded = await asyncio.gather(
+                *(self._encoder.encode(each, model, request.region) for each in request.images)
+            )
+            vectors = np.stack([vector for _, vector in encoded])
+
+        def find(index: ImageIndex) -> tuple[str, str, list[Hit]]:
+            with self.metrics.stage("search"):
+                hits = index.find(request, stamp=stamp, encoded=vectors)
+            if not hits:
+                _check_loaded(index, request)
+            return index.name, index.collection.stamp.model, hits
+
+        return await self._read(collection, find)
 
     async def record(self, record_id: str, collection: str | None = None) -> ImageRecord:
         return await self._read(collection, lambda index: index.get(record_id))
@@ -312,10 +378,15 @@ class Service:
         name = collection or self.settings.collection
         return await run(self._pools.write, lambda: action(self._indexes.get(name)))
 
-    def redact(self, error: ImgsearchError) -> str:
-        """Return the text of an error for clients; see `Redactor.redact`."""
-        return self._redactor.redact(error)
 
-    def redact_text(self, text: str) -> str:
-        """Return a text without this machine's paths."""
-        return self._redactor.redact_text(text)
+def _check_loaded(index: ImageIndex, request: SearchRequest) -> None:
+    """Raise StoreError if the search must have found something.
+
+    A store server that has just restarted finds nothing until its index is loaded.
+    """
+    narrowed = request.where or request.min_score is not None or request.exclude_self
+    if not (narrowed or request.text) and index.count():
+        raise StoreError(
+            f"collection {index.name} has records, but its index finds none: the store is still "
+            "loading it; if that persists, ingest the images again"
+        )

@@ -13,6 +13,7 @@ from imgsearch.errors import CollectionMismatchError, StaleCollectionError, Stor
 from imgsearch.images import DecodedImage
 from imgsearch.server.encoding import ImageEncoder
 from imgsearch.server.indexes import Indexes
+from imgsearch.server.models import Models
 from imgsearch.server.pools import Pools, run
 from imgsearch.server.settings import Settings
 from imgsearch.server.storage import Spool, StagedFile, UploadStorage
@@ -46,6 +47,7 @@ class Uploads:
         settings: Settings,
         pools: Pools,
         indexes: Indexes,
+        models: Models,
         encoder: ImageEncoder,
         spool: Spool,
     ) -> None:
@@ -54,6 +56,7 @@ class Uploads:
         )
         self._pools = pools
         self._indexes = indexes
+        self._models = models
         self._encoder = encoder
         self._waiting: dict[str, list[_Upload]] = {}
         self._writers: dict[str, asyncio.Task[None]] = {}
@@ -68,7 +71,7 @@ class Uploads:
         check_name(collection)
         # The collection's own model, or the model for a new collection.
         stamp = await run(self._pools.store, self._indexes.stamp, collection)
-        model = await self._indexes.models.wait(stamp)
+        model = await self._models.wait(stamp)
         decoded, vector = await self._encoder.encode(image, model)
         staged = await run(self._pools.files, self.storage.stage_bytes, image)
         done: asyncio.Future[ImageRecord] = asyncio.get_running_loop().create_future()

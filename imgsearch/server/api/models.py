@@ -6,8 +6,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from imgsearch.server.jobs.job import Job, State
-from imgsearch.server.search import SearchResult
-from imgsearch.server.service import Service
+from imgsearch.server.service import SearchResult, Service
 from imgsearch.types import CollectionInfo, FieldType, Hit, ImageRecord, Value
 
 _EXAMPLE_ID = "0b4f6a2e-8f5c-5d5e-9c39-2f0c9a6f7a11"

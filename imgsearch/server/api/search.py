@@ -9,7 +9,7 @@ from imgsearch.images import Region
 from imgsearch.search import SearchRequest
 from imgsearch.server.api.models import SearchAnswer
 from imgsearch.server.api.routing import CollectionName, Router, ServiceDep, Text
-from imgsearch.server.search import MAX_DEPTH, MAX_IMAGES
+from imgsearch.server.service import MAX_DEPTH, MAX_IMAGES
 
 router = Router(prefix="/v1", tags=["search"])
 

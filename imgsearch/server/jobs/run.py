@@ -24,6 +24,7 @@ from imgsearch.server.errors import ApiError
 from imgsearch.server.indexes import Indexes
 from imgsearch.server.jobs.archives import Member
 from imgsearch.server.jobs.job import REPORT, Job, ReportLine, iter_files
+from imgsearch.server.models import Models
 from imgsearch.server.settings import ArchiveLimits
 from imgsearch.server.storage import StagedFile, UploadStorage
 from imgsearch.server.uploads import DESCRIPTION_FIELD
@@ -55,6 +56,7 @@ class JobRunner:
     """Runs jobs. `max_bytes` limits one image's file; `writer` is the service's write pool."""
 
     indexes: Indexes
+    models: Models
     storage: UploadStorage
     writer: Executor
     limits: ArchiveLimits
@@ -125,7 +127,7 @@ class JobRunner:
 
     def _wait_for_model(self, job: Job, stop: threading.Event) -> bool:
         """Wait in this thread, which blocks no other write; False if stopped meanwhile."""
-        loading = self.indexes.models.get(self.indexes.stamp(job.collection))
+        loading = self.models.get(self.indexes.stamp(job.collection))
         while not stop.is_set():
             with suppress(TimeoutError):
                 loading.result(_POLL_SECONDS)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from imgsearch.errors import CollectionNotFoundError, ImgsearchError
 from imgsearch.search import SearchRequest
-from imgsearch.server.search import SearchResult
-from imgsearch.server.service import Service
+from imgsearch.server.service import SearchResult, Service
 from imgsearch.server.ui.fields import Overviews, selected
 from imgsearch.server.ui.query_images import QueryImages
 from imgsearch.server.ui.rendering import render
