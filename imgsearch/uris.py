@@ -3,8 +3,9 @@
 import os
 import re
 import uuid
+from hashlib import sha1
 from pathlib import Path
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 
 
 def canonical_path(path: str | os.PathLike[str]) -> str:
@@ -22,7 +23,16 @@ def path_to_uri(path: str) -> str:
 
     The URI is ASCII, and keeps names that are not valid UTF-8.
     """
-    return Path(path).as_uri()
+    if os.name == "nt" or not _is_normal(path):
+        return Path(path).as_uri()
+    # The same without a Path, whose construction takes longer than the rest.
+    return "file://" + quote_from_bytes(os.fsencode(path))
+
+
+def _is_normal(path: str) -> bool:
+    """Return whether a path is absolute, and has no parts that its URI does not have."""
+    unneeded = "//" in path or "/./" in path or path.endswith(("/", "/."))
+    return path.startswith("/") and not unneeded
 
 
 def uri_to_path(uri: str) -> str:
@@ -41,4 +51,7 @@ def uri_to_path(uri: str) -> str:
 
 def record_id(uri: str) -> str:
     """Return the id of the record at a URI: its UUIDv5, so that a second write replaces it."""
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, uri))
+    # The text of `uuid.uuid5(uuid.NAMESPACE_URL, uri)`, in a third of the time.
+    digest = sha1(uuid.NAMESPACE_URL.bytes + uri.encode(), usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digest[16], 16) & 3]
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"

@@ -277,6 +277,19 @@ class StoreContract:
         np.testing.assert_allclose(found.vector, written[1], atol=2e-3)
         assert (found.width, found.height) == (640, 480)
 
+    def test_content_is_found_however_many_copies_there_are(self, collection: Collection) -> None:
+        copies = [record(number, content=7) for number in range(500)]
+        others = [record(1000 + number) for number in range(20)]
+        written = vectors(1 + len(others))
+        collection.upsert(copies, np.repeat(written[:1], len(copies), axis=0))
+        collection.upsert(others, written[1:])
+        wanted = [copies[0], *others]
+        digests = [each.sha256 for each in wanted]
+        found = collection.vectors_by_digest([*digests, *digests[:3], "f" * 64])
+        assert set(found) == set(digests)
+        for digest, vector in zip(digests, written, strict=True):
+            np.testing.assert_allclose(found[digest].vector, vector, atol=2e-3)
+
     def test_search_ranks_by_cosine(self, collection: Collection) -> None:
         records = [record(number) for number in range(200)]
         written = write(collection, records)

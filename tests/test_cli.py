@@ -81,7 +81,15 @@ class TestIngest:
     def test_the_time_of_each_stage_and_the_limit_are_told(self, cli: Cli, paint: Painter) -> None:
         words = ("ingest", paint("one/1.png", 1).parent, "--model", LITE0)
         told = cli(*words, "--json").json
-        assert list(told["busy"]) == ["scan", "read", "decode", "encode", "write", "index"]
+        assert list(told["busy"]) == [
+            "scan",
+            "lookup",
+            "read",
+            "decode",
+            "encode",
+            "write",
+            "index",
+        ]
         assert min(told["busy"].values()) >= 0
         # Two stages may be equal once rounded.
         assert told["busy"][told["limit"]] == max(told["busy"].values())

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from imgsearch.errors import (
 from imgsearch.events import Counted, Event, Note, Outcome
 from imgsearch.ingest import IngestOptions, IngestReport, ingest, limits
 from imgsearch.stores import VectorStore, open_store
-from imgsearch.stores.base import Vectors
+from imgsearch.stores.base import StoredVector, Vectors
 from imgsearch.stores.lance.collection import LanceCollection
 from imgsearch.types import ImageRecord
 from imgsearch.uris import path_to_uri
@@ -179,6 +179,42 @@ def test_renamed_and_copied_files_reuse_their_vector_without_decoding(
     records = paths(store)
     assert sorted(Path(name).name for name in records) == ["copy.png", "renamed.png"]
     assert {(each.width, each.height) for each in records.values()} == {(70, 50)}
+
+
+def test_the_store_is_asked_once_for_content_that_repeats(
+    run: Run, paint: Painter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = paint("shop/a.png", 1)
+    run(path.parent)
+    for number in range(30):
+        shutil.copy(path, path.with_name(f"copy{number:02}.png"))
+    asked: list[str] = []
+    vectors_by_digest = LanceCollection.vectors_by_digest
+
+    def note(collection: LanceCollection, digests: Sequence[str]) -> dict[str, StoredVector]:
+        asked.extend(digests)
+        return vectors_by_digest(collection, digests)
+
+    monkeypatch.setattr(LanceCollection, "vectors_by_digest", note)
+    assert counts(run(path.parent)) == (0, 30, 1, 0)
+    assert len(asked) == 1
+
+
+def test_vectors_that_are_not_remembered_are_read_again(
+    run: Run, store: VectorStore, paint: Painter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = [paint(f"shop/{number}.png", number) for number in range(9)].pop().parent
+    run(folder)
+    for number in range(18):
+        shutil.copy(folder / f"{number % 9}.png", folder / f"copy{number:02}.png")
+    monkeypatch.setattr(limits, "RECENT_VECTORS", 3)
+    assert counts(run(folder)) == (0, 18, 9, 0)
+    records = list(paths(store).values())
+    vectors = store.open("images").vectors_by_id([each.id for each in records])
+    by_content: dict[str, set[bytes]] = {}
+    for each in records:
+        by_content.setdefault(each.sha256, set()).add(vectors[each.id].tobytes())
+    assert [len(each) for each in by_content.values()] == [1] * 9
 
 
 def test_equal_files_in_one_run_are_encoded_once(

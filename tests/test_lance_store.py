@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lance
 import numpy as np
@@ -20,6 +21,7 @@ from imgsearch.stores import check_name, open_store
 from imgsearch.stores.base import VectorStore
 from imgsearch.stores.lance import maintenance
 from imgsearch.stores.lance.collection import LanceCollection
+from imgsearch.stores.lance.dataset import Dataset
 from imgsearch.stores.lance.store import LanceStore
 from imgsearch.types import Condition
 from tests.store_contract import (
@@ -319,6 +321,26 @@ def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path: Path) -> None
     with pytest.raises(StoreError, match="disk is full"):
         collection._dataset.retry("cannot be written to", full)
     assert collection.count() == 1
+
+
+def test_few_rows_are_read_for_content_with_many_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(str(tmp_path)) as store:
+        collection = store.create("images", STAMP)
+        copies = [record(number, content=number % 10) for number in range(3000)]
+        write(collection, copies)
+        digests = [each.sha256 for each in copies[:10]]
+        read, rows = Dataset.read, list[int]()
+
+        def count(*arguments: Any, **options: Any) -> Any:
+            table = read(*arguments, **options)
+            rows.append(len(table))
+            return table
+
+        monkeypatch.setattr(Dataset, "read", count)
+        assert set(collection.vectors_by_digest(digests)) == set(digests)
+        assert sum(rows) < 20 * len(digests)
 
 
 class TestIndex:

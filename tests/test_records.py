@@ -28,6 +28,17 @@ def test_any_posix_path_survives_the_way_to_a_uri_and_back(names: list[bytes]) -
     assert uri_to_path(uri) == path
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a path without a drive has no URI there")
+@given(st.text("/.aä %\n", max_size=12))
+def test_a_uri_is_that_of_pathlib(rest: str) -> None:
+    assert path_to_uri(f"{os.sep}{rest}") == Path(f"{os.sep}{rest}").as_uri()
+
+
+@given(st.text(max_size=40))
+def test_an_id_is_a_uuid_of_version_5(uri: str) -> None:
+    assert record_id(uri) == str(uuid.uuid5(uuid.NAMESPACE_URL, uri))
+
+
 @given(one=st.text(min_size=1), other=st.text(min_size=1))
 def test_ids_are_equal_only_for_equal_uris(one: str, other: str) -> None:
     assert (record_id(one) == record_id(other)) == (one == other)

@@ -2,6 +2,8 @@
 
 LOOKUP_FILES = 512
 """Files per lookup in the store."""
+RECENT_VECTORS = 2048
+"""Stored vectors that a run retains for further copies of the same images: 16 MB of 2048 values."""
 WRITE_ROWS = 512
 """Records per write."""
 WRITE_SECONDS = 2.0

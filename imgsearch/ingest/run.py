@@ -47,8 +47,9 @@ from imgsearch.system import scratch
 from imgsearch.system.pipeline import FLUSH, Flush, map_ahead, prefetch
 from imgsearch.types import ImageRecord
 
-# Keys of `IngestReport.busy`. "index" is all work after the last image is written.
-_STAGES = ("scan", "read", "decode", "encode", "write", "index")
+# Keys of `IngestReport.busy`. "lookup" are all questions to the store about files and contents,
+# "index" is all work after the last image is written.
+_STAGES = ("scan", "lookup", "read", "decode", "encode", "write", "index")
 _POOLED = ("read", "decode")
 
 
@@ -192,7 +193,7 @@ class _Run:
         target, stopwatch, read_ahead = self._target, self._stopwatch, ReadAhead()
         look_up = Lookup(target, self._tables, self._progress, stopwatch, self._is_ending)
         read = Read(read_ahead, stopwatch)
-        reuse = Reuse(target, read_ahead)
+        reuse = Reuse(target, read_ahead, stopwatch)
         decode = Decode(
             lambda: target.encoder().preprocessing, self._options.max_pixels, read_ahead, stopwatch
         )

@@ -57,7 +57,7 @@ class Lookup:
             if not (sites := self._target.sites).at_home:
                 chunk = [replace(entry, sites=sites) for entry in chunk]
             ids = [entry.id for entry in chunk if isinstance(entry, Candidate)]
-            with self._stopwatch("scan"):
+            with self._stopwatch("lookup"):
                 known, previous = self._target.lookup(ids)
             for entry in chunk:
                 if self._is_ending():

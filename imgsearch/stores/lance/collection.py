@@ -29,6 +29,8 @@ from imgsearch.types import CollectionInfo, Condition, FieldType, ImageRecord, S
 
 _VALUES_PER_FILTER = 1000
 _PAGE = 4096
+# Rows to read at first for each digest, and by how many times more for those left over.
+_ROWS_PER_DIGEST = 4
 # A range of more than this share of all ids is not worth an index.
 _WIDE_RANGE = 0.05
 
@@ -90,27 +92,59 @@ class LanceCollection:
             known.update((row["id"], columns.to_record(row)) for row in found.to_pylist())
         return known
 
+    def _stored(self, ids: Sequence[str]) -> list[str]:
+        """Return the ids that have a record, sorted."""
+        found: list[str] = []
+        for part in batched(ids, _VALUES_PER_FILTER):
+            table = self._dataset.read(["id"], filters.is_one_of("id", part))
+            found += table["id"].to_pylist()
+        return sorted(found)
+
     def vectors_by_digest(self, digests: Sequence[str]) -> dict[str, StoredVector]:
         found: dict[str, StoredVector] = {}
         columns = ["sha256", "width", "height"]
-        for table, vectors in self._vectors("sha256", digests, columns):
+        for part in batched(sorted(set(digests)), _VALUES_PER_FILTER):
+            dataset = self._dataset.readable()  # row ids are those of one version
+            if not (rows := self._one_row_each(dataset, part)):
+                continue
+            table, vectors = self._vectors(dataset, columns, filters.is_row(rows))
             for row, vector in zip(table.to_pylist(), vectors, strict=True):
                 found[row["sha256"]] = StoredVector(vector, row["width"], row["height"])
         return found
 
+    def _one_row_each(self, dataset: lance.LanceDataset, digests: Sequence[str]) -> list[int]:
+        """Return the row id of one record with each digest, without the digests that none has.
+
+        An image may have any number of copies, of which few are read: a limit cuts them off, and
+        the digests that have not appeared by then are looked for again.
+        """
+        rows: dict[str, int] = {}
+        missing, limit = set(digests), _ROWS_PER_DIGEST * len(digests)
+        while missing:
+            condition = filters.is_one_of("sha256", sorted(missing))
+            options = {"limit": limit, "with_row_id": True}
+            table = self._dataset.read(["sha256"], condition, dataset, **options)
+            rows.update(zip(table["sha256"].to_pylist(), table["_rowid"].to_pylist(), strict=True))
+            if len(table) < limit:
+                break
+            missing.difference_update(rows)
+            limit *= _ROWS_PER_DIGEST
+        return list(rows.values())
+
     def vectors_by_id(self, ids: Sequence[str]) -> dict[str, Vectors]:
         found: dict[str, Vectors] = {}
-        for table, vectors in self._vectors("id", ids, ["id"]):
+        for part in batched(ids, _VALUES_PER_FILTER):
+            dataset = self._dataset.readable()
+            table, vectors = self._vectors(dataset, ["id"], filters.is_one_of("id", part))
             found.update(zip(table["id"].to_pylist(), vectors, strict=True))
         return found
 
     def _vectors(
-        self, key: str, values: Sequence[str], columns: list[str]
-    ) -> Iterator[tuple[pa.Table, Vectors]]:
-        """Yield columns and vectors of the rows whose column `key` has one of the values."""
-        for part in batched(values, _VALUES_PER_FILTER):
-            table = self._dataset.read([*columns, VECTOR], filters.is_one_of(key, part))
-            yield table.select(columns), to_numpy(table[VECTOR], self.stamp.dimension)
+        self, dataset: lance.LanceDataset, columns: list[str], condition: str
+    ) -> tuple[pa.Table, Vectors]:
+        """Return columns and vectors of the rows that meet a condition."""
+        table = self._dataset.read([*columns, VECTOR], condition, dataset)
+        return table.select(columns), to_numpy(table[VECTOR], self.stamp.dimension)
 
     def upsert(self, records: Sequence[ImageRecord], vectors: Vectors) -> dict[str, str]:
         if not records:
@@ -119,11 +153,11 @@ class LanceCollection:
         if any(record.origins is not None for record in records):
             self._add_origins()
         table = self._dataset.columns.to_table(records, vectors)
-        known = self.lookup([record.id for record in records])
+        replaces = bool(self._stored([record.id for record in records]))
 
         def write() -> None:
             dataset = self._dataset.writable()
-            if known:
+            if replaces:
                 merge = dataset.merge_insert("id").when_matched_update_all()
                 merge.when_not_matched_insert_all().execute(table)
             else:  # nothing to replace: appending is many times faster
@@ -151,7 +185,7 @@ class LanceCollection:
         self._maintenance.commit("cannot be written to", write)
 
     def delete(self, ids: Sequence[str]) -> int:
-        stored = sorted(self.lookup(ids))
+        stored = self._stored(ids)
         for part in batched(stored, _VALUES_PER_FILTER):
             condition = filters.is_one_of("id", part)
 

@@ -44,15 +44,27 @@ class Dataset:
         """Return a handle of the newest version for one write, which changes the handle."""
         return self.newest().checkout_version(self.handle.version)
 
+    def readable(self) -> lance.LanceDataset:
+        """Return a handle of the newest version, for reads that must see the same one."""
+        with translate_errors(f"{self.path}: cannot be read"):
+            return self.newest()
+
     def refresh(self) -> Columns:
         """Return the columns of the newest version."""
-        with translate_errors(f"{self.path}: cannot be read"):
-            self.newest()
+        self.readable()
         return self.columns
 
-    def read(self, columns: list[str], condition: str | None, **options: Any) -> pa.Table:
+    def read(
+        self,
+        columns: list[str],
+        condition: str | None,
+        version: lance.LanceDataset | None = None,
+        **options: Any,
+    ) -> pa.Table:
+        """Return the rows that meet a condition, of a version, by default the newest."""
         with translate_errors(f"{self.path}: cannot be read"):
-            return self.newest().scanner(columns=columns, filter=condition, **options).to_table()
+            dataset = version or self.newest()
+            return dataset.scanner(columns=columns, filter=condition, **options).to_table()
 
     def batches(
         self, columns: list[str], condition: str | None, **options: Any

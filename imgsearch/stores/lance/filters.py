@@ -19,6 +19,11 @@ def is_one_of(column: str, values: Sequence[str]) -> str:
     return f"{column} IN ({', '.join(map(_literal, values))})"
 
 
+def is_row(row_ids: Sequence[int]) -> str:
+    """Return a test for rows of one version of a dataset."""
+    return f"_rowid IN ({', '.join(map(str, row_ids))})"
+
+
 def is_none_of(column: str, values: Sequence[str]) -> str | None:
     return f"NOT ({is_one_of(column, values)})" if values else None
 
