@@ -3,7 +3,7 @@
     python -m benchmarks.weaviate_push [--count 20000] [--dimension 2048] [--url weaviate://...]
 
 Both sides write the same objects into classes made alike (RQ-8, the same properties and indexes)
-on the same server, in one go, in turns. Without --url the server is our own (tools/weaviate.py).
+on the same server, in one go, in turns. Without --url the server is our own (tools/weaviate).
 """
 
 import argparse

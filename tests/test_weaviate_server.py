@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tools import weaviate
+from tools.weaviate import servers
 
 pytestmark = pytest.mark.weaviate
 
@@ -117,7 +118,7 @@ def test_a_port_that_was_taken_in_between_is_replaced(monkeypatch: pytest.Monkey
         taken = other.getsockname()[1]
         blocks = [taken]
         monkeypatch.setattr(
-            weaviate,
+            servers,
             "free_block",
             lambda size, used=(): blocks.pop() if blocks else free_block(size, used),
         )
