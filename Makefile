@@ -2,7 +2,7 @@
 # make demo    ingest sample_data, then a query
 # make test    the tests, without the slow ones
 # make check   lint, format, types
-# make docs    the documentation in site/, strictly: a broken link is an error
+# make docs    build the documentation in site/; a broken link is an error
 # make lock    pin today's versions in constraints.txt
 #
 # make test-slow          the slow tests: clusters, many records, large models
@@ -13,6 +13,7 @@
 # make weaviate-binary    find or build the server (with Go, about 5 minutes the first time)
 # make test-lowest        tests with the lowest versions that pyproject.toml allows
 # make browser            find a browser for the tests of the page; as root on Debian, install it
+# make screenshots        take the screenshots of the documentation
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,7 +23,7 @@ DEMO := .demo
 # The installer itself; the rest is pinned in constraints.txt.
 UV_VERSION := 0.13.9
 
-.PHONY: setup demo test test-slow check docs lock clean browser weaviate weaviate-cluster weaviate-binary test-compose test-lowest
+.PHONY: setup demo test test-slow check docs lock clean browser screenshots weaviate weaviate-cluster weaviate-binary test-compose test-lowest
 
 setup: $(READY)
 
@@ -60,16 +61,19 @@ docs: $(READY)
 	$(BIN)/zensical build --clean --strict
 
 weaviate:
-	@$(PYTHON) tools/weaviate.py start
+	@$(PYTHON) -m tools.weaviate start
 
 weaviate-cluster:
-	@$(PYTHON) tools/weaviate.py start --nodes 3
+	@$(PYTHON) -m tools.weaviate start --nodes 3
 
 weaviate-binary:
-	@$(PYTHON) tools/weaviate.py path
+	@$(PYTHON) -m tools.weaviate path
 
 browser:
 	@$(PYTHON) tools/browser.py
+
+screenshots: $(READY)
+	$(BIN)/python -m tools.screenshots
 
 test-lowest: $(READY)
 	$(BIN)/python tools/lowest.py
