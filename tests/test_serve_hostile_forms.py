@@ -1,4 +1,4 @@
-"""Forms that no client of good will sends get a clear refusal, and the service goes on."""
+"""Malformed and malicious forms are rejected with a clear error, and the service goes on."""
 
 import json
 import time
@@ -30,25 +30,25 @@ def image_part(name: str) -> bytes:
     return part(field, picture(1))
 
 
-BROKEN = {
+MALFORMED = {
     "nothing": b"",
     "only the end": b"--b--\r\n",
     "no boundary": b"hello",
     "another boundary": image_part("file").replace(b"--b", b"--c") + b"\r\n--c--\r\n",
     "no disposition": b"--b\r\n\r\nhello" + END,
     "no name": part(b"form-data", b"hello") + END,
-    "no end of the name": part(b'form-data; name="file', picture(1)) + END,
+    "an unterminated name": part(b'form-data; name="file', picture(1)) + END,
     "header without a colon": b"--b\r\nnonsense\r\n\r\nhello" + END,
     "bare line feeds": image_part("file").replace(b"\r\n", b"\n") + b"\n--b--\n",
     "a header that never ends": b"--b\r\nContent-Disposition: " + b"x" * 100_000 + END,
     "many headers": b"--b\r\n" + b"A: b\r\n" * 20_000 + b"\r\nhello" + END,
-    "a charset that is none": part(b'form-data; name="_charset_"', b"nonsense") + END,
+    "an unknown charset": part(b'form-data; name="_charset_"', b"nonsense") + END,
     "a nested form": part(
         b'form-data; name="file"\r\nContent-Type: multipart/mixed; boundary=c', b"--c--"
     )
     + END,
     "NUL in a name": part(b'form-data; name="fi\0le"; filename="a"', picture(1)) + END,
-    "a field for a file": part(b'form-data; name="file"', b"hello") + END,
+    "a field instead of a file": part(b'form-data; name="file"', b"hello") + END,
     "20,000 fields": part(b'form-data; name="where"', b"a=1\r\n") * 20_000 + b"--b--\r\n",
     "20,000 files": part(b'form-data; name="image"; filename="a"', b"a\r\n") * 20_000
     + b"--b--\r\n",
@@ -56,12 +56,12 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("path", FORMS)
-@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
-def test_a_broken_form_is_refused(served: Served, path: str, body: bytes) -> None:
-    answer = served.client.post(path, content=body, headers=FORM)
-    assert answer.status_code in (400, 413, 422), answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert len(answer.content) < 5000
+@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_form_is_rejected(served: Served, path: str, body: bytes) -> None:
+    response = served.client.post(path, content=body, headers=FORM)
+    assert response.status_code in (400, 413, 422), response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert len(response.content) < 5000
     assert served.client.get("/readyz").status_code == 200
 
 
@@ -79,35 +79,35 @@ def test_a_broken_form_is_refused(served: Served, path: str, body: bytes) -> Non
         "",
     ],
 )
-def test_a_form_by_another_type_is_refused(served: Served, kind: str) -> None:
+def test_a_form_with_a_wrong_content_type_is_rejected(served: Served, kind: str) -> None:
     headers = [(b"Content-Type", kind.encode("latin-1"))]
     body = image_part("file") + END
-    answer = served.client.post("/search/", content=body, headers=headers)
-    assert answer.status_code in (400, 422), answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
+    response = served.client.post("/search/", content=body, headers=headers)
+    assert response.status_code in (400, 422), response.text
+    assert response.headers["content-type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize(
-    "pairs", [20_000, 900], ids=["more than are parsed", "more than make sense"]
+    "pairs", [20_000, 900], ids=["above the parser limit", "below the parser limit"]
 )
-def test_many_pairs_of_a_plain_form_are_refused(served: Served, pairs: int) -> None:
-    answer = served.client.post(
+def test_many_pairs_of_an_urlencoded_form_are_rejected(served: Served, pairs: int) -> None:
+    response = served.client.post(
         f"{IMAGES}/search",
         content=b"&".join([b"record=a"] * pairs),
         headers={"Content-Type": "application/x-www-form-urlencoded"},
     )
-    assert answer.status_code in (400, 413, 422)
+    assert response.status_code in (400, 413, 422)
 
 
 NAMES = {
-    "up and out": "../../../etc/passwd",
+    "parent folders": "../../../etc/passwd",
     "absolute": "/etc/passwd",
     "Windows": "C:\\Windows\\win.ini",
-    "a device": "CON.png",
-    "a stream": "a.png:hidden",
+    "a Windows device": "CON.png",
+    "an NTFS stream": "a.png:hidden",
     "right to left": "\u202egnp.exe",
     "decomposed": "Mu\u0308tze \U0001f9e2.png",
-    "a shell's": "$(reboot);`reboot`|reboot.png",
+    "shell syntax": "$(reboot);`reboot`|reboot.png",
     "markup": "<img src=x onerror=alert(1)>.png",
     "very long": "x" * 1000 + ".png",
     "a dot": ".",
@@ -119,8 +119,8 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
-def test_a_files_name_is_told_and_nothing_else(served: Served, name: str) -> None:
-    """It names no file here: not in an upload, not in a job, not in the job's report."""
+def test_a_file_name_is_reported_but_never_used_as_a_path(served: Served, name: str) -> None:
+    """In a single upload, in a job, and in the report of a job."""
     single = served.client.post("/upload/", files={"file": (name, picture(60))})
     assert single.status_code == 200, single.text
     uploaded = served.client.post(f"{IMAGES}/uploads", files={"files": (name, picture(61))})
@@ -142,10 +142,21 @@ def test_a_files_name_is_told_and_nothing_else(served: Served, name: str) -> Non
     assert not any(name.strip(" .") and name[:50] in str(path) for path in kept)
 
 
-def test_names_that_are_no_utf_8_are_taken(served: Served) -> None:
+@pytest.mark.parametrize("name", ["a%0Ab.png", "x" * 5000, "", "a\0b"])
+def test_an_unusual_file_name_in_a_form_is_never_used_as_a_path(served: Served, name: str) -> None:
+    field = f'form-data; name="file"; filename="{name}"'.encode()
+    response = served.client.post("/upload/", content=part(field, picture(1)) + END, headers=FORM)
+    assert response.status_code in (200, 400, 422)
+    kept = [path for path in served.service.settings.uploads.rglob("*") if path.is_file()]
+    images = [path for path in kept if path.name != ".stores"]
+    assert all(len(path.stem) == 64 and path.suffix == ".png" for path in images)
+    assert served.client.get("/readyz").status_code == 200
+
+
+def test_file_names_that_are_not_utf_8_are_accepted(served: Served) -> None:
     for raw in (b"\xff\xfe.png", b"\xed\xa0\x80.png", b"M\xfctze.png"):
         field = b'form-data; name="file"; filename="' + raw + b'"'
         body = part(field, picture(62)) + END
-        answer = served.client.post("/upload/", content=body, headers=FORM)
-        assert answer.status_code == 200, answer.text
-        assert answer.json()["filename"].endswith(".png")
+        response = served.client.post("/upload/", content=body, headers=FORM)
+        assert response.status_code == 200, response.text
+        assert response.json()["filename"].endswith(".png")
