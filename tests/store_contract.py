@@ -737,7 +737,8 @@ class StoreContract:
     def test_scanning_takes_several_folders_and_each_record_once(
         self, collection: Collection
     ) -> None:
-        names = ("a/1.jpg", "a/b/2.jpg", "c/3.jpg", "c*/4.jpg", "d/5.jpg", "A/6.jpg", "a?/7.jpg")
+        names = ["a/1.jpg", "a/b/2.jpg", "c/3.jpg", "c*/4.jpg", "d/5.jpg", "A/6.jpg", "a?/7.jpg"]
+        names += ["a%20b/8.jpg", "a_b/9.jpg", "axb/10.jpg", "\U0010ffff/11.jpg", "\ud7ff/12.jpg"]
         uris = [f"other://host/{name}" for name in names]
         records = [
             ImageRecord(uri, f"{number:064x}", 1, 1, 1, 1) for number, uri in enumerate(uris)
@@ -752,6 +753,10 @@ class StoreContract:
         assert scanned("a/", "a/b/", "d/") == ["a/1.jpg", "a/b/2.jpg", "d/5.jpg"]
         assert scanned("c*/") == ["c*/4.jpg"]
         assert scanned("a?/") == ["a?/7.jpg"]
+        assert scanned("a%") == ["a%20b/8.jpg"]
+        assert scanned("a_") == ["a_b/9.jpg"]
+        assert scanned("\U0010ffff") == ["\U0010ffff/11.jpg"]
+        assert scanned("\ud7ff") == ["\ud7ff/12.jpg"]
         assert scanned("x/") == []
         assert len(scanned("")) == len(names)
         assert len(everything(collection, "")) == len(names) + 300

@@ -19,7 +19,7 @@ from imgsearch.errors import CollectionMismatchError, Remedy, StoreBusyError, St
 from imgsearch.events import Event, Note, Stage
 from imgsearch.stores import check_name, open_store
 from imgsearch.stores.base import VectorStore
-from imgsearch.stores.lance import maintenance
+from imgsearch.stores.lance import filters, maintenance, scalar_indexes
 from imgsearch.stores.lance.collection import LanceCollection
 from imgsearch.stores.lance.dataset import Dataset
 from imgsearch.stores.lance.store import LanceStore
@@ -323,6 +323,16 @@ def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path: Path) -> None
     assert collection.count() == 1
 
 
+@pytest.mark.parametrize(
+    ("new", "segments", "merged"),
+    [(10, [], 0), (10, [100, 11], 0), (10, [100, 10], 1), (10, [100, 21, 20, 10], 3), (9, [9], 1)],
+)
+def test_an_index_merges_segments_that_are_no_larger(
+    new: int, segments: list[int], merged: int
+) -> None:
+    assert scalar_indexes._to_merge(segments, new) == merged
+
+
 def test_few_rows_are_read_for_content_with_many_copies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -350,7 +360,8 @@ class TestIndex:
 
     @pytest.fixture(autouse=True)
     def _low_thresholds(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(maintenance, "SCALAR_INDEX_ROWS", 1000)
+        monkeypatch.setattr(scalar_indexes, "MIN_ROWS", 1000)
+        monkeypatch.setattr(scalar_indexes, "MAX_UNINDEXED", 500)
         monkeypatch.setattr(maintenance, "VECTOR_INDEX_ROWS", 1000)
 
     @pytest.fixture
@@ -393,6 +404,38 @@ class TestIndex:
         events.clear()
         collection.optimize(events.append)
         assert events == []
+
+    def test_an_ingest_indexes_what_it_looks_up_in_few_segments(
+        self, collection: LanceCollection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        collection.optimize()
+        monkeypatch.setattr(maintenance, "_UPSERTS_BETWEEN_INDEXING", 2)
+        rows = self.ROWS
+        for upsert in range(40):
+            write(collection, [record(rows + each) for each in range(260)], seed=upsert)
+            rows += 260
+            for column in ("id", "sha256", "uri"):
+                assert rows - collection._maintenance.indexed_rows()[column] <= 2 * 260
+        segments = [len(each.segments) for each in collection._dataset.handle.describe_indices()]
+        assert max(segments) <= 6
+        wanted = [record(number) for number in (0, self.ROWS - 1, self.ROWS, rows - 1)]
+        assert set(collection.lookup([each.id for each in wanted])) == {x.id for x in wanted}
+        assert set(collection.vectors_by_digest([each.sha256 for each in wanted])) == {
+            each.sha256 for each in wanted
+        }
+        collection.delete([wanted[0].id])
+        collection.upsert([wanted[1]], vectors(1))
+        assert collection.lookup([each.id for each in wanted]).keys() == {
+            each.id for each in wanted[1:]
+        }
+        assert len(everything(collection, "file:///pictures/0000")) == 99
+
+    def test_a_folder_is_read_by_the_index_of_uris(self, collection: LanceCollection) -> None:
+        collection.optimize()
+        condition = filters.starts_with_any("uri", ["file:///pictures/0001", "file:///other/"])
+        plan = collection._dataset.handle.scanner(columns=["uri"], filter=condition).explain_plan()
+        assert "ScalarIndexQuery" in plan
+        assert len(everything(collection, "file:///pictures/0001")) == 100
 
     def test_recall_holds_with_and_without_filters(self, collection: LanceCollection) -> None:
         collection.optimize()

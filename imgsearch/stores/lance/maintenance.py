@@ -7,14 +7,12 @@ import re
 from collections.abc import Callable
 
 from imgsearch.errors import StoreError
-from imgsearch.events import Listener, Stage, ignore
+from imgsearch.events import Listener, Stage
 from imgsearch.stores.lance.arrow import lance
 from imgsearch.stores.lance.dataset import Dataset
-from imgsearch.stores.lance.schema import VECTOR, WORDS
+from imgsearch.stores.lance.scalar_indexes import ScalarIndexes
+from imgsearch.stores.lance.schema import VECTOR
 
-# An ingest looks up ids and digests once per batch, and scalar indexes make a lookup ten times
-# faster from some ten thousand rows on.
-SCALAR_INDEX_ROWS = 10_000
 # A flat search takes some 10 ms per thousand rows of 2048; an index pays from here on.
 VECTOR_INDEX_ROWS = 20_000
 # Up to so many matching rows a filtered search compares them all: the 1-bit codes of the index
@@ -28,6 +26,8 @@ _ROWS_PER_LARGE_FRAGMENT_AT_REST = 262_144
 # So many small ones are merged, which takes 100 MB, also while an ingest still runs. Fewer slow
 # nothing: a search among 6,400 of 1280 takes 35 ms in a hundred fragments, 85 ms in one.
 _SMALL_FRAGMENTS = 128
+# How often the rows without an index are counted while an ingest runs: an upsert has up to 512.
+_UPSERTS_BETWEEN_INDEXING = 16
 # Edits and uploads, one by one, leave a fragment of a few rows and three files each. After so many
 # versions, by any writer, such fragments are merged if there are more than a few: by 64 at a
 # time this costs an edit 2 ms on average.
@@ -46,6 +46,7 @@ class Maintenance:
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
+        self._scalar_indexes = ScalarIndexes(dataset)
         self._upserts = 0
 
     def commit(self, problem: str, write: Callable[[], object]) -> None:
@@ -61,10 +62,10 @@ class Maintenance:
     def after_upsert(self) -> None:
         """Compact and index in the middle of a long ingest."""
         self._upserts += 1
-        if self._upserts >= _SMALL_FRAGMENTS:
-            self._upserts = 0
+        if self._upserts % _SMALL_FRAGMENTS == 0:
             self._compact(self._rows_per_fragment(_ROWS_PER_LARGE_FRAGMENT))
-            self._index_lookups(ignore)
+        if self._upserts % _UPSERTS_BETWEEN_INDEXING == 0:
+            self._scalar_indexes.index_keys()
 
     def optimize(self, listener: Listener) -> None:
         """Compact, and build or extend the indexes, if it is time to."""
@@ -74,9 +75,7 @@ class Maintenance:
         if sum(f.count_rows() < target // 2 for f in fragments) > _SMALL_FRAGMENTS:
             listener(Stage("compacting"))
             self._compact(target)
-        self._index_lookups(listener)
-        if rows >= SCALAR_INDEX_ROWS and self._dataset.columns.has_words:
-            self._index(WORDS, listener)
+        self._scalar_indexes.index_all(listener)
         if rows >= VECTOR_INDEX_ROWS:
             self._index(VECTOR, listener)
         self._dataset.retry("old versions cannot be removed", self._remove_old_versions)
@@ -101,43 +100,19 @@ class Maintenance:
         refine = (20 if k <= 100 else 5) * (1 if dimension >= 512 else 4)
         return {"nprobes": min(partitions, probes), "refine_factor": refine}
 
-    def _index_lookups(self, listener: Listener) -> None:
-        """Build the scalar indexes that lookups by id and digest use, once they pay."""
-        if self._dataset.handle.count_rows() >= SCALAR_INDEX_ROWS:
-            for column in ("id", "sha256"):
-                self._index(column, listener)
-
     def _index(self, column: str, listener: Listener) -> None:
         """Build the index of a column, or extend it once a tenth of the rows is not in it."""
         indexed = self.indexed_rows().get(column)
         rows = self._dataset.handle.count_rows()
         if indexed is None:
             listener(Stage(f"building the index of {column} over {rows:,} records"))
-            self._dataset.retry("no index can be built", lambda: self._build_index(column, rows))
+            self._dataset.retry("no index can be built", lambda: self._build_index(rows))
         elif rows - indexed > rows // 10:
             listener(Stage(f"adding {rows - indexed:,} records to the index of {column}"))
             self._dataset.retry("the index cannot be extended", self._extend_indexes)
 
-    def _build_index(self, column: str, rows: int) -> None:
-        dataset = self._dataset.writable()
-        if column == VECTOR:
-            self._build_vector_index(dataset, _partitions(rows))
-        elif column == WORDS:
-            # They are words already, in the form in which they are compared.
-            dataset.create_scalar_index(
-                column,
-                "INVERTED",
-                replace=True,
-                base_tokenizer="whitespace",
-                lower_case=False,
-                stem=False,
-                remove_stop_words=False,
-                ascii_folding=False,
-                max_token_length=None,
-                with_position=False,
-            )
-        else:
-            dataset.create_scalar_index(column, "BTREE", replace=True)
+    def _build_index(self, rows: int) -> None:
+        self._build_vector_index(self._dataset.writable(), _partitions(rows))
 
     def _build_vector_index(self, dataset: lance.LanceDataset, partitions: int) -> None:
         try:
@@ -169,7 +144,7 @@ class Maintenance:
         sizes = [each.count_rows() for each in self._dataset.handle.get_fragments()]
         if sum(size < _TINY_FRAGMENT for size in sizes) > _TINY_FRAGMENTS:
             self._compact(_ROWS_PER_FRAGMENT)
-            self._index_lookups(ignore)
+            self._scalar_indexes.index_keys()
         else:
             self._dataset.retry("old versions cannot be removed", self._remove_old_versions)
 
