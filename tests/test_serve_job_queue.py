@@ -17,7 +17,7 @@ import pytest
 
 from imgsearch.server.errors import ApiError
 from imgsearch.server.jobs import queue as jobs_module
-from imgsearch.server.jobs.job import ENDED, Job, JobLock
+from imgsearch.server.jobs.job import ENDED, Job, acquire_lock, delete_lock
 from imgsearch.server.jobs.queue import JobQueue
 from imgsearch.server.settings import ArchiveLimits
 
@@ -191,8 +191,8 @@ class TestServicesOfOneDataDirectory:
 
     def test_a_killed_process_loses_its_locks(self, tmp_path: Path) -> None:
         program = (
-            "import pathlib, sys; from imgsearch.server.jobs.job import JobLock; "
-            "lock = JobLock.acquire(pathlib.Path(sys.argv[1])); print('taken', flush=True); input()"
+            "import pathlib, sys; from imgsearch.server.jobs.job import acquire_lock; "
+            "lock = acquire_lock(pathlib.Path(sys.argv[1])); print('taken', flush=True); input()"
         )
         command = [sys.executable, "-c", program, str(tmp_path / "job")]
         with subprocess.Popen(
@@ -200,11 +200,11 @@ class TestServicesOfOneDataDirectory:
         ) as holder:
             assert holder.stdout
             assert holder.stdout.readline() == "taken\n"
-            assert JobLock.acquire(tmp_path / "job") is None
+            assert acquire_lock(tmp_path / "job") is None
             holder.kill()
-        lock = JobLock.acquire(tmp_path / "job")
+        lock = acquire_lock(tmp_path / "job")
         assert lock is not None
-        lock.delete()
+        delete_lock(tmp_path / "job", lock)
         assert not list(tmp_path.iterdir())
 
 

@@ -32,13 +32,13 @@ async def upload(
 
 
 @router.get("/jobs")
-async def jobs(service: ServiceDep) -> list[IngestJob]:
+def jobs(service: ServiceDep) -> list[IngestJob]:
     """List jobs, newest first."""
     return [IngestJob.from_job(job, service) for job in service.jobs.list()]
 
 
 @router.get("/jobs/{job_id}")
-async def job(service: ServiceDep, job_id: str) -> IngestJob:
+def job(service: ServiceDep, job_id: str) -> IngestJob:
     """Return a job's state and progress."""
     return IngestJob.from_job(service.jobs.get(job_id), service)
 
@@ -50,7 +50,7 @@ async def cancel(service: ServiceDep, job_id: str) -> IngestJob:
 
 
 @router.get("/jobs/{job_id}/report", response_class=StreamingResponse)
-async def report(service: ServiceDep, job_id: str) -> StreamingResponse:
+def report(service: ServiceDep, job_id: str) -> StreamingResponse:
     """Stream a line of JSON for each file: name, status, reason and record id."""
     service.jobs.get(job_id)
     return StreamingResponse(service.jobs.report(job_id), media_type="application/jsonl")

@@ -1,4 +1,7 @@
-"""The queue of jobs: one runs at a time, and a restart resumes them."""
+"""The queue of jobs: one runs at a time, and a restart resumes them.
+
+Job libraries need a broker, or a database; here a folder holds the job's files, state and report.
+"""
 
 import contextlib
 import logging
@@ -8,24 +11,25 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import BaseFileLock
+
 from imgsearch.errors import ImgsearchError
 from imgsearch.server.errors import conflict, not_found, overloaded
+from imgsearch.server.jobs.files import delete_files, store_files
 from imgsearch.server.jobs.job import (
     ENDED,
     REPORT,
     STATE,
     Job,
-    JobLock,
-    State,
-    delete_files,
+    acquire_lock,
+    delete_lock,
     load_job,
     save_job,
-    store_files,
 )
 from imgsearch.server.settings import ArchiveLimits
 from imgsearch.server.storage import translate_disk_errors
@@ -51,7 +55,8 @@ class _OwnJob:
     """A job whose lock this service holds, until its final state is saved."""
 
     job: Job
-    lock: JobLock
+    folder: Path
+    lock: BaseFileLock
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -83,7 +88,7 @@ class JobQueue:
         self._redact = redact
         self._poll_seconds = poll_seconds
         self._grace_seconds = grace_seconds
-        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._saving = threading.Lock()
@@ -91,7 +96,6 @@ class JobQueue:
         self._orphaned_since: dict[str, float] = {}
         # Guards everything below, and every change of a job's state.
         self._lock = threading.Lock()
-        self._jobs: dict[str, Job] = {}
         self._own: dict[str, _OwnJob] = {}
         # Jobs whose files are being copied.
         self._arriving = 0
@@ -100,19 +104,25 @@ class JobQueue:
 
     def list(self) -> list[Job]:
         """Return this service's jobs and all ended jobs, newest first."""
+        own, others = self._jobs()
+        return _newest_first((*own, *(job for job in others if job.state in ENDED)))
+
+    def _jobs(self) -> tuple[Sequence[Job], Sequence[Job]]:
+        """Return the jobs that this service runs, and all others, as they were saved."""
         with self._lock:
-            jobs = [*self._jobs.values()]
-        return sorted(jobs, key=lambda job: job.created, reverse=True)
+            own = {name: own.job for name, own in self._own.items()}
+        others = (load_job(each) for each in self._folders() if each.name not in own)
+        return [*own.values()], [*filter(None, others)]
 
     def get(self, job_id: str) -> Job:
         """Return a job. Raises ApiError if there is none of this id."""
         with self._lock:
-            job = self._jobs.get(job_id)
-        if job is None and re.fullmatch("[0-9a-f]{32}", job_id):
-            job = load_job(self._root / job_id)  # another service may have it
-        if job is None:
-            raise not_found("job-not-found", f"there is no job {job_id}")
-        return job
+            own = self._own.get(job_id)
+        if own:
+            return own.job
+        if re.fullmatch("[0-9a-f]{32}", job_id) and (job := load_job(self._root / job_id)):
+            return job
+        raise not_found("job-not-found", f"there is no job {job_id}")
 
     def submit(
         self, files: Sequence[tuple[str, BinaryIO]], description: str, collection: str
@@ -132,35 +142,33 @@ class JobQueue:
             self._arriving += 1
         try:
             job = Job(uuid.uuid4().hex, collection, description)
-            self._enqueue(_OwnJob(job, self._write(job, files)))
+            self._enqueue(self._write(job, files))
         finally:
             with self._lock:
                 self._arriving -= 1
         return job
 
-    def _write(self, job: Job, files: Sequence[tuple[str, BinaryIO]]) -> JobLock:
-        """Write a new job and its files to the disk, and return its lock."""
-        folder = self._folder(job)
+    def _write(self, job: Job, files: Sequence[tuple[str, BinaryIO]]) -> _OwnJob:
+        """Write a new job and its files to the disk."""
+        folder = self._root / job.id
         with translate_disk_errors():
             self._root.mkdir(parents=True, exist_ok=True)
             # Before the folder exists, so that no other service considers it abandoned.
-            lock = JobLock.acquire(folder)
+            lock = acquire_lock(folder)
             assert lock is not None  # the id is new
             try:
                 job.found = store_files(folder, files, self._limits)
-                self._save(job)
+                save_job(job, folder)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
-                lock.delete()
+                delete_lock(folder, lock)
                 raise
-        return lock
+        return _OwnJob(job, folder, lock)
 
     def check_idle(self, collection: str) -> None:
         """Raise ApiError while a job of any service writes to a collection."""
-        with self._lock:
-            known = dict(self._jobs)
-        jobs = [known.get(name) or load_job(self._root / name) for name in _job_ids(self._root)]
-        active = (job for job in jobs if job and job.state not in ENDED)
+        own, others = self._jobs()
+        active = (job for job in (*own, *others) if job.state not in ENDED)
         if busy := [job.id for job in active if job.collection == collection]:
             raise conflict(
                 "collection-busy",
@@ -177,26 +185,25 @@ class JobQueue:
         with self._lock:
             own = self._own.get(job_id)
             if own:
+                job = own.job
                 own.stop.set()
                 job.cancelled = True
                 if was_queued := job.state == "queued":
                     job.state = "cancelled"
-            elif job.state in ENDED:
-                return job
-        if own is None:
+        if own and was_queued:
+            self._finish(own)
+        elif own:
+            self._try_save(own)
+        elif job.state not in ENDED:
             raise conflict(
                 "job-elsewhere",
                 f"another service on this data directory runs job {job_id}: cancel it there",
             )
-        if was_queued:
-            self._finish(own)
-        else:
-            self._try_save(job)
         return job
 
     def report(self, job_id: str) -> Iterator[str]:
         """Yield a line of JSON for each file that has an outcome."""
-        path = self._folder(self.get(job_id)) / REPORT
+        path = self._root / self.get(job_id).id / REPORT
         if path.is_file():
             with path.open(encoding="utf-8") as lines:
                 yield from lines
@@ -215,7 +222,7 @@ class JobQueue:
         with self._lock:
             for own in self._own.values():
                 own.stop.set()
-        self._queue.put(None)
+        self._queue.put("")  # wakes the worker
 
     def close(self) -> None:
         """Stop, and wait for the running job."""
@@ -227,51 +234,48 @@ class JobQueue:
                 own.lock.release()
             self._own.clear()
 
-    def _folder(self, job: Job) -> Path:
-        return self._root / job.id
-
     def _enqueue(self, own: _OwnJob) -> None:
         with self._lock:
-            self._jobs[own.job.id] = own.job
             self._own[own.job.id] = own
             if self._stopping.is_set():
                 own.stop.set()
         self._queue.put(own.job.id)
 
+    def _folders(self) -> Iterator[Path]:
+        """Yield the folders of all jobs."""
+        with contextlib.suppress(OSError):
+            yield from sorted(each for each in self._root.iterdir() if each.is_dir())
+
     def _adopt(self, grace: float) -> None:
-        """Take over jobs that have had no service for `grace` seconds; list ended ones."""
+        """Take over jobs that have had no service for `grace` seconds."""
         found: list[_OwnJob] = []
-        for name in _job_ids(self._root):
-            if name in self._jobs:
+        orphaned_since, self._orphaned_since = self._orphaned_since, {}
+        for folder in self._folders():
+            job = load_job(folder)
+            if folder.name in self._own or (job and job.state in ENDED):
                 continue
             try:
-                lock = JobLock.acquire(self._root / name)
+                lock = acquire_lock(folder)
             except OSError:  # not writable, which the next upload reports
                 continue
             if lock is None:
-                self._orphaned_since.pop(name, None)
                 continue
-            since = self._orphaned_since.setdefault(name, time.monotonic())
-            job = load_job(self._root / name)
+            since = orphaned_since.get(folder.name, time.monotonic())
+            self._orphaned_since[folder.name] = since
+            is_due = time.monotonic() - since >= grace
+            job = load_job(folder)  # again, as its service may just have saved it
             if job and job.state in ENDED:
-                with self._lock:
-                    self._jobs[name] = job
-                lock.delete()
-            elif time.monotonic() - since < grace:
+                delete_lock(folder, lock)
+            elif job and is_due:
+                found.append(_OwnJob(job, folder, lock))
+            elif is_due and not (folder / STATE).exists():  # its files had not all arrived
+                shutil.rmtree(folder, ignore_errors=True)
+                delete_lock(folder, lock)
+            else:  # not due, or of another version, or damaged
                 lock.release()
-            elif job:
-                found.append(_OwnJob(job, lock))
-            elif (self._root / name / STATE).exists():  # of another version, or damaged
-                lock.release()
-            else:  # its files had not arrived completely
-                shutil.rmtree(self._root / name, ignore_errors=True)
-                lock.delete()
         for own in sorted(found, key=lambda own: own.job.created):
             self._take_over(own)
         self._drop_old_reports()
-        self._orphaned_since = {
-            name: since for name, since in self._orphaned_since.items() if name not in self._jobs
-        }
 
     def _take_over(self, own: _OwnJob) -> None:
         job = own.job
@@ -281,106 +285,83 @@ class JobQueue:
             job.state = "failed"
         elif job.cancelled:
             job.state = "cancelled"
-        if job.state == "queued":
-            self._enqueue(own)
-        else:
-            with self._lock:
-                self._jobs[job.id] = job
-                self._own[job.id] = own
+        self._enqueue(own)
+        if job.state in ENDED:
             self._finish(own)
 
     def _work(self) -> None:
         while not self._stopping.is_set():
-            # No error ends the worker.
-            try:
-                try:
-                    job_id = self._queue.get(timeout=self._poll_seconds)
-                except queue.Empty:
-                    self._adopt(self._grace_seconds)
-                else:
-                    if job_id is not None:
-                        self._run(job_id)
+            try:  # no error ends the worker
+                self._run_next()
             except Exception as error:
                 _log_internal("jobs", error)
 
-    def _run(self, job_id: str) -> None:
+    def _run_next(self) -> None:
+        try:
+            job_id = self._queue.get(timeout=self._poll_seconds)
+        except queue.Empty:
+            self._adopt(self._grace_seconds)
+            return
         with self._lock:
             own = self._own.get(job_id)
             if own is None or own.job.state != "queued":
                 return
-            job = own.job
-            job.state = "running"
-            job.crashes += 1
-        self._try_save(job)
-        error = self._run_catching(own)
+            own.job.state = "running"
+            own.job.crashes += 1
+        self._try_save(own)
+        self._run(own)
+
+    def _run(self, own: _OwnJob) -> None:
+        job, error = own.job, None
+        try:
+            self._run_job(job, own.folder, own.stop)
+        except ImgsearchError as failure:
+            error = self._redact(failure)
+        except Exception as failure:
+            _log_internal(f"job {job.id}", failure)
+            error = f"internal error: {type(failure).__name__}"
         with self._lock:
             job.crashes = 0
-            interrupted = self._stopping.is_set() and not job.cancelled
-            job.error = None if interrupted else error
-            job.state = _next_state(own, error, interrupted=interrupted)
-        if interrupted:
-            self._try_save(job)
-        else:
+            if self._stopping.is_set() and not job.cancelled:
+                job.state = "queued"  # the next start resumes it
+            else:
+                job.error = error
+                job.state = "failed" if error else "cancelled" if own.stop.is_set() else "done"
+        if job.state in ENDED:
             self._finish(own)
-
-    def _run_catching(self, own: _OwnJob) -> str | None:
-        """Run a job, and return the text of its error."""
-        try:
-            self._run_job(own.job, self._folder(own.job), own.stop)
-        except ImgsearchError as error:
-            return self._redact(error)
-        except Exception as error:
-            _log_internal(f"job {own.job.id}", error)
-            return f"internal error: {type(error).__name__}"
-        return None
+        else:
+            self._try_save(own)
 
     def _finish(self, own: _OwnJob) -> None:
         """Save the state of an ended job, and delete its files."""
-        saved = self._try_save(own.job)
-        delete_files(self._folder(own.job))
-        with self._lock:
-            if saved:
-                del self._own[own.job.id]
-                own.lock.delete()
-            # Otherwise the lock stays: no other service may run the job again.
+        saved = self._try_save(own)
+        delete_files(own.folder)
+        if saved:  # otherwise the lock stays: no other service may run the job again
+            with self._lock:
+                self._own.pop(own.job.id, None)
+            delete_lock(own.folder, own.lock)
         self._drop_old_reports()
 
     def _drop_old_reports(self) -> None:
         """Delete the folders of all but the newest ended jobs."""
-        with self._lock:
-            ended = [job for name, job in self._jobs.items() if name not in self._own]
-            ended.sort(key=lambda job: job.created, reverse=True)
-            for job in ended[_MAX_REPORTS:]:
-                del self._jobs[job.id]
-        for job in ended[_MAX_REPORTS:]:
-            shutil.rmtree(self._folder(job), ignore_errors=True)
+        _, others = self._jobs()
+        ended = [job for job in others if job.state in ENDED]
+        for job in _newest_first(ended)[_MAX_REPORTS:]:
+            shutil.rmtree(self._root / job.id, ignore_errors=True)
+            delete_lock(self._root / job.id)  # of a killed service
 
-    def _try_save(self, job: Job) -> bool:
+    def _try_save(self, own: _OwnJob) -> bool:
         """Save a job's state if possible; on a full disk only this process knows it."""
         try:
-            self._save(job)
+            with self._saving:  # the last writer has the last state
+                save_job(own.job, own.folder)
         except OSError:
             return False
         return True
 
-    def _save(self, job: Job) -> None:
-        with self._saving:  # the last writer has the last state
-            save_job(job, self._folder(job))
 
-
-def _job_ids(root: Path) -> list[str]:
-    """Return the ids of all jobs that have a folder."""
-    with contextlib.suppress(OSError):
-        return sorted(each.name for each in root.iterdir() if each.is_dir())
-    return []
-
-
-def _next_state(own: _OwnJob, error: str | None, *, interrupted: bool) -> State:
-    if interrupted:
-        return "queued"
-    if error:
-        return "failed"
-    return "cancelled" if own.stop.is_set() else "done"
+def _newest_first(jobs: Iterable[Job]) -> list[Job]:
+    return sorted(jobs, key=lambda job: job.created, reverse=True)
 
 
 def _log_internal(where: str, error: Exception) -> None:

@@ -22,8 +22,8 @@ from imgsearch.events import Event, Outcome
 from imgsearch.index import ImageIndex
 from imgsearch.server.errors import ApiError
 from imgsearch.server.indexes import Indexes
-from imgsearch.server.jobs.archives import Member
-from imgsearch.server.jobs.job import REPORT, Job, ReportLine, iter_files
+from imgsearch.server.jobs.files import JobFile, iter_files
+from imgsearch.server.jobs.job import REPORT, Job
 from imgsearch.server.models import Models
 from imgsearch.server.settings import ArchiveLimits
 from imgsearch.server.storage import StagedFile, UploadStorage
@@ -37,6 +37,16 @@ _BATCH_SIZE = 8
 _RETRY_SECONDS = 2.0
 # How often a job that waits for its model checks whether it must stop.
 _POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _ReportLine:
+    """The outcome of one file. `name` is the name that a client sent."""
+
+    name: str
+    status: str
+    reason: str
+    id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,7 @@ class JobRunner:
                 finally:
                     _discard(group)
 
-    def _groups(self, files: Iterable[Member], report: "_Report") -> Iterator[_Group]:
+    def _groups(self, files: Iterable[JobFile], report: "_Report") -> Iterator[_Group]:
         """Stage files, and yield them in groups; report those that are rejected."""
         group: _Group = {}
         try:
@@ -178,12 +188,12 @@ def _describe(index: ImageIndex, ids: list[str], description: str) -> None:
         index.collection.update_metadata(dict.fromkeys(ids, described))
 
 
-def _read_report(report: Path) -> dict[tuple[str, str | None], ReportLine]:
+def _read_report(report: Path) -> dict[tuple[str, str | None], _ReportLine]:
     lines = {}
     with suppress(FileNotFoundError):
         for text in report.read_text(encoding="utf-8").splitlines():
             with suppress(ValueError, TypeError):  # the last line may be incomplete
-                line = ReportLine(**json.loads(text))
+                line = _ReportLine(**json.loads(text))
                 lines[line.name, line.id] = line
     return lines
 
@@ -192,7 +202,7 @@ class _Report:
     """Writes a line for each file, and counts."""
 
     def __init__(
-        self, job: Job, file: TextIO, previous: Mapping[tuple[str, str | None], ReportLine]
+        self, job: Job, file: TextIO, previous: Mapping[tuple[str, str | None], _ReportLine]
     ) -> None:
         """`previous` are the lines of an interrupted run."""
         self._job = job
@@ -204,7 +214,7 @@ class _Report:
     def write(self, name: str, outcome: Outcome) -> None:
         rejected = outcome.status == "rejected"
         record = None if rejected else record_id(outcome.uri)
-        line = ReportLine(name, outcome.status, outcome.reason, record)
+        line = _ReportLine(name, outcome.status, outcome.reason, record)
         if outcome.status == "skipped":  # perhaps indexed by an interrupted run of this job
             line = self._previous.get((name, record), line)
         self._file.write(json.dumps(asdict(line)) + "\n")

@@ -1,21 +1,30 @@
-"""Untrusted zip files: limits on number, size and ratio; names are never used as paths."""
+"""The files of a job: images, and untrusted zips of images.
+
+Zips are limited in number, size and ratio. Names that clients sent are never used as paths.
+"""
 
 import contextlib
 import io
+import json
 import lzma
+import shutil
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, BinaryIO
 
 from imgsearch.errors import ImageError
-from imgsearch.server.errors import unusable_archive
+from imgsearch.server.errors import ApiError, unusable_archive
 from imgsearch.server.settings import ArchiveLimits
 from imgsearch.server.storage import Readable
 
-MAGIC = b"PK\x03\x04"
+_FILES = "files"
+_NAMES = "names.json"
+
+_MAGIC = b"PK\x03\x04"
 
 # What zipfile and the libraries behind it raise for a damaged zip; bz2 raises OSError.
 _DAMAGE = (
@@ -29,17 +38,61 @@ _ENTRY_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """A file of an archive: its name there, and its content or the reason why it has none."""
+class JobFile:
+    """A file to ingest: the client's name for it, and its content or why it cannot be read."""
 
     name: str
     content: Readable | ImageError
 
 
-def check_archive(file: BinaryIO, limits: ArchiveLimits) -> int:
-    """Return the number of files to ingest. Raises ApiError for a damaged zip or a zip bomb.
+def store_files(folder: Path, files: Sequence[tuple[str, BinaryIO]], limits: ArchiveLimits) -> int:
+    """Copy files (names and contents) into a job's folder, and return how many images they hold.
 
-    This trusts the sizes in the zip's directory; `members` counts the unpacked bytes.
+    Raises ApiError for an unusable zip.
+    """
+    found = 0
+    (folder / _FILES).mkdir(parents=True)
+    for number, (name, content) in enumerate(files):
+        content.seek(0)
+        with (folder / _FILES / str(number)).open("wb") as file:
+            shutil.copyfileobj(content, file)
+        try:
+            found += _count(content, limits) if _is_archive(content) else 1
+        except ApiError as error:
+            raise ApiError(error.status, error.name, f"{name}: {error}") from error
+    (folder / _FILES / _NAMES).write_text(json.dumps([name for name, _ in files]))
+    return found
+
+
+def iter_files(folder: Path, limits: ArchiveLimits) -> Iterator[JobFile]:
+    """Yield the files of a job, with zips unpacked; read each before the next.
+
+    Raises ApiError for a zip bomb.
+    """
+    for number, name in enumerate(json.loads((folder / _FILES / _NAMES).read_text())):
+        with (folder / _FILES / str(number)).open("rb") as file:
+            if _is_archive(file):
+                yield from _unpack(file, limits)
+            else:
+                yield JobFile(name, file)
+
+
+def delete_files(folder: Path) -> None:
+    """Delete the files of an ended job, but not its state and report."""
+    shutil.rmtree(folder / _FILES, ignore_errors=True)
+
+
+def _is_archive(file: BinaryIO) -> bool:
+    file.seek(0)
+    magic = file.read(len(_MAGIC))
+    file.seek(0)
+    return magic == _MAGIC
+
+
+def _count(file: BinaryIO, limits: ArchiveLimits) -> int:
+    """Return the number of a zip's files to ingest. Raises ApiError for damage or a zip bomb.
+
+    This trusts the sizes in the zip's directory; `_unpack` counts the unpacked bytes.
     """
     with _open(file, limits) as archive:
         members = [info for info in archive.infolist() if _is_ingested(info)]
@@ -53,8 +106,7 @@ def check_archive(file: BinaryIO, limits: ArchiveLimits) -> int:
     return len(members)
 
 
-def members(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
-    """Yield the files of an archive; read each before the next. Raises ApiError for a bomb."""
+def _unpack(file: BinaryIO, limits: ArchiveLimits) -> Iterator[JobFile]:
     left = limits.total
     with _open(file, limits) as archive:
         for info in filter(_is_ingested, archive.infolist()):
@@ -63,10 +115,10 @@ def members(file: BinaryIO, limits: ArchiveLimits) -> Iterator[Member]:
                     raise ImageError("it is encrypted")
                 with _translate_damage(), archive.open(info) as packed:
                     content = _LimitedReader(packed, left)
-                    yield Member(info.filename, content)
+                    yield JobFile(info.filename, content)
                     left = content.left
             except ImageError as error:
-                yield Member(info.filename, error)
+                yield JobFile(info.filename, error)
 
 
 class _LimitedReader:
