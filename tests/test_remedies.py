@@ -10,7 +10,7 @@ import pytest
 import imgsearch
 from imgsearch.cli import remedies as cli_remedies
 from imgsearch.errors import CollectionMismatchError, ImageError, Remedy
-from imgsearch.server import remedies as server_remedies
+from imgsearch.server import redact as server_messages
 from tests.conftest import Cli
 
 PACKAGE = Path(imgsearch.__file__).parent
@@ -66,8 +66,8 @@ def test_remedies_are_alternatives() -> None:
 
 def test_the_service_names_only_what_its_operator_can_change() -> None:
     error = ImageError("no good", Remedy.RAISE_MAX_PIXELS, Remedy.REPLACE)
-    assert server_remedies.message(error) == "no good; the service's --max-pixels sets it"
-    assert server_remedies.message(ImageError("no good", Remedy.REPLACE)) == "no good"
+    assert server_messages.message(error) == "no good; the service's --max-pixels sets it"
+    assert server_messages.message(ImageError("no good", Remedy.REPLACE)) == "no good"
 
 
 def test_an_error_of_the_command_ends_with_its_remedies(cli: Cli, tmp_path: Path) -> None:

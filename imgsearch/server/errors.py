@@ -86,27 +86,8 @@ def bad_request(detail: str, *, close: bool = False) -> ApiError:
     return ApiError(400, "bad-request", detail, close=close)
 
 
-def unauthorized() -> ApiError:
-    """The 401 without its challenges, which are two headers of one name."""
-    return ApiError(
-        401,
-        "unauthorized",
-        "an API key is required, as X-API-Key or as Authorization: Bearer; browsers send it as "
-        "the password of any user",
-    )
-
-
-def foreign_origin() -> ApiError:
-    detail = "pages of other origins may not call this service; --cors-origin allows one"
-    return ApiError(403, "foreign-origin", detail)
-
-
 def not_found(name: str, detail: str) -> ApiError:
     return ApiError(404, name, detail)
-
-
-def too_slow(detail: str) -> ApiError:
-    return ApiError(408, "too-slow", detail, close=True)
 
 
 def conflict(name: str, detail: str) -> ApiError:
@@ -117,17 +98,6 @@ def too_large(detail: str, *, close: bool = False) -> ApiError:
     return ApiError(413, "too-large", detail, close=close)
 
 
-def range_not_satisfiable(size: int) -> ApiError:
-    """The 416 for an image of `size` bytes."""
-    detail = f"the image has {size:,} bytes, none of them in this range"
-    return ApiError(416, "no-such-range", detail, {"Content-Range": f"bytes */{size}"})
-
-
-def unknown_host(host: str) -> ApiError:
-    detail = f"this service is not known as {host[:100]!r}; --allow-host adds a name"
-    return ApiError(421, "unknown-host", detail)
-
-
 def unusable_archive(reason: str) -> ApiError:
     return ApiError(422, "unusable-archive", f"the zip is rejected: {reason}")
 
@@ -135,15 +105,6 @@ def unusable_archive(reason: str) -> ApiError:
 def overloaded(detail: str, *, retry_after: int = _RETRY_SECONDS, close: bool = False) -> ApiError:
     """The 429 of every limit on load."""
     return ApiError(429, "overloaded", detail, retry_after=retry_after, close=close)
-
-
-def not_writable(reason: str) -> ApiError:
-    return ApiError(
-        500,
-        "not-writable",
-        f"the service may not write to its data directory ({reason}); IMGSEARCH_HOME sets where "
-        "it is",
-    )
 
 
 def not_ready(detail: str, *, retry_after: int = _RETRY_SECONDS) -> ApiError:

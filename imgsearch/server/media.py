@@ -15,7 +15,7 @@ from starlette.concurrency import iterate_in_threadpool
 
 from imgsearch import images
 from imgsearch.errors import ImageError
-from imgsearch.server.errors import ApiError, not_found, range_not_satisfiable, too_large
+from imgsearch.server.errors import ApiError, not_found, too_large
 from imgsearch.types import ImageRecord
 
 _CHUNK_BYTES = 1 << 18
@@ -185,5 +185,6 @@ def requested_range(request: Request, size: int, etag: str, last_modified: str) 
         if match[2] and int(match[2]) < start:
             return None
     if start >= size or start >= stop:
-        raise range_not_satisfiable(size)
+        detail = f"the image has {size:,} bytes, none of them in this range"
+        raise ApiError(416, "no-such-range", detail, {"Content-Range": f"bytes */{size}"})
     return range(start, stop)

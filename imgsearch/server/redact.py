@@ -1,4 +1,4 @@
-"""Error messages for clients, without folders, files and addresses of this machine."""
+"""Error messages for clients: with remedies, without places of this machine."""
 
 import logging
 import os
@@ -14,10 +14,10 @@ from imgsearch.errors import (
     EncoderError,
     ImgsearchError,
     RecordNotFoundError,
+    Remedy,
     ScratchError,
     StoreError,
 )
-from imgsearch.server.remedies import message
 from imgsearch.server.settings import Settings
 from imgsearch.stores import is_server, places
 
@@ -26,8 +26,26 @@ log = logging.getLogger("imgsearch.server")
 # Errors of the service itself, logged in full for its operator.
 _OPERATOR_ERRORS = (StoreError, EncoderError, ScratchError)
 _CLIENT_ERRORS = (CollectionNotFoundError, CollectionMismatchError, RecordNotFoundError)
+# Clients and the operator read them: the options are those of `imgsearch serve`. What only another
+# command's options change is left out.
+_REMEDIES = {
+    Remedy.RAISE_MAX_PIXELS: "the service's --max-pixels sets it",
+    Remedy.RAISE_STORE_TIMEOUT: "start the service with a longer --store-timeout",
+    Remedy.LEAVE_OUT_WEIGHTS: "start the service without --weights",
+    Remedy.GIVE_WEIGHTS: "give the service a file with --weights",
+    Remedy.USE_CPU: "start the service with --device cpu",
+    Remedy.INGEST: "create one with `imgsearch ingest`",
+    Remedy.COPY: "copy it with `imgsearch copy --as NAME`",
+    Remedy.REMOVE: "take images out with `imgsearch remove`",
+}
 _SERVER_FAILED = "the store has failed; the service's log has the details"
 _SCRATCH_FAILED = "temporary files cannot be written; the service's log has the details"
+
+
+def message(error: ImgsearchError) -> str:
+    """Return the error's message followed by its remedies, if the service has any."""
+    remedies = [_REMEDIES[each] for each in error.remedies if each in _REMEDIES]
+    return f"{error}; {', or '.join(remedies)}" if remedies else str(error)
 
 
 class Redactor:

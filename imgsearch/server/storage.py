@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from imgsearch import images
 from imgsearch.errors import ImageError, ScratchError, StoreBusyError
-from imgsearch.server.errors import DISK_FULL_ERRNOS, disk_full, not_writable
+from imgsearch.server.errors import DISK_FULL_ERRNOS, ApiError, disk_full
 from imgsearch.system import scratch
 from imgsearch.types import ImageRecord
 from imgsearch.uris import path_to_uri
@@ -73,7 +73,7 @@ class Spool:
         except ScratchError as error:
             if os.access(self._data, os.W_OK):
                 raise disk_full() from error
-            raise not_writable("it is read-only") from error
+            raise _not_writable("it is read-only") from error
 
     def close(self) -> None:
         with self._lock:
@@ -270,5 +270,14 @@ def translate_disk_errors() -> Iterator[None]:
         if error.errno in DISK_FULL_ERRNOS:
             raise disk_full() from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise not_writable(error.strerror or str(error)) from error
+            raise _not_writable(error.strerror or str(error)) from error
         raise
+
+
+def _not_writable(reason: str) -> ApiError:
+    return ApiError(
+        500,
+        "not-writable",
+        f"the service may not write to its data directory ({reason}); IMGSEARCH_HOME sets where "
+        "it is",
+    )

@@ -10,13 +10,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imgsearch.server.errors import (
-    ApiError,
-    error_response,
-    foreign_origin,
-    unauthorized,
-    unknown_host,
-)
+from imgsearch.server.errors import ApiError, error_response
 from imgsearch.server.settings import Settings
 
 # Without a key: these reveal nothing about images, and orchestrators probe health without one.
@@ -25,6 +19,10 @@ _PUBLIC_FOLDER = "/docs/"
 # Probes use any name that their orchestrator has for the service.
 _HEALTH = frozenset({"/healthz", "/readyz"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_KEY_REQUIRED = (
+    "an API key is required, as X-API-Key or as Authorization: Bearer; browsers send it as the "
+    "password of any user"
+)
 # In this order: a browser that knows only the first challenge asks its user for the password.
 _CHALLENGES = ('Basic realm="imgsearch", charset="UTF-8"', 'Bearer realm="imgsearch"')
 
@@ -56,11 +54,13 @@ class AccessMiddleware:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if scope["path"] not in _HEALTH and not self._is_known(host):
-            return unknown_host(host)
+            detail = f"this service is not known as {host[:100]!r}; --allow-host adds a name"
+            return ApiError(421, "unknown-host", detail)
         if scope["method"] not in _SAFE_METHODS and self._is_foreign(headers.get("origin"), host):
-            return foreign_origin()
+            detail = "pages of other origins may not call this service; --cors-origin allows one"
+            return ApiError(403, "foreign-origin", detail)
         if self._key and not _is_public(scope["path"]) and not self._has_key(headers, self._key):
-            return unauthorized()
+            return ApiError(401, "unauthorized", _KEY_REQUIRED)
         return None
 
     def _is_known(self, host: str) -> bool:
