@@ -8,7 +8,7 @@ from imgsearch import __version__
 from imgsearch.server.api import collections, compat, docs, health, jobs, search
 from imgsearch.server.errors import add_error_handlers
 from imgsearch.server.middleware.access import AccessMiddleware
-from imgsearch.server.middleware.admission import AdmissionMiddleware
+from imgsearch.server.middleware.limits import LimitMiddleware
 from imgsearch.server.middleware.responses import ResponseMiddleware
 from imgsearch.server.service import Service
 
@@ -24,6 +24,7 @@ def create_app(service: Service) -> FastAPI:
         version=__version__,
         docs_url=None,
         redoc_url=None,
+        responses=docs.RESPONSES,
     )
     app.state.service = service
     for router in _ROUTERS:
@@ -37,7 +38,7 @@ def create_app(service: Service) -> FastAPI:
 def _add_middleware(app: FastAPI, service: Service) -> None:
     """Add middleware, the innermost first."""
     settings = service.settings
-    app.add_middleware(AdmissionMiddleware, service=service)
+    app.add_middleware(LimitMiddleware, service=service)
     app.add_middleware(AccessMiddleware, settings=settings)
     if settings.cors_origins:
         app.add_middleware(

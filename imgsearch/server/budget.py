@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import AsyncIterator
 
 from imgsearch.server.settings import Limits
@@ -36,32 +35,28 @@ class RequestLoad:
 
 
 class MemoryBudget:
-    """A bounded number of bytes, granted first come, first served. For one event loop."""
+    """A bounded number of bytes, granted first come, first served. For one event loop.
+
+    Semaphores and anyio's limiters count callers, not bytes.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._used = 0
-        self._waiting: deque[tuple[int, asyncio.Event]] = deque()
+        self._turn = asyncio.Lock()  # fair
+        self._released = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def reserve(self, size: int) -> AsyncIterator[None]:
         """Wait for `size` bytes and hold them in the block; the whole budget is the maximum."""
         size = min(size, self._max_bytes)
-        granted = asyncio.Event()
-        self._waiting.append((size, granted))
-        self._grant()
+        async with self._turn:
+            while self._used + size > self._max_bytes:
+                self._released.clear()
+                await self._released.wait()
+            self._used += size
         try:
-            await granted.wait()
             yield
         finally:
-            if granted.is_set():
-                self._used -= size
-            else:
-                self._waiting.remove((size, granted))
-            self._grant()
-
-    def _grant(self) -> None:
-        while self._waiting and self._used + self._waiting[0][0] <= self._max_bytes:
-            size, granted = self._waiting.popleft()
-            self._used += size
-            granted.set()
+            self._used -= size
+            self._released.set()

@@ -15,8 +15,7 @@ from imgsearch.server.errors import MEDIA_TYPE
 
 router = Router()
 
-# Errors of any endpoint, in addition to its own responses.
-_PROBLEMS = {
+_ERRORS = {
     400: "The request makes no sense, or its body is not a valid form.",
     401: "An API key is required.",
     403: "Pages of this origin may not call the service.",
@@ -32,17 +31,13 @@ _PROBLEMS = {
     503: "The store or the model is unavailable; `Retry-After` says when to retry.",
     507: "The disk is full.",
 }
-_EXAMPLE = {
-    "type": "urn:imgsearch:problem:collection-not-found",
-    "title": "Not Found",
-    "status": 404,
-    "detail": "no collection shoes here (there is images); `imgsearch ingest` makes one",
+_PROBLEM = {"$ref": "#/components/schemas/Problem"}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"description": description, "content": {MEDIA_TYPE: {"schema": _PROBLEM}}}
+    for status, description in _ERRORS.items()
 }
-# Alternatives.
-_KEYS = {
-    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-    "bearer": {"type": "http", "scheme": "bearer"},
-}
+"""Error responses of any endpoint, in addition to its own responses."""
+
 _SCHEMA = {
     "type": "object",
     "title": "Problem",
@@ -54,36 +49,41 @@ _SCHEMA = {
         "status": {"type": "integer"},
         "detail": {"type": "string", "description": "What failed, and what to do."},
     },
-    "example": _EXAMPLE,
+    "example": {
+        "type": "urn:imgsearch:problem:collection-not-found",
+        "title": "Not Found",
+        "status": 404,
+        "detail": "no collection shoes here (there is images); `imgsearch ingest` makes one",
+    },
 }
+# Alternatives.
+_KEYS = {
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {"type": "http", "scheme": "bearer"},
+}
+_SCRIPT = re.compile(r"<script>(.*?)</script>", re.S)
 
 
 def add_docs(app: FastAPI) -> None:
-    """Serve the documentation, with error responses and the API key in an app's OpenAPI."""
+    """Serve the documentation; add the schema of errors and the API key to an app's OpenAPI.
+
+    `fastapi.security` would describe the key by itself, but check it on every request a second
+    time, after `middleware.access`.
+    """
     app.include_router(router)
     app.mount("/docs", StaticFiles(packages=[("fastapi_offline", "static")]))
-    generate: Any = app.openapi
+    generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = generate()
-            schema.setdefault("components", {}).setdefault("schemas", {})["Problem"] = _SCHEMA
+            schema["components"]["schemas"]["Problem"] = _SCHEMA
             if app.state.service.settings.api_key:
                 schema["components"]["securitySchemes"] = _KEYS
                 schema["security"] = [{name: []} for name in _KEYS]
-            for operations in schema["paths"].values():
-                for operation in operations.values():
-                    _add_problems(operation["responses"])
-        assert app.openapi_schema is not None
-        return app.openapi_schema
+        return generate()
 
     app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _add_problems(responses: dict[str, Any]) -> None:
-    problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
-    for status, description in _PROBLEMS.items():
-        responses[str(status)] = {"description": description, "content": {MEDIA_TYPE: problem}}
 
 
 @router.get("/docs", include_in_schema=False)
@@ -102,9 +102,6 @@ async def docs() -> HTMLResponse:
         "img-src 'self' data: blob:; connect-src 'self'; frame-ancestors 'none'"
     )
     return HTMLResponse(text, headers={"Content-Security-Policy": policy})
-
-
-_SCRIPT = re.compile(r"<script>(.*?)</script>", re.S)
 
 
 def _digest(script: str) -> str:

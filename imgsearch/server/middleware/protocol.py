@@ -20,7 +20,7 @@ class TimeoutProtocol(H11Protocol):
 
     uvicorn limits only the time between two requests. This also limits the time for the head of a
     request, for the rest of a body whose response was sent before it had arrived, and for which a
-    client reads nothing of its response (`LimitedBody` limits a body that the app reads). uvicorn
+    client reads nothing of its response (`limits` bounds a body that the app reads). uvicorn
     closes connections gracefully, which waits forever for a stalled client; this aborts them.
 
     Responses are sent without Nagle's algorithm: uvicorn writes head and body separately, and the
