@@ -9,7 +9,7 @@ import pytest
 
 from imgsearch.errors import DeviceMemoryError, EncoderError
 from imgsearch.images import Pixels
-from imgsearch.server.encoding import Batcher
+from imgsearch.server.batching import Batcher
 from tests.fakes import SIZE, ColourEncoder
 
 

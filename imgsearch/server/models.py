@@ -1,8 +1,4 @@
-"""The service's models: each is loaded once, in a thread of its own.
-
-Loading can take minutes, as a model may have to be downloaded and exported. Requests that need no
-model do not wait for it.
-"""
+"""The service's models: each is loaded once, and encodes the images of all requests in batches."""
 
 import asyncio
 import threading
@@ -11,11 +7,16 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 
-from imgsearch.encoders.base import Encoder
+from imgsearch import images
+from imgsearch.encoders.base import Encoder, Vectors
 from imgsearch.encoders.factory import last_used_encoder, open_encoder
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.events import Listener, ignore
+from imgsearch.images import DecodedImage, Region, Source
+from imgsearch.server.batching import Batcher
 from imgsearch.server.errors import not_ready
+from imgsearch.server.metrics import Metrics
+from imgsearch.server.pools import Pools, run
 from imgsearch.server.settings import Settings
 from imgsearch.types import Stamp
 
@@ -30,21 +31,30 @@ class _Load(Future[Encoder]):
 
 
 class Models:
-    """Loads each model once; a failed load is retried by the next call."""
+    """Loads each model in a thread of its own; a failed load is retried by the next call.
+
+    Loading can take minutes, as a model may have to be downloaded and exported. Requests that need
+    no model do not wait for it.
+    """
 
     def __init__(
         self,
         settings: Settings,
+        pools: Pools,
+        metrics: Metrics,
         listener: Listener = ignore,
         encoder_opener: Callable[..., Encoder] = open_encoder,
     ) -> None:
         self._settings = settings
+        self._pools = pools
+        self._metrics = metrics
         self._listener = listener
         self._open_encoder = encoder_opener
         self._lock = threading.Lock()
         # By a collection's stamp, or by the model, weights and precision of a new collection.
         self._loads: dict[Stamp | tuple[str, str | None, str | None], _Load] = {}
         self._encoders: dict[Stamp, Encoder] = {}
+        self._batchers: dict[int, Batcher] = {}
 
     def get(self, stamp: Stamp | None) -> _Load:
         """Return the model of a collection; with None, the model for new collections.
@@ -107,3 +117,31 @@ class Models:
             return
         if self._open_encoder is open_encoder and (encoder := last_used_encoder()):
             self._cache(encoder)
+
+    async def encode(
+        self, image: Source, encoder: Encoder, region: Region | None = None
+    ) -> tuple[DecodedImage, Vectors]:
+        """Return a decoded image, and its vector of shape (dimension,). For one event loop.
+
+        Raises ImageError, UsageError or EncoderError.
+        """
+        max_pixels = self._settings.limits.pixels
+        with self._metrics.stage("decode"):
+            decoded = await run(
+                self._pools.decode, images.decode, image, encoder.preprocessing, max_pixels, region
+            )
+        batcher = self._batchers.get(id(encoder))
+        if batcher is None:
+            batcher = Batcher(encoder, self._settings.batch_size, self._metrics.batch)
+            self._batchers[id(encoder)] = batcher
+        with self._metrics.stage("encode"):
+            return decoded, await batcher.encode(decoded.pixels)
+
+    @property
+    def queue_size(self) -> int:
+        """The number of images that wait to be encoded."""
+        return sum(batcher.queue_size for batcher in self._batchers.values())
+
+    def close(self) -> None:
+        for batcher in self._batchers.values():
+            batcher.close()

@@ -26,7 +26,6 @@ from imgsearch.images import thumbnail_of
 from imgsearch.index import ImageIndex
 from imgsearch.search import SearchRequest
 from imgsearch.server.budget import MemoryBudget, RequestLoad
-from imgsearch.server.encoding import ImageEncoder
 from imgsearch.server.errors import ApiError
 from imgsearch.server.indexes import Indexes
 from imgsearch.server.jobs.job import Job
@@ -90,14 +89,11 @@ class Service:
         self._preparing: Future[Encoder] | None = None
         self._listener = listener
         self._pools = Pools()
-        self._models = Models(settings, listener, encoder_opener)
+        self._models = Models(settings, self._pools, self.metrics, listener, encoder_opener)
         self._indexes = Indexes(settings, self._models, listener)
-        self._encoder = ImageEncoder(settings, self._pools, self.metrics)
         self._thumbnails = ThumbnailCache()
         self._spool = Spool(settings.data)
-        self.uploads = Uploads(
-            settings, self._pools, self._indexes, self._models, self._encoder, self._spool
-        )
+        self.uploads = Uploads(settings, self._pools, self._indexes, self._models, self._spool)
         self.cleanup = StorageCleanup(
             self.uploads.storage, lambda: self._indexes.store, lambda: self.state == "draining"
         )
@@ -113,7 +109,7 @@ class Service:
         redactor = Redactor(settings)
         self.redact, self.redact_text = redactor.redact, redactor.redact_text
         self.jobs = JobQueue(settings.jobs, runner, settings.archives, self.redact)
-        self.metrics.set_gauges(lambda: self.in_flight, lambda: self._encoder.queue_size)
+        self.metrics.set_gauges(lambda: self.in_flight, lambda: self._models.queue_size)
 
     # Life cycle.
 
@@ -199,7 +195,7 @@ class Service:
         if self._cleaning:
             self._cleaning.cancel()
         await asyncio.to_thread(self.jobs.close)
-        self._encoder.close()
+        self._models.close()
         await asyncio.to_thread(self._pools.close)
         self._spool.close()
         self._indexes.close()
@@ -245,7 +241,7 @@ class Service:
             stamp = await self._read(collection, lambda index: index.collection.stamp)
             model = await self._models.wait(stamp)
             encoded = await asyncio.gather(
-                *(self._encoder.encode(each, model, request.region) for each in request.images)
+                *(self._models.encode(each, model, request.region) for each in request.images)
             )
             vectors = np.stack([vector for _, vector in encoded])
 

@@ -11,7 +11,6 @@ import numpy as np
 from imgsearch.encoders.base import Encoder, Vectors
 from imgsearch.errors import CollectionMismatchError, StaleCollectionError, StoreError
 from imgsearch.images import DecodedImage
-from imgsearch.server.encoding import ImageEncoder
 from imgsearch.server.indexes import Indexes
 from imgsearch.server.models import Models
 from imgsearch.server.pools import Pools, run
@@ -48,7 +47,6 @@ class Uploads:
         pools: Pools,
         indexes: Indexes,
         models: Models,
-        encoder: ImageEncoder,
         spool: Spool,
     ) -> None:
         self.storage = UploadStorage(
@@ -57,7 +55,6 @@ class Uploads:
         self._pools = pools
         self._indexes = indexes
         self._models = models
-        self._encoder = encoder
         self._waiting: dict[str, list[_Upload]] = {}
         self._writers: dict[str, asyncio.Task[None]] = {}
         self._writes = 0
@@ -72,7 +69,7 @@ class Uploads:
         # The collection's own model, or the model for a new collection.
         stamp = await run(self._pools.store, self._indexes.stamp, collection)
         model = await self._models.wait(stamp)
-        decoded, vector = await self._encoder.encode(image, model)
+        decoded, vector = await self._models.encode(image, model)
         staged = await run(self._pools.files, self.storage.stage_bytes, image)
         done: asyncio.Future[ImageRecord] = asyncio.get_running_loop().create_future()
         upload = _Upload(staged, decoded, vector, description, done)

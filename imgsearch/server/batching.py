@@ -1,4 +1,4 @@
-"""Decode and encode images of all requests, in batches."""
+"""Encode the images of all requests in batches."""
 
 import asyncio
 from collections import deque
@@ -7,59 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from imgsearch import images
 from imgsearch.encoders.base import Encoder, Vectors
 from imgsearch.errors import DeviceMemoryError
-from imgsearch.images import DecodedImage, Pixels, Region, Source
-from imgsearch.server.metrics import Metrics
-from imgsearch.server.pools import Pools, run
-from imgsearch.server.settings import Settings
+from imgsearch.images import Pixels
 
 _Pending = tuple[Pixels, "asyncio.Future[Vectors]"]
-
-
-class ImageEncoder:
-    """Turns image files into vectors, with any of the service's models. For one event loop."""
-
-    def __init__(self, settings: Settings, pools: Pools, metrics: Metrics) -> None:
-        self._settings = settings
-        self._pools = pools
-        self._metrics = metrics
-        self._batchers: dict[int, Batcher] = {}
-
-    @property
-    def queue_size(self) -> int:
-        """The number of images that wait to be encoded."""
-        return sum(batcher.queue_size for batcher in self._batchers.values())
-
-    async def encode(
-        self, image: Source, encoder: Encoder, region: Region | None = None
-    ) -> tuple[DecodedImage, Vectors]:
-        """Return a decoded image, and its vector of shape (dimension,).
-
-        Raises ImageError, UsageError or EncoderError.
-        """
-        with self._metrics.stage("decode"):
-            decoded = await run(
-                self._pools.decode,
-                images.decode,
-                image,
-                encoder.preprocessing,
-                self._settings.limits.pixels,
-                region,
-            )
-        with self._metrics.stage("encode"):
-            return decoded, await self._batcher(encoder).encode(decoded.pixels)
-
-    def _batcher(self, encoder: Encoder) -> "Batcher":
-        if id(encoder) not in self._batchers:
-            size = self._settings.batch_size
-            self._batchers[id(encoder)] = Batcher(encoder, size, self._metrics.batch)
-        return self._batchers[id(encoder)]
-
-    def close(self) -> None:
-        for batcher in self._batchers.values():
-            batcher.close()
 
 
 class Batcher:
