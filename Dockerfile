@@ -1,12 +1,12 @@
-# imgsearch as an image; docker-compose.yml builds and starts it beside Weaviate. By itself:
+# The image of imgsearch; docker-compose.yml builds it and starts it with Weaviate. Without Compose:
 #
 #   docker build -t imgsearch .
 #   docker run --rm -v imgsearch:/var/lib/imgsearch -v "$PWD":/data:ro imgsearch ingest /data
 #
-# Without torch, which takes gigabytes: MODELS are exported here, once and for all, and ONNX Runtime
-# runs them on the CPU. With --build-arg ACCELERATOR=cuda torch stays, for NVIDIA's GPUs.
+# It lacks PyTorch, which takes gigabytes: MODELS are exported during the build, and ONNX Runtime runs
+# them on the CPU. --build-arg ACCELERATOR=cuda includes PyTorch, for NVIDIA GPUs.
 
-# The version of Python that the tests run on.
+# The Python version of the tests.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
@@ -18,7 +18,7 @@ ENV UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never
 WORKDIR /src
 COPY pyproject.toml constraints.txt ./
 ARG ACCELERATOR=cpu
-# Compiled, because a container has no right to do that later, and would start slower each time.
+# Compiled now: a container cannot write bytecode later, and every start would be slower.
 RUN case ${ACCELERATOR} in \
         cpu) set -- torch torchvision onnx onnxscript efficientnet-lite-pytorch ;; \
         cuda) set -- ;; \
@@ -33,12 +33,12 @@ COPY imgsearch imgsearch
 RUN VIRTUAL_ENV=/opt/imgsearch uv pip install --compile-bytecode --no-deps .
 
 FROM build AS models
-# Any that `imgsearch models --all` lists. resnet50 is fetched (98 MB), efficientnet-lite0 is not.
+# Any that `imgsearch models --all` lists. resnet50 is downloaded (98 MB), efficientnet-lite0 is not.
 ARG MODELS="resnet50 efficientnet-lite0"
-# Whose build of torch exports them, as `uv pip install --torch-backend` knows it; empty is the
+# The build of PyTorch that exports them, for `uv pip install --torch-backend`; empty selects the
 # package index's own, which may be large.
 ARG TORCH_BACKEND=cpu
-# In one step, so that no layer holds torch.
+# In one step, so that no layer contains PyTorch.
 RUN mkdir -p /home/imgsearch/models \
     && uv venv --quiet --python "$(command -v python)" /opt/torch \
     && VIRTUAL_ENV=/opt/torch uv pip install ${TORCH_BACKEND:+--torch-backend ${TORCH_BACKEND}} \
@@ -50,7 +50,7 @@ RUN mkdir -p /home/imgsearch/models \
     && rm -rf /opt/torch
 
 FROM ${BASE}
-# Always these numbers, so that a volume, or a folder of the host's, can be given to them.
+# Fixed IDs, so that a volume or a folder of the host can be assigned to them.
 ARG UID=10001
 RUN groupadd --gid ${UID} imgsearch \
     && useradd --uid ${UID} --gid ${UID} --no-create-home --home-dir /var/lib/imgsearch \
@@ -65,9 +65,9 @@ ENV PATH=/opt/imgsearch/bin:${PATH} \
     PYTHONUNBUFFERED=1
 USER imgsearch
 WORKDIR /data
-# The uploads, the embedded store, and what is made of models for this very CPU.
+# Uploads, the embedded store, and models prepared for this CPU.
 VOLUME /var/lib/imgsearch
-# The API, and the page.
+# The API and the page.
 EXPOSE 8888 7860
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=1m --retries=3 CMD ["python", "-c", \

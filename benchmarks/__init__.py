@@ -1,4 +1,4 @@
-"""Both sides of each claim of speed, in one run."""
+"""Benchmarks that measure both sides of each claim about speed in one run."""
 
 import os
 

@@ -1,10 +1,10 @@
-"""What a fresh process costs: a query, --help, and an ingest that finds nothing new.
+"""The cost of a new process: a query, --help, and an ingest that finds nothing new.
 
     python -m benchmarks.cold_start FOLDER [--rounds 7] [--records 44000]
 
-FOLDER holds pictures; its first one is the query. The query goes to a store of random vectors, by
-resnet50 with seeded weights, as neither changes what it costs. Each command and what it is
-compared with run in turn; the ratio is that of their medians.
+The first image in FOLDER is the query. The store has random vectors, and resnet50 random weights
+with a fixed seed: neither changes the cost. Each command and its reference run alternately; the
+ratio is that of their medians.
 """
 
 import argparse
@@ -33,7 +33,7 @@ _BATCH = 4096
 
 
 def fill(url: str, stamp: Stamp, count: int) -> None:
-    """A collection of random vectors about a hundred centres, as pictures of a hundred kinds."""
+    """Create a collection of random vectors around a hundred centres, one per articleType."""
     random = np.random.default_rng(0)
     centres = random.standard_normal((100, stamp.dimension)).astype(np.float32)
     with open_store(url) as store, store.write_lock("images"):
@@ -46,7 +46,7 @@ def fill(url: str, stamp: Stamp, count: int) -> None:
             collection.upsert(
                 [
                     ImageRecord(
-                        f"file:///pictures/{number}.jpg",
+                        f"file:///images/{number}.jpg",
                         f"{number:064x}",
                         20_000,
                         number,
@@ -68,16 +68,16 @@ def seconds(command: Sequence[str]) -> float:
 
 
 def in_turn(rounds: int, ours: Sequence[str], theirs: Sequence[str]) -> tuple[float, float]:
-    """The medians of both; one round before does not count, so that files are in memory."""
+    """Return the medians of both, after one round that brings the files into memory."""
     pairs = [(seconds(ours), seconds(theirs)) for _ in range(rounds + 1)][1:]
     return statistics.median(one for one, _ in pairs), statistics.median(two for _, two in pairs)
 
 
-def first_picture(folder: Path) -> Path:
+def first_image(folder: Path) -> Path:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and looks_like_an_image(path.read_bytes()[:32]):
             return path
-    raise SystemExit(f"{folder}: no picture")
+    raise SystemExit(f"{folder}: no image")
 
 
 def main() -> None:
@@ -93,7 +93,7 @@ def main() -> None:
         stamp = open_encoder(EncoderRequest("resnet50", str(weights))).stamp
         url = str(Path(place) / "store")
         fill(url, stamp, options.records)
-        query = [*_IMGSEARCH, "query", str(first_picture(options.folder)), "--store", url]
+        query = [*_IMGSEARCH, "query", str(first_image(options.folder)), "--store", url]
         for name, ours, theirs, against in (
             (f"query, {options.records:,} records", query, "import torch", "import torch"),
             ("--help", [*_IMGSEARCH, "--help"], "pass", "python -c pass"),

@@ -1,4 +1,4 @@
-"""What the benchmarks share."""
+"""Shared by the benchmarks."""
 
 import contextlib
 import datetime
@@ -14,14 +14,14 @@ from imgsearch.analysis.bench_report import cpu_name
 
 
 def machine() -> str:
-    """One line for a table of figures."""
+    """Return date, processor, cores and load, as one line."""
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     return f"{datetime.date.today()}, {cpu_name()}, {config.cpu_cores()} cores{load}"
 
 
 @contextlib.contextmanager
 def bench_home(place: str | Path) -> Iterator[None]:
-    """What imgsearch keeps goes to a folder of the benchmark's own."""
+    """Set IMGSEARCH_HOME to a folder in `place`."""
     before = os.environ.get(config.ENV_HOME)
     os.environ[config.ENV_HOME] = str(Path(place) / "home")
     try:
@@ -34,7 +34,7 @@ def bench_home(place: str | Path) -> Iterator[None]:
 
 
 def seeded_resnet50(path: Path) -> Path:
-    """Random weights, always the same: as fast as real ones, and at hand everywhere."""
+    """Save random weights with a fixed seed: as fast as real ones, and available everywhere."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         torch.save(torchvision.models.resnet50().state_dict(), path)

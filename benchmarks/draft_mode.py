@@ -1,10 +1,10 @@
-"""How far vectors move when large JPEGs are decoded at reduced size, and how much time it saves.
+"""Decoding large JPEGs at reduced size: the change of the vectors, and the time saved.
 
     python benchmarks/draft_mode.py FOLDER [--images 40] [--megapixels 8 12] [--margins 1 2 4]
 
-Images from FOLDER are enlarged bicubically, given the mild noise that a camera's sensor has,
-and saved as JPEG of quality 90. Each is decoded whole and in draft mode with every margin (see
-`imgsearch.images.decoding.DRAFT_MARGIN`), and efficientnet-lite0's vectors of the two are compared.
+Images from FOLDER are enlarged bicubically, get the mild noise of a camera sensor, and are saved as
+JPEG of quality 90. Each is decoded at full size and in draft mode with every margin (see
+`imgsearch.images.decoding.DRAFT_MARGIN`), and the two vectors of efficientnet-lite0 are compared.
 """
 
 import argparse
@@ -25,7 +25,7 @@ NOISE = 4.0  # standard deviation, of 255
 
 
 def enlarged(image: Path, megapixels: float, seed: int) -> bytes:
-    """A JPEG of the image with so many megapixels."""
+    """Return the image enlarged to a number of megapixels, as JPEG."""
     with Image.open(image) as opened:
         small = opened.convert("RGB")
     scale = (megapixels * 1e6 / (small.width * small.height)) ** 0.5
@@ -41,7 +41,7 @@ def enlarged(image: Path, megapixels: float, seed: int) -> bytes:
 def decoded(
     data: bytes, preprocessing: images.Preprocessing, margin: float | None
 ) -> tuple[images.Pixels, float]:
-    """The network's input, and the seconds it took; without a margin from the whole image."""
+    """Return the network's input and the seconds it took; at full size if margin is None."""
     started = time.perf_counter()
     enough = None if margin is None else round(margin * preprocessing.short_side)
     pixels = np.asarray(images.fit(images.load(data, enough), preprocessing))
@@ -49,7 +49,7 @@ def decoded(
 
 
 def images_in(folder: Path, count: int) -> Iterator[Path]:
-    """Spread over the folder."""
+    """Yield images spread over the folder."""
     found = sorted(path for path in folder.rglob("*.jpg"))
     return islice(found, 0, None, max(1, len(found) // count)) if found else iter(())
 

@@ -1,9 +1,9 @@
-"""The embedded store under metadata edits, one record at a time: with tidying, and without.
+"""Single metadata edits in the embedded store, with and without maintenance.
 
     python -m benchmarks.edits [--records 3000] [--dimension 512] [--edits 10000]
 
-Records are random vectors. Each side is a process of its own, and prints, after each tenth of the
-edits: milliseconds an edit (median and 99th percentile) and a search, resident memory, files.
+Records are random vectors. Each side runs in its own process and prints, after each tenth of the
+edits: milliseconds per edit (median and 99th percentile) and per search, resident memory, files.
 """
 
 import argparse
@@ -28,7 +28,7 @@ _ROWS = 2000
 def edit(place: str, records: int, dimension: int, edits: int, tidy: bool) -> None:
     if not tidy:
         maintenance._VERSIONS_BETWEEN_CLEANUPS = sys.maxsize
-        dataset._METADATA_CACHE = 1 << 30  # Lance's own
+        dataset._METADATA_CACHE = 1 << 30  # Lance's default
     with open_store(place) as store, ImageIndex("images", store=store) as index:
         collection = store.create("images", replace(_STAMP, dimension=dimension))
         collection.add_fields({"kind": "str"})
@@ -69,11 +69,11 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=3000)
     parser.add_argument("--dimension", type=int, default=512)
     parser.add_argument("--edits", type=int, default=10_000)
-    parser.add_argument("--without", type=int, default=1000, help="edits without tidying")
+    parser.add_argument("--without", type=int, default=1000, help="edits without maintenance")
     options = parser.parse_args()
     print(f"{machine()}; {options.records:,} records of {options.dimension}")
     for tidy, edits in ((False, options.without), (True, options.edits)):
-        print("with tidying" if tidy else "without")
+        print("with maintenance" if tidy else "without")
         with tempfile.TemporaryDirectory() as place:
             what = (str(Path(place) / "store"), options.records, options.dimension, edits, tidy)
             code = f"from benchmarks.edits import edit; edit{what!r}"

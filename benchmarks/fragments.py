@@ -1,9 +1,9 @@
-"""The embedded store in fragments as they are, and in one: exact searches, and memory to merge.
+"""The embedded store in its fragments and in one: exact searches, and memory to merge.
 
     python -m benchmarks.fragments [--records 44032] [--dimension 2048]
 
-Records are random vectors, written 512 at a time, as by a fast ingest; each form is of processes of
-its own.
+Records are random vectors, written 512 at a time, as by a fast ingest. Each form has its own
+processes.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def random_vectors(count: int, dimension: int, seed: int) -> Vectors:
 
 
 def make(place: str, records: int, dimension: int) -> None:
-    """A collection of records, half of which have `even` set."""
+    """Create a collection; half of its records have `even` set."""
     with open_store(place) as store:
         collection = store.create("images", replace(_STAMP, dimension=dimension))
         collection.add_fields({"even": "bool"})
@@ -50,11 +50,11 @@ def make(place: str, records: int, dimension: int) -> None:
 
 
 def merge_and_search(place: str, one: bool) -> None:
-    """Prints the megabytes that `optimize` takes, the fragments, and the ms of a search."""
+    """Print the megabytes that `optimize` takes, the number of fragments, and ms per search."""
     if one:
         lance_store._ROWS_PER_FRAGMENT = lance_store._ROWS_PER_LARGE_FRAGMENT_AT_REST
         lance_store._SMALL_FRAGMENTS = 8
-    lance_store.VECTOR_INDEX_ROWS = sys.maxsize  # only what compares all
+    lance_store.VECTOR_INDEX_ROWS = sys.maxsize  # no index: searches compare all vectors
     with open_store(place) as store:
         collection = store.open("images")
         before = megabytes("VmRSS")
@@ -72,7 +72,7 @@ def merge_and_search(place: str, one: bool) -> None:
 
 
 def megabytes(name: str) -> float:
-    """A figure of Linux about this process."""
+    """Return a memory figure of this process from Linux."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1000 for line in lines if line.startswith(name))
 

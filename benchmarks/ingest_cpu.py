@@ -1,13 +1,13 @@
-"""A CPU's ingest, end to end, against what the same CPU could do.
+"""An ingest on the CPU, end to end, against a typical script and the bare model.
 
     python -m benchmarks.ingest_cpu FOLDER [--model resnet50] [--count 1000] [--rounds 3]
 
-The model in fp32 and in int8, over the first pictures of FOLDER; resnet50 has seeded weights. In
-turn: imgsearch into a new store, exported and calibrated before; the usual script, for resnet50
-(torch, torchvision's transforms, DataLoader with 0, 1 and as many workers as cores, its best
-counted); ONNX Runtime alone, on tensors that are ready; and the decoding alone. Also the peak
-memory of an ingest with efficientnet-lite0, of a twentieth of the pictures and of all, mirrored
-where FOLDER has too few.
+The model runs in fp32 and int8 on the first images of FOLDER; resnet50 has random weights.
+Alternately: imgsearch into a new store, exported and calibrated beforehand; for resnet50, the
+typical script (PyTorch, torchvision's transforms, DataLoader with 0, 1 and as many workers as
+cores, of which the best counts); ONNX Runtime alone, on ready tensors; and decoding alone. Also the
+peak memory of an ingest with efficientnet-lite0, of a twentieth of the images and of all; if FOLDER
+has too few, mirror images are added.
 """
 
 import argparse
@@ -41,12 +41,12 @@ from imgsearch.sources import resolve
 
 PRECISIONS = ("fp32", "int8")
 
-_USUAL = """
+_TYPICAL = """
 import sys, numpy, torch, torchvision
 from PIL import Image
 folder, weights, workers = sys.argv[1:]
 from pathlib import Path
-class Pictures(torch.utils.data.Dataset):
+class Photos(torch.utils.data.Dataset):
     files = sorted(Path(folder).iterdir())
     transform = torchvision.models.ResNet50_Weights.IMAGENET1K_V2.transforms()
     def __len__(self): return len(self.files)
@@ -55,15 +55,15 @@ model = torchvision.models.resnet50()
 model.load_state_dict(torch.load(weights))
 model.fc = torch.nn.Identity()
 model.eval()
-loader = torch.utils.data.DataLoader(Pictures(), batch_size=32, num_workers=int(workers))
+loader = torch.utils.data.DataLoader(Photos(), batch_size=32, num_workers=int(workers))
 with torch.inference_mode():
     vectors = torch.cat([torch.nn.functional.normalize(model(batch)) for batch in loader])
-numpy.save(Path(weights).parent / "usual.npy", vectors.numpy())
+numpy.save(Path(weights).parent / "typical.npy", vectors.numpy())
 """
 
 
-def pictures_of(folder: Path, count: int, to: Path) -> list[Path]:
-    """Copies of the first pictures, in a folder of their own."""
+def copy_images(folder: Path, count: int, to: Path) -> list[Path]:
+    """Copy the first images to a new folder."""
     to.mkdir()
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     found = (path for path in files if looks_like_an_image(path.read_bytes()[:32]))
@@ -72,8 +72,8 @@ def pictures_of(folder: Path, count: int, to: Path) -> list[Path]:
     return sorted(to.iterdir())
 
 
-# Between this process and the one that is measured: on Linux the peak memory of a process counts
-# from its fork, when it still was a copy of the one that started it.
+# Runs between this process and the measured one: on Linux, the peak memory of a process includes
+# the time after fork, when it is still a copy of its parent.
 _SMALL = """
 import os, subprocess, sys, time
 started = time.perf_counter()
@@ -86,8 +86,8 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 
 def many_of(folder: Path, count: int, to: Path) -> Path:
-    """A folder of so many different pictures: those of `folder`, then their mirror images."""
-    files = pictures_of(folder, count, to)
+    """Create a folder with `count` different images: those of `folder`, then mirror images."""
+    files = copy_images(folder, count, to)
     for path in files[: count - len(files)]:
         with Image.open(path) as image:
             ImageOps.mirror(image.convert("RGB")).save(to / f"mirrored-{path.stem}.jpg")
@@ -95,9 +95,9 @@ def many_of(folder: Path, count: int, to: Path) -> Path:
 
 
 def run(command: Sequence[str], **options: Any) -> tuple[float, float, str]:
-    """Seconds and peak megabytes of a process of its own, and its output.
+    """Run a process; return its seconds, peak megabytes and output.
 
-    `options` are those of `subprocess.run`.
+    `options` are passed to `subprocess.run`.
     """
     with tempfile.NamedTemporaryFile("r") as figures:
         small = [sys.executable, "-S", "-c", _SMALL, figures.name, *command]
@@ -126,7 +126,7 @@ def bare_decode(files: Sequence[Path], preprocessing: Preprocessing) -> float:
 
 
 def ready(model: str, weights: str | None, precision: str, files: Sequence[Path]) -> OnnxFile:
-    """The model as ONNX Runtime runs it, exported and calibrated now."""
+    """Export and calibrate the model; return its file."""
     sample = ImageSample(resolve([str(files[0].parent)]))
     encoder = open_encoder(EncoderRequest(model, weights, "cpu", precision, sample))
     exported = model_files.find(encoder.stamp)
@@ -135,7 +135,7 @@ def ready(model: str, weights: str | None, precision: str, files: Sequence[Path]
 
 
 def bare_model(model: OnnxFile, files: Sequence[Path]) -> float:
-    """ONNX Runtime as it comes, on batches of 32 that are ready."""
+    """Return the seconds of plain ONNX Runtime on ready batches of 32."""
     preprocessing = model.spec.preprocessing
     batch = np.stack([images.decode(str(path), preprocessing).pixels for path in files[:32]])
     session = ort.InferenceSession(str(model.path), providers=["CPUExecutionProvider"])
@@ -153,14 +153,14 @@ def main() -> None:
     parser.add_argument("--model", choices=("resnet50", "efficientnet-lite0"), default="resnet50")
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--memory", type=int, default=6000, help="pictures for the peak memory")
+    parser.add_argument("--memory", type=int, default=6000, help="images for the peak memory")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary, bench_home(temporary):
         place = Path(temporary)
         os.environ["IMGSEARCH_DEVICE"] = "cpu"
         resnet50 = options.model == "resnet50"
         weights = str(seeded_resnet50(place / "resnet50.pth")) if resnet50 else None
-        files = pictures_of(options.folder, options.count, place / "pictures")
+        files = copy_images(options.folder, options.count, place / "images")
         model = ("--model", options.model, *(("--weights", weights) if weights else ()))
         exported = {each: ready(options.model, weights, each, files) for each in PRECISIONS}
         counts = sorted({0, 1, config.cpu_cores()}) if weights else []
@@ -168,42 +168,42 @@ def main() -> None:
         for number in range(options.rounds):
             for precision in PRECISIONS:
                 how = (*model, "--precision", precision)
-                seconds, _, report = by_imgsearch(place / "pictures", place, *how)
+                seconds, _, report = by_imgsearch(place / "images", place, *how)
                 times.setdefault(f"imgsearch, {precision}", []).append(seconds)
                 times.setdefault(f"{precision} without its start", []).append(report["seconds"])
                 bare = bare_model(exported[precision], files)
                 times.setdefault(f"bare model, {precision}", []).append(bare)
                 print(f"round {number + 1}, {precision}: {report.get('busy')}", flush=True)
             for workers in counts:
-                command = [sys.executable, "-c", _USUAL, str(place / "pictures"), str(weights)]
+                command = [sys.executable, "-c", _TYPICAL, str(place / "images"), str(weights)]
                 usual = run([*command, str(workers)])[0]
-                times.setdefault(f"usual script, {workers} workers", []).append(usual)
-            if weights:  # the later rounds are of its best
-                counts = [min(counts, key=lambda each: times[f"usual script, {each} workers"][0])]
+                times.setdefault(f"typical script, {workers} workers", []).append(usual)
+            if weights:  # later rounds use its best number of workers
+                counts = [min(counts, key=lambda each: times[f"typical script, {each} workers"][0])]
             preprocessing = exported["fp32"].spec.preprocessing
             times.setdefault("bare decoding", []).append(bare_decode(files, preprocessing))
         medians = {name: statistics.median(each) for name, each in times.items()}
         print(machine())
         for name, seconds in medians.items():
-            print(f"{name}: {seconds:.1f} s, {len(files) / seconds:.1f} pictures a second")
+            print(f"{name}: {seconds:.1f} s, {len(files) / seconds:.1f} images/s")
         for precision in PRECISIONS:
             ours = medians[f"imgsearch, {precision}"]
             inside = medians[f"{precision} without its start"]
             bare = medians[f"bare model, {precision}"]
             for workers in counts:
-                usual = medians[f"usual script, {workers} workers"]
-                print(f"{precision} against the usual script: {usual / ours:.2f}")
+                usual = medians[f"typical script, {workers} workers"]
+                print(f"{precision} against the typical script: {usual / ours:.2f}")
             print(f"{precision} against the bare model: {bare / inside:.2f}")
             bound = bare + medians["bare decoding"]
             print(f"{precision} against bare decoding + bare model: {bound / inside:.2f}")
         if options.memory:
             lite0 = ("--model", "efficientnet-lite0")
             open_encoder(EncoderRequest("efficientnet-lite0"))
-            pictures = many_of(options.folder, options.memory, place / "many")
+            folder = many_of(options.folder, options.memory, place / "many")
             for count in (options.memory // 20, options.memory):
                 limit = ("--limit", str(count))
-                peak = by_imgsearch(pictures, place, *lite0, *limit)[1]
-                print(f"peak memory at {count:,} pictures: {peak:.0f} MB")
+                peak = by_imgsearch(folder, place, *lite0, *limit)[1]
+                print(f"peak memory at {count:,} images: {peak:.0f} MB")
 
 
 if __name__ == "__main__":

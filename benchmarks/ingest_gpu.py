@@ -1,12 +1,12 @@
-"""A GPU's ingest, end to end from image files, against the bare forward pass on the same device.
+"""An ingest on a GPU, from image files to the store, against the bare forward pass.
 
     python -m benchmarks.ingest_gpu FOLDER [--device cuda] [--count 20000] [--rounds 3]
 
-ResNet50 with seeded weights. In turn: imgsearch into a new embedded store, with the model loaded
-beforehand; and torch alone, the same network in the same format on a batch of the same shape that
-lies on the device already, one device after the other where there are several. FOLDER should hold
-enough images for ten seconds, as ends of a run count. Without a GPU it runs on the CPU, by torch:
-that shows that it works, and nothing of a GPU's speed.
+ResNet50 with random weights. Alternately: imgsearch into a new embedded store, with the model
+already loaded; and PyTorch alone, the same network and dtype on a batch of the same shape that is
+already on the device, one device after the other if there are several. FOLDER should have enough
+images for ten seconds, because the start and end of a run count. Without a GPU it runs on the CPU,
+which shows that it works, and nothing about a GPU's speed.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def main() -> None:
         weights = WeightsFile(path, file_sha256(path), str(path))
         encoder = open_torch_encoder(RESNET50, weights, options.device, print)
         size = options.batch_size or encoder.batch_size
-        for _ in range(2 * encoder.concurrency):  # what is done once
+        for _ in range(2 * encoder.concurrency):  # warm-up
             encoder.encode(np.zeros((size, 224, 224, 3), dtype=np.uint8))
         how = IngestOptions(batch_size=size, workers=options.workers, limit=options.count)
         ours, bare = [], []
@@ -97,7 +97,7 @@ def main() -> None:
         print(f"bare forward: {statistics.median(bare):,.1f} images/s")
         print(f"against the bare forward: {statistics.median(ours) / statistics.median(bare):.2f}")
         if devices[0].type == "cpu":
-            print("on the CPU: a trial of this script, no figure for a GPU")
+            print("on the CPU: a test of this script, not a figure for a GPU")
 
 
 if __name__ == "__main__":

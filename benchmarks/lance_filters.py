@@ -1,4 +1,4 @@
-"""Filters as SQL text against pyarrow expressions: the same counts and rows, and the time of both.
+"""Filters as SQL text against pyarrow expressions: equal counts and rows, and the time of both.
 
 python -m benchmarks.lance_filters --records 44000
 """

@@ -1,16 +1,16 @@
-"""imgsearch beside rclip, fastdup and imagededup's CNN, on the same pictures and the CPU alone.
+"""imgsearch against rclip, fastdup and imagededup's CNN, on the same images and the CPU.
 
     python -m benchmarks.peers FOLDER [--count 300] [--rounds 2] [--only rclip fastdup ...]
 
-Each peer is installed from the package index into a virtual environment of its own, under --cache,
-and run as its documentation says, with as many threads or workers as suit it best. They run
-different models, and most would download their weights: here rclip, imagededup and every ResNet50
-get seeded weights of the very same architecture, which are as fast as the real ones, so that no
-figure tells of their quality. fastdup's own model comes with it, as does efficientnet-lite0.
+Each tool is installed from the package index into its own virtual environment in --cache, and used
+as its documentation says, with the number of threads or workers that suits it best. The models
+differ, and most tools would download their weights: here rclip, imagededup and every ResNet50 get
+random weights of the same architecture, which are as fast as the real ones but say nothing about
+quality. fastdup and imgsearch include their own models.
 
-Timed is a process from start to end, the best of some rounds, with all that a user waits for:
-fastdup also looks for duplicates, rclip also answers a query, imgsearch also verifies. Then each
-indexes the same folder once more, and a small one with awkward files.
+The time is that of a process from start to end, the best of some rounds, with everything that a
+user waits for: fastdup also finds duplicates, rclip also answers a query, imgsearch also verifies.
+Then each tool indexes the same folder once more, and a small one with awkward files.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.common import bench_home, machine, seeded_resnet50
-from benchmarks.ingest_cpu import pictures_of, run
+from benchmarks.ingest_cpu import copy_images, run
 from imgsearch import config
 from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.request import EncoderRequest
@@ -43,12 +43,12 @@ Named = Mapping[str, NDArray[np.float32]]
 
 _INSTALLED = {
     "rclip": ("rclip",),
-    "clip": ("open_clip_torch", "onnx"),  # as rclip's own conversion script needs them
+    "clip": ("open_clip_torch", "onnx"),  # required by rclip's conversion script
     "fastdup": ("fastdup",),
     "imagededup": ("imagededup",),
 }
 
-# By rclip's scripts/convert_model.py: the same architecture, export and opset.
+# As in rclip's scripts/convert_model.py: the same architecture, export and opset.
 _RCLIP_MODEL = """
 import sys, torch, open_clip
 torch.manual_seed(0)
@@ -92,12 +92,12 @@ numpy.savez(place + "/vectors.npz", **vectors)
 
 
 class NotRunError(Exception):
-    """Why a peer could not be run."""
+    """The reason why a tool could not be run."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """One tool with one model. `command` takes the pictures and an own place, empty at first."""
+    """A tool with a model. `command` takes the folder of images and an empty working folder."""
 
     name: str
     model: str
@@ -106,15 +106,15 @@ class Side:
     prepare: Callable[[Path], None] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
-    def index(self, pictures: Path, place: Path) -> tuple[float, float, str]:
-        """Seconds and peak megabytes, of the largest process, and all output."""
+    def index(self, folder: Path, place: Path) -> tuple[float, float, str]:
+        """Return seconds, peak megabytes of the largest process, and all output."""
         environment = os.environ | {"HOME": str(place), **self.environment}
-        command = self.command(pictures, place)
-        return run(command, env=environment, cwd=pictures, stderr=subprocess.STDOUT)
+        command = self.command(folder, place)
+        return run(command, env=environment, cwd=folder, stderr=subprocess.STDOUT)
 
 
 class Peers:
-    """The peers' environments and models, made once and kept in `cache`."""
+    """The environments and models of the tools, created once in `cache`."""
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
@@ -153,7 +153,7 @@ class Peers:
         return path
 
     def torch_home(self) -> Path:
-        """Where torchvision finds MobileNetV3's weights, by the name that it would download."""
+        """Return a TORCH_HOME with weights for MobileNetV3 under the name of the download."""
         home = self._cache / "torch"
         (home / "hub" / "checkpoints").mkdir(parents=True, exist_ok=True)
         url = torchvision.models.MobileNet_V3_Small_Weights.IMAGENET1K_V1.url
@@ -167,7 +167,7 @@ class Peers:
         return home
 
     def _made(self, path: Path, command: Sequence[str]) -> Path:
-        """A file that `command` writes whole, to the path that is its last argument."""
+        """Return a file that `command` writes to its last argument, renamed when complete."""
         if not path.exists():
             part = path.with_suffix(".part")
             _checked([*command, str(part)])
@@ -186,10 +186,10 @@ def _checked(command: Sequence[str]) -> str:
 def imgsearch(model: str, weights: Path | None = None) -> Side:
     given = ["--weights", str(weights)] if weights else []
     request = EncoderRequest(model, str(weights) if weights else None, "cpu")
-    open_encoder(request)  # exported beforehand, as the peers' models are
+    open_encoder(request)  # exported beforehand, as are the other tools' models
 
-    def command(pictures: Path, place: Path) -> list[str]:
-        words = ["ingest", str(pictures), "--store", str(place / "store"), "--device", "cpu"]
+    def command(folder: Path, place: Path) -> list[str]:
+        words = ["ingest", str(folder), "--store", str(place / "store"), "--device", "cpu"]
         return [sys.executable, "-m", "imgsearch", *words, "--model", model, *given]
 
     def vectors(place: Path) -> Named:
@@ -213,12 +213,12 @@ def rclip(peers: Peers) -> Side:
         models.mkdir()
         tokenizer.mkdir()
         (models / "visual.onnx").symlink_to(model)
-        # It wants these too, but a query by a picture never opens them.
+        # They must exist, but a query by an image never opens them.
         (models / "textual.onnx").touch()
         (tokenizer / "bpe_simple_vocab_16e6.txt.gz").touch()
 
-    def command(pictures: Path, place: Path) -> list[str]:
-        some = min(path.name for path in pictures.iterdir())
+    def command(folder: Path, place: Path) -> list[str]:
+        some = min(path.name for path in folder.iterdir())
         return ["env", f"RCLIP_DATADIR={place}", str(program), "--top", "3", f"./{some}"]
 
     def vectors(place: Path) -> Named:
@@ -239,8 +239,8 @@ def _saved_vectors(place: Path) -> Named:
 def fastdup(peers: Peers, model: str, path: Path | None = None) -> Side:
     python = peers.python("fastdup")
 
-    def command(pictures: Path, place: Path) -> list[str]:
-        return [python, "-c", _FASTDUP, str(pictures), str(place), str(path or "")]
+    def command(folder: Path, place: Path) -> list[str]:
+        return [python, "-c", _FASTDUP, str(folder), str(place), str(path or "")]
 
     name = f"fastdup {peers.version('fastdup')}"
     quiet = {"SENTRY_OPT_OUT": "1"}
@@ -250,8 +250,8 @@ def fastdup(peers: Peers, model: str, path: Path | None = None) -> Side:
 def imagededup(peers: Peers, model: str, workers: int, weights: Path | None = None) -> Side:
     python = peers.python("imagededup")
 
-    def command(pictures: Path, place: Path) -> list[str]:
-        words = [str(pictures), str(place), str(weights or ""), str(workers)]
+    def command(folder: Path, place: Path) -> list[str]:
+        words = [str(folder), str(place), str(weights or ""), str(workers)]
         return [python, "-c", _IMAGEDEDUP, *words]
 
     name = f"imagededup {peers.version('imagededup')}"
@@ -261,7 +261,7 @@ def imagededup(peers: Peers, model: str, workers: int, weights: Path | None = No
 
 
 def sides(peers: Peers) -> dict[str, list[Callable[[], Side]]]:
-    """By the word of --only."""
+    """Return the tools with their models, by the value of --only."""
     seeded = peers.resnet50
     cores = config.cpu_cores()
     resnet50, small = "ResNet50, seeded weights", "MobileNetV3-small, seeded weights"
@@ -285,7 +285,7 @@ def sides(peers: Peers) -> dict[str, list[Callable[[], Side]]]:
 
 
 def awkward(some: Path, folder: Path) -> None:
-    """A picture upright; turned with an EXIF tag that says so; without; two damaged files."""
+    """Write an upright image, rotated ones with and without an EXIF tag, two damaged files."""
     folder.mkdir()
     with Image.open(some) as opened:
         upright = opened.convert("RGB")
@@ -295,44 +295,44 @@ def awkward(some: Path, folder: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     turned.save(folder / "tagged.jpg", quality=95, exif=exif)
-    (folder / "text.jpg").write_text("no picture")
+    (folder / "text.jpg").write_text("not an image")
     whole = (folder / "upright.jpg").read_bytes()
     (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
 
 
-def behaviour(side: Side, pictures: Path, place: Path) -> dict[str, str]:
-    """What becomes of the awkward files."""
-    _, _, output = _fresh(side, pictures, place)
+def behaviour(side: Side, folder: Path, place: Path) -> dict[str, str]:
+    """Return what a tool does with the awkward files."""
+    _, _, output = _fresh(side, folder, place)
     found = {name: vector / np.linalg.norm(vector) for name, vector in side.vectors(place).items()}
     tagged = found["tagged.jpg"]
-    honoured = tagged @ found["upright.jpg"] > tagged @ found["turned.jpg"]
-    result = {"EXIF orientation": "honoured" if honoured else "ignored"}
-    for name, what in (("text.jpg", "no picture"), ("cut.jpg", "cut in half")):
-        became = "indexed" if name in found else "left out"
-        result[what] = f"{became}, {'told by name' if name in output else 'nothing said'}"
+    applied = tagged @ found["upright.jpg"] > tagged @ found["turned.jpg"]
+    result = {"EXIF orientation": "applied" if applied else "ignored"}
+    for name, what in (("text.jpg", "not an image"), ("cut.jpg", "cut in half")):
+        outcome = "indexed" if name in found else "rejected"
+        result[what] = f"{outcome}, {'named' if name in output else 'not reported'}"
     return result
 
 
-def _fresh(side: Side, pictures: Path, place: Path) -> tuple[float, float, str]:
+def _fresh(side: Side, folder: Path, place: Path) -> tuple[float, float, str]:
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     if side.prepare:
         side.prepare(place)
-    return side.index(pictures, place)
+    return side.index(folder, place)
 
 
-def measure(side: Side, pictures: Path, odd: Path, place: Path, rounds: int) -> dict[str, Any]:
-    runs = [_fresh(side, pictures, place)[:2] for _ in range(rounds)]
-    count = len(list(pictures.iterdir()))
+def measure(side: Side, folder: Path, odd: Path, place: Path, rounds: int) -> dict[str, Any]:
+    runs = [_fresh(side, folder, place)[:2] for _ in range(rounds)]
+    count = len(list(folder.iterdir()))
     indexed = len(side.vectors(place))
     assert indexed == count, f"{side.name} has {indexed} of {count}"
-    again = side.index(pictures, place)[0]
-    seconds = min(seconds for seconds, _ in runs)  # whatever else the machine did only slows
+    again = side.index(folder, place)[0]
+    seconds = min(seconds for seconds, _ in runs)  # other work on the machine only slows it down
     return {
         "tool": side.name,
         "model": side.model,
         "seconds": round(seconds, 1),
-        "pictures a second": round(count / seconds, 1),
+        "images/s": round(count / seconds, 1),
         "peak MB": round(max(megabytes for _, megabytes in runs)),
         "again, s": round(again, 1),
         **behaviour(side, odd, place),
@@ -347,22 +347,22 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", choices=["imgsearch", "rclip", "fastdup", "imagededup"]
     )
-    parser.add_argument("--setup", action="store_true", help="only install, and make the models")
+    parser.add_argument("--setup", action="store_true", help="only install tools and models")
     cache = Path.home() / ".cache" / "imgsearch-peers"
-    parser.add_argument("--cache", type=Path, default=cache, help="where the peers are installed")
+    parser.add_argument("--cache", type=Path, default=cache, help="folder for the tools")
     options = parser.parse_args()
     peers = Peers(options.cache.absolute())
     with tempfile.TemporaryDirectory() as temporary, bench_home(options.cache.absolute()):
         place = Path(temporary)
-        files = pictures_of(options.folder, options.count, place / "pictures")
+        files = copy_images(options.folder, options.count, place / "images")
         awkward(files[0], place / "awkward")
-        print(machine(), f"{len(files):,} pictures", sep="; ", flush=True)
+        print(machine(), f"{len(files):,} images", sep="; ", flush=True)
         for name, makers in sides(peers).items():
             for make in makers if not options.only or name in options.only else ():
                 try:
                     side = make()
                     if not options.setup:
-                        arguments = (place / "pictures", place / "awkward", place / "own")
+                        arguments = (place / "images", place / "awkward", place / "own")
                         result = measure(side, *arguments, options.rounds)
                         print(json.dumps(result), flush=True)
                 except NotRunError as error:

@@ -1,4 +1,4 @@
-"""P@1 and P@10 by a metadata field: imgsearch's collection against a plain torch script.
+"""P@1 and P@10 by a metadata field: imgsearch against a plain PyTorch script.
 
     python benchmarks/precision.py FOLDER [--field articleType]
 
@@ -30,7 +30,7 @@ K = 10
 
 
 def precision(answers: Sequence[Sequence[str]], truth: Sequence[str]) -> tuple[float, float]:
-    """P@1 and P@10 from the labels of each query's hits, best first."""
+    """Return P@1 and P@10 from the labels of each query's hits, best first."""
     first = [labels[0] == own for labels, own in zip(answers, truth, strict=True)]
     ten = [labels[:K].count(own) / K for labels, own in zip(answers, truth, strict=True)]
     return float(np.mean(first)), float(np.mean(ten))

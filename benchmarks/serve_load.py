@@ -1,10 +1,10 @@
-"""The service under load, beside a bare loop and a naive server, on the same pictures.
+"""The service under load, against a bare loop and a naive server, on the same images.
 
     python -m benchmarks.serve_load FOLDER [--seconds 30] [--records 500] [--parts latency,memory]
 
-FOLDER holds pictures, of which so many become records. All sides run resnet50 with seeded weights
-on this machine's CPU; clients, threads of a process of their own, share its cores. The naive server
-runs torch for each request, and searches nothing.
+The first --records images of FOLDER are indexed. All sides run resnet50 with random weights on the
+CPU, whose cores they share with the clients, threads of another process. The naive server runs
+PyTorch once per request and does not search.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def free_port() -> int:
 
 @contextmanager
 def running(command: list[str], port: int) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
-    """A server, and the seconds until it was ready."""
+    """Run a server; yield it and the seconds until it was ready."""
     started = time.perf_counter()
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
@@ -102,19 +102,19 @@ def ours(url: str, port: int) -> list[str]:
     return [*serve, "--port", str(port)]
 
 
-def body_of(picture: bytes) -> bytes:
+def body_of(photo: bytes) -> bytes:
     head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
-    return head.encode() + picture + f"\r\n--{_BOUNDARY}--\r\n".encode()
+    return head.encode() + photo + f"\r\n--{_BOUNDARY}--\r\n".encode()
 
 
 class Client:
-    """One client with a connection of its own."""
+    """A client with its own connection."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
 
     def ask(self, body: bytes) -> tuple[int, float]:
-        """The status, and the seconds until the answer was there."""
+        """Search; return the status and the seconds until the response was complete."""
         started = time.perf_counter()
         kind = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
         self._connection.request("POST", _SEARCH, body, kind)
@@ -123,9 +123,9 @@ class Client:
         return answer.status, time.perf_counter() - started
 
 
-def load(port: int, pictures: list[bytes], clients: int, until: float, most: int) -> Iterator[str]:
-    """Clients ask until a time, or so often; a JSON line with statuses and times."""
-    bodies = [body_of(each) for each in pictures]
+def load(port: int, photos: list[bytes], clients: int, until: float, most: int) -> Iterator[str]:
+    """Search until a time or a number of requests; yield statuses and times as a JSON line."""
+    bodies = [body_of(each) for each in photos]
     asked: list[tuple[int, float]] = []
 
     def ask(first: int) -> None:
@@ -146,14 +146,14 @@ def load(port: int, pictures: list[bytes], clients: int, until: float, most: int
 
 def _client_process(port: int, folder: str, clients: int, seconds: float, most: int) -> None:
     until = time.perf_counter() + seconds
-    for line in load(port, pictures_in(Path(folder)), clients, until, most):
+    for line in load(port, photos_in(Path(folder)), clients, until, most):
         print(line, flush=True)
 
 
 def under_load(
     port: int, folder: Path, clients: int, seconds: float, most: int = 10**9
 ) -> tuple[Counter[int], list[float], float]:
-    """Statuses, times and the seconds of all, by clients in a process of their own."""
+    """Run clients in another process; return statuses, times and the total seconds."""
     given = f"{port}, {str(folder)!r}, {clients}, {seconds}, {most}"
     code = f"from benchmarks.serve_load import _client_process as run; run({given})"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
@@ -165,17 +165,17 @@ def under_load(
     )
 
 
-def pictures_in(folder: Path, most: int = 500) -> list[bytes]:
+def photos_in(folder: Path, most: int = 500) -> list[bytes]:
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     contents = (path.read_bytes() for path in paths)
     return list(islice((each for each in contents if images.looks_like_an_image(each[:32])), most))
 
 
-def bare_loop(encoder: Encoder, pictures: list[bytes], seconds: float) -> float:
-    """Pictures a second: decoded by a pool, one batch ahead, and encoded in batches of 16."""
+def bare_loop(encoder: Encoder, photos: list[bytes], seconds: float) -> float:
+    """Return images/s of a loop that decodes in a pool and encodes batches of 16."""
     done = 0
     until = time.perf_counter() + seconds
-    endless = cycle(pictures)
+    endless = cycle(photos)
     with ThreadPoolExecutor(2) as pool:
 
         def decoded() -> list[object]:
@@ -192,14 +192,14 @@ def bare_loop(encoder: Encoder, pictures: list[bytes], seconds: float) -> float:
 
 
 def throughput(folder: Path, url: str, weights: Path, encoder: Encoder, seconds: float) -> None:
-    pictures = pictures_in(folder)
-    bare_loop(encoder, pictures, 2)
-    before = bare_loop(encoder, pictures, seconds / 2)
+    photos = photos_in(folder)
+    bare_loop(encoder, photos, 2)
+    before = bare_loop(encoder, photos, seconds / 2)
     port = free_port()
     with running(ours(url, port), port):
         under_load(port, folder, 16, 3)
         statuses, times, took = under_load(port, folder, 16, seconds)
-    bare = (before + bare_loop(encoder, pictures, seconds / 2)) / 2
+    bare = (before + bare_loop(encoder, photos, seconds / 2)) / 2
     mine = statuses[200] / took
     port = free_port()
     with running([sys.executable, "-c", _NAIVE, str(weights), str(port)], port):
@@ -214,18 +214,18 @@ def throughput(folder: Path, url: str, weights: Path, encoder: Encoder, seconds:
 
 
 def at(times: list[float], percent: int) -> float:
-    """A percentile, in ms."""
+    """Return a percentile in ms."""
     return 1000 * times[min(len(times) - 1, len(times) * percent // 100)]
 
 
 def latency(folder: Path, url: str, encoder: Encoder) -> None:
-    pictures = pictures_in(folder, 200)
+    photos = photos_in(folder, 200)
     with open_store(url) as store:
         collection = store.open("images")
         bare = []
-        for picture in pictures:
+        for photo in photos:
             started = time.perf_counter()
-            pixels = images.decode(picture, encoder.preprocessing).pixels
+            pixels = images.decode(photo, encoder.preprocessing).pixels
             collection.search(encoder.encode(pixels[None])[0], 10)
             bare.append(time.perf_counter() - started)
     port = free_port()
@@ -238,7 +238,7 @@ def latency(folder: Path, url: str, encoder: Encoder) -> None:
 
 
 def resident(pid: int) -> float:
-    """MB that a process has in memory."""
+    """Return the resident memory of a process in MB."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
@@ -264,8 +264,8 @@ def crowd(folder: Path, url: str) -> None:
 
 
 def start(folder: Path, url: str, rounds: int = 5) -> None:
-    picture = next(path for path in sorted(folder.rglob("*.jpg")))
-    query = [sys.executable, "-m", "imgsearch", "query", str(picture), "--store", url]
+    photo = next(path for path in sorted(folder.rglob("*.jpg")))
+    query = [sys.executable, "-m", "imgsearch", "query", str(photo), "--store", url]
     mine, cold = [], []
     for _ in range(rounds + 1):
         started = time.perf_counter()
@@ -297,7 +297,7 @@ def main() -> None:
         with open_store(url) as store:
             report = ingest([str(options.folder)], store, "images", request, limited)
             encoder = open_encoder(EncoderRequest(), store.open("images").stamp)
-        print(f"{report.indexed:,} pictures by resnet50")
+        print(f"{report.indexed:,} images by resnet50")
         if "throughput" in parts:
             throughput(options.folder, url, weights, encoder, options.seconds)
         if "latency" in parts:

@@ -1,4 +1,4 @@
-"""Synthetic vectors and records for the benchmarks: clustered, as those of images are."""
+"""Synthetic vectors and records, clustered like those of images."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from imgsearch.stores.base import Vectors
 from imgsearch.types import ImageRecord, Stamp
 
 SHARES = {"all": 1, "10 %": 10, "1 %": 100}
-"""Filters: a record in so many passes, by its field `one_in_N`."""
+"""Filters by the field `one_in_N`, which one record in N passes."""
 
 
 def stamp(dimension: int) -> Stamp:
@@ -15,7 +15,7 @@ def stamp(dimension: int) -> Stamp:
 
 
 def clustered(count: int, dimension: int, seed: int = 0) -> Vectors:
-    """L2-normalised, float32 of shape (count, dimension), around count / 100 centres."""
+    """Return L2-normalized vectors, float32 of shape (count, dimension), around 440 centres."""
     random = np.random.default_rng(seed)
     centres = np.random.default_rng(1).standard_normal((440, dimension), dtype=np.float32)
     noise = random.standard_normal((count, dimension), dtype=np.float32)
@@ -25,7 +25,7 @@ def clustered(count: int, dimension: int, seed: int = 0) -> Vectors:
 def records(count: int) -> list[ImageRecord]:
     return [
         ImageRecord(
-            uri=f"file:///pictures/{number:07d}.jpg",
+            uri=f"file:///images/{number:07d}.jpg",
             sha256=f"{number:064x}",
             size=100_000 + number,
             mtime_ns=1_700_000_000_000_000_000 + number,

@@ -1,4 +1,4 @@
-"""Real photographs in the embedded store, on one node and in a cluster: the same hits?
+"""Whether the embedded store, one Weaviate node and a cluster return the same hits for photos.
 
     python -m benchmarks.weaviate_photos FOLDER [--queries 100]
 
@@ -48,7 +48,7 @@ def compare(name: str, expected: list[list[Scored]], found: list[list[Scored]]) 
         abs(a.score - b.score) for one, other in pairs for a, b in zip(one, other, strict=True)
     ]
     print(
-        f"{name}: {same} of {len(expected)} queries with the very same {K} hits in the same order, "
+        f"{name}: {same} of {len(expected)} queries with the same {K} hits in the same order, "
         f"scores differ by at most {np.max(differences):.1e}",
         flush=True,
     )

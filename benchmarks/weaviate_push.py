@@ -1,9 +1,9 @@
-"""How fast records go into Weaviate: imgsearch's `upsert` against the bare client's best mode.
+"""Writing records to Weaviate: imgsearch's `upsert` against the fastest mode of the client.
 
     python -m benchmarks.weaviate_push [--count 20000] [--dimension 2048] [--url weaviate://...]
 
-Both sides write the same objects into classes made alike (RQ-8, the same properties and indexes)
-on the same server, in one go, in turns. Without --url the server is our own (tools/weaviate).
+Both sides write the same objects to equal classes (RQ-8, the same properties and indexes) of the
+same server, alternately. Without --url, tools/weaviate starts a server.
 """
 
 import argparse
@@ -75,8 +75,8 @@ SIDES: dict[str, Callable[[WeaviateCollection, list[ImageRecord], Vectors], None
     STREAM: partial(push_bare, mode="stream"),
     FIXED: partial(push_bare, mode="fixed"),
 }
-# A server gets slower with what it has held, and other processes take their share of the machine:
-# so each side has an early and a late turn, and its better one counts.
+# A server gets slower as it fills, and other processes may be busy: so each side has an early and a
+# late turn, and the better one counts.
 ORDER = (STREAM, MINE, FIXED, FIXED, MINE, STREAM)
 
 
@@ -112,7 +112,7 @@ def main() -> None:
                 print(f"{side:30}{rates[side][-1]:7,.0f} objects/s", flush=True)
             better = {side: max(each) for side, each in rates.items()}
             best = max(rate for side, rate in better.items() if side != MINE)
-            print(f"{MINE}, to the bare client's best mode: {better[MINE] / best:.2f}")
+            print(f"{MINE}, against the client's fastest mode: {better[MINE] / best:.2f}")
             store.drop(OURS)
 
 

@@ -1,9 +1,9 @@
-"""How fast and how well Weaviate answers: imgsearch's `search` against the bare `near_vector`.
+"""Latency and recall of searches on Weaviate: imgsearch's `search` against bare `near_vector`.
 
     python -m benchmarks.weaviate_query [--count 44000] [--dimension 2048] [--url weaviate://...]
 
-The two take turns on the same collection, with the same filters. Recall is against numpy, over all
-vectors that pass the filter.
+Both search the same collection alternately, with the same filters. Recall is measured against
+NumPy, over all vectors that pass the filter.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def bare(collection: WeaviateCollection, vector: Vectors, one_in: int) -> Sequen
 def measure(
     collection: WeaviateCollection, vectors: Vectors, queries: Vectors, one_in: int
 ) -> tuple[float, float, float, float]:
-    """p50 in ms of the bare client, of `search` and of the whole `search_vector`; and recall."""
+    """Return p50 in ms of the bare client, `search` and the whole `search_vector`, and recall."""
     where = [Condition(f"one_in_{one_in}", "=", True)] if one_in > 1 else []
     passing = vectors[::one_in]
     times: list[tuple[float, float, float]] = []
@@ -59,7 +59,7 @@ def measure(
             partial(collection.search, vector, K, where),
             partial(search_vector, collection, vector, SearchRequest(k=K, where=where)),
         ]
-        # Whoever asks first meets a colder server: they take turns at that too.
+        # The first request meets a colder server: the sides take turns at that, too.
         order = [(number + turn) % 3 for turn in range(3)]
         answers = {side: timed(sides[side]) for side in order}
         found = answers[1][0]
@@ -84,7 +84,7 @@ def main() -> None:
         collection.optimize()
         print(f"{given.count:,} x {given.dimension}, {stamp(given.dimension).distance}, rq8")
         print(f"{'filter':8}{'bare ms':>9}{'search':>9}{'ratio':>7}{'whole':>10}{'recall@10':>11}")
-        measure(collection, vectors, queries[:20], 1)  # to warm both up
+        measure(collection, vectors, queries[:20], 1)  # warm-up
         for name, one_in in SHARES.items():
             theirs, ours, whole, recall = measure(collection, vectors, queries, one_in)
             print(

@@ -1,8 +1,8 @@
-"""A browser for the tests of the page: found, or installed where that takes no more than apt.
+"""Find a browser for the tests of the page, or install it with apt.
 
-    python tools/browser.py    # prints its path; as root on Debian it installs one if need be
+    python tools/browser.py    # prints its path; as root on Debian, installs one if necessary
 
-Needs nothing but the standard library.
+Uses the standard library only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 VARIABLE = "IMGSEARCH_BROWSER"
-# What Playwright can drive over the protocol of Chromium.
+# Browsers that Playwright drives with Chromium's protocol.
 _NAMES = (
     "chromium",
     "chromium-browser",
@@ -26,18 +26,18 @@ _NAMES = (
 _MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
 
 
-class BrowserUnavailable(Exception):  # noqa: N818  (no error of ours: there is none here)
-    """There is no browser to be had here; the text says what would help."""
+class BrowserUnavailable(Exception):  # noqa: N818  (not an error of imgsearch)
+    """No browser is available; the message gives a remedy."""
 
 
 def find() -> str:
-    """The path of a browser: $IMGSEARCH_BROWSER, or one that is installed.
+    """Return the path of $IMGSEARCH_BROWSER or of an installed browser.
 
     Raises BrowserUnavailable.
     """
     if given := os.environ.get(VARIABLE):
         if not os.access(given, os.X_OK):
-            raise BrowserUnavailable(f"{VARIABLE} is {given}, which is no executable file")
+            raise BrowserUnavailable(f"{VARIABLE} is {given}, which is not an executable file")
         return given
     found = next(filter(None, map(shutil.which, (*_NAMES, _MAC))), None)
     if found is None:
@@ -49,7 +49,10 @@ def find() -> str:
 
 
 def install() -> str:
-    """The path of a browser, which apt installs if there is none. Raises BrowserUnavailable."""
+    """Return the path of a browser; install one with apt if there is none.
+
+    Raises BrowserUnavailable.
+    """
     try:
         return find()
     except BrowserUnavailable:

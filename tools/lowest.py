@@ -1,8 +1,7 @@
-"""Tests with the lowest versions that pyproject.toml allows: `make test-lowest`.
+"""Run tests with the lowest versions that pyproject.toml allows: `make test-lowest`.
 
-A virtual environment is made outside the tree, with the lowest version of each direct dependency
-(and the newest of theirs), and the tests below run in it. A dependency that turns out to be too
-old gets a higher lower bound.
+A temporary virtual environment gets the lowest version of each direct dependency (and the newest
+of theirs), and the tests below run in it. If a dependency is too old, raise its lower bound.
 
     python tools/lowest.py [--keep FOLDER] [PYTEST ARGUMENT...]
 """
@@ -16,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# Something of each dependency, in minutes: the whole suite needs three times as long, most of
-# which repeats what does not depend on versions.
+# Tests of each dependency. The whole suite takes three times as long, and most of it does not
+# depend on versions.
 TESTS = (
     "tests/test_cli.py",
     "tests/test_dependencies.py",
@@ -35,8 +34,9 @@ TESTS = (
 
 
 def main() -> int:
+    """Run the tests; return the exit code of pytest."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--keep", type=Path, help="an environment to make, or to use again")
+    parser.add_argument("--keep", type=Path, help="an environment to create or reuse")
     own, arguments = parser.parse_known_args()
     folder = own.keep or Path(tempfile.mkdtemp(prefix="imgsearch-lowest-"))
     try:
@@ -51,12 +51,12 @@ def main() -> int:
 
 
 def _environment(folder: Path) -> Path:
-    """Its interpreter, of the same version as this one."""
+    """Create the environment; return its interpreter, of the same version as this one."""
     uv = shutil.which(
         "uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     )
     if uv is None:
-        raise SystemExit("uv is not here: make setup")
+        raise SystemExit("uv is not installed: run make setup")
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not python.exists():
         subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], check=True)

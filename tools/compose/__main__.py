@@ -14,15 +14,15 @@ from pathlib import Path
 from types import FrameType
 
 from tools import weaviate
-from tools.compose.docker import answers
+from tools.compose.docker import responds
 from tools.compose.existing_engine import test_with_existing_engine
 from tools.compose.own_engine import INSIDE, SKIPPED, inside, remove, test_with_own_engine
 from tools.compose.shell import Impossible, say
 
 
 def main(arguments: list[str]) -> int:
-    """The command line; returns the exit code."""
-    # SIGTERM cleans up as Ctrl-C does; as first process of its namespace it would be ignored.
+    """Run the command line; return the exit code."""
+    # SIGTERM cleans up as Ctrl-C does. The first process of a namespace ignores it by default.
     signal.signal(signal.SIGTERM, _interrupt)
     started = time.monotonic()
     within = arguments[:1] == [INSIDE]
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
 def _test() -> None:
     work = Path(tempfile.mkdtemp(prefix="imgsearch-compose-"))
     try:
-        if shutil.which("docker") and answers(os.environ):
+        if shutil.which("docker") and responds(os.environ):
             test_with_existing_engine(work)
         else:
             test_with_own_engine(work)
@@ -59,7 +59,7 @@ def _skip(reason: str, *, within: bool) -> int:
         say(reason)
         return SKIPPED
     forbidden = bool(os.environ.get("IMGSEARCH_NO_SKIPS"))
-    say(f"{'FAILED: may not be ' if forbidden else ''}skipped: {reason}")
+    say(f"{'FAILED: must not be ' if forbidden else ''}skipped: {reason}")
     return 1 if forbidden else 0
 
 

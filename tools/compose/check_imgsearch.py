@@ -1,4 +1,4 @@
-"""`docker compose up` is the whole system: what is uploaded is found, and stays."""
+"""Check imgsearch in docker-compose.yml: build, upload, search, restart."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tools.compose.standins import PYTHON
 
 BUILD_SECONDS = 1200
 UPLOADED = ROOT / "sample_data" / "images" / "10101.jpg"
-# More pictures than one, so that finding the right one says something.
+# More than one image, so that finding the right one means something.
 OTHERS = [UPLOADED.with_name(name) for name in ("10201.jpg", "10301.jpg")]
 
 
 def check(docker: Docker, server: Server, weaviate: Server) -> None:
-    """Build, upload, search, restart, ingest, change the folder, ask for a key, stop."""
+    """Run all checks of the service."""
     check_image(docker)
     started = time.monotonic()
     docker.compose("up", "-d")
@@ -38,8 +38,8 @@ def check(docker: Docker, server: Server, weaviate: Server) -> None:
     check_published(docker, server)
     page = Server(server.service, (server.ports[1], server.ports[0]))
     assert b"<html" in _get(page, "/"), "no page"
-    check_confined(docker)
-    check_kept(docker, server, weaviate)
+    check_privileges(docker)
+    check_persistence(docker, server, weaviate)
     check_ingest(docker, server)
     check_own_folder(docker, server)
     check_key(docker, server)
@@ -47,14 +47,14 @@ def check(docker: Docker, server: Server, weaviate: Server) -> None:
 
 
 def check_image(docker: Docker) -> None:
-    """It builds, without torch, and without what only builds or tests it."""
+    """Check that the image builds, and contains neither PyTorch nor development tools."""
     started = time.monotonic()
     docker.compose("build", "imgsearch", timeout=BUILD_SECONDS)
     name = json.loads(docker.compose("config", "--format", "json"))["services"]["imgsearch"]
     size, base = (_megabytes(docker, image) for image in (name["image"], PYTHON))
     say(
         f"built in {time.monotonic() - started:.0f} s: {size:.0f} MB, {size - base:.0f} MB of them "
-        "beside its base"
+        "on top of its base"
     )
     listed = "import importlib.metadata as m; print(*{d.name for d in m.distributions()})"
     packages = set(_python(docker, listed).split())
@@ -64,7 +64,7 @@ def check_image(docker: Docker) -> None:
 
 
 def _python(docker: Docker, program: str) -> str:
-    """What a program of Python's prints in a container of the image's."""
+    """Run a Python program in a container of the image; return its output."""
     run = ["run", "--rm", "--no-deps", "--entrypoint", "python"]
     return docker.compose(*run, "imgsearch", "-c", program)
 
@@ -73,8 +73,8 @@ def _megabytes(docker: Docker, image: str) -> float:
     return int(docker.run("image", "inspect", "--format", "{{.Size}}", image)) / 1e6
 
 
-def check_confined(docker: Docker) -> None:
-    """The service is nobody in particular, and can write where it must alone."""
+def check_privileges(docker: Docker) -> None:
+    """Check that the service has no privileges and a read-only file system."""
     status = docker.compose("exec", "imgsearch", "cat", "/proc/1/status")
     facts = dict(re.findall(r"^(\w+):\s+(.*)$", status, re.MULTILINE))
     assert set(facts["Uid"].split()) == {"10001"}, facts["Uid"]
@@ -82,31 +82,31 @@ def check_confined(docker: Docker) -> None:
     assert facts["NoNewPrivs"] == "1"
     writable = "for at in / /opt/imgsearch /data; do if [ -w $at ]; then echo $at; fi; done"
     assert docker.compose("exec", "imgsearch", "sh", "-c", writable) == ""
-    say("the service runs as user 10001, without privileges, on a file system it cannot write to")
+    say("the service runs as user 10001, without privileges, on a read-only file system")
 
 
-def check_kept(docker: Docker, server: Server, weaviate: Server) -> None:
-    """What is uploaded is found and served, also after a restart of everything."""
-    for index, picture in enumerate([UPLOADED, *OTHERS]):
-        text = f"kept for good {index}"
-        assert _post(server, "/upload/", picture, description=text)["description"] == text
+def check_persistence(docker: Docker, server: Server, weaviate: Server) -> None:
+    """Check that uploads are found and served, also after a restart of everything."""
+    for index, image in enumerate([UPLOADED, *OTHERS]):
+        text = f"stored upload {index}"
+        assert _post(server, "/upload/", image, description=text)["description"] == text
     _check_found(server)
-    say("uploaded through the API: the search finds it, among others")
+    say("uploaded through the API, and found")
     docker.compose("restart")
     docker.wait_healthy(weaviate, server)
     _check_found(server)
-    say("restart: it is still there")
+    say("restart: still found")
 
 
 def _check_found(server: Server) -> None:
     found = _post(server, "/search/", UPLOADED, fullresult="true")
-    assert found["similar_category"] == "kept for good 0", found
+    assert found["similar_category"] == "stored upload 0", found
     assert len(found["hits"]) >= 3, found
     assert _get(server, found["image"]) == UPLOADED.read_bytes()
 
 
 def check_ingest(docker: Docker, server: Server) -> None:
-    """A folder of the host's goes in by a container of its own, and the service knows at once."""
+    """Check that the service finds what another container ingests from the host."""
     text = docker.compose("run", "--rm", "-T", "imgsearch", "ingest", "/data", "--json")
     report = json.loads(text)
     assert report["indexed"] + report["reused"] == report["found"] - report["rejected"], report
@@ -115,14 +115,14 @@ def check_ingest(docker: Docker, server: Server) -> None:
     hits = json.loads(docker.compose(*query, "--json"))["hits"]
     assert hits[0]["path"] == f"/data/images/{UPLOADED.name}", hits[0]
     assert len(_post(server, "/search/", UPLOADED)["hits"]) > 3
-    say(f"`run --rm imgsearch ingest /data`: {report['indexed']} pictures, found by both")
+    say(f"`run --rm imgsearch ingest /data`: {report['indexed']} images, found by both")
 
 
 def check_own_folder(docker: Docker, server: Server) -> None:
-    """As the README says: the service serves what was ingested, and never another file."""
+    """Check that the service serves the files that were ingested, and no other file."""
     sample = UPLOADED.with_name("10102.jpg")
     with tempfile.TemporaryDirectory(prefix="imgsearch-data-") as folder:
-        # Under the name of another sample, which the container had at this path until now.
+        # With the name of another sample that the container had at this path before.
         own = Path(folder, "images", UPLOADED.name)
         own.parent.mkdir()
         shutil.copyfile(sample, own)
@@ -132,17 +132,17 @@ def check_own_folder(docker: Docker, server: Server) -> None:
         given.compose("up", "-d", "--no-deps", server.service)
         given.wait_healthy(server)
         ingest = ["exec", "-T", "imgsearch", "imgsearch", "ingest", "/data", "--json"]
-        # Without the variable: a container that runs keeps its folder.
+        # Without the variable: a running container retains its folder.
         report = json.loads(docker.compose(*ingest))
         assert (report["found"], report["rejected"]) == (1, 0), report
         found = _post(server, "/search/", sample)
         assert _get(server, found["image"]) == sample.read_bytes(), found
-        say("IMGSEARCH_DATA with `up`, then `exec imgsearch ingest /data`: it serves those images")
+        say("IMGSEARCH_DATA with `up`, then `exec imgsearch ingest /data`: those images are served")
         docker.compose("run", "--rm", "-T", "imgsearch", "ingest", "/data")
         found = _post(server, "/search/", UPLOADED)
         gone = [hit for hit in found["hits"] if _is_gone(server, hit["id"])]
         assert gone, found
-        say("a file that is not the one that was ingested is not served")
+        say("a file that was replaced after the ingest is not served")
 
 
 def _is_gone(server: Server, record: str) -> bool:
@@ -154,7 +154,7 @@ def _is_gone(server: Server, record: str) -> bool:
 
 
 def check_key(docker: Docker, server: Server) -> None:
-    """With a key the service is healthy as before, and answers nobody without it."""
+    """Check that with a key set, the service is healthy and rejects requests without the key."""
     key = secrets.token_hex(16)
     keyed = replace(docker, environment={**docker.environment, "IMGSEARCH_API_KEY": key})
     keyed.compose("up", "-d", "--no-deps", server.service)
@@ -166,11 +166,11 @@ def check_key(docker: Docker, server: Server) -> None:
         without = str(error)
     assert ": 401 " in without, without
     assert json.loads(_get(server, path, {"X-API-Key": key}))["images"] > 50
-    say("with IMGSEARCH_API_KEY set, it answers with the key alone")
+    say("with IMGSEARCH_API_KEY set, it requires the key")
 
 
 def check_stop(docker: Docker, server: Server) -> None:
-    """SIGTERM ends it in order: neither killed after the grace period, nor with an error."""
+    """Check that SIGTERM stops it within the grace period, with exit code 0."""
     started = time.monotonic()
     docker.compose("stop", server.service)
     code = docker.inspect(server)["State"]["ExitCode"]
@@ -178,12 +178,12 @@ def check_stop(docker: Docker, server: Server) -> None:
     say(f"stopped in order, in {time.monotonic() - started:.1f} s")
 
 
-def _post(server: Server, path: str, picture: Path, **fields: str) -> Any:
-    """A form with a picture, as any client of the original's sends it."""
+def _post(server: Server, path: str, image: Path, **fields: str) -> Any:
+    """Send a form with an image; return the JSON of the response."""
     boundary = secrets.token_hex(16)
     request = urllib.request.Request(
         f"http://127.0.0.1:{server.port}{path}",
-        data=_multipart(boundary, picture, fields),
+        data=_multipart(boundary, image, fields),
         headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
     )
     return json.loads(_answer(request))
@@ -205,12 +205,12 @@ def _answer(request: urllib.request.Request) -> bytes:
         raise AssertionError(f"{request.selector}: {error.code} {said}") from error
 
 
-def _multipart(boundary: str, picture: Path, fields: Mapping[str, str]) -> bytes:
+def _multipart(boundary: str, image: Path, fields: Mapping[str, str]) -> bytes:
     parts = [
         f'Content-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n'.encode()
         for name, text in fields.items()
     ]
-    head = f'Content-Disposition: form-data; name="file"; filename="{picture.name}"\r\n\r\n'
-    parts.append(head.encode() + picture.read_bytes() + b"\r\n")
+    head = f'Content-Disposition: form-data; name="file"; filename="{image.name}"\r\n\r\n'
+    parts.append(head.encode() + image.read_bytes() + b"\r\n")
     line = f"--{boundary}\r\n".encode()
     return line + line.join(parts) + f"--{boundary}--\r\n".encode()

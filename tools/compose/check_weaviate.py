@@ -1,4 +1,4 @@
-"""Weaviate, alone and as a cluster, is what docker-compose.yml promises."""
+"""Check Weaviate in docker-compose.yml: one server, and the cluster."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tools.compose.docker import MEMORY, Docker, Server
 from tools.compose.published import check_published
 from tools.compose.shell import say, wait
 
-# The beginning of every HTTP/2 connection, with an empty SETTINGS frame behind it.
+# The start of every HTTP/2 connection, followed by an empty SETTINGS frame.
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 HTTP2_SETTINGS = 4
 
 
 def check_single(docker: Docker, server: Server) -> None:
-    """`docker compose up -d weaviate` is one server that is usable and keeps what it was given."""
+    """Check that `docker compose up -d weaviate` starts a usable server with persistent data."""
     started = time.monotonic()
     docker.compose("up", "-d", server.service)
     docker.wait_healthy(server)
@@ -47,7 +47,7 @@ def check_single(docker: Docker, server: Server) -> None:
 
 
 def check_cluster(docker: Docker, servers: Sequence[Server]) -> None:
-    """The profile `cluster` is three nodes that hold a copy each and survive the loss of one."""
+    """Check that the profile `cluster` has three replicas and survives the loss of one."""
     started = time.monotonic()
     docker.compose("up", "-d", *(server.service for server in servers))
     docker.wait_healthy(*servers)
@@ -60,7 +60,7 @@ def check_cluster(docker: Docker, servers: Sequence[Server]) -> None:
     assert factor == 3, f"replication factor {factor}"
     docker.compose("--profile", "cluster", "kill", servers[0].service)
     for server in servers[1:]:
-        # Until it is noticed, a few seconds, requests wait for the dead node and may time out.
+        # For a few seconds, requests wait for the dead node and may time out.
         wait_for_nodes(server, 2)
         assert vector(server, identity, level="QUORUM") == [0.5, 0.25]
     say("one node killed: the others have the object, at QUORUM")
@@ -74,27 +74,27 @@ def check_cluster(docker: Docker, servers: Sequence[Server]) -> None:
 
 
 def check_serving(docker: Docker) -> None:
-    """Tests that take any server get one from this engine, and leave nothing on it."""
+    """Check that `weaviate.serving` uses this engine and leaves nothing behind."""
     os.environ.update(docker.environment)
     os.environ.pop("WEAVIATE_URL", None)
     projects = ["ps", "-q", "--filter", "label=com.docker.compose.project"]
     before = docker.run(*projects)
     with weaviate.serving() as url:
         assert url.startswith("weaviate://127.0.0.1:")
-        assert docker.run(*projects) != before, f"{url} is no container"
+        assert docker.run(*projects) != before, f"{url} is not a container"
         assert weaviate.healthy(int(url.split(":")[2].split("?")[0])) == 1
     assert docker.run(*projects) == before, "a server for tests was left"
-    say("a server for tests, by compose: there and gone")
+    say("a server for tests by compose: started and removed")
 
 
 def wait_for_nodes(server: Server, count: int) -> None:
-    """Until this server sees so many healthy nodes, itself among them."""
+    """Wait until this server sees a number of healthy nodes, including itself."""
     complaint = f"{server.service} does not see {count} healthy nodes"
     wait(lambda: weaviate.healthy(server.port) == count, complaint)
 
 
 def check_memory(docker: Docker, server: Server) -> None:
-    """The kernel has the limit, and the server knows of it."""
+    """Check that the kernel enforces the limit and the server knows it."""
     files = "/sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes"
     name = docker.container(server)
     limit = docker.run("exec", name, "sh", "-c", f"cat {files} 2>/dev/null || true").split()
@@ -105,7 +105,7 @@ def check_memory(docker: Docker, server: Server) -> None:
 
 
 def speaks_http2(port: int) -> bool:
-    """Whether HTTP/2, and so gRPC, is spoken there; an open port alone may be a forwarder's."""
+    """Return whether a port speaks HTTP/2, as gRPC does; an open port may be a forwarder's."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
         connection.sendall(HTTP2_PREFACE)
         header = connection.recv(9)
@@ -113,7 +113,7 @@ def speaks_http2(port: int) -> bool:
 
 
 def store(server: Server) -> str:
-    """Make a collection and put an object into it; the object's id."""
+    """Create a collection with one object; return the object's ID."""
     index = {"vectorizer": {"none": {}}, "vectorIndexType": "hnsw"}
     call(server, "/v1/schema", {"class": "Kept", "vectorConfig": {"default": index}})
     identity = str(uuid.uuid4())
@@ -123,7 +123,7 @@ def store(server: Server) -> str:
 
 
 def vector(server: Server, identity: str, level: str = "ONE") -> list[float]:
-    """The vector of that object as this server, or so many of its peers, have it."""
+    """Return the vector of an object, at a consistency level."""
     query = f"include=vector&consistency_level={level}"
     found = call(server, f"/v1/objects/Kept/{identity}?{query}")
     vectors: list[float] = found["vectors"]["default"]
@@ -131,7 +131,7 @@ def vector(server: Server, identity: str, level: str = "ONE") -> list[float]:
 
 
 def call(server: Server, path: str, body: dict[str, Any] | None = None) -> Any:
-    """A request as any HTTP client makes it."""
+    """Send a request; return the JSON of the response."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{server.port}{path}",
         data=json.dumps(body).encode() if body else None,

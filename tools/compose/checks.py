@@ -1,4 +1,4 @@
-"""What is checked, in order; whatever it finds, nothing of it stays."""
+"""All checks, in order, and the cleanup after them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tools.compose.shell import say
 
 
 def check(docker: Docker, imgsearch: Server, single: Server, *cluster: Server) -> None:
-    """Everything that the compose files promise. Assertions say what does not hold."""
+    """Check everything that the compose files promise. Raises AssertionError."""
     try:
         check_configuration(docker, imgsearch, single, *cluster)
         check_weaviate.check_single(docker, single)
@@ -27,11 +27,11 @@ def check(docker: Docker, imgsearch: Server, single: Server, *cluster: Server) -
         docker.compose("--profile", "cluster", "down", "--volumes", "--remove-orphans")
     left = docker.run("volume", "ls", "-q", "--filter", f"name={docker.project}_")
     assert not left, f"volumes left behind: {left}"
-    say("down: nothing left")
+    say("down: no volumes left")
 
 
 def _show(docker: Docker) -> None:
-    """What the containers do and last said."""
+    """Print the state and the last log lines of the containers."""
     print(docker.compose("--profile", "cluster", "ps", "--all"))
     for line in docker.compose("--profile", "cluster", "logs", "--tail", "15").splitlines():
         name, _, text = line.partition(" | ")

@@ -1,4 +1,4 @@
-"""The docker command, with the engine and the project to use, and with compose."""
+"""The docker command for an engine and a compose project."""
 
 from __future__ import annotations
 
@@ -18,54 +18,54 @@ from tools.compose.shell import Impossible, run, say, wait
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE_VERSION = "v5.6.0"
 COMPOSE_PACKAGE = "github.com/docker/compose/v5/cmd"
-# Of each container, in bytes.
+# Limit of each container, in bytes.
 MEMORY = 1 << 30
 
 
 @dataclass(frozen=True)
 class Server:
-    """One service of the compose file, and where it is published: its HTTP, and its other port."""
+    """A service of the compose file, and its published ports: HTTP, and the other one."""
 
     service: str
     ports: tuple[int, int]
 
     @property
     def port(self) -> int:
-        """The port of its HTTP."""
+        """Published port of HTTP."""
         return self.ports[0]
 
 
 @dataclass(frozen=True)
 class Docker:
-    """The docker command with the engine, the compose plugin, the project and its files to use."""
+    """The docker command for an engine, a compose plugin, a project and its files."""
 
     environment: Mapping[str, str]
     project: str
     files: Sequence[Path] = (ROOT / "docker-compose.yml",)
 
     def run(self, *arguments: str, timeout: float = 300) -> str:
-        """Run docker; its stdout. An error carries what it said."""
+        """Run docker; return its stdout. Raises RuntimeError."""
         return run("docker", *arguments, environment=self.environment, timeout=timeout)
 
     def compose(self, *arguments: str, timeout: float = 300) -> str:
-        """Run docker compose on our files as this project; its stdout."""
+        """Run docker compose on the files of this project; return its stdout."""
         where = ["--project-directory", str(ROOT), "-p", self.project]
         for file in self.files:
             where += ["-f", str(file)]
         return self.run("compose", *where, *arguments, timeout=timeout)
 
     def container(self, server: Server) -> str:
-        """The id of the container of a service."""
+        """Return the ID of a service's container."""
         return self.compose("--profile", "cluster", "ps", "--all", "-q", server.service).strip()
 
     def inspect(self, server: Server) -> dict[str, Any]:
-        """What the engine knows of the container of a service."""
+        """Return the engine's details about a service's container."""
         (details,) = json.loads(self.run("inspect", self.container(server)))
         found: dict[str, Any] = details
         return found
 
     def wait_healthy(self, *servers: Server) -> None:
-        """Until the engine's health check, the one of the files, says so of each."""
+        """Wait until the health check of each service passes."""
         names = ", ".join(server.service for server in servers)
         wait(lambda: all(map(self._is_healthy, servers)), f"not healthy: one of {names}")
 
@@ -73,8 +73,9 @@ class Docker:
         return bool(self.inspect(server)["State"]["Health"]["Status"] == "healthy")
 
 
-def answers(environment: Mapping[str, str]) -> bool:
-    # Without an engine `docker info` fails only when it is asked for something of the engine's.
+def responds(environment: Mapping[str, str]) -> bool:
+    """Return whether an engine responds."""
+    # Without an engine, `docker info` fails only with a --format that needs one.
     try:
         version = run(
             "docker", "info", "--format", "{{.ServerVersion}}", environment=environment, timeout=30
@@ -85,15 +86,15 @@ def answers(environment: Mapping[str, str]) -> bool:
 
 
 def client_environment(work: Path, settings: Mapping[str, str]) -> dict[str, str]:
-    """With the compose plugin, and without what this shell may have set for compose."""
-    kept = {name: text for name, text in os.environ.items() if not _is_setting(name)}
-    environment = {**kept, "WEAVIATE_MEMORY": str(MEMORY), **settings}
-    # It needs no download.
+    """Return an environment with the compose plugin, without this shell's settings for compose."""
+    inherited = {name: text for name, text in os.environ.items() if not _is_setting(name)}
+    environment = {**inherited, "WEAVIATE_MEMORY": str(MEMORY), **settings}
+    # The model that needs no download.
     environment["IMGSEARCH_MODELS"] = "efficientnet-lite0"
     try:
         run("docker", "compose", "version", environment=environment)
     except RuntimeError:
-        # Contexts and credentials of the user's own configuration are kept.
+        # The copy preserves contexts and credentials of the user's configuration.
         own = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker"))
         config = Path(tempfile.mkdtemp(dir=work, prefix="docker-config-"))
         if own.is_dir():
@@ -109,7 +110,7 @@ def _is_setting(name: str) -> bool:
 
 
 def compose_plugin() -> Path:
-    """Docker Compose of our version: built before, or now with Go, in about a minute."""
+    """Return the plugin of COMPOSE_VERSION from an earlier build, or build it with Go."""
     target = weaviate.cache_folder() / f"docker-compose-{COMPOSE_VERSION}"
     if not target.exists():
         if not shutil.which("go"):
@@ -122,7 +123,7 @@ def compose_plugin() -> Path:
 
 
 def _build_compose(folder: Path) -> Path:
-    """Its module can't be built by `go install`; as a tool of a module of its own it can."""
+    """Build it as a tool of a new module: `go install` cannot build its module."""
     built = folder / "docker-compose"
     link = f"-s -w -X github.com/docker/compose/v5/internal.Version={COMPOSE_VERSION}"
     steps = (
@@ -133,5 +134,5 @@ def _build_compose(folder: Path) -> Path:
     for step in steps:
         done = subprocess.run(step, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise Impossible(f"Docker Compose can't be built: {done.stderr.strip()[-1000:]}")
+            raise Impossible(f"Docker Compose cannot be built: {done.stderr.strip()[-1000:]}")
     return built

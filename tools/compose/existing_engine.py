@@ -1,4 +1,4 @@
-"""On the engine of this computer: the official images, ports that are free, a project apart."""
+"""The test on a running engine: official images, free ports, a separate project."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tools.compose.shell import Impossible, say
 from tools.compose.standins import PYTHON, WEAVIATE
 
 PULL_SECONDS = 600
-# How docker-compose.yml calls the settings of each service's ports.
+# The variables in docker-compose.yml for the ports of each service.
 SETTINGS = {
     "imgsearch": ("IMGSEARCH_PORT", "IMGSEARCH_UI_PORT"),
     "weaviate": ("WEAVIATE_PORT", "WEAVIATE_GRPC_PORT"),
@@ -25,7 +25,7 @@ SETTINGS = {
 
 
 def test_with_existing_engine(work: Path) -> None:
-    """Raises Impossible where the official images cannot be had."""
+    """Run the test. Raises Impossible if the official images cannot be pulled."""
     project = f"imgsearch-test-{secrets.token_hex(4)}"
     first = weaviate.free_block(2 * len(SETTINGS))
     servers = [
@@ -42,7 +42,7 @@ def test_with_existing_engine(work: Path) -> None:
     try:
         check(docker, *servers)
     finally:
-        with contextlib.suppress(RuntimeError):  # it was not even built
+        with contextlib.suppress(RuntimeError):  # if it was not built
             docker.run("image", "rm", project)
 
 

@@ -1,4 +1,4 @@
-"""What is published, and on 127.0.0.1 alone."""
+"""Check that ports are published on 127.0.0.1 only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tools.compose.standins import WEAVIATE
 
 
 def check_configuration(docker: Docker, imgsearch: Server, *weaviates: Server) -> None:
-    """The files as compose reads them publish on 127.0.0.1 alone, and what they say they do."""
+    """Check images, ports and the GPU settings of the files as compose reads them."""
     services = json.loads(docker.compose("--profile", "cluster", "config", "--format", "json"))[
         "services"
     ]
@@ -24,23 +24,23 @@ def check_configuration(docker: Docker, imgsearch: Server, *weaviates: Server) -
     with_gpu = docker.compose("-f", str(ROOT / "docker-compose.gpu.yml"), "config")
     assert "driver: nvidia" in with_gpu
     assert "ACCELERATOR: cuda" in with_gpu
-    say("configuration: pinned image, published on 127.0.0.1 alone")
+    say("configuration: pinned image, published on 127.0.0.1 only")
 
 
 def check_published(docker: Docker, server: Server) -> None:
-    """Its ports answer on 127.0.0.1, and on no other address of this computer."""
+    """Check that the ports respond on 127.0.0.1 and on no other address of this computer."""
     details = docker.inspect(server)["NetworkSettings"]
     bound = [place["HostIp"] for places in details["Ports"].values() for place in places or []]
     assert set(bound) == {"127.0.0.1"}, f"bound to {bound}"
     assert _connects("127.0.0.1", server.port)
-    # The bridge's address is one of this computer's own, reached from every other container.
+    # The bridge's address belongs to this computer, and every other container can reach it.
     for network in details["Networks"].values():
         for port in server.ports:
             assert not _connects(network["Gateway"], port), f"{network['Gateway']}:{port} answers"
 
 
 def _connects(host: str, port: int) -> bool:
-    """Whether somebody accepts a connection there."""
+    """Return whether a connection is accepted."""
     with socket.socket() as probe:
         probe.settimeout(2)
         return probe.connect_ex((host, port)) == 0

@@ -1,4 +1,4 @@
-"""Run a program, tell what is done, wait."""
+"""Run programs, print progress, wait."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 HEALTHY_SECONDS = 180
 
 
-class Impossible(Exception):  # noqa: N818  (no error: it is a reason to skip)
-    """The test cannot be made here; the text says why."""
+class Impossible(Exception):  # noqa: N818  (a reason to skip, not an error)
+    """The test cannot run here; the message gives the reason."""
 
 
 def run(*command: str, environment: Mapping[str, str] | None = None, timeout: float = 300) -> str:
-    """Run a program; its stdout. An error carries what it said."""
+    """Run a program; return its stdout. Raises RuntimeError with the end of its output."""
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
     )
@@ -25,12 +25,12 @@ def run(*command: str, environment: Mapping[str, str] | None = None, timeout: fl
 
 
 def say(text: str) -> None:
-    """Tell what is done, with the time of day: some of it takes minutes."""
+    """Print a message with the time of day: some steps take minutes."""
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
 def wait(condition: Callable[[], bool], complaint: str) -> None:
-    """Until it holds; an AssertionError when it does not in HEALTHY_SECONDS."""
+    """Wait for a condition; raise AssertionError after HEALTHY_SECONDS."""
     until = time.monotonic() + HEALTHY_SECONDS
     while not condition():
         assert time.monotonic() < until, f"{complaint} after {HEALTHY_SECONDS} s"

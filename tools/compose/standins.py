@@ -1,4 +1,4 @@
-"""What an engine of our own has in place of the official images, under their names."""
+"""Stand-ins with the names of the official images, for an engine without a network."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tools.compose.shell import Impossible, run, say
 
 WEAVIATE = f"cr.weaviate.io/semitechnologies/weaviate:{weaviate.VERSION}"
 (PYTHON,) = re.findall(r"^ARG BASE=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-# The release of Debian that the official image of Python stands on.
+# The Debian release of the official Python image.
 RELEASE = PYTHON.rpartition("-")[2]
 BOOTSTRAP_SECONDS = 900
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 def prepare(work: Path) -> None:
-    """Make the archives, which needs a network."""
+    """Build the archives, which needs a network."""
     binary = weaviate.find_binary()
     debian_python()
     say("preparing the stand-ins: Weaviate's server on BusyBox, Debian's own Python")
@@ -32,17 +32,17 @@ def prepare(work: Path) -> None:
 
 
 def load(docker: Docker, work: Path) -> None:
-    """Give the engine the images."""
+    """Import the images into the engine."""
     entry = ["--change", 'ENTRYPOINT ["/bin/weaviate"]']
     docker.run("import", *entry, str(work / "weaviate.tar"), WEAVIATE)
-    # uv has certificates of its own, unless it is told otherwise.
+    # By default, uv uses its own certificates.
     trust = ["--change", f"ENV SSL_CERT_FILE={CERTIFICATES}", "--change", 'CMD ["python3"]']
     docker.run("import", *trust, str(debian_python()), PYTHON)
 
 
 def apt(*arguments: str, folder: Path | None = None) -> None:
-    """Run apt-get; where it fails the test cannot be made."""
-    # RUNLEVEL: what is installed does not start by itself.
+    """Run apt-get. Raises Impossible if it fails."""
+    # RUNLEVEL: installed services do not start.
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     done = subprocess.run(
         ["apt-get", *arguments],
@@ -57,23 +57,23 @@ def apt(*arguments: str, folder: Path | None = None) -> None:
 
 
 def busybox(work: Path) -> Path:
-    """BusyBox as one static file, without installing it; kept in the cache."""
+    """Return BusyBox as one static file, from the cache or from Debian's package."""
     target = weaviate.cache_folder() / "busybox-static"
     if not target.exists():
-        keep(_unpacked("busybox-static", work) / "bin" / "busybox", target)
+        save(_unpacked("busybox-static", work) / "bin" / "busybox", target)
     return target
 
 
 def debian_python() -> Path:
-    """Debian with its own Python as an archive of files, made from its packages; kept in the cache.
+    """Return Debian with its Python as an archive, from the cache or built from packages.
 
-    It takes a minute or two. The machine's certificates are those of this one.
+    Building takes a minute or two. It gets the certificates of this machine.
     """
     target = weaviate.cache_folder() / f"python-{RELEASE}.tar"
     if not target.exists():
         say(f"building the stand-in of {PYTHON} from Debian's packages, once")
         with tempfile.TemporaryDirectory(prefix="imgsearch-debian-") as folder:
-            keep(_bootstrap(Path(folder)), target)
+            save(_bootstrap(Path(folder)), target)
     return target
 
 
@@ -87,8 +87,8 @@ def _bootstrap(work: Path) -> Path:
     try:
         run(*command, environment=environment, timeout=BOOTSTRAP_SECONDS)
     except RuntimeError as error:
-        raise Impossible(f"no Debian for the image to stand on: {error}") from error
-    # As in the official image: `python`, and pip may install beside it.
+        raise Impossible(f"no Debian for the base image: {error}") from error
+    # As in the official image: `python` exists, and pip may install packages.
     (root / "usr" / "local" / "bin" / "python").symlink_to("/usr/bin/python3")
     for marker in root.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
         marker.unlink()
@@ -100,7 +100,7 @@ def _bootstrap(work: Path) -> Path:
 
 
 def _unpacked(package: str, work: Path) -> Path:
-    """The files of a package of Debian's, which is not installed."""
+    """Return the files of a Debian package, without installing it."""
     try:
         apt("download", "-q", package, folder=work)
     except Impossible:
@@ -111,8 +111,8 @@ def _unpacked(package: str, work: Path) -> Path:
     return folder
 
 
-def keep(file: Path, target: Path) -> None:
-    """Let a copy appear in the cache, whole."""
+def save(file: Path, target: Path) -> None:
+    """Copy a file to the cache atomically."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.{os.getpid()}")
     shutil.copy2(file, partial)
@@ -120,13 +120,13 @@ def keep(file: Path, target: Path) -> None:
 
 
 def make_weaviate(path: Path, server: Path, box: Path) -> None:
-    """What the official image has and we use, as an archive of its files."""
+    """Write an archive with the parts of the official image that the test uses."""
     with tarfile.open(path, "w") as archive:
         archive.add(server, "bin/weaviate")
         archive.add(box, "bin/busybox")
         for name in ("sh", "cat", "wget"):
             _add_link(archive, f"bin/{name}", "busybox")
-        # The official server is static; ours, with the C library of this computer, is not.
+        # The official server is static; this one uses the C library of this computer.
         for library in re.findall(r"(/\S+) \(0x", run("ldd", str(server))):
             archive.add(Path(library).resolve(), library.lstrip("/"))
         _add_folder(archive, "tmp")
