@@ -166,6 +166,11 @@ class RecordNotFoundError(StoreError):
     """The collection has no record of this id."""
 
 
+def no_record(collection: str, record_id: str) -> RecordNotFoundError:
+    """Return the error to raise for an unknown id."""
+    return RecordNotFoundError(f"collection {collection} has no record {record_id}")
+
+
 class StoreBusyError(StoreError):
     """Another process is writing to the collection."""
 

@@ -1,50 +1,36 @@
-"""`ImageIndex`: one collection, to add pictures to and to search. What users call stands on it."""
+"""`ImageIndex`, the Python API: one collection, to add images to and to search."""
 
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import replace
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Self, TypeVar, cast, get_args
-
-import numpy as np
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from imgsearch import config
+from imgsearch.editing import set_metadata
 from imgsearch.encoders.base import Encoder, Vectors
-from imgsearch.encoders.factory import last_used_encoder, open_encoder
-from imgsearch.encoders.request import EncoderRequest, Precision
-from imgsearch.errors import (
-    ImageError,
-    RecordNotFoundError,
-    StaleCollectionError,
-    StoreError,
-    UsageError,
-)
-from imgsearch.events import Listener, Note, both, ignore
-from imgsearch.filters import check_condition, comparisons_of_texts, parse_where
-from imgsearch.images import Region, Source, decode
-from imgsearch.metadata.values import type_of, validate
+from imgsearch.encoders.factory import open_encoder
+from imgsearch.encoders.request import EncoderRequest, Precision, precision_setting
+from imgsearch.errors import ImageError, StaleCollectionError, UsageError, no_record
+from imgsearch.events import Listener, both, ignore
+from imgsearch.handles import Handles
+from imgsearch.images import Region, Source
+from imgsearch.query_encoder import QueryEncoder
 from imgsearch.search import (
     DEFAULT_K,
     Searcher,
     SearchRequest,
+    check_request,
+    parse_conditions,
     search_records,
     search_text,
     search_vector,
 )
-from imgsearch.stores import check_name, open_store
+from imgsearch.stores import check_name
 from imgsearch.stores.base import Collection, VectorStore
-from imgsearch.types import (
-    CollectionInfo,
-    Condition,
-    FieldType,
-    Hit,
-    ImageRecord,
-    Stamp,
-    Value,
-)
+from imgsearch.types import CollectionInfo, Condition, FieldType, Hit, ImageRecord, Stamp, Value
 
 if TYPE_CHECKING:
     from imgsearch.ingest import IngestReport
@@ -52,30 +38,24 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-AnyPicture = Source | os.PathLike[str]
+Image = Source | os.PathLike[str]
+"""The path of an image file, the content of one as bytes, or a Pillow image."""
+
 Where = Sequence[str | Condition]
-
-
-@dataclass(frozen=True, slots=True)
-class _Ahead:
-    """A picture that is being encoded before it is searched for."""
-
-    source: Source
-    version: tuple[int, ...] | None
-    stamp: Stamp
-    vectors: Future[Vectors]
+"""Conditions, or texts such as `"year >= 2012"`; all must hold."""
 
 
 class ImageIndex:
-    """One collection of a store, which `add` makes if need be.
+    """One collection of a store, to add images to and to search.
 
-    Any number of threads may share one. Store, collection and model are opened when they are first
-    needed. What other processes write is seen at once, also if they put a collection of another
-    model in its place. Methods raise the errors of `imgsearch.errors`: CollectionNotFoundError
-    while there is no collection, StoreError if the store fails, EncoderError if the model cannot
-    be had. Use it as a context manager, or close it.
+    `add` creates the collection. The store, the collection and the model are opened on first use.
+    Changes by other processes are visible at once, even if they replace the collection by one of
+    another model. An index may be shared by any number of threads. Use it as a context manager, or
+    call `close`.
 
-    `where` takes texts such as `"year >= 2012"`, or conditions; all must hold.
+    Methods raise the errors of `imgsearch.errors`. In addition to those listed with a method, these
+    are CollectionNotFoundError if the collection does not exist, StoreError if the store fails, and
+    EncoderError if a model is needed and cannot be opened.
     """
 
     def __init__(
@@ -92,40 +72,44 @@ class ImageIndex:
         listener: Listener = ignore,
         encoder_opener: Callable[..., Encoder] = open_encoder,
     ) -> None:
-        """What is left out comes from the IMGSEARCH_* variables, or is the default.
+        """Configure an index. Nothing is opened yet.
 
-        `store` is a URL or a folder, or an open store, which the caller closes. `model`, `weights`
-        and `precision` are for a collection that is yet to be made: another one knows its own. A
-        search runs the model on the CPU unless `device` says otherwise. `max_pixels` are width x
-        height of a picture; `timeout` is how many seconds to wait for a store that goes away or is
-        another writer's. Raises UsageError for a name that no collection can have.
+        Omitted arguments are taken from the `IMGSEARCH_*` environment variables, else from the
+        defaults. `model` and `precision` matter only for a new collection; an existing one
+        determines its own.
+
+        Args:
+            collection: The name of the collection.
+            store: The URL or folder of a store, or an open store, which the caller closes.
+            model: The name of the model.
+            weights: A file or URL of weights, instead of the model's own.
+            device: The device that runs the model: `cpu`, `cuda`, `cuda:1`, `cuda:all`, `mps` or
+                `auto`, which is the CPU for searches.
+            precision: `fp32` or `int8`.
+            max_pixels: The largest width x height of an image; larger ones raise ImageError.
+            timeout: Seconds to wait for an unreachable store, or for another writer.
+            listener: Receives the events of `imgsearch.events`.
+            encoder_opener: Replaces `open_encoder`, for example in tests.
+
+        Raises:
+            UsageError: The name of the collection or a setting is invalid.
         """
         name = config.setting(collection, config.ENV_COLLECTION, config.DEFAULT_COLLECTION)
         self._name = check_name(name)
-        url: str | None = None
-        self._given_store: VectorStore | None = None
-        if isinstance(store, str | os.PathLike):
-            url = os.fspath(store)
-        else:
-            self._given_store = store
-        self._url = config.setting(url, config.ENV_STORE, "") or None
         self._request = EncoderRequest(
             config.setting(model, config.ENV_MODEL, config.DEFAULT_MODEL),
             weights,
             config.setting(device, config.ENV_DEVICE, config.DEFAULT_DEVICE),
-            _precision(precision),
+            precision_setting(precision),
         )
         self._max_pixels = max_pixels
-        self._timeout = timeout
         self._listener = listener
-        self._open_encoder = encoder_opener
-        self._opening = threading.Lock()
-        self._loading = threading.Lock()
-        self._opened_store: VectorStore | None = None
-        self._collection: Collection | None = None
-        self._encoder: Encoder | None = None
-        self._ahead: _Ahead | None = None
-        self._closed = False
+        self._encoder_opener = encoder_opener
+        if store is None or isinstance(store, str | os.PathLike):
+            url = None if store is None else os.fspath(store)
+            store = config.setting(url, config.ENV_STORE, "") or None
+        self._handles = Handles(self._name, store, timeout, listener)
+        self._encoder = QueryEncoder(self._request, max_pixels, listener, encoder_opener)
 
     def __enter__(self) -> Self:
         return self
@@ -134,112 +118,38 @@ class ImageIndex:
         self.close()
 
     def close(self) -> None:
-        """Let go of the store. Nothing can be asked afterwards."""
-        with self._opening:
-            self._closed = True
-            if self._opened_store:
-                self._opened_store.close()
+        """Close the store. All other methods raise StoreError afterwards."""
+        self._handles.close()
 
     @property
     def name(self) -> str:
-        """The collection's name."""
+        """The name of the collection."""
         return self._name
 
     @property
     def store(self) -> VectorStore:
-        """The store, connected to by now."""
-        with self._opening:
-            return self._store()
-
-    def _store(self) -> VectorStore:
-        if self._closed:
-            raise StoreError("the index has been closed")
-        if self._given_store is not None:
-            return self._given_store
-        if self._opened_store is None:
-            self._opened_store = open_store(self._url, self._timeout, self._listener)
-        return self._opened_store
+        """The open store."""
+        return self._handles.store
 
     @property
     def collection(self) -> Collection:
-        """The collection as the store has it. A handle on it ages; `ImageIndex` renews its own."""
-        with self._opening:
-            store = self._store()
-            if self._collection is None:
-                self._collection = store.open(self._name)
-            return self._collection
+        """The collection in the store.
+
+        The object becomes stale when another process replaces the collection; the methods of the
+        index then open a new one.
+        """
+        return self._handles.collection
 
     @property
     def encoder(self) -> Encoder:
-        """The model that made the collection."""
-        return self.encoder_of(self.collection.stamp)
+        """The encoder that made the collection."""
+        return self._encoder.get(self.collection.stamp)
 
-    def encoder_of(self, stamp: Stamp) -> Encoder:
-        """The model for vectors of a stamp. The last one is kept."""
-        with self._loading:
-            if self._encoder is None or self._encoder.stamp != stamp:
-                request = EncoderRequest(
-                    weights=self._request.weights, device=self._searching_device
-                )
-                self._encoder = self._open_encoder(request, stamp, self._listener)
-            return self._encoder
-
-    @property
-    def _searching_device(self) -> str:
-        """For one picture, the CPU is done before a GPU's libraries are loaded."""
-        return "cpu" if self._request.device == config.DEFAULT_DEVICE else self._request.device
-
-    def warm_up(self, picture: AnyPicture) -> None:
-        """Begin to encode the picture of the first search, before the collection is opened.
-
-        By the model that ran last on this machine: it is most likely the right one. What goes
-        wrong is told by the search.
-        """
-        if (
-            self._searching_device != "cpu"
-            or self._request.weights is not None
-            or self._open_encoder is not open_encoder
-            or (guess := last_used_encoder()) is None
-        ):
-            return
-        with suppress(ImageError):
-            source = _source(picture)
-            version = _version(source)
-            decoded = decode(source, guess.preprocessing, self._max_pixels)
-            thread = ThreadPoolExecutor(1, "imgsearch-ahead")
-            vectors = thread.submit(guess.encode, decoded.pixels[np.newaxis])
-            thread.shutdown(wait=False)
-            self._encoder, self._ahead = guess, _Ahead(source, version, guess.stamp, vectors)
-
-    def _encoded_ahead(self, request: SearchRequest, stamp: Stamp) -> Vectors | None:
-        """What `warm_up` has encoded: for the first search only, and only what it asks for."""
-        ahead, self._ahead = self._ahead, None
-        if (
-            ahead is None
-            or request.region
-            or request.records
-            or [ahead.source] != request.images
-            or ahead.stamp != stamp
-        ):
-            return None
-        return ahead.vectors.result() if ahead.version == _version(ahead.source) else None
-
-    def _use(self, action: Callable[[Collection], T]) -> T:
-        """What an action makes of the collection, which is opened anew if its handle has aged."""
-        collection = self.collection
-        try:
-            return action(collection)
-        except StaleCollectionError:
-            with self._opening:
-                if self._collection is collection:
-                    self._collection = None
-        return action(self.collection)
-
-    # Searching.
+    # Search
 
     def search(
         self,
-        picture: AnyPicture | Sequence[AnyPicture] | None = None,
+        image: Image | Sequence[Image] | None = None,
         *,
         text: str = "",
         k: int = DEFAULT_K,
@@ -249,21 +159,33 @@ class ImageIndex:
         collapse: bool = True,
         region: Region | None = None,
     ) -> list[Hit]:
-        """The k pictures most like a picture, or of the words in `text`, or both; best first.
+        """Return the images most similar to an image, the most relevant to a text, or both.
 
-        A picture is a path, the bytes of a file, or Pillow's. Of several, what they have in common
-        is searched for: the mean of their vectors. `region` searches with a part of the picture.
-        Hits are of at least `min_score`, a cosine similarity. `exclude_self` leaves out the
-        picture itself and its exact copies; `collapse` makes equal pictures one hit.
+        With an image, the score is the cosine similarity to it. With a text as well, hits are
+        ranked by reciprocal rank fusion of both searches. With a text alone, the score is its BM25
+        relevance, and no model is loaded.
 
-        `text` is looked for in all texts of the metadata, word by word. Beside a picture, hits are
-        ordered by the ranks they have in both answers, and `score` is still the cosine. Words alone
-        need no model; `score` is their relevance then. Raises ImageError for what is no usable
-        picture, UsageError for conditions or words that make no sense.
+        Args:
+            image: The query image. With several, the mean of their vectors is searched for.
+            text: Words to search for in all text metadata.
+            k: The maximum number of hits.
+            where: Conditions on the metadata, such as `"year >= 2012"`; all must hold.
+            min_score: The minimum cosine similarity.
+            exclude_self: Exclude the query image and its exact copies.
+            collapse: Return identical images as one hit, with the number of copies.
+            region: Search with this part of the query image.
+
+        Returns:
+            At most `k` hits, best first.
+
+        Raises:
+            ImageError: A query image cannot be read or decoded.
+            UsageError: The arguments contradict each other, a condition is invalid, or `text`
+                contains no word.
         """
         return self.find(
             SearchRequest(
-                images=() if picture is None else _sources(picture),
+                images=() if image is None else _sources(image),
                 text=text,
                 region=region,
                 k=k,
@@ -272,97 +194,6 @@ class ImageIndex:
                 exclude_self=exclude_self,
                 collapse=collapse,
             )
-        )
-
-    def find(
-        self,
-        request: SearchRequest,
-        *,
-        stamp: Stamp | None = None,
-        encoded: Vectors | None = None,
-    ) -> list[Hit]:
-        """Return the hits for a request, best first.
-
-        `encoded` are the vectors of the request's images, of shape (n, dimension), if they are
-        known already. `stamp` is that of the encoder which made them, or the request's vector:
-        StaleCollectionError is raised if the collection has another one by now. Raises UsageError
-        for a request that makes no sense, ImageError for an unusable image, RecordNotFoundError for
-        an unknown record.
-        """
-        if request.k < 1:
-            raise UsageError(f"k is {request.k}: it must be at least 1")
-        if request.vector is not None and (request.images or request.records):
-            raise UsageError("a vector cannot be combined with images or records")
-        if not request.is_visual:
-            if not request.text.strip():
-                raise UsageError("nothing to search for: provide an image, a record id, or text")
-            if request.exclude_self or request.region:
-                raise UsageError("region and exclude_self need an image or a record")
-
-        def search(collection: Collection) -> list[Hit]:
-            if stamp not in (None, collection.stamp):
-                raise StaleCollectionError(
-                    f"collection {self._name} has been replaced by one of another model: encode "
-                    "the image again"
-                )
-            parsed = replace(request, where=self._conditions(collection, request.where))
-            if request.vector is not None:
-                self._check_shape(request.vector, collection.stamp)
-                return search_vector(collection, request.vector, parsed)
-            if request.images:
-                encoder = self.encoder_of(collection.stamp)
-                vectors = encoded
-                if vectors is None:
-                    vectors = self._encoded_ahead(request, collection.stamp)
-                return Searcher(collection, encoder, self._max_pixels).search(parsed, vectors)
-            if request.records:
-                return search_records(collection, parsed)
-            return search_text(collection, parsed)
-
-        try:
-            return self._use(search)
-        except ImageError as error:
-            named = [each for each in request.images if isinstance(each, str)]
-            if len(named) == 1 == len(request.images):
-                raise ImageError(f"{named[0]}: {error}", *error.remedies) from error
-            raise
-
-    def _check_shape(self, vector: Vectors, stamp: Stamp) -> None:
-        if vector.shape != (stamp.dimension,):
-            raise UsageError(
-                f"a vector of shape {vector.shape} cannot be searched for: collection "
-                f"{self._name} has vectors of shape ({stamp.dimension},)"
-            )
-
-    def search_vector(
-        self,
-        vector: Vectors,
-        *,
-        text: str = "",
-        stamp: Stamp | None = None,
-        k: int = DEFAULT_K,
-        where: Where = (),
-        min_score: float | None = None,
-        collapse: bool = True,
-        without: Sequence[str] = (),
-    ) -> list[Hit]:
-        """The k pictures nearest to a vector, float32 of shape (dimension,), L2-normalised.
-
-        `stamp` is that of the encoder which made the vector: StaleCollectionError is raised if the
-        collection is of another one by now. `without` are the SHA-256s of contents to leave out.
-        Raises UsageError for a vector of another shape.
-        """
-        return self.find(
-            SearchRequest(
-                vector=vector,
-                text=text,
-                k=k,
-                where=where,
-                min_score=min_score,
-                exclude_digests=without,
-                collapse=collapse,
-            ),
-            stamp=stamp,
         )
 
     def search_record(
@@ -376,9 +207,22 @@ class ImageIndex:
         exclude_self: bool = False,
         collapse: bool = True,
     ) -> list[Hit]:
-        """The k pictures most like one, or several, of the collection's own; as `search`.
+        """Return the images most similar to an image of the collection; see `search`.
 
-        No picture is read and no model is loaded. Raises RecordNotFoundError for an unknown id.
+        The stored vector is used, so no file is read and no model is loaded.
+
+        Args:
+            record_id: The id of a record. With several, the mean of their vectors is searched for.
+            text: Words to search for in all text metadata.
+            k: The maximum number of hits.
+            where: Conditions on the metadata; all must hold.
+            min_score: The minimum cosine similarity.
+            exclude_self: Exclude the image itself and its exact copies.
+            collapse: Return identical images as one hit, with the number of copies.
+
+        Raises:
+            RecordNotFoundError: There is no record with this id.
+            UsageError: As `search`.
         """
         ids = [record_id] if isinstance(record_id, str) else list(record_id)
         if not ids:
@@ -395,67 +239,165 @@ class ImageIndex:
             )
         )
 
-    def _conditions(self, collection: Collection, where: Where) -> list[Condition]:
-        given = [where] if isinstance(where, str) else list(where)
-        try:
-            conditions = _parsed(given, collection.fields)
-        except UsageError:  # of a field that another writer may have added, say
-            conditions = _parsed(given, collection.refresh_fields())
-        written = [
-            condition
-            for each, condition in zip(given, conditions, strict=True)
-            if isinstance(each, str)
-        ]
-        for sentence in comparisons_of_texts(written, collection.fields):
-            self._listener(Note(sentence))
-        return conditions
+    def search_vector(
+        self,
+        vector: Vectors,
+        *,
+        text: str = "",
+        stamp: Stamp | None = None,
+        k: int = DEFAULT_K,
+        where: Where = (),
+        min_score: float | None = None,
+        collapse: bool = True,
+        exclude_digests: Sequence[str] = (),
+    ) -> list[Hit]:
+        """Return the images most similar to a vector; see `search`.
 
-    # Records.
+        Args:
+            vector: float32 of shape (dimension,), L2-normalized.
+            text: Words to search for in all text metadata.
+            stamp: The stamp of the encoder that made the vector.
+            k: The maximum number of hits.
+            where: Conditions on the metadata; all must hold.
+            min_score: The minimum cosine similarity.
+            collapse: Return identical images as one hit, with the number of copies.
+            exclude_digests: SHA-256 digests of images to exclude, in hexadecimal.
+
+        Raises:
+            StaleCollectionError: The collection has another stamp than `stamp`.
+            UsageError: The vector has another shape; otherwise as `search`.
+        """
+        return self.find(
+            SearchRequest(
+                vector=vector,
+                text=text,
+                k=k,
+                where=where,
+                min_score=min_score,
+                exclude_digests=exclude_digests,
+                collapse=collapse,
+            ),
+            stamp=stamp,
+        )
+
+    def find(
+        self,
+        request: SearchRequest,
+        *,
+        stamp: Stamp | None = None,
+        encoded: Vectors | None = None,
+    ) -> list[Hit]:
+        """Return the hits for a request, best first. All other searches are short for this one.
+
+        Args:
+            request: What to search for.
+            stamp: The stamp of the encoder that made `request.vector` or `encoded`.
+            encoded: The vectors of `request.images`, if they are known: float32 of shape
+                (n, dimension), L2-normalized.
+
+        Raises:
+            ImageError: A query image cannot be read or decoded.
+            RecordNotFoundError: A record of the request does not exist.
+            StaleCollectionError: The collection has another stamp than `stamp`.
+            UsageError: The request is invalid.
+        """
+        check_request(request)
+
+        def search(collection: Collection) -> list[Hit]:
+            if stamp not in (None, collection.stamp):
+                raise StaleCollectionError(
+                    f"collection {self._name} has been replaced by one of another model: encode "
+                    "the image again"
+                )
+            where = parse_conditions(collection, request.where, self._listener)
+            return self._search(collection, replace(request, where=where), encoded)
+
+        try:
+            return self._handles.use(search)
+        except ImageError as error:
+            match request.images:
+                case [str(path)]:
+                    raise ImageError(f"{path}: {error}", *error.remedies) from error
+            raise
+
+    def _search(
+        self, collection: Collection, request: SearchRequest, encoded: Vectors | None
+    ) -> list[Hit]:
+        if request.vector is not None:
+            return search_vector(collection, request.vector, request)
+        if request.images:
+            encoder = self._encoder.get(collection.stamp)
+            if encoded is None:
+                encoded = self._encoder.take_early(request, collection.stamp)
+            return Searcher(collection, encoder, self._max_pixels).search(request, encoded)
+        if request.records:
+            return search_records(collection, request)
+        return search_text(collection, request)
+
+    def warm_up(self, image: Image) -> None:
+        """Start to encode the query image of the first search before the collection is opened.
+
+        Uses the model that ran last on this machine. If the collection turns out to have another
+        model, or the image cannot be used, the search behaves as without this call.
+        """
+        self._encoder.warm_up(_source(image))
+
+    # Records
 
     def get(self, record_id: str) -> ImageRecord:
-        """The record of an id. Raises RecordNotFoundError."""
+        """Return the record with this id. Raises RecordNotFoundError."""
         found = self.get_many([record_id])
         if record_id not in found:
-            raise self._no_record(record_id)
+            raise no_record(self._name, record_id)
         return found[record_id]
 
     def get_many(self, ids: Sequence[str]) -> dict[str, ImageRecord]:
-        """The records of those of the ids that have one."""
-        return self._use(lambda collection: collection.lookup(ids))
-
-    def _no_record(self, record_id: str) -> RecordNotFoundError:
-        return RecordNotFoundError(f"collection {self._name} has no record {record_id}")
+        """Return the records by id, without the ids that have none."""
+        return self._handles.use(lambda collection: collection.lookup(ids))
 
     def records(self) -> Iterator[ImageRecord]:
-        """All records, as `Collection.scan` gives them; read batch by batch.
+        """Yield all records, read in batches.
 
-        Raises StaleCollectionError if the collection is replaced while the iteration lasts.
+        Raises StaleCollectionError if the collection is replaced during the iteration.
         """
-        for batch in self._use(lambda collection: _started(collection.scan())):
+        for batch in self._handles.use(lambda collection: _started(collection.scan())):
             yield from batch
 
     def page(self, limit: int, *, after: str = "", where: Where = ()) -> list[ImageRecord]:
-        """The first `limit` records by id that come after the id `after` and meet all conditions.
+        """Return the first `limit` records by id, after the id `after`, that meet all conditions.
 
-        So pages do not shift when records come and go. Raises UsageError if `after` is no id.
+        Added and removed records do not shift the other pages. Raises UsageError if `after` is not
+        an id or a condition is invalid.
         """
-        return self._use(
-            lambda collection: collection.page(limit, after, self._conditions(collection, where))
-        )
+
+        def read(collection: Collection) -> list[ImageRecord]:
+            conditions = parse_conditions(collection, where, self._listener)
+            return collection.page(limit, after, conditions)
+
+        return self._handles.use(read)
 
     def count(self, where: Where = ()) -> int:
-        """How many records meet all conditions."""
-        return self._use(lambda collection: collection.count(self._conditions(collection, where)))
+        """Return the number of records that meet all conditions. Raises UsageError."""
+
+        def count(collection: Collection) -> int:
+            return collection.count(parse_conditions(collection, where, self._listener))
+
+        return self._handles.use(count)
 
     @property
     def fields(self) -> Mapping[str, FieldType]:
-        """The metadata fields that records can have, and filters can be about."""
-        return self._use(lambda collection: dict(collection.refresh_fields()))
+        """The metadata fields, with their types."""
+        return self._handles.use(lambda collection: dict(collection.refresh_fields()))
 
     def info(self) -> CollectionInfo:
-        return self._use(lambda collection: collection.info())
+        """Return the model, size and fields of the collection."""
+        return self._handles.use(lambda collection: collection.info())
 
-    # Writing.
+    def exists(self) -> bool:
+        """Return whether the collection exists."""
+        return self._name in self.store.names()
+
+    # Changes
 
     def add(
         self,
@@ -473,20 +415,38 @@ class ImageIndex:
         listener: Listener | None = None,
         stop: threading.Event | None = None,
     ) -> "IngestReport":
-        """Bring pictures into the collection, which is made if need be; what is known is skipped.
+        """Add images to the collection, which is created if necessary; skip unchanged ones.
 
-        `sources` are folders with all below them, files, globs, or "-" for the paths in `stdin`;
-        `metadata` is a CSV, by default the styles.csv of each folder; `batch_size` is by default
-        what suits the device. `limit` counts files found. `prune` removes the records of files
-        that are gone, except in folders most of whose files are (see `IngestReport.unpruned`),
-        where `prune_missing` is needed too. `replace` embeds again with the index's `model`. With
-        `count_ahead` the listener receives the total. `progress` shows tqdm's progress bars, in
-        notebooks too. Setting `stop` ends the run
-        early, with what is in flight written. Raises SourceError if a source cannot be read,
-        NothingFoundError if there is no picture, MetadataError, EncoderError, or StoreError; what
-        was written until then stays. Single pictures that cannot be used are in the report.
+        Args:
+            sources: Folders, which are searched recursively, files, globs, or `"-"` for the paths
+                in `stdin`.
+            metadata: A CSV file; by default, the `styles.csv` of each folder.
+            batch_size: Images per batch of the model; the default depends on the device.
+            workers: Threads that read and decode; by default, one per core, at most 16.
+            limit: The maximum number of files to read from the sources.
+            prune: Remove the records of deleted files. A folder most of whose files are missing is
+                left alone; see `IngestReport.unpruned`.
+            prune_missing: Prune such folders too.
+            replace: Embed all images again with the index's `model` and `precision`.
+            count_ahead: Count the files while they are processed, and report the total to the
+                listener.
+            stdin: Paths of files, for the source `"-"`.
+            progress: Show progress bars, in a terminal or a notebook.
+            listener: Receives events, instead of the index's own listener.
+            stop: When set, the run ends early; images in progress are still written.
+
+        Returns:
+            What was found, and what happened to it. An unusable image is not an error; it is
+            reported with the reason.
+
+        Raises:
+            SourceError: A source cannot be read.
+            NothingFoundError: The sources contain no image.
+            MetadataError: The CSV file is invalid or does not fit the collection.
+            CollectionMismatchError: The collection was made with another model or precision.
+            StoreError: The store fails. Images written before stay.
         """
-        from imgsearch.ingest import IngestOptions, ingest  # a search does not need it
+        from imgsearch.ingest import IngestOptions, ingest  # not needed by searches
 
         options = IngestOptions(
             batch_size=batch_size,
@@ -500,7 +460,7 @@ class ImageIndex:
             count_ahead=count_ahead or progress,
         )
         listener = listener or self._listener
-        with _bars() if progress else nullcontext() as bars:
+        with _progress_bars() if progress else nullcontext() as bars:
             return ingest(
                 [os.fspath(source) for source in sources],
                 self.store,
@@ -510,65 +470,56 @@ class ImageIndex:
                 stdin=stdin,
                 listener=both(listener, bars) if bars else listener,
                 stop=stop,
-                encoder_opener=self._open_encoder,
+                encoder_opener=self._encoder_opener,
             )
 
     def set_metadata(self, record_id: str, changes: Mapping[str, Value | None]) -> ImageRecord:
-        """Set some of a record's fields, and remove those that are None; returns it as it is then.
+        """Set metadata fields of a record, and remove those whose value is None.
 
-        Fields that are new get the type of their value. A later ingest sets a field again if a
-        table has a value for it, and leaves it otherwise. Raises RecordNotFoundError, and
-        MetadataError for a value that is not of its field's type, or that no store keeps exactly.
+        A new field gets the type of its value. A later ingest overwrites a field only if a table
+        has a value for it.
+
+        Args:
+            record_id: The id of the record.
+            changes: Values by field.
+
+        Returns:
+            The changed record.
+
+        Raises:
+            RecordNotFoundError: There is no record with this id.
+            MetadataError: A value is not of its field's type, or cannot be stored exactly.
         """
-
-        def change(collection: Collection) -> ImageRecord:
-            if record_id not in collection.lookup([record_id]):
-                raise self._no_record(record_id)
-            values = {name: value for name, value in changes.items() if value is not None}
-            fields = _fields(collection, values)
-            known = {name: validate(name, value, fields) for name, value in values.items()}
-            collection.add_fields({name: type_of(value) for name, value in known.items()})
-            given = {name: known.get(name) for name in changes}
-            collection.update_metadata({record_id: given}, {record_id: dict.fromkeys(changes)})
-            found = collection.lookup([record_id]).get(record_id)
-            if found is None:  # removed in between
-                raise self._no_record(record_id)
-            return found
-
         with self.store.write_lock(self._name, self._listener):
-            return self._use(change)
+            return self._handles.use(
+                lambda collection: set_metadata(collection, record_id, changes)
+            )
 
     def remove(self, ids: Sequence[str]) -> int:
-        """Remove records; the files stay. Returns how many there were."""
+        """Remove records, but not their files. Returns how many existed."""
         with self.store.write_lock(self._name, self._listener):
-            return self._use(lambda collection: collection.delete(ids))
+            return self._handles.use(lambda collection: collection.delete(ids))
 
     def remove_paths(self, paths: Sequence[str | os.PathLike[str]]) -> int:
-        """Remove the records of files, and of folders with all below them; the files stay.
+        """Remove the records of files, and of all files in folders, but not the files.
 
-        They need not exist any more. Returns how many records there were. Raises
-        RecordNotFoundError, with nothing removed, if a path has none.
+        The files need not exist any more. Returns the number of removed records. Raises
+        RecordNotFoundError, and removes nothing, if there is no record for one of the paths.
         """
-        from imgsearch.removal import remove_paths  # here, as a search has no need of it
+        from imgsearch.removal import remove_paths  # not needed by searches
 
         with self.store.write_lock(self._name, self._listener):
-            return self._use(lambda collection: remove_paths(collection, paths))
+            return self._handles.use(lambda collection: remove_paths(collection, paths))
 
     def drop(self) -> int:
-        """Remove the whole collection. Returns how many records it had."""
+        """Delete the whole collection, but no files. Returns the number of its records."""
         records = self.count()
-        self.store.drop(self._name)
-        with self._opening:
-            self._collection = None
+        self._handles.drop()
         return records
 
-    def exists(self) -> bool:
-        """Whether there is a collection of this name."""
-        return self._name in self.store.names()
 
-
-def _bars() -> "ProgressBars":
-    from tqdm.auto import tqdm  # takes a while to load
+def _progress_bars() -> "ProgressBars":
+    from tqdm.auto import tqdm  # not needed by searches
 
     from imgsearch.progress import ProgressBars
 
@@ -576,50 +527,18 @@ def _bars() -> "ProgressBars":
 
 
 def _started(batches: Iterator[T]) -> Iterator[T]:
-    """The same batches, the first of which has been read: a stale collection shows by then."""
+    """Return an iterator whose first item has been read, which raises for a stale collection."""
     first = list(islice(batches, 1))
     return chain(first, batches)
 
 
-def _precision(given: Precision | None) -> Precision | None:
-    value = config.setting(given, config.ENV_PRECISION, "")
-    if value not in ("", *get_args(Precision)):
-        raise UsageError(
-            f"{config.ENV_PRECISION}={value}: must be {' or '.join(get_args(Precision))}"
-        )
-    return cast(Precision, value) if value else None
+def _sources(images: Image | Sequence[Image]) -> list[Source]:
+    if isinstance(images, Sequence) and not isinstance(images, str | bytes):
+        if not images:
+            raise UsageError("no image to search with")
+        return [_source(each) for each in images]
+    return [_source(images)]
 
 
-def _sources(picture: AnyPicture | Sequence[AnyPicture]) -> list[Source]:
-    if isinstance(picture, Sequence) and not isinstance(picture, str | bytes):
-        if not picture:
-            raise UsageError("no picture to search with")
-        return [_source(each) for each in picture]
-    return [_source(picture)]
-
-
-def _source(picture: AnyPicture) -> Source:
-    return os.path.expanduser(picture) if isinstance(picture, str | os.PathLike) else picture
-
-
-def _version(source: Source) -> tuple[int, ...] | None:
-    """Tells a file from what its path names later; None for an image that is no file."""
-    if not isinstance(source, str):
-        return None
-    with suppress(OSError, ValueError):
-        status = os.stat(source)
-        return (status.st_ino, status.st_size, status.st_mtime_ns)
-    return ()
-
-
-def _parsed(where: Sequence[str | Condition], fields: Mapping[str, FieldType]) -> list[Condition]:
-    return [
-        parse_where([each], fields)[0] if isinstance(each, str) else check_condition(each, fields)
-        for each in where
-    ]
-
-
-def _fields(collection: Collection, names: Iterable[str]) -> Mapping[str, FieldType]:
-    """The collection's fields, looked up again if one of the names is not among them."""
-    known = collection.fields
-    return known if all(name in known for name in names) else collection.refresh_fields()
+def _source(image: Image) -> Source:
+    return os.path.expanduser(image) if isinstance(image, str | os.PathLike) else image

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -11,11 +11,13 @@ import numpy as np
 
 from imgsearch import config, images
 from imgsearch.encoders.base import Encoder, Vectors, normalised
-from imgsearch.errors import RecordNotFoundError, UsageError
+from imgsearch.errors import UsageError, no_record
+from imgsearch.events import Listener, Note
+from imgsearch.filters import check_condition, comparisons_of_texts, parse_where
 from imgsearch.images import Region, Source
 from imgsearch.stores.base import MAX_EXCLUDED_DIGESTS, Collection
 from imgsearch.text import query_words
-from imgsearch.types import Condition, Hit, ImageRecord, Scored
+from imgsearch.types import Condition, FieldType, Hit, ImageRecord, Scored
 
 DEFAULT_K = 10
 
@@ -69,6 +71,48 @@ class SearchRequest:
         """`where`, once its texts have been parsed."""
         assert not any(isinstance(each, str) for each in self.where)
         return cast(Sequence[Condition], self.where)
+
+
+def check_request(request: SearchRequest) -> None:
+    """Raise UsageError for a request that is incomplete or contradicts itself."""
+    if request.k < 1:
+        raise UsageError(f"k is {request.k}: it must be at least 1")
+    if request.vector is not None and (request.images or request.records):
+        raise UsageError("a vector cannot be combined with images or records")
+    if not request.is_visual:
+        if not request.text.strip():
+            raise UsageError("nothing to search for: provide an image, a record id, or text")
+        if request.exclude_self or request.region:
+            raise UsageError("region and exclude_self need an image or a record")
+
+
+def parse_conditions(
+    collection: Collection, where: Sequence[str | Condition], listener: Listener
+) -> list[Condition]:
+    """Return conditions that fit the fields of a collection.
+
+    The listener receives a note for each text that compares numbers as text. Raises UsageError.
+    """
+    given = [where] if isinstance(where, str) else list(where)
+    try:
+        conditions = _parsed(given, collection.fields)
+    except UsageError:  # another writer may have added the field
+        conditions = _parsed(given, collection.refresh_fields())
+    texts = [
+        condition
+        for each, condition in zip(given, conditions, strict=True)
+        if isinstance(each, str)
+    ]
+    for sentence in comparisons_of_texts(texts, collection.fields):
+        listener(Note(sentence))
+    return conditions
+
+
+def _parsed(where: Sequence[str | Condition], fields: Mapping[str, FieldType]) -> list[Condition]:
+    return [
+        parse_where([each], fields)[0] if isinstance(each, str) else check_condition(each, fields)
+        for each in where
+    ]
 
 
 class Searcher:
@@ -131,7 +175,7 @@ def stored_vectors(collection: Collection, ids: Sequence[str]) -> tuple[Vectors,
     vectors = collection.vectors_by_id(ids)
     for each in ids:
         if each not in known or each not in vectors:
-            raise RecordNotFoundError(f"collection {collection.name} has no record {each}")
+            raise no_record(collection.name, each)
     return (
         np.stack([vectors[each] for each in ids]),
         [record.sha256 for record in known.values()],
@@ -143,10 +187,17 @@ def search_vector(
     vector: Vectors,
     request: SearchRequest,
 ) -> list[Hit]:
-    """Return the hits for a vector of shape (dimension,).
+    """Return the hits for a vector, float32 of shape (dimension,), L2-normalized.
 
-    With `request.text` the hits for the vector and those for the words are fused; see `_fused`.
+    With `request.text` the hits for the vector and for the words are fused; see `_fused`. Raises
+    UsageError for a vector of another shape.
     """
+    dimension = collection.stamp.dimension
+    if vector.shape != (dimension,):
+        raise UsageError(
+            f"the vector has the shape {vector.shape}, but the vectors of collection "
+            f"{collection.name} have the shape ({dimension},)"
+        )
 
     def nearest(k: int, excluded: Sequence[str]) -> list[Scored]:
         return collection.search(vector, k, request.conditions, exclude_digests=excluded)

@@ -17,6 +17,7 @@ import pytest
 
 from imgsearch import __version__
 from imgsearch.cli import app
+from imgsearch.query_encoder import QueryEncoder
 from tests.conftest import SAMPLES, Cli, Painter, Result
 
 LITE0 = "efficientnet-lite0"
@@ -192,8 +193,8 @@ class TestQuery:
     def test_words_alone_find_what_has_them_and_load_no_model(
         self, cli: Cli, filled: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        for opener in ("open_encoder", "last_used_encoder"):
-            monkeypatch.setattr(f"imgsearch.index.{opener}", None)
+        for method in ("get", "warm_up"):
+            monkeypatch.setattr(QueryEncoder, method, None)
         told = cli("query", "--text", "a SHOE", "--json").json
         assert (told["query"], told["text"]) == (None, "a SHOE")
         (hit,) = told["hits"]

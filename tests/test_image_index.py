@@ -367,7 +367,7 @@ class TestWarmUp:
     def test_a_wrong_guess_is_made_good(
         self, warm: ImageIndex, hits: dict[str, list[Hit]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("imgsearch.index.last_used_encoder", ColourEncoder)
+        monkeypatch.setattr("imgsearch.query_encoder.last_used_encoder", ColourEncoder)
         warm.warm_up(self.ONE)
         assert warm.search(self.ONE, k=3) == hits[self.ONE]
 
@@ -393,4 +393,4 @@ class TestWarmUp:
     ) -> None:
         warm.warm_up(self.ONE)
         assert warm.search(self.OTHER, k=3) == hits[self.OTHER]
-        assert warm._ahead is None
+        assert warm._encoder._early is None

@@ -1,7 +1,7 @@
 """Requests for an encoder, and their checks against the stamp of a collection."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from imgsearch import config
 from imgsearch.encoders.base import Sample
@@ -28,6 +28,16 @@ class EncoderRequest:
     precision: Precision | None = None
     sample: Sample | None = field(default=None, compare=False)
     checked: bool = False
+
+
+def precision_setting(given: Precision | None) -> Precision | None:
+    """Return the precision given, else that of the environment, else None. Raises UsageError."""
+    value = config.setting(given, config.ENV_PRECISION, "")
+    if value not in ("", *get_args(Precision)):
+        raise UsageError(
+            f"{config.ENV_PRECISION}={value}: must be {' or '.join(get_args(Precision))}"
+        )
+    return cast(Precision, value) if value else None
 
 
 def check_request(request: EncoderRequest, stamp: Stamp) -> None:
