@@ -10,7 +10,7 @@ import torch
 import torchvision
 
 from imgsearch import config
-from imgsearch.analysis.bench_report import cpu_name
+from imgsearch.analysis.bench.report import cpu_name
 
 
 def machine() -> str:

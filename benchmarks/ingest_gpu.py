@@ -24,7 +24,7 @@ from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.catalog import RESNET50
 from imgsearch.encoders.torch.encoder import open_torch_encoder, pick_devices
 from imgsearch.encoders.torch.networks import fused, load_model
-from imgsearch.encoders.weights import WeightsFile, file_sha256
+from imgsearch.encoders.weights_cache import WeightsFile, file_sha256
 from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.stores import open_store
 

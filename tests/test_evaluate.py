@@ -1,4 +1,4 @@
-"""`evaluate` counts as its words say, and `imgsearch eval` shows it."""
+"""`evaluate` computes its metrics correctly, and `imgsearch eval` prints them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ STAMP = Stamp("colours", "0" * 64, "none", 2)
 
 
 def filled(folder: Path, pictures: Sequence[tuple[float, str | None, int]]) -> Collection:
-    """Pictures by direction in degrees, kind, and content."""
+    """Return a collection of images, given by direction in degrees, kind, and content."""
     collection = open_store(str(folder)).create("images", STAMP)
     collection.add_fields({"kind": "str"})
     records = [
@@ -36,25 +36,25 @@ def filled(folder: Path, pictures: Sequence[tuple[float, str | None, int]]) -> C
 def test_precision_is_the_share_of_hits_with_the_querys_label(tmp_path: Path) -> None:
     pictures = [(0, "hat", 0), (1, "hat", 1), (90, "shoe", 2), (92, "shoe", 3), (50, None, 4)]
     report = evaluate(filled(tmp_path, pictures), "kind")
-    assert (report.pictures, report.labelled, report.queries) == (5, 4, 4)
+    assert (report.images, report.labelled, report.queries) == (5, 4, 4)
     assert report.index == report.exact
     assert report.index.p1 == 1.0
     assert report.index.p10 == pytest.approx(0.1)  # one of ten
-    assert report.index.map10 == 1.0  # there is only that one
+    assert report.index.map10 == 1.0  # only one is possible
     assert report.recall == report.filtered_recall == 1.0
 
 
-def test_a_wrong_first_hit_costs(tmp_path: Path) -> None:
+def test_a_wrong_first_hit_lowers_precision(tmp_path: Path) -> None:
     report = evaluate(filled(tmp_path, [(0, "hat", 0), (1, "shoe", 1), (3, "hat", 2)]), "kind")
-    # Both hats meet the shoe first and a hat second; the shoe has no like.
+    # Both hats find the shoe first and a hat second; the shoe has no match.
     assert report.index.p1 == 0.0
     assert report.index.map10 == pytest.approx((0.5 + 0.5 + 0.0) / 3)
 
 
-def test_copies_of_the_query_prove_nothing(tmp_path: Path) -> None:
+def test_copies_of_the_query_are_ignored(tmp_path: Path) -> None:
     pictures = [(0, "hat", 7), (0, "hat", 7), (5, "shoe", 1), (9, "shoe", 2)]
     report = evaluate(filled(tmp_path, pictures), "kind")
-    assert report.index.p1 == pytest.approx(0.5)  # that of the shoes alone
+    assert report.index.p1 == pytest.approx(0.5)  # from the shoes only
 
 
 def test_a_sample_is_always_the_same(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_sample_is_always_the_same(tmp_path: Path) -> None:
 
 
 class Forgetful:
-    """A collection whose index misses the best of each answer."""
+    """A collection whose index misses the best hit of each search."""
 
     def __init__(self, collection: Collection) -> None:
         self._collection = collection
@@ -90,7 +90,7 @@ class Forgetful:
         return answer[:k] if exact or where else [answer[0], *answer[2:]][:k]
 
 
-def test_recall_tells_what_the_index_misses(tmp_path: Path) -> None:
+def test_recall_measures_what_the_index_misses(tmp_path: Path) -> None:
     collection: Any = Forgetful(filled(tmp_path, [(n * 2.1, "hat", n) for n in range(40)]))
     report = evaluate(collection, "kind")
     assert report.recall == pytest.approx(0.9)
@@ -98,7 +98,7 @@ def test_recall_tells_what_the_index_misses(tmp_path: Path) -> None:
 
 
 class CountingPasses(Forgetful):
-    """A collection that counts the passes over it, and refuses one for a single query."""
+    """A collection that counts exact searches, and rejects one for a single query."""
 
     passes = 0
 
@@ -136,7 +136,7 @@ def test_many_queries_share_a_pass_over_the_collection(
         assert report.recall == report.filtered_recall == 1.0
 
 
-def test_a_field_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_field_is_an_error(tmp_path: Path) -> None:
     collection = filled(tmp_path, [(0, "hat", 0), (1, None, 1)])
     with pytest.raises(MetadataError, match="no such field; the collection has kind"):
         evaluate(collection, "colour")
@@ -144,7 +144,7 @@ def test_a_field_that_is_not_there_is_refused(tmp_path: Path) -> None:
         evaluate(collection, "kind")
 
 
-def test_the_real_model_on_real_samples(cli: Cli, sample_store: str) -> None:
+def test_the_command_evaluates_a_real_model(cli: Cli, sample_store: str) -> None:
     words = ("eval", "--label", "articleType", "--store", sample_store)
     told = cli(*words, "--all", "--json").json
     assert told["queries"] == told["labelled"] > 50

@@ -1,1 +1,1 @@
-"""Measurements of collections and machines."""
+"""Measure the quality of a collection, and the speed of a machine."""

@@ -1,8 +1,8 @@
-"""How good a collection's answers are: by what the user's own metadata says is alike.
+"""Measure search quality with a metadata field that says which images are similar.
 
-Every query is a picture of the collection, by its stored vector, and its answer is without all
-records of its very content. Two things are told apart: how often what is found has the label of
-the query (the model's work), and how much of the exact answer the index finds (the store's).
+Each query is a stored vector, and hits with the same content as the query are ignored. Precision,
+the share of hits with the label of the query, measures the model. Recall, the share of the exact
+hits that the index finds, measures the store.
 """
 
 import random
@@ -21,17 +21,17 @@ from imgsearch.types import Condition, ImageRecord, Scored, Value
 
 K = 10
 DEFAULT_SAMPLE = 500
-# Exact answers cost one pass over the collection for so many images: the default sample needs one.
+# Queries per exact search, each of which reads the whole collection. The default sample needs one.
 QUERIES_PER_PASS = 512
 _FEW_COPIES = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Means over all queries, each from 0 to 1, of answers of ten.
+    """Means over all queries, from 0 to 1.
 
-    `p1` and `p10` are the shares of the first and of the first ten that have the query's label;
-    `map10` is the mean of the precision at each of those that have it, of at most ten that could.
+    `p1` and `p10` are the precision of the first hit and of the first ten hits: the share with the
+    query's label. `map10` is the mean average precision of the first ten hits.
     """
 
     p1: float
@@ -41,17 +41,18 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class EvalReport:
-    """`index` is the quality of answers as a query gets them, `exact` that of comparing all.
+    """The quality of a collection.
 
-    `recall` is the share of the exact ten that the index finds, `filtered_recall` the same under
-    the filter `label = the query's`; equal scores stand for each other. `queries` is how many
-    pictures of the `labelled` ones were asked about, of the collection's `pictures`.
+    `index` is the quality of normal searches, `exact` that of searches that compare all vectors.
+    `recall` is the share of the first ten exact hits that the index finds, `filtered_recall` the
+    same with a filter on the label; hits with equal scores are interchangeable. Of the `images` in
+    the collection, `labelled` have the field, and `queries` were searched with.
     """
 
     collection: str
     model: str
     label: str
-    pictures: int
+    images: int
     labelled: int
     queries: int
     index: Quality
@@ -60,8 +61,15 @@ class EvalReport:
     filtered_recall: float
 
     def to_dict(self) -> dict[str, Any]:
-        """The object that `eval --json` prints."""
-        return asdict(self)
+        """Return the object that `imgsearch eval --json` prints."""
+        fields = asdict(self)
+        return {
+            "collection": fields.pop("collection"),
+            "model": fields.pop("model"),
+            "label": fields.pop("label"),
+            "pictures": fields.pop("images"),
+            **fields,
+        }
 
 
 def evaluate(
@@ -70,48 +78,49 @@ def evaluate(
     sample: int | None = DEFAULT_SAMPLE,
     listener: Listener = ignore,
 ) -> EvalReport:
-    """Ask about `sample` pictures that have the field `label`, always the same; None means all.
+    """Evaluate a collection with `sample` images that have the field `label`, or with all if None.
 
-    Raises MetadataError if there is no such field, or if fewer than two pictures have it.
+    The sample is random, with a fixed seed. Raises MetadataError if there is no such field, or if
+    fewer than two images have it.
     """
     if label not in collection.fields:
         known = ", ".join(collection.fields) or "none"
-        raise MetadataError(f"{label!r}: there is no such field; the collection has {known}")
+        raise MetadataError(f"{label!r}: no such field; the collection has {known}")
     labels: Counter[Value] = Counter()
     queries: list[ImageRecord] = []
-    chance = random.Random(0)  # noqa: S311 - the same sample every time
-    pictures = 0
+    generator = random.Random(0)  # noqa: S311 - the same sample every time
+    images = 0
     for record in (record for records in collection.scan() for record in records):
-        pictures += 1
+        images += 1
         if label not in record.metadata:
             continue
         labels[record.metadata[label]] += 1
-        _keep(queries, record, sample, labels.total(), chance)
+        _sample(queries, record, sample, labels.total(), generator)
     if labels.total() < 2:
         raise MetadataError(f"fewer than two images have the field {label!r}")
     listener(Counted(len(queries)))
     rows = []
     for start in range(0, len(queries), QUERIES_PER_PASS):
-        block = _questions(collection, label, queries[start : start + QUERIES_PER_PASS])
+        block = _queries(collection, label, queries[start : start + QUERIES_PER_PASS])
         listener(Stage(f"comparing {len(block):,} images with all others"))
-        # Two queries for each image: without a filter, and with one on its label.
+        # Two searches for each image: without a filter, and with one on its label.
         exact = collection.search_exact(
             [
-                ExactQuery(each.vector, each.k, where, each.without)
+                ExactQuery(each.vector, each.k, where, each.exclude_digests)
                 for each in block
-                for where in ((), each.same)
+                for where in ((), each.same_label)
             ]
         )
         answers = zip(exact[::2], exact[1::2], strict=True)
-        for question, (of_all, of_same) in zip(block, answers, strict=True):
-            rows.append(_ask(collection, label, labels, question, of_all, of_same))
-            listener(Outcome(question.record.uri, "skipped"))
+        for query, (unfiltered, filtered) in zip(block, answers, strict=True):
+            rows.append(_measure(collection, label, labels, query, unfiltered, filtered))
+            listener(Outcome(query.record.uri, "skipped"))
     means = np.mean(rows, axis=0).tolist()
     return EvalReport(
         collection=collection.name,
         model=collection.stamp.model,
         label=label,
-        pictures=pictures,
+        images=images,
         labelled=labels.total(),
         queries=len(queries),
         index=Quality(*means[0:3]),
@@ -121,90 +130,92 @@ def evaluate(
     )
 
 
-def _keep(
-    kept: list[ImageRecord],
+def _sample(
+    sample: list[ImageRecord],
     record: ImageRecord,
     size: int | None,
     seen: int,
-    chance: random.Random,
+    generator: random.Random,
 ) -> None:
-    """Reservoir sampling: each of all that are `seen` is kept with the same probability."""
-    if size is None or len(kept) < size:
-        kept.append(record)
-    elif (place := chance.randrange(seen)) < size:
-        kept[place] = record
+    """Add a record, the last of `seen`, by reservoir sampling (Vitter's algorithm R, 1985)."""
+    if size is None or len(sample) < size:
+        sample.append(record)
+    elif (place := generator.randrange(seen)) < size:
+        sample[place] = record
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    """An image to ask about: its copies are part of the `k`, or excluded by `without`."""
+class _Query:
+    """A query image. `k` has room for its copies, unless `exclude_digests` excludes them."""
 
     record: ImageRecord
     vector: Vectors
     k: int
-    without: Sequence[str]
-    same: Sequence[Condition]
+    exclude_digests: Sequence[str]
+    same_label: Sequence[Condition]
 
 
-def _questions(
-    collection: Collection, label: str, records: Sequence[ImageRecord]
-) -> list[_Question]:
+def _queries(collection: Collection, label: str, records: Sequence[ImageRecord]) -> list[_Query]:
     digests = sorted({record.sha256 for record in records})
     stored = collection.vectors_by_digest(digests)
     copies = collection.count_by_digest(digests)
-    questions = []
+    queries = []
     for record in records:
         digest = record.sha256
-        if digest not in stored:  # it has been removed meanwhile
+        if digest not in stored:  # removed since the scan
             continue
-        # An index is measured without a filter where that is possible: room for a few copies.
-        few = copies.get(digest, 0)
-        k, without = (K + few, []) if few <= _FEW_COPIES else (K, [digest])
-        same = [Condition(label, "=", record.metadata[label])]
-        questions.append(_Question(record, stored[digest].vector, k, without, same))
-    return questions
+        # If there are few copies, more hits are requested instead of a filter, as the index is to
+        # be measured without one.
+        count = copies.get(digest, 0)
+        k, excluded = (K + count, []) if count <= _FEW_COPIES else (K, [digest])
+        same_label = [Condition(label, "=", record.metadata[label])]
+        queries.append(_Query(record, stored[digest].vector, k, excluded, same_label))
+    return queries
 
 
-def _ask(
+def _measure(
     collection: Collection,
     label: str,
     labels: Counter[Value],
-    question: _Question,
+    query: _Query,
     exact: Sequence[Scored],
-    exact_same: Sequence[Scored],
+    exact_filtered: Sequence[Scored],
 ) -> list[float]:
-    """Quality by the index, quality exactly, recall, and recall under a filter."""
-    record, same = question.record, question.same
-    own = record.metadata[label]
-    of_label = collection.count_by_digest([record.sha256], same).get(record.sha256, 0)
-    found, found_same = (
-        collection.search(question.vector, question.k, where, exclude_digests=question.without)
-        for where in ((), same)
+    """Return the quality of the index, the exact quality, recall, and recall with a filter."""
+    record, same_label = query.record, query.same_label
+    value = record.metadata[label]
+    copies = collection.count_by_digest([record.sha256], same_label).get(record.sha256, 0)
+    found, found_filtered = (
+        collection.search(query.vector, query.k, where, exclude_digests=query.exclude_digests)
+        for where in ((), same_label)
     )
-    found, exact, found_same, exact_same = (
-        _others(answer, record) for answer in (found, exact, found_same, exact_same)
+    found, exact, found_filtered, exact_filtered = (
+        _without_copies(hits, record) for hits in (found, exact, found_filtered, exact_filtered)
     )
-    there = min(K, labels[own] - of_label)
+    possible = min(K, labels[value] - copies)
     qualities = [
         each
-        for answer in (found, exact)
-        for each in _quality([hit.record.metadata.get(label) == own for hit in answer], there)
+        for hits in (found, exact)
+        for each in _quality([hit.record.metadata.get(label) == value for hit in hits], possible)
     ]
-    return [*qualities, recall(found, exact), recall(found_same, exact_same)]
+    return [*qualities, recall(found, exact), recall(found_filtered, exact_filtered)]
 
 
-def _others(answer: Sequence[Scored], record: ImageRecord) -> list[Scored]:
-    return [hit for hit in answer if hit.record.sha256 != record.sha256][:K]
+def _without_copies(hits: Sequence[Scored], record: ImageRecord) -> list[Scored]:
+    return [hit for hit in hits if hit.record.sha256 != record.sha256][:K]
 
 
-def _quality(right: Sequence[bool], there: int) -> tuple[float, float, float]:
-    """P@1, P@10 and AP@10 of one answer, where `there` of ten could have been right."""
-    precisions = [sum(right[: rank + 1]) / (rank + 1) for rank, hit in enumerate(right) if hit]
-    return float(any(right[:1])), sum(right) / K, sum(precisions) / there if there else 0.0
+def _quality(relevant: Sequence[bool], possible: int) -> tuple[float, float, float]:
+    """Return P@1, P@10 and AP@10 of hits, of which at most `possible` could be relevant."""
+    precisions = [
+        sum(relevant[: rank + 1]) / (rank + 1) for rank, hit in enumerate(relevant) if hit
+    ]
+    average = sum(precisions) / possible if possible else 0.0
+    return float(any(relevant[:1])), sum(relevant) / K, average
 
 
 def recall(found: Sequence[Scored], exact: Sequence[Scored]) -> float:
-    """The share of the exact answer that was found; equal scores stand for each other."""
+    """Return the share of the exact hits that were found. Equal scores are interchangeable."""
     if not exact:
         return 1.0
     least = exact[-1].score - 1e-6

@@ -8,11 +8,11 @@ import typer
 
 from imgsearch import config
 from imgsearch.cli import options
-from imgsearch.cli.console import Display, print_json, printable, stdout
+from imgsearch.cli.console import Display, print_json, print_line, stdout
 from imgsearch.cli.interrupt import INTERRUPTED, stop_on_signal
 
 if TYPE_CHECKING:
-    from imgsearch.analysis.bench_report import BenchReport
+    from imgsearch.analysis.bench.report import BenchReport
 
 
 def bench(
@@ -82,27 +82,19 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Threads that read and decode. Default: one per core, at most 16.",
-            show_default=False,
-        ),
-    ] = None,
+    workers: options.Workers = None,
     max_pixels: options.MaxPixels = config.DEFAULT_MAX_PIXELS,
     store_timeout: options.StoreTimeout = config.READER_STORE_TIMEOUT,
     as_json: options.Json = False,
 ) -> None:
     """Measure how fast this machine ingests these images, stage by stage.
 
-    Scanning, reading, decoding, each model on each device, and writing are run one by one, for a
-    few seconds each. Nothing is downloaded unless --model asks for it, and nothing is left behind
-    but models made ready for this CPU, which an ingest would make too.
+    Scanning, reading, decoding, each model on each device, and writing are measured one at a time,
+    for a few seconds each. Weights are downloaded only with --model. Nothing is left behind except
+    models prepared for this CPU, which an ingest would prepare too.
     """
-    from imgsearch.analysis.bench import BenchOptions
-    from imgsearch.analysis.bench import bench as run
+    from imgsearch.analysis.bench.options import BenchOptions
+    from imgsearch.analysis.bench.run import bench as run
     from imgsearch.sources import read_list
 
     stop = threading.Event()
@@ -132,37 +124,33 @@ def bench(
         _print(report)
     if report.interrupted or stop.is_set():
         raise typer.Exit(INTERRUPTED)
-    if not report.choices:  # each with its reason, above
+    if not report.estimates:  # the reasons are printed above
         raise typer.Exit(1)
 
 
 def _print(report: "BenchReport") -> None:
-    _line(
+    print_line(
         f"{'interrupted: ' if report.interrupted else ''}{_found(report)}, {report.sample:,} "
         f"read; {report.cpu}, {report.cores} cores"
     )
     _print_stages(report)
-    if report.choices:
-        _print_choices(report)
+    if report.estimates:
+        _print_estimates(report)
     for sentence in report.advice():
-        _line(sentence)
+        print_line(sentence)
     for name, reason in report.not_measured.items():
-        _line(f"not measured: {name}: {reason}", style="yellow")
+        print_line(f"not measured: {name}: {reason}", style="yellow")
     for path, reason in list(report.unusable.items())[:_SHOWN]:
-        _line(f"unusable {path}: {reason}", style="yellow")
+        print_line(f"unusable {path}: {reason}", style="yellow")
     if (more := len(report.unusable) - _SHOWN) > 0:
-        _line(f"and {more:,} more unusable: --json lists them", style="yellow")
+        print_line(f"and {more:,} more unusable: --json lists them", style="yellow")
 
 
 _SHOWN = 5
 
 
-def _line(text: str, style: str = "") -> None:
-    stdout().print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
-
-
 def _found(report: "BenchReport") -> str:
-    return f"{'' if report.complete else 'at least '}{report.found:,} pictures"
+    return f"{'' if report.complete else 'at least '}{report.found:,} images"
 
 
 def _print_stages(report: "BenchReport") -> None:
@@ -172,26 +160,26 @@ def _print_stages(report: "BenchReport") -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("stage alone")
     table.add_column("by")
-    table.add_column("pictures/s", justify="right")
+    table.add_column("images/s", justify="right")
     table.add_column("ms each", justify="right")
     for rate in report.rates:
         table.add_row(rate.stage, rate.how, f"{rate.per_second:,.0f}", f"{1000 * rate.cost:,.2f}")
     stdout().print(table)
 
 
-def _print_choices(report: "BenchReport") -> None:
+def _print_estimates(report: "BenchReport") -> None:
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("an ingest with")
     table.add_column("limit")
-    columns = ("pictures/s", f"{report.found:,} pictures", "1,000,000 pictures")
+    columns = ("images/s", f"{report.found:,} images", "1,000,000 images")
     for column in columns:
         table.add_column(column, justify="right")
-    for choice in report.choices:
-        times = (_duration(number * choice.cost) for number in (report.found, 1_000_000))
-        table.add_row(choice.name, choice.limit, f"{1 / choice.cost:,.0f}", *times)
+    for estimate in report.estimates:
+        times = (_duration(number * estimate.cost) for number in (report.found, 1_000_000))
+        table.add_row(estimate.name, estimate.bottleneck, f"{1 / estimate.cost:,.0f}", *times)
     stdout().print(table)
 
 

@@ -1,4 +1,4 @@
-"""What the user sees: consoles, safe text, and progress while the core works."""
+"""Output to the terminal: results on stdout, messages and progress on stderr."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from imgsearch.progress import ProgressBars
 
-# Where there is no terminal for a bar, a line this often, in seconds.
+# Seconds between lines of progress, where there is no terminal for a bar.
 _LINE_SECONDS = 30.0
 
 
@@ -40,6 +40,11 @@ def printable(text: str) -> str:
     )
 
 
+def print_line(text: str = "", style: str = "") -> None:
+    """Print a line of a result to stdout. It is not wrapped."""
+    stdout().print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def print_json(value: Any) -> None:
     import json
 
@@ -47,7 +52,7 @@ def print_json(value: Any) -> None:
 
 
 class Display:
-    """A listener that shows bars in a terminal, a line now and then elsewhere, or nothing."""
+    """A listener that shows bars in a terminal, or a line every 30 seconds elsewhere."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
@@ -79,7 +84,7 @@ class Display:
             with _above(self._bars):
                 sys.stderr.write(printable(text) + "\n")
                 sys.stderr.flush()
-        except OSError:  # a log on a full disk, or a reader that has gone: the work continues
+        except OSError:  # the disk is full, or the reader has gone: the command continues
             self._quiet = True
 
     def __call__(self, event: Event) -> None:
@@ -123,24 +128,24 @@ class Display:
 
 
 def _new_bars() -> "ProgressBars":
-    """Bars on stderr; tqdm is loaded only when there is something to show."""
+    """Return bars on stderr. tqdm is imported only when there is something to show."""
     from functools import partial
 
     from tqdm import tqdm
 
     from imgsearch.progress import ProgressBars
 
-    # By default tqdm makes a lock for several processes, and a thread that watches the bars.
+    # By default, tqdm uses a lock between processes and a monitoring thread.
     tqdm.set_lock(threading.RLock())
     tqdm.monitor_interval = 0
-    # A terminal may not know its size, as in a container: tqdm would draw nothing.
+    # The size of a terminal may be unknown, as in a container; tqdm would draw nothing then.
     known = os.get_terminal_size(sys.stderr.fileno()).columns > 0
     size = {"dynamic_ncols": True} if known else {"ncols": 80, "nrows": 24}
     return ProgressBars(partial(tqdm, file=sys.stderr, **size))
 
 
 def _above(bars: "ProgressBars | None") -> contextlib.AbstractContextManager[Any]:
-    """A context in which lines may be written to stderr: bars are cleared, then drawn again."""
+    """Return a context for writing lines to stderr: it clears the bars, and then redraws them."""
     if bars is None:
         return contextlib.nullcontext()
     from tqdm import tqdm

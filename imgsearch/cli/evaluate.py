@@ -6,7 +6,7 @@ import typer
 
 from imgsearch import config
 from imgsearch.cli import options
-from imgsearch.cli.console import Display, print_json, stdout
+from imgsearch.cli.console import Display, print_json, print_line, stdout
 
 if TYPE_CHECKING:
     from imgsearch.analysis.evaluate import EvalReport
@@ -31,10 +31,10 @@ def evaluate(
 ) -> None:
     """Measure search quality: do the hits of an image share its label?
 
-    Every query is a picture of the collection, left out of its own answer. Precision (P@1, P@10) is
-    the share of the first 1 or 10 places whose hits have the query's label; mAP@10 also weighs at
-    which places they stand. Recall is the share of the exact answer that the index finds, without a
-    filter and with one on the label.
+    Each query is an image of the collection, which is excluded from its own hits. Precision (P@1,
+    P@10) is the share of the first 1 or 10 hits that have the query's label; mAP@10 also depends on
+    their ranks. Recall is the share of the exact hits that the index finds, without a filter and
+    with one on the label.
     """
     from imgsearch.analysis.evaluate import evaluate as run
     from imgsearch.stores import open_store
@@ -51,13 +51,9 @@ def _print(report: "EvalReport") -> None:
     from rich import box
     from rich.table import Table
 
-    console = stdout()
-    console.print(
-        f"{report.queries:,} queries of {report.labelled:,} labelled pictures of "
-        f"{report.pictures:,}; collection {report.collection}, {report.model}, by {report.label}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+    print_line(
+        f"{report.queries:,} queries of {report.labelled:,} labelled images of "
+        f"{report.images:,}; collection {report.collection}, {report.model}, by {report.label}"
     )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("search")
@@ -65,7 +61,7 @@ def _print(report: "EvalReport") -> None:
         table.add_column(column, justify="right")
     index, exact = report.index, report.exact
     values = (index.p1, index.p10, index.map10, report.recall, report.filtered_recall)
-    table.add_row("as queries do", *(f"{value:.4f}" for value in values))
+    table.add_row("index", *(f"{value:.4f}" for value in values))
     values = (exact.p1, exact.p10, exact.map10, 1.0, 1.0)
     table.add_row("exact", *(f"{value:.4f}" for value in values))
-    console.print(table)
+    stdout().print(table)

@@ -57,6 +57,15 @@ Device = Annotated[
         "cuda:all. Fails if the device is unavailable; there is no silent fallback.",
     ),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Threads that read and decode. Default: one per core, at most 16.",
+        show_default=False,
+    ),
+]
 Weights = Annotated[
     str | None,
     typer.Option(

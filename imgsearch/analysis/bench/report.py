@@ -1,7 +1,7 @@
-"""What `bench` has measured, and what an ingest would come to.
+"""Measured rates, and the estimates of a whole ingest that follow from them.
 
-Where the model runs on the CPU, the stages of an ingest share its cores, so that their times add
-up; a GPU works while the CPU prepares the next pictures.
+If the model runs on the CPU, all stages share its cores, so their times add up. A GPU encodes while
+the CPU prepares the next images.
 """
 
 import contextlib
@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 StageName = Literal["scan", "read", "decode", "encode", "write"]
-# What makes each stage faster.
-_REMEDIES: Mapping[StageName, str] = {
+_ADVICE: Mapping[StageName, str] = {
     "scan": "a faster disk would help",
     "read": "a faster disk would help",
-    "decode": "more cores would help, or smaller pictures",
+    "decode": "more cores would help, or smaller images",
     "encode": "a faster device or a lighter model would help",
     "write": "a faster store would help",
 }
@@ -24,26 +23,27 @@ _REMEDIES: Mapping[StageName, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """One stage alone: how many `pictures` it took in `seconds`; `how` tells with what."""
+    """The speed of one stage alone: `images` in `seconds`. `how` names threads, model or store."""
 
     stage: StageName
     how: str
-    pictures: int
+    images: int
     seconds: float
 
     @property
     def cost(self) -> float:
-        """Seconds a picture."""
-        return self.seconds / self.pictures
+        """Seconds per image."""
+        return self.seconds / self.images
 
     @property
     def per_second(self) -> float:
-        return self.pictures / self.seconds
+        """Images per second."""
+        return self.images / self.seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What an ingest would come to with one model on one device; `costs` are seconds a picture."""
+class Estimate:
+    """An ingest with one model on one device; `costs` are seconds per image, by stage."""
 
     model: str
     compute_type: str
@@ -53,39 +53,41 @@ class Choice:
 
     @property
     def name(self) -> str:
+        """The model, device and number format."""
         return f"{self.model} on {self.device} in {self.compute_type}"
 
     @property
-    def limit(self) -> StageName:
-        """The stage that takes the longest."""
+    def bottleneck(self) -> StageName:
+        """The slowest stage."""
         return max(self.costs, key=lambda stage: self.costs[stage])
 
     @property
     def cost(self) -> float:
-        """Seconds a picture, of all stages together."""
-        everything = sum(self.costs.values())
+        """Seconds per image for all stages."""
+        total = sum(self.costs.values())
         if self.device == "cpu":
-            return everything
-        return max(self.costs["encode"], everything - self.costs["encode"])
+            return total
+        return max(self.costs["encode"], total - self.costs["encode"])
 
     def to_dict(self) -> dict[str, Any]:
+        """Return an element of `choices` in the JSON of the report."""
         return {
             "model": self.model,
             "compute_type": self.compute_type,
             "device": self.device,
             "runtime": self.runtime,
             "images_per_second": round(1 / self.cost, 2),
-            "limit": self.limit,
+            "limit": self.bottleneck,
             "milliseconds": {stage: round(1000 * cost, 4) for stage, cost in self.costs.items()},
         }
 
 
 @dataclass
 class BenchReport:
-    """What was measured, and what it comes to.
+    """The result of a benchmark.
 
-    `found` counts the pictures that the scan met within its time, all of them if `complete`;
-    `sample` those that were read. `not_measured` tells what was left out, with the reason.
+    `found` is the number of images that the scan found in its time; they are all if `complete`.
+    `sample` is the number of images that were read. `not_measured` holds reasons by model.
     """
 
     cpu: str
@@ -94,31 +96,31 @@ class BenchReport:
     complete: bool = False
     sample: int = 0
     rates: list[Rate] = field(default_factory=list)
-    choices: list[Choice] = field(default_factory=list)
+    estimates: list[Estimate] = field(default_factory=list)
     unusable: dict[str, str] = field(default_factory=dict)
-    """Pictures that cannot be read or decoded: reasons by path."""
+    """Reasons by path of images that cannot be read or decoded."""
     not_measured: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
 
     @property
-    def fastest(self) -> Choice | None:
-        return min(self.choices, key=lambda choice: choice.cost, default=None)
+    def fastest(self) -> Estimate | None:
+        return min(self.estimates, key=lambda estimate: estimate.cost, default=None)
 
     def advice(self) -> list[str]:
-        """What to choose, and what to buy, in plain sentences."""
+        """Return sentences on the bottlenecks, what would help, and which model is the fastest."""
         fastest = self.fastest
         if fastest is None:
             return []
-        lines = [_about_the_limit(choice, fastest) for choice in self.choices]
-        if len({choice.model for choice in self.choices}) > 1:
+        lines = [_bottleneck(estimate, fastest) for estimate in self.estimates]
+        if len({estimate.model for estimate in self.estimates}) > 1:
             lines.append(
-                f"{fastest.name} is the fastest; to learn which model finds better, evaluate a "
+                f"{fastest.name} is the fastest; to compare the quality of models, evaluate a "
                 "collection of each."
             )
         return lines
 
     def to_dict(self) -> dict[str, Any]:
-        """The object that `bench --json` prints."""
+        """Return the object that `imgsearch bench --json` prints."""
         return {
             "cpu": self.cpu,
             "cores": self.cores,
@@ -129,13 +131,13 @@ class BenchReport:
                 {
                     "stage": rate.stage,
                     "how": rate.how,
-                    "images": rate.pictures,
+                    "images": rate.images,
                     "seconds": round(rate.seconds, 4),
                     "images_per_second": round(rate.per_second, 2),
                 }
                 for rate in self.rates
             ],
-            "choices": [choice.to_dict() for choice in self.choices],
+            "choices": [estimate.to_dict() for estimate in self.estimates],
             "not_measured": self.not_measured,
             "unusable": self.unusable,
             "advice": self.advice(),
@@ -143,18 +145,18 @@ class BenchReport:
         }
 
 
-def _about_the_limit(choice: Choice, fastest: Choice) -> str:
-    stage = choice.limit
-    share = choice.costs[stage] / sum(choice.costs.values())
+def _bottleneck(estimate: Estimate, fastest: Estimate) -> str:
+    stage = estimate.bottleneck
+    share = estimate.costs[stage] / sum(estimate.costs.values())
     what = "the model" if stage == "encode" else stage
-    line = f"{choice.name}: {what} is the limit, {share:.0%} of the work: {_REMEDIES[stage]}"
-    if choice is not fastest:
-        line += f"; {fastest.name} would be {choice.cost / fastest.cost:.1f} times as fast"
+    line = f"{estimate.name}: {what} is the limit, {share:.0%} of the work: {_ADVICE[stage]}"
+    if estimate is not fastest:
+        line += f"; {fastest.name} would be {estimate.cost / fastest.cost:.1f} times as fast"
     return line + "."
 
 
 def cpu_name() -> str:
-    """What the machine calls its processor."""
+    """Return the name of the processor."""
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
         return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))

@@ -1,0 +1,1 @@
+"""Benchmark an ingest on this machine: `run` measures `stages`, and makes a `report`."""
