@@ -1,4 +1,4 @@
-"""`imgsearch models` tells what can be used here and now, and what must be downloaded."""
+"""`imgsearch models` lists what is ready to use, and what must be downloaded."""
 
 import json
 import subprocess
@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from imgsearch.cli import app
 from imgsearch.encoders import weights
 from imgsearch.encoders.catalog import RESNET50, SPECS, ModelSpec
+from imgsearch.encoders.weights_cache import WeightsFile
 
 
 @pytest.fixture(autouse=True)
@@ -31,28 +32,30 @@ def as_json(*options: str) -> dict[str, Any]:
     return answer
 
 
-def cached(spec: ModelSpec) -> weights.WeightsFile | None:
-    """As `find_local`, where the model has been fetched; 98 MB that no test needs to write."""
-    return weights.WeightsFile(Path("/home/me/resnet50.pth"), "0" * 64, "resnet50.pth")
+def cached(spec: ModelSpec) -> WeightsFile | None:
+    """Replaces `find_local` as if the weights had been downloaded, without writing 98 MB."""
+    return WeightsFile(Path("/home/me/resnet50.pth"), "0" * 64, "resnet50.pth")
 
 
-def test_what_is_installed_is_told_from_what_must_be_downloaded() -> None:
+def test_installed_models_are_distinguished_from_ones_to_download() -> None:
     lines = {line.split()[0]: line for line in models().splitlines() if line.strip()}
     assert "to download" in lines["resnet50"]
     assert "2048   224 px   102" in lines["resnet50"]
     assert "installed" in lines["efficientnet-lite0"]
-    assert lines["auto"] == "auto fetches resnet50 if it can, else takes efficientnet-lite0."
+    assert lines["auto"] == (
+        "auto downloads resnet50 if possible, and otherwise uses efficientnet-lite0."
+    )
 
 
-def test_what_was_downloaded_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_downloaded_model_is_listed_as_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "find_local", cached)
     text = models()
     assert "cached" in text
     assert "to download" not in text
-    assert "auto takes resnet50." in text
+    assert "auto uses resnet50." in text
 
 
-def test_json_has_one_object_of_this_shape() -> None:
+def test_json_has_the_documented_shape() -> None:
     answer = as_json()
     own = weights.find_local(SPECS["efficientnet-lite0"])
     assert own

@@ -1,4 +1,4 @@
-"""ONNX Runtime keeps the encoders' contract, gives torch's vectors, and needs no torch."""
+"""Encoders of ONNX Runtime meet the contract, give torch's vectors, and need no torch."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ from imgsearch.encoders.onnx.encoder import OnnxEncoder
 from imgsearch.encoders.onnx.model_files import OnnxFile
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.encoders.torch.torchvision_models import describe
-from imgsearch.encoders.weights import WeightsFile
+from imgsearch.encoders.weights_cache import WeightsFile
 from imgsearch.errors import EncoderError, ExportError, WeightsError
 from imgsearch.events import Event, Note
 from tests.conftest import SAMPLES
@@ -58,7 +58,7 @@ class TestEfficientNetLite0(EncoderContract):
 
 
 class TestManyThreads(EncoderContract):
-    """More of them than pictures."""
+    """Use more threads than there are images."""
 
     @pytest.fixture
     def encoder(self, lite0: OnnxFile) -> Encoder:
@@ -72,7 +72,7 @@ class TestAnyTorchvisionModel(EncoderContract):
         return OnnxEncoder(prepare.get_model(spec, seeded(spec.name)))
 
 
-def test_pictures_have_the_vectors_that_torch_gives_and_the_same_stamp(lite0: OnnxFile) -> None:
+def test_vectors_and_stamp_equal_those_of_torch(lite0: OnnxFile) -> None:
     ours, torchs = OnnxEncoder(lite0), lite0_encoder()
     files = sorted((SAMPLES / "images").iterdir())[:8]
     pixels = np.stack([images.decode(str(file), ours.preprocessing).pixels for file in files])
@@ -80,25 +80,25 @@ def test_pictures_have_the_vectors_that_torch_gives_and_the_same_stamp(lite0: On
     assert ours.stamp == torchs.stamp
 
 
-def test_resnet50_has_the_vectors_that_torch_gives(seeded: Seeded) -> None:
+def test_vectors_of_resnet50_equal_those_of_torch(seeded: Seeded) -> None:
     file = seeded("resnet50")
     ours, torchs = OnnxEncoder(prepare.get_model(RESNET50, file)), on_cpu(RESNET50, file)
     batch = pictures(ours, 2)
     assert cosines(ours.encode(batch), torchs.encode(batch)).min() > 0.99999
 
 
-def test_the_cpu_has_onnx_runtime(lite0: OnnxFile) -> None:
+def test_the_cpu_uses_onnx_runtime(lite0: OnnxFile) -> None:
     encoder = open_encoder(CPU)
     assert (encoder.runtime, encoder.device) == ("onnxruntime", "cpu")
     assert open_encoder(CPU, encoder.stamp).stamp == encoder.stamp
 
 
-def test_with_an_exported_model_torch_is_never_loaded(lite0: OnnxFile, tmp_path: Path) -> None:
+def test_an_exported_model_never_loads_torch(lite0: OnnxFile, tmp_path: Path) -> None:
     shutil.copytree(SAMPLES / "images", tmp_path / "images")
     picture = str(tmp_path / "images" / "10101.jpg")
     script = f"""
 import sys
-sys.modules["torch"] = None  # an import of it fails
+sys.modules["torch"] = None  # importing it fails
 from imgsearch.cli import main
 for words in (
     ["ingest", {str(tmp_path)!r}, "--model", "efficientnet-lite0"], ["query", {picture!r}]
@@ -134,7 +134,7 @@ def test_other_weights_or_preprocessing_are_another_file(lite0: OnnxFile) -> Non
     assert model_files.find(replace(lite0.stamp, preprocessing="other")) is None
 
 
-def test_the_export_is_told_and_nothing_but_the_model_stays(own_models: Path) -> None:
+def test_the_export_is_reported_and_leaves_only_the_model(own_models: Path) -> None:
     events: list[Event] = []
     file = prepare.get_model(EFFICIENTNET_LITE0, lite0_weights(), events.append)
     told = [event.text for event in events if isinstance(event, Note)]
@@ -147,7 +147,7 @@ def test_the_export_is_told_and_nothing_but_the_model_stays(own_models: Path) ->
     assert kept == ["model.onnx", "spec.json", "vector.npy"]
 
 
-def test_a_model_that_cannot_be_exported_is_run_by_torch_and_not_tried_again(
+def test_a_model_that_cannot_be_exported_uses_torch_and_is_not_retried(
     own_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries = []
@@ -171,7 +171,7 @@ def test_a_model_that_cannot_be_exported_is_run_by_torch_and_not_tried_again(
     assert len(tries) == 1
 
 
-def test_a_full_disk_keeps_no_model_from_being_exported_the_next_time(
+def test_an_export_is_retried_after_a_full_disk(
     own_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries = []
@@ -188,7 +188,7 @@ def test_a_full_disk_keeps_no_model_from_being_exported_the_next_time(
     assert len(tries) == 2
 
 
-def test_an_export_whose_vectors_drift_is_refused(
+def test_an_export_with_different_vectors_is_an_error(
     own_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = export._write
@@ -205,21 +205,23 @@ def test_an_export_whose_vectors_drift_is_refused(
     assert model_files.find(EFFICIENTNET_LITE0.stamp(lite0_weights().sha256)) is None
 
 
-def test_weights_that_do_not_fit_are_told_as_by_torch(own_models: Path, seeded: Seeded) -> None:
+def test_weights_that_do_not_fit_are_the_same_error_as_with_torch(
+    own_models: Path, seeded: Seeded
+) -> None:
     with pytest.raises(WeightsError, match="not weights of resnet50"):
         prepare.get_model(RESNET50, seeded("squeezenet1_1"))
     assert not any(entry.is_dir() for entry in own_models.iterdir())
 
 
-def test_where_nothing_can_be_kept_torch_is_used(
+def test_torch_is_used_if_models_cannot_be_stored(
     own_models: Path,
 ) -> None:
-    own_models.touch()  # in the place of the folder
+    own_models.touch()  # a file in place of the folder
     assert open_encoder(CPU).runtime == "torch"
 
 
 @pytest.mark.parametrize("damaged", ["model.onnx", "weights.bin"])
-def test_a_damaged_optimised_file_is_made_anew(
+def test_a_damaged_optimized_file_is_recreated(
     lite0: OnnxFile, tmp_path: Path, damaged: str
 ) -> None:
     copy = replace(lite0, path=Path(shutil.copy(lite0.path, tmp_path / "model.onnx")))
@@ -234,7 +236,7 @@ def test_a_damaged_optimised_file_is_made_anew(
     assert file.stat().st_size == size
 
 
-def test_a_damaged_model_is_made_anew_before_its_vectors_are_kept(
+def test_a_damaged_model_is_recreated_before_its_vectors_are_stored(
     own_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = prepare.get_model(EFFICIENTNET_LITE0, lite0_weights()).path
@@ -253,7 +255,7 @@ def test_a_damaged_model_is_made_anew_before_its_vectors_are_kept(
 
 
 @pytest.mark.parametrize("reason", ["Failed to allocate memory", "Too many open files"])
-def test_what_a_shortage_kept_from_being_exported_is_tried_again(
+def test_an_export_is_retried_after_a_shortage(
     own_models: Path, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
     tries = []
@@ -271,7 +273,7 @@ def test_what_a_shortage_kept_from_being_exported_is_tried_again(
     assert len(tries) == 2
 
 
-def test_the_runtime_tells_nobody_and_keeps_no_id_of_the_machine(
+def test_the_runtime_sends_no_telemetry_and_stores_no_machine_id(
     lite0: OnnxFile, tmp_path: Path
 ) -> None:
     run = "import sys; from pathlib import Path; from imgsearch.encoders.onnx.sessions import *; "

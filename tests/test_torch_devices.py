@@ -1,4 +1,4 @@
-"""What torch does on GPUs, shown on the CPU: formats, streams, several devices."""
+"""Formats, streams and several devices, as on GPUs, tested on the CPU."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ CPU = torch.device("cpu")
 
 
 class TinyModel(ReferenceModel):
-    """A few layers instead of a real network's."""
+    """Replace real networks with a few layers."""
 
     def __init__(self, *last: nn.Module) -> None:
         with torch.random.fork_rng(devices=[]):
@@ -75,7 +75,7 @@ def pair(seeded: Seeded) -> Encoder:
 
 
 class TestStreamed(EncoderContract):
-    """On the CPU the streams are torch's stand-ins; all else is as on a GPU."""
+    """On the CPU, torch's streams are dummies; everything else is as on a GPU."""
 
     @pytest.fixture
     def encoder(self) -> Encoder:
@@ -92,7 +92,7 @@ class TestSeveralDevices(EncoderContract):
 
 
 @pytest.mark.parametrize("name", ["fp16", "bf16"])
-def test_a_format_of_fewer_bits_is_taken_where_its_vectors_are_the_same(name: Format) -> None:
+def test_a_smaller_format_is_used_if_its_vectors_are_equal(name: Format) -> None:
     notes: list[Event] = []
     encoder = tiny(name, "fp32", listener=notes.append)
     batch = pictures(encoder, 5)
@@ -101,11 +101,11 @@ def test_a_format_of_fewer_bits_is_taken_where_its_vectors_are_the_same(name: Fo
     assert vectors.dtype == np.float32
     assert cosines(vectors, tiny().encode(batch)).min() >= 0.999
     assert encoder.stamp == tiny().stamp
-    assert not np.array_equal(vectors, tiny().encode(batch))  # it really was in fewer bits
+    assert not np.array_equal(vectors, tiny().encode(batch))  # the format really has fewer bits
 
 
-def test_a_format_that_overflows_is_not_taken() -> None:
-    """2 ** 20 is beyond fp16, not beyond bf16."""
+def test_a_format_that_overflows_is_not_used() -> None:
+    """2 ** 20 overflows fp16, but not bf16."""
     notes: list[Event] = []
     model = TinyModel(Times(2**20))
     encoder = TorchEncoder(model, CPU, notes.append, formats=("fp16", "bf16", "fp32"))
@@ -113,7 +113,7 @@ def test_a_format_that_overflows_is_not_taken() -> None:
 
 
 class Disturbed(Direct):
-    """A device that computes something else."""
+    """A device that computes wrong values."""
 
     def __init__(self, disturb: Callable[[Vectors], Vectors], times: int = 10**9) -> None:
         super().__init__(CPU)
@@ -130,7 +130,7 @@ def reversed_(features: Vectors) -> Vectors:
     return features[:, ::-1].copy()
 
 
-def test_fp32_is_the_last_resort_and_told() -> None:
+def test_fp32_is_the_fallback_and_reported() -> None:
     notes: list[Event] = []
     encoder = tiny("fp16", "bf16", "fp32", listener=notes.append, runner=Disturbed(reversed_, 2))
     assert encoder.compute_type == "fp32"
@@ -141,7 +141,7 @@ def test_fp32_is_the_last_resort_and_told() -> None:
     assert "bf16 " in note.text
 
 
-def test_a_device_that_gives_other_vectors_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_with_wrong_vectors_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         DeviceError,
         match="cpu gives other vectors of tiny",
@@ -150,14 +150,14 @@ def test_a_device_that_gives_other_vectors_is_refused(monkeypatch: pytest.Monkey
         tiny("fp16", "bf16", runner=Disturbed(reversed_))
 
 
-def test_a_format_that_the_device_does_not_know_is_passed_over() -> None:
+def test_a_format_unknown_to_the_device_is_skipped() -> None:
     def unknown(features: Vectors) -> Vectors:
         raise NotImplementedError("no kernel for Half")
 
     assert tiny("fp16", "bf16", runner=Disturbed(unknown, 1)).compute_type == "bf16"
 
 
-def test_a_picture_beyond_the_formats_range_is_done_in_fp32() -> None:
+def test_an_image_beyond_the_range_of_the_format_is_encoded_in_fp32() -> None:
     def overflow(features: Vectors) -> Vectors:
         features[1] = [np.inf, np.nan] * 8
         return features
@@ -172,7 +172,7 @@ def test_a_picture_beyond_the_formats_range_is_done_in_fp32() -> None:
     assert cosines(vectors, normalised(reference))[1] > 0.99999
 
 
-def test_damaged_weights_are_told_in_every_format() -> None:
+def test_damaged_weights_are_an_error_in_every_format() -> None:
     with pytest.raises(EncoderError, match="not finite numbers: its weights are damaged"):
         TorchEncoder(TinyModel(Times(float("nan"))), CPU, formats=("fp16", "fp32"))
 
@@ -181,7 +181,7 @@ def test_damaged_weights_are_told_in_every_format() -> None:
     ("message", "error"),
     [("CUDA out of memory.", DeviceMemoryError), ("CUDA error: no kernel image", DeviceError)],
 )
-def test_a_device_that_cannot_take_the_model_is_told(
+def test_a_device_that_cannot_load_the_model_is_an_error(
     message: str, error: type[EncoderError]
 ) -> None:
     def fail(features: Vectors) -> Vectors:
@@ -199,7 +199,7 @@ def test_a_device_that_cannot_take_the_model_is_told(
         ((9, 0), ("fp16", "bf16", "fp32")),
     ],
 )
-def test_a_gpu_computes_in_what_it_is_fast_at(
+def test_a_gpu_computes_in_its_fast_format(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], formats: Sequence[Format]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
@@ -216,7 +216,7 @@ def test_batches_have_few_lengths() -> None:
     assert sorted(set(lengths)) == [1, 2, 4, 8, 16, *range(32, 257, 32)]
 
 
-def test_a_batch_is_filled_up_for_the_device_alone() -> None:
+def test_batches_are_padded_only_on_the_device() -> None:
     shapes: list[tuple[int, ...]] = []
 
     def model(batch: torch.Tensor) -> torch.Tensor:
@@ -230,7 +230,7 @@ def test_a_batch_is_filled_up_for_the_device_alone() -> None:
 
 
 class Recorder:
-    """In the place of `torch.cuda`: writes down the order of what is queued."""
+    """Replaces `torch.cuda`, and records the order of queued operations."""
 
     def __init__(self) -> None:
         self.steps: list[str] = []
@@ -289,7 +289,7 @@ def test_the_forward_waits_for_its_transfer_and_the_thread_for_its_forward(
     ]
 
 
-def test_threads_at_once_each_get_their_own_vectors() -> None:
+def test_concurrent_threads_get_their_own_vectors() -> None:
     encoder = tiny(runner=Streamed(CPU))
     batches = [pictures(encoder, 3, seed) for seed in range(8)]
     expected = [tiny().encode(batch) for batch in batches]
@@ -321,7 +321,7 @@ def test_threads_at_once_each_get_their_own_vectors() -> None:
         ("cpu", ["cpu"]),
     ],
 )
-def test_devices_are_named_one_by_one_or_all_together(
+def test_devices_are_selected_one_by_one_or_all_together(
     monkeypatch: pytest.MonkeyPatch, name: str, devices: list[str]
 ) -> None:
     monkeypatch.setattr(torch_encoder, "available_devices", lambda: ["cuda:0", "cuda:1", "cpu"])
@@ -329,9 +329,7 @@ def test_devices_are_named_one_by_one_or_all_together(
 
 
 @pytest.mark.parametrize("name", ["cuda:all", "cuda", "mps", "cpu,mps", "cpu,"])
-def test_each_device_that_is_named_must_be_there(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_each_selected_device_must_be_available(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(torch_encoder, "available_devices", lambda: ["cpu"])
-    with pytest.raises(DeviceError, match=f"device {name} is not available here; there is cpu"):
+    with pytest.raises(DeviceError, match=f"device {name} is not available; this machine has cpu"):
         pick_devices(name)

@@ -1,4 +1,4 @@
-"""The torch runtime keeps the encoders' contract, and gives the vectors of the models' makers."""
+"""The torch encoders meet the contract, and give the vectors of the original implementations."""
 
 import io
 import os
@@ -28,7 +28,7 @@ from imgsearch.encoders.torch.encoder import (
 )
 from imgsearch.encoders.torch.networks import load_model
 from imgsearch.encoders.torch.torchvision_models import build, describe
-from imgsearch.encoders.weights import WeightsFile
+from imgsearch.encoders.weights_cache import WeightsFile, file_sha256
 from imgsearch.errors import (
     DeviceError,
     DeviceMemoryError,
@@ -47,7 +47,7 @@ FEW_SIZES = [(481, 233), (50, 33), (333, 1000)]
 
 @pytest.fixture(scope="session")
 def seeded(tmp_path_factory: pytest.TempPathFactory) -> Seeded:
-    """Files of seeded weights of torchvision's models, made once each."""
+    """Return files of seeded weights of torchvision's models, each made once."""
     folder = tmp_path_factory.mktemp("seeded")
     made: dict[str, WeightsFile] = {}
 
@@ -63,7 +63,7 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Seeded:
 
 def saved(content: Any, path: Path) -> WeightsFile:
     torch.save(content, path)
-    return WeightsFile(path, weights.file_sha256(path), str(path))
+    return WeightsFile(path, file_sha256(path), str(path))
 
 
 def lite0_encoder() -> TorchEncoder:
@@ -111,11 +111,11 @@ class TestAnyTorchvisionModel(EncoderContract):
         return squeezenet
 
 
-# The pixels and the vectors are those of the models' makers.
+# Pixels and vectors equal those of the original implementations
 
 
 def photo(size: tuple[int, int], seed: int = 0) -> Image.Image:
-    """Something smooth with detail in it."""
+    """Return a smooth image with detail."""
     coarse = np.random.default_rng(seed).integers(0, 256, (9, 11, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
@@ -196,7 +196,7 @@ def encoded(encoder: Encoder, photos: list[Image.Image]) -> Vectors:
     return encoder.encode(np.stack(pixels))
 
 
-# What torchvision tells of its models.
+# Descriptions from torchvision
 
 
 def test_the_catalogs_resnet50_is_torchvisions() -> None:
@@ -233,7 +233,7 @@ def test_any_classification_model_of_torchvision_is_known(name: str, dimension: 
 
 
 @pytest.mark.parametrize("name", ["resnet-50", "fcn_resnet50", "quantized_resnet50", "", "nothing"])
-def test_an_unknown_model_is_refused_by_its_name(name: str) -> None:
+def test_an_unknown_model_is_an_error(name: str) -> None:
     with pytest.raises(
         UnknownModelError,
         match=f"no model is called {name}",
@@ -242,17 +242,17 @@ def test_an_unknown_model_is_refused_by_its_name(name: str) -> None:
         describe(name)
 
 
-def test_a_mistyped_model_is_understood() -> None:
+def test_a_similar_model_is_suggested() -> None:
     with pytest.raises(UnknownModelError, match=r"did you mean resnet50\?"):
         describe("ResNet-50")
 
 
-# Which weights fit.
+# Compatible weights
 
 
 @pytest.fixture
 def state(seeded: Seeded) -> dict[str, torch.Tensor]:
-    """SqueezeNet's weights, small enough to be saved over and over."""
+    """Weights of SqueezeNet, which are small enough to be saved many times."""
     loaded: dict[str, torch.Tensor] = torch.load(seeded("squeezenet1_1").path, weights_only=True)
     return loaded
 
@@ -276,7 +276,7 @@ def test_weights_trained_on_other_classes_fit(
     ("wrapper", "prefix"),
     [("state_dict", "module."), ("model", "_orig_mod."), ("model", "module._orig_mod.")],
 )
-def test_weights_as_training_scripts_save_them_fit(
+def test_weights_saved_by_training_scripts_fit(
     squeezenet: TorchEncoder,
     state: dict[str, torch.Tensor],
     tmp_path: Path,
@@ -301,7 +301,7 @@ def test_half_precision_weights_fit(state: dict[str, torch.Tensor], tmp_path: Pa
 
 
 def test_densenet_weights_with_the_names_of_torchvisions_file_fit(tmp_path: Path) -> None:
-    """Older than its code: `norm.1` is `norm1` now, and nothing counted batches."""
+    """The file is older than the code: `norm.1` is now `norm1`, and batches were not counted."""
     old = {}
     for name, value in build("densenet121").state_dict().items():
         if not name.endswith("num_batches_tracked"):
@@ -314,13 +314,13 @@ def test_densenet_weights_with_the_names_of_torchvisions_file_fit(tmp_path: Path
     assert encoder_of("densenet121", old, tmp_path).stamp.dimension == 1024
 
 
-def test_weights_keep_the_version_that_their_layers_were_saved_with(tmp_path: Path) -> None:
-    """MNASNet loads no weights of a version that it does not know."""
+def test_weights_retain_the_versions_of_their_layers(tmp_path: Path) -> None:
+    """MNASNet rejects weights of an unknown version."""
     state = build("mnasnet0_5").state_dict()
     assert encoder_of("mnasnet0_5", {"state_dict": state}, tmp_path).stamp.dimension == 1280
 
 
-def test_heads_that_only_training_uses_are_not_missed(tmp_path: Path) -> None:
+def test_heads_used_only_in_training_may_be_missing(tmp_path: Path) -> None:
     state = build("googlenet").state_dict()
     for name in [name for name in state if name.startswith("aux")]:
         del state[name]
@@ -335,7 +335,7 @@ def test_heads_that_only_training_uses_are_not_missed(tmp_path: Path) -> None:
     ],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_weights_of_another_model_are_refused_by_the_first_misfit(
+def test_weights_of_another_model_are_rejected_with_the_first_mismatch(
     seeded: Seeded, spec: ModelSpec, other: str, misfit: str
 ) -> None:
     with pytest.raises(WeightsError) as caught:
@@ -344,7 +344,7 @@ def test_weights_of_another_model_are_refused_by_the_first_misfit(
     assert f"not weights of {spec.name}: {misfit}" in str(caught.value)
 
 
-def test_weights_of_a_wider_model_are_refused_by_their_shape(
+def test_weights_of_a_wider_model_are_rejected_by_their_shape(
     state: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     state["features.0.weight"] = torch.zeros(96, 3, 7, 7)
@@ -352,17 +352,17 @@ def test_weights_of_a_wider_model_are_refused_by_their_shape(
         encoder_of("squeezenet1_1", state, tmp_path)
 
 
-def test_weights_of_a_deeper_model_are_refused(
+def test_weights_of_a_deeper_model_are_rejected(
     state: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    """As those of resnet101 are, which has all that resnet50 has, and more."""
+    """As with resnet101, which has all layers of resnet50 and more."""
     state["features.13.squeeze.weight"] = torch.zeros(1)
     with pytest.raises(WeightsError, match=r"features.13.squeeze.weight has no place in it$"):
         encoder_of("squeezenet1_1", state, tmp_path)
 
 
 class Trap:
-    """A pickle of it runs a command when it is loaded."""
+    """Its pickle runs a command when it is loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -371,7 +371,7 @@ class Trap:
         return os.system, (f"touch '{self.path}'",)
 
 
-def test_a_pickle_with_code_is_refused_and_does_not_run(
+def test_a_pickle_with_code_is_rejected_and_not_run(
     state: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     sprung = tmp_path / "sprung"
@@ -380,13 +380,13 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(
     assert not sprung.exists()
 
 
-def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:
+def test_a_pickled_model_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"save only model.state_dict\(\) into it"):
         encoder_of("squeezenet1_1", nn.Linear(2, 2), tmp_path)
 
 
 @pytest.mark.parametrize("content", [[1, 2], torch.ones(3), {"epoch": 3}, {3: torch.ones(3)}])
-def test_a_file_of_something_else_is_refused(content: Any, tmp_path: Path) -> None:
+def test_a_file_without_weights_is_rejected(content: Any, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="holds no table of weights"):
         encoder_of("squeezenet1_1", content, tmp_path)
 
@@ -394,9 +394,9 @@ def test_a_file_of_something_else_is_refused(content: Any, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "content", [b"", b"<!doctype html>", b"hello world " * 99, b"PK\x03\x04", b"\x80\x02", None]
 )
-def test_a_damaged_file_is_refused(content: bytes | None, seeded: Seeded, tmp_path: Path) -> None:
+def test_a_damaged_file_is_rejected(content: bytes | None, seeded: Seeded, tmp_path: Path) -> None:
     path = tmp_path / "damaged.pth"
-    if content is None:  # cut short
+    if content is None:  # truncated
         whole = seeded("squeezenet1_1").path.read_bytes()
         content = whole[: len(whole) // 2]
     path.write_bytes(content)
@@ -404,13 +404,13 @@ def test_a_damaged_file_is_refused(content: bytes | None, seeded: Seeded, tmp_pa
         load_model(describe("squeezenet1_1"), WeightsFile(path, "0" * 64, "mine"))
 
 
-def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="mine: cannot be read: No such file"):
         load_model(RESNET50, WeightsFile(tmp_path / "gone", "0" * 64, "mine"))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_damaged_weights_never_give_damaged_vectors(
+def test_damaged_weights_are_an_error(
     state: dict[str, torch.Tensor], tmp_path: Path, value: float
 ) -> None:
     state["features.12.expand3x3.bias"][0] = value
@@ -419,7 +419,7 @@ def test_damaged_weights_never_give_damaged_vectors(
         encoder.encode(pictures(encoder, 1))
 
 
-def test_vectors_too_long_for_their_norm_are_refused() -> None:
+def test_vectors_with_an_infinite_norm_are_an_error() -> None:
     with pytest.raises(EncoderError, match="not finite"):
         normalised(np.full((1, 8), 1e30, dtype=np.float32))
 
@@ -427,17 +427,17 @@ def test_vectors_too_long_for_their_norm_are_refused() -> None:
 # Devices.
 
 
-def test_a_device_that_is_not_there_is_refused_and_those_that_are_named(seeded: Seeded) -> None:
+def test_an_unavailable_device_is_an_error_with_the_available_ones(seeded: Seeded) -> None:
     absent = f"cuda:{torch.cuda.device_count()}"
     for device in (absent, "tpu", "CPU", "meta", "", f"cpu,{absent}"):
         with pytest.raises(DeviceError) as caught:
             open_torch_encoder(RESNET50, seeded("resnet50"), device)
         assert str(caught.value) == (
-            f"device {device} is not available here; there is {', '.join(available_devices())}"
+            f"device {device} is not available; this machine has {', '.join(available_devices())}"
         )
 
 
-def test_auto_is_the_first_device_of_those_that_are_there(seeded: Seeded) -> None:
+def test_auto_is_the_first_available_device(seeded: Seeded) -> None:
     spec = describe("squeezenet1_1")
     assert open_torch_encoder(spec, seeded(spec.name)).device == available_devices()[0]
 
@@ -452,7 +452,7 @@ def test_auto_is_the_first_device_of_those_that_are_there(seeded: Seeded) -> Non
         RuntimeError("MPS backend out of memory (MPS allocated: 1.00 GB)"),
     ],
 )
-def test_a_batch_that_does_not_fit_is_told_apart(
+def test_a_batch_that_does_not_fit_is_an_error_of_its_own(
     squeezenet: TorchEncoder, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     break_model(monkeypatch, squeezenet, error)
@@ -460,10 +460,10 @@ def test_a_batch_that_does_not_fit_is_told_apart(
         squeezenet.encode(pictures(squeezenet, 2))
 
 
-def test_a_real_shortage_of_memory_is_told_apart(
+def test_a_real_shortage_of_memory_is_detected(
     squeezenet: TorchEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch of 300 TB, though here of one picture over and over."""
+    """A batch of 300 TB, which repeats one image without copies."""
     monkeypatch.setattr("imgsearch.encoders.torch.streams._CPU_BATCH", 2_000_000_000)
     size = squeezenet.preprocessing.size
     one = np.zeros((1, size, size, 3), dtype=np.uint8)
@@ -471,7 +471,7 @@ def test_a_real_shortage_of_memory_is_told_apart(
         squeezenet.encode(np.broadcast_to(one, (2_000_000_000, size, size, 3)))
 
 
-def test_any_other_failure_of_a_device_is_no_shortage_of_memory(
+def test_other_failures_of_a_device_are_not_a_shortage_of_memory(
     squeezenet: TorchEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel ...")
@@ -488,7 +488,7 @@ def break_model(monkeypatch: pytest.MonkeyPatch, encoder: TorchEncoder, error: E
     monkeypatch.setattr(encoder._model, "forward", fail)
 
 
-def test_lite0_needs_no_torchvision_and_the_rest_no_torch() -> None:
+def test_lite0_needs_no_torchvision_and_other_modules_no_torch() -> None:
     script = """
 import sys
 import imgsearch.encoders.weights

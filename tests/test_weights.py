@@ -1,4 +1,4 @@
-"""Weights over a real local server: what arrives is checked and kept whole, or not at all."""
+"""Download, lookup and storage of weights, with a real local HTTP server."""
 
 import contextlib
 import errno
@@ -18,21 +18,22 @@ from pathlib import Path
 import pytest
 
 from imgsearch import config
-from imgsearch.encoders import weights
+from imgsearch.encoders import download, weights
 from imgsearch.encoders.catalog import EFFICIENTNET_LITE0, RESNET50, SPECS, ModelSpec
 from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.request import EncoderRequest, check_request
+from imgsearch.encoders.weights_cache import WeightsFile
 from imgsearch.errors import CollectionMismatchError, EncoderError, Remedy, UsageError, WeightsError
 from imgsearch.events import Event, Note, Transfer
 
-# No model's, but what looks like a file of torch.save.
+# Not a model, but with the signature of a file by torch.save.
 CONTENT = b"PK\x03\x04" + bytes(range(256)) * 12_000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 NAME = f"tiny-{DIGEST[:8]}.pth"
 
 
 class Server:
-    """A real HTTP server on this machine. `routes` are answers by path; `asked` the requests."""
+    """A local HTTP server. `routes` are handlers by path; `asked` are the paths of requests."""
 
     def __init__(self) -> None:
         self.routes: dict[str, Callable[[BaseHTTPRequestHandler], None]] = {}
@@ -72,7 +73,7 @@ class Server:
         tell_length: bool = True,
         stall_at: int | None = None,
     ) -> str:
-        """Answer with `content`, claiming `length`; waiting for `go_on` after `stall_at` bytes."""
+        """Serve `content`, announced as `length` bytes; wait for `go_on` after `stall_at` bytes."""
 
         def answer(handler: BaseHTTPRequestHandler) -> None:
             handler.send_response(200)
@@ -112,7 +113,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def no_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No network, as this machine's resolver tells it; how soon it does so is its own affair."""
+    """Make every name lookup fail at once."""
 
     def unknown(*args: object, **options: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -122,24 +123,24 @@ def no_names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def kept() -> set[str]:
-    """The files in the folder of kept weights, but for the lock and the notes of URLs."""
+    """Return the names of stored weights, without the lock and the notes of URLs."""
     folder = config.weights_dir()
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     return {name for name in names if name != ".lock" and not name.startswith("url-")}
 
 
 def refused(url: str) -> str:
-    """The message with which a download fails that leaves nothing behind."""
+    """Return the message of a download that fails, after checking that it leaves nothing behind."""
     with pytest.raises(WeightsError) as caught:
         weights.download(url)
     assert kept() == set()
     return str(caught.value)
 
 
-# What arrives whole.
+# Successful downloads
 
 
-def test_a_download_is_kept_by_its_digest_and_shows_its_progress(server: Server) -> None:
+def test_a_download_is_stored_by_its_digest_and_reports_progress(server: Server) -> None:
     url = server.serve(f"/{NAME}")
     events: list[Event] = []
     file = weights.download(url, events.append)
@@ -155,14 +156,14 @@ def test_a_download_is_kept_by_its_digest_and_shows_its_progress(server: Server)
     assert done[-1] == len(CONTENT)
 
 
-def test_a_server_that_does_not_tell_the_length_is_no_trouble(server: Server) -> None:
+def test_a_download_of_unknown_length_is_stored(server: Server) -> None:
     events: list[Event] = []
     weights.download(server.serve(f"/{NAME}", tell_length=False), events.append)
     assert events[0] == Transfer(NAME, 0, None)
     assert events[-1] == Transfer(NAME, len(CONTENT), len(CONTENT))
 
 
-def test_what_was_fetched_once_is_not_fetched_again(server: Server) -> None:
+def test_a_stored_file_is_not_downloaded_again(server: Server) -> None:
     url = server.serve(f"/{NAME}")
     spec = tiny_spec(url)
     assert weights.find_local(spec) is None
@@ -185,13 +186,13 @@ def test_a_url_may_have_a_query_and_a_fragment(server: Server) -> None:
     assert events[0] == Transfer(NAME, 0, len(CONTENT))
 
 
-def test_a_date_in_a_name_is_taken_for_no_digest(server: Server) -> None:
+def test_a_date_in_a_name_is_not_a_digest(server: Server) -> None:
     assert weights.download(server.serve("/mine-20260131.pth")).sha256 == DIGEST
 
 
-def test_two_at_once_fetch_once(server: Server) -> None:
+def test_concurrent_downloads_of_one_url_download_once(server: Server) -> None:
     url = server.serve(f"/{NAME}", stall_at=1000)
-    files: list[weights.WeightsFile] = []
+    files: list[WeightsFile] = []
     notes: list[Event] = []
     first = threading.Thread(target=lambda: files.append(weights.download(url)))
     first.start()
@@ -204,20 +205,20 @@ def test_two_at_once_fetch_once(server: Server) -> None:
     files.append(weights.download(url, listen))
     first.join()
     assert [file.sha256 for file in files] == [DIGEST, DIGEST]
-    assert notes == [Note("waiting for another imgsearch that is fetching weights")]
+    assert notes == [Note("waiting for another imgsearch that is downloading weights")]
     assert server.asked == [f"/{NAME}"]
 
 
-# What does not.
+# Failed downloads
 
 
-def test_content_of_another_digest_than_the_name_tells_is_refused(server: Server) -> None:
+def test_content_must_have_the_digest_in_the_name(server: Server) -> None:
     message = refused(server.serve("/tiny-0123456789.pth"))
     assert "its SHA-256 begins with " + DIGEST[:10] in message
     assert "not with 0123456789" in message
 
 
-def test_an_answer_that_ends_early_is_refused(server: Server) -> None:
+def test_an_incomplete_response_is_an_error(server: Server) -> None:
     whole = len(CONTENT) + 1000
     message = refused(server.serve("/tiny.pth", length=whole))
     assert f"the connection ended after {len(CONTENT):,} of {whole:,} bytes" in message
@@ -227,62 +228,62 @@ def test_an_answer_that_ends_early_is_refused(server: Server) -> None:
     ("content", "beginning"),
     [(b"<!doctype html><p>Sign in", "begins with b'<!doctype html>"), (b"", "is empty")],
 )
-def test_what_is_no_file_of_weights_is_refused(
-    server: Server, content: bytes, beginning: str
-) -> None:
-    assert f"no file of PyTorch weights; it {beginning}" in refused(server.serve("/a", content))
+def test_content_must_be_a_weights_file(server: Server, content: bytes, beginning: str) -> None:
+    assert f"not a file of PyTorch weights; it {beginning}" in refused(server.serve("/a", content))
 
 
 @pytest.mark.parametrize(
     ("status", "words"), [(404, "404 Not Found"), (500, "500 Internal Server Error")]
 )
-def test_a_servers_refusal_is_told(server: Server, status: int, words: str) -> None:
+def test_an_error_status_is_reported(server: Server, status: int, words: str) -> None:
     url = server.fail("/tiny.pth", status)
-    assert refused(url) == f"{url} cannot be fetched: the server answers {words}"
+    assert refused(url) == f"{url} cannot be downloaded: the server responded with {words}"
 
 
-def test_redirections_in_a_circle_end(server: Server) -> None:
+def test_a_redirection_loop_ends(server: Server) -> None:
     url = server.redirect("/tiny.pth", to="/tiny.pth")
     assert "302" in refused(url)
 
 
-def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(weights, "CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr(download, "CONNECT_TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
         message = refused(f"http://127.0.0.1:{silent.getsockname()[1]}/tiny.pth")
         assert time.monotonic() - started < 3
-    assert message.endswith("cannot be fetched: no answer within 0.5 seconds")
+    assert message.endswith("cannot be downloaded: no response within 0.5 seconds")
 
 
-def test_a_name_look_up_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_name_lookup_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(weights, "CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setattr(download, "CONNECT_TIMEOUT", 0.2)
     over = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: over.wait(10) and [])
-    assert "no answer within 0.2 seconds" in refused("http://imgsearch.invalid/tiny.pth")
+    assert "no response within 0.2 seconds" in refused("http://imgsearch.invalid/tiny.pth")
     over.set()
 
 
 @pytest.mark.usefixtures("no_names")
-def test_a_name_that_is_not_known_is_told_in_words() -> None:
+def test_an_unknown_host_is_named() -> None:
     message = refused("https://imgsearch.invalid/tiny.pth")
     assert message == (
-        "https://imgsearch.invalid/tiny.pth cannot be fetched: "
+        "https://imgsearch.invalid/tiny.pth cannot be downloaded: "
         "the name imgsearch.invalid cannot be resolved (no network?)"
     )
 
 
-def test_a_port_where_nobody_listens_is_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_connection_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    assert refused(f"http://127.0.0.1:{port}/a").endswith("cannot be fetched: connection refused")
+    assert refused(f"http://127.0.0.1:{port}/a").endswith(
+        "cannot be downloaded: connection refused"
+    )
 
 
 @pytest.mark.parametrize("proxy", ["http://me:secret@127.0.0.1:{port}", "socks5://x", "://"])
-def test_a_proxy_that_fails_is_blamed_and_its_password_is_not_shown(
+def test_a_failing_proxy_is_mentioned_without_its_password(
     monkeypatch: pytest.MonkeyPatch, proxy: str
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
@@ -295,19 +296,17 @@ def test_a_proxy_that_fails_is_blamed_and_its_password_is_not_shown(
 
 
 @pytest.mark.parametrize("url", ["http://", "http://[/a.pth", "http://a:b/c.pth", "http://a b/c"])
-def test_a_malformed_url_is_refused(url: str) -> None:
-    assert refused(url).startswith(f"{url} cannot be fetched: ")
+def test_a_malformed_url_is_an_error(url: str) -> None:
+    assert refused(url).startswith(f"{url} cannot be downloaded: ")
 
 
-def test_a_download_that_stalls_is_given_up(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(weights, "READ_TIMEOUT", 0.3)
+def test_a_stalled_download_times_out(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "READ_TIMEOUT", 0.3)
     message = refused(server.serve("/tiny.pth", stall_at=100_000))
-    assert message.endswith("cannot be fetched: nothing came for 0.3 seconds")
+    assert message.endswith("cannot be downloaded: no data for 0.3 seconds")
 
 
-def test_an_interrupted_download_leaves_nothing(server: Server) -> None:
+def test_an_interrupted_download_leaves_nothing_behind(server: Server) -> None:
     def interrupt(event: Event) -> None:
         if isinstance(event, Transfer) and event.done:
             raise KeyboardInterrupt
@@ -318,7 +317,7 @@ def test_an_interrupted_download_leaves_nothing(server: Server) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
-def test_a_killed_download_is_started_anew_and_its_rest_goes(server: Server) -> None:
+def test_a_download_restarts_after_a_kill_and_cleans_up(server: Server) -> None:
     url = server.serve(f"/{NAME}", stall_at=1_000_000)
     script = f"from imgsearch.encoders import weights; weights.download({url!r})"
     part = config.weights_dir() / "incoming.part"
@@ -331,7 +330,7 @@ def test_a_killed_download_is_started_anew_and_its_rest_goes(server: Server) -> 
     assert kept() == {f"{DIGEST}.pth"}
 
 
-def test_a_home_that_cannot_be_written_to_is_named(
+def test_an_unwritable_data_directory_is_named(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -340,7 +339,7 @@ def test_a_home_that_cannot_be_written_to_is_named(
     assert message == f"weights cannot be stored in {tmp_path}/file/weights: Not a directory"
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(
+def test_a_full_disk_is_reported_and_leaves_nothing_behind(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(descriptor: int) -> None:
@@ -351,7 +350,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     assert message == f"weights cannot be stored in {config.weights_dir()}: No space left on device"
 
 
-# Whose weights they are.
+# Lookup
 
 
 def tiny_spec(url: str) -> ModelSpec:
@@ -363,7 +362,7 @@ def given_file(path: Path, content: bytes = CONTENT) -> str:
     return str(path)
 
 
-def test_a_given_file_is_kept_and_found_again_by_its_digest(tmp_path: Path) -> None:
+def test_a_given_file_is_stored_and_found_by_its_digest(tmp_path: Path) -> None:
     given = given_file(tmp_path / "mine.pth")
     file = weights.get(RESNET50, given)
     assert (file.sha256, file.source) == (DIGEST, given)
@@ -385,21 +384,23 @@ def test_a_given_file_may_be_under_the_users_home(
     [
         ("gone.pth", "gone.pth: cannot be read: No such file or directory"),
         (".", ".: cannot be read: Is a directory"),
-        ("ftp://host/a.pth", "neither a file nor an http or https address"),
+        ("ftp://host/a.pth", "neither a file nor an http or https URL"),
     ],
 )
-def test_a_given_file_that_cannot_be_read_is_refused(given: str, reason: str) -> None:
+def test_an_unreadable_given_file_is_an_error(given: str, reason: str) -> None:
     with pytest.raises(WeightsError, match=reason):
         weights.get(RESNET50, given)
 
 
-def test_a_given_file_that_holds_no_weights_is_not_kept(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="no file of PyTorch weights; it begins with b'hello'"):
+def test_a_given_file_without_weights_is_not_stored(tmp_path: Path) -> None:
+    with pytest.raises(
+        WeightsError, match="not a file of PyTorch weights; it begins with b'hello'"
+    ):
         weights.get(RESNET50, given_file(tmp_path / "mine.pth", b"hello"))
     assert kept() == set()
 
 
-def test_other_weights_than_the_collections_are_refused_with_both_named(tmp_path: Path) -> None:
+def test_weights_must_be_those_of_the_collection(tmp_path: Path) -> None:
     given = given_file(tmp_path / "mine.pth")
     with pytest.raises(CollectionMismatchError) as caught:
         weights.get(RESNET50, given, digest="f" * 64)
@@ -407,7 +408,7 @@ def test_other_weights_than_the_collections_are_refused_with_both_named(tmp_path
     assert f"{given} is {DIGEST[:12]}" in str(caught.value)
 
 
-def test_other_weights_are_refused_even_if_the_collections_own_are_at_hand(
+def test_other_weights_are_an_error_even_if_the_right_ones_are_stored(
     tmp_path: Path,
 ) -> None:
     weights.get(RESNET50, given_file(tmp_path / "mine.pth"))
@@ -416,7 +417,7 @@ def test_other_weights_are_refused_even_if_the_collections_own_are_at_hand(
         weights.get(RESNET50, other, digest=DIGEST)
 
 
-def test_a_collections_weights_that_are_gone_are_asked_for_without_a_download(
+def test_missing_weights_of_a_collection_are_requested_without_a_download(
     server: Server,
 ) -> None:
     with pytest.raises(
@@ -428,14 +429,14 @@ def test_a_collections_weights_that_are_gone_are_asked_for_without_a_download(
     assert server.asked == []
 
 
-def test_a_collections_own_weights_are_fetched_again_where_they_are_missing(
+def test_missing_default_weights_of_a_collection_are_downloaded(
     server: Server,
 ) -> None:
     spec = tiny_spec(server.serve(f"/{NAME}"))
     assert weights.get(spec, digest=DIGEST).sha256 == DIGEST
 
 
-def test_what_torch_hub_has_fetched_is_used(server: Server) -> None:
+def test_weights_downloaded_by_torch_hub_are_used(server: Server) -> None:
     spec = tiny_spec(server.serve(f"/{NAME}"))
     theirs = torch_hub() / NAME
     theirs.write_bytes(CONTENT)
@@ -443,7 +444,7 @@ def test_what_torch_hub_has_fetched_is_used(server: Server) -> None:
     assert server.asked == []
 
 
-def test_a_damaged_file_of_torch_hubs_is_left_alone(server: Server) -> None:
+def test_a_damaged_file_of_torch_hub_is_ignored(server: Server) -> None:
     spec = tiny_spec(server.serve(f"/{NAME}"))
     theirs = torch_hub() / NAME
     theirs.write_bytes(CONTENT[:-1])
@@ -458,13 +459,13 @@ def torch_hub() -> Path:
     return folder
 
 
-def test_a_package_that_is_missing_is_named() -> None:
+def test_a_missing_package_is_named() -> None:
     spec = replace(EFFICIENTNET_LITE0, package="no_such_package")
     with pytest.raises(WeightsError, match="belong to the package no_such_package"):
         weights.get(spec)
 
 
-# The one door: which model a request leads to.
+# Selection of the model
 
 
 @pytest.fixture(scope="session")
@@ -494,7 +495,7 @@ LITE0 = EncoderRequest("efficientnet-lite0", device="cpu")
 
 
 @pytest.mark.slow
-def test_auto_fetches_resnet50_and_takes_it_from_the_cache_the_next_time(
+def test_auto_downloads_resnet50_once(
     server: Server, monkeypatch: pytest.MonkeyPatch, resnet50_weights: bytes
 ) -> None:
     digest = hashlib.sha256(resnet50_weights).hexdigest()
@@ -509,25 +510,25 @@ def test_auto_fetches_resnet50_and_takes_it_from_the_cache_the_next_time(
 
 
 @pytest.mark.usefixtures("offline")
-def test_auto_without_a_network_takes_lite0_and_says_so() -> None:
-    open_encoder(LITE0)  # prepared already, so that what is reported and measured is the choice
+def test_auto_without_a_network_uses_lite0_and_reports_it() -> None:
+    open_encoder(LITE0)  # prepare the model, so that only the selection is reported and measured
     notes: list[Event] = []
     started = time.monotonic()
     encoder = open_encoder(EncoderRequest(device="cpu"), listener=notes.append)
-    assert time.monotonic() - started < weights.CONNECT_TIMEOUT + 20
+    assert time.monotonic() - started < download.CONNECT_TIMEOUT + 20
     assert encoder.stamp.model == "efficientnet-lite0"
     assert notes == [
         Note(
             "using efficientnet-lite0, which comes with its weights, because those of resnet50 "
             "(102 MB) are not on this machine: "
-            "https://imgsearch.invalid/resnet50-11ad3fa6.pth cannot be fetched: "
+            "https://imgsearch.invalid/resnet50-11ad3fa6.pth cannot be downloaded: "
             "the name imgsearch.invalid cannot be resolved (no network?)"
         )
     ]
 
 
 @pytest.mark.usefixtures("offline")
-def test_a_model_that_was_asked_for_is_never_replaced() -> None:
+def test_an_explicit_model_is_never_substituted() -> None:
     with pytest.raises(
         WeightsError,
         match="cannot be resolved",
@@ -536,7 +537,7 @@ def test_a_model_that_was_asked_for_is_never_replaced() -> None:
         open_encoder(EncoderRequest("resnet50"))
 
 
-def test_weights_without_a_model_are_refused(tmp_path: Path) -> None:
+def test_weights_without_a_model_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         UsageError,
         match="weights need",
@@ -545,7 +546,7 @@ def test_weights_without_a_model_are_refused(tmp_path: Path) -> None:
         open_encoder(EncoderRequest(weights=given_file(tmp_path / "mine.pth")))
 
 
-def test_weights_of_another_model_are_named_as_they_were_given(
+def test_weights_of_another_model_are_named_as_given(
     tmp_path: Path, resnet50_weights: bytes
 ) -> None:
     given = given_file(tmp_path / "mine.pth", resnet50_weights)
@@ -553,13 +554,13 @@ def test_weights_of_another_model_are_named_as_they_were_given(
         open_encoder(replace(LITE0, weights=given))
 
 
-def test_a_stamp_leads_to_its_model_and_weights() -> None:
+def test_a_stamp_selects_its_model_and_weights() -> None:
     made = open_encoder(LITE0)
     again = open_encoder(EncoderRequest(device="cpu"), made.stamp)
     assert again.stamp == made.stamp
 
 
-def test_another_model_than_the_stamps_is_refused_with_both_named() -> None:
+def test_a_model_must_be_that_of_the_stamp() -> None:
     stamp = RESNET50.stamp("0" * 64)
     for refuse in (check_request, open_encoder):
         with pytest.raises(
@@ -568,7 +569,7 @@ def test_another_model_than_the_stamps_is_refused_with_both_named() -> None:
             refuse(LITE0, stamp)
 
 
-def test_a_stamp_of_another_preprocessing_is_refused_before_anything_is_fetched(
+def test_a_stamp_with_other_preprocessing_is_an_error_before_any_download(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SPECS, "resnet50", tiny_spec(server.serve(f"/{NAME}")))
@@ -580,7 +581,7 @@ def test_a_stamp_of_another_preprocessing_is_refused_before_anything_is_fetched(
     assert server.asked == []
 
 
-def test_a_stamp_of_a_model_that_is_not_known_is_refused() -> None:
+def test_a_stamp_of_an_unknown_model_is_an_error() -> None:
     stamp = replace(RESNET50.stamp("0" * 64), model="colours")
     with pytest.raises(EncoderError, match="no model is called colours"):
         open_encoder(EncoderRequest(), stamp)

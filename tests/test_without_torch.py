@@ -1,4 +1,4 @@
-"""An installation without torch, with models that were exported beforehand, as in the image."""
+"""An installation without torch, with exported models, as in the Docker image."""
 
 import importlib.util
 import shutil
@@ -17,6 +17,7 @@ from imgsearch.encoders.onnx import model_files, prepare
 from imgsearch.encoders.onnx.model_files import OnnxFile
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.encoders.torch.torchvision_models import describe
+from imgsearch.encoders.weights_cache import WeightsFile
 from imgsearch.errors import MissingTorchError, Remedy
 from imgsearch.events import Event, Note
 from tests.conftest import SAMPLES, Cli
@@ -30,7 +31,7 @@ CPU = EncoderRequest("efficientnet-lite0", device="cpu")
 
 @pytest.fixture
 def exported() -> OnnxFile:
-    """efficientnet-lite0, made ready by torch beforehand."""
+    """efficientnet-lite0, exported beforehand."""
     found = weights.find_local(EFFICIENTNET_LITE0)
     assert found, "its package is a dependency"
     return prepare.get_model(EFFICIENTNET_LITE0, found)
@@ -38,7 +39,7 @@ def exported() -> OnnxFile:
 
 @pytest.fixture
 def installed(exported: OnnxFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same model as part of an installation without torch, and a home with nothing in it."""
+    """The same model in an installation without torch, and an empty data directory."""
     models = tmp_path / "installed"
     shutil.copytree(
         exported.path.parent,
@@ -56,7 +57,7 @@ def installed(exported: OnnxFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return models
 
 
-def test_an_installed_model_is_used_as_one_of_the_home(
+def test_an_installed_model_is_used(
     installed: Path, exported: OnnxFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: object) -> None:
@@ -74,10 +75,10 @@ def test_an_installed_model_is_used_as_one_of_the_home(
     assert not any(installed.rglob("optimised-*")), "the installation is not written to"
 
 
-def test_any_model_that_is_exported_needs_no_torch_for_a_new_collection(
+def test_an_exported_model_needs_no_torch_for_a_new_collection(
     seeded: Seeded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    # Of its own: another test may have exported these weights as somebody's.
+    # Its own folder, as another test may have exported these weights.
     monkeypatch.setenv("IMGSEARCH_HOME", str(tmp_path))
     spec = describe("squeezenet1_1")
     file = seeded(spec.name)
@@ -87,7 +88,7 @@ def test_any_model_that_is_exported_needs_no_torch_for_a_new_collection(
     assert open_encoder(EncoderRequest(spec.name, device="cpu")).stamp == exported.stamp
 
 
-def test_a_model_of_others_weights_is_not_taken_for_its_own(
+def test_a_model_with_other_weights_is_not_the_default_one(
     seeded: Seeded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("IMGSEARCH_HOME", str(tmp_path))
@@ -98,7 +99,7 @@ def test_a_model_of_others_weights_is_not_taken_for_its_own(
         open_encoder(EncoderRequest(spec.name, device="cpu"))
 
 
-def test_an_installed_model_is_found_again_when_the_installation_has_moved(
+def test_an_installed_model_is_found_after_the_installation_has_moved(
     installed: Path, exported: OnnxFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert model_files.find(exported.stamp)
@@ -109,7 +110,7 @@ def test_an_installed_model_is_found_again_when_the_installation_has_moved(
     assert found.path.is_file()
 
 
-def test_an_installed_model_is_used_where_the_home_cannot_be_written(
+def test_an_installed_model_works_with_an_unwritable_data_directory(
     installed: Path, exported: OnnxFile
 ) -> None:
     config.home().touch()  # in the place of the folder
@@ -117,7 +118,7 @@ def test_an_installed_model_is_used_where_the_home_cannot_be_written(
     assert np.isfinite(encoder.encode(pictures(encoder, 1))).all()
 
 
-def test_auto_takes_the_model_that_is_there(installed: Path) -> None:
+def test_auto_uses_the_available_model(installed: Path) -> None:
     events: list[Event] = []
     encoder = open_encoder(EncoderRequest(device="cpu"), listener=events.append)
     assert encoder.stamp.model == "efficientnet-lite0"
@@ -133,10 +134,10 @@ def test_auto_takes_the_model_that_is_there(installed: Path) -> None:
         EncoderRequest("efficientnet-lite0", device="cuda"),
     ],
 )
-def test_what_needs_torch_says_so_and_what_to_do(
+def test_missing_torch_is_an_error_with_a_remedy(
     installed: Path, request_: EncoderRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = weights.WeightsFile(Path("own.pth"), "0" * 64, "own.pth")
+    file = WeightsFile(Path("own.pth"), "0" * 64, "own.pth")
     monkeypatch.setattr(weights, "get", lambda *_, **__: file)
     with pytest.raises(
         MissingTorchError,
@@ -146,12 +147,12 @@ def test_what_needs_torch_says_so_and_what_to_do(
         open_encoder(request_)
 
 
-def test_a_gpu_is_not_looked_for(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_is_not_searched_for(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "_DRIVERS", (str(installed),))
     assert devices.pick("auto") == "cpu"
 
 
-def test_the_list_of_models_tells_what_is_exported(installed: Path, cli: Cli) -> None:
+def test_the_list_of_models_shows_exported_ones(installed: Path, cli: Cli) -> None:
     rows = {row["name"]: row for row in cli("models", "--json").json["models"]}
     assert rows["efficientnet-lite0"]["status"] == "exported"
     assert rows[RESNET50.name]["status"] == "to download"
@@ -166,7 +167,7 @@ def test_prepare_makes_a_model_ready(exported: OnnxFile, cli: Cli) -> None:
     assert "exported" in done.out
 
 
-def test_prepare_fails_for_what_cannot_be_exported(cli: Cli) -> None:
+def test_prepare_fails_for_a_model_that_cannot_be_exported(cli: Cli) -> None:
     config.home().mkdir(exist_ok=True)
     (config.home() / "models").unlink()
     (config.home() / "models").touch()  # in the place of the folder

@@ -1,4 +1,4 @@
-"""A network of a few kilobytes with a layer of each kind, in the form that ONNX Runtime runs."""
+"""An ONNX network of a few kilobytes, with a layer of each kind."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ from imgsearch import config
 from imgsearch.encoders.catalog import ModelSpec
 from imgsearch.encoders.onnx import model_files, verification
 from imgsearch.encoders.onnx.model_files import OnnxFile
-from imgsearch.encoders.weights import file_sha256
+from imgsearch.encoders.weights_cache import file_sha256
 from imgsearch.images import Pixels, Preprocessing
 
 SIZE = 32
@@ -98,7 +98,7 @@ def model(layers: bool = True, early_pool: bool = False) -> onnx.ModelProto:
 
 
 def exported(weights: Path) -> OnnxFile:
-    """The model in its place, as if it had been exported from `weights`, which are made too."""
+    """Store the model as if it had been exported from `weights`, which are written too."""
     weights.write_bytes(b"PK\x03\x04 weights that are never read")
     stamp = SPEC.stamp(file_sha256(weights))
     config.models_dir().mkdir(parents=True, exist_ok=True)
@@ -112,6 +112,6 @@ def exported(weights: Path) -> OnnxFile:
 
 
 def pictures(count: int, seed: int = 0) -> Pixels:
-    """Blots of colour, uint8 (count, 32, 32, 3)."""
+    """Return images of coloured blots, uint8 (count, 32, 32, 3)."""
     coarse = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
     return coarse.repeat(4, axis=1).repeat(4, axis=2)

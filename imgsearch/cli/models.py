@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imgsearch.cli import options
-from imgsearch.cli.console import Display, print_json, stdout
+from imgsearch.cli.console import Display, print_json, print_line, stdout
 from imgsearch.errors import ExportError
 from imgsearch.events import Event, Note
 
@@ -123,9 +123,9 @@ def _print_notes(rows: list[dict[str, Any]], devices: list[str] | None) -> None:
 
     best, fallback = AUTO_CHOICES
     if any(row["ready"] for row in rows if row["name"] == best):
-        notes = [f"auto takes {best}."]
+        notes = [f"auto uses {best}."]
     else:
-        notes = [f"auto fetches {best} if it can, else takes {fallback}."]
+        notes = [f"auto downloads {best} if possible, and otherwise uses {fallback}."]
     if devices is None:
         notes.append(
             "Any other classification model of torchvision works by its name; --all lists them."
@@ -133,4 +133,4 @@ def _print_notes(rows: list[dict[str, Any]], devices: list[str] | None) -> None:
     else:
         notes.append(f"Devices: {', '.join(devices)}.")
     for note in notes:
-        stdout().print(note, highlight=False, soft_wrap=True)
+        print_line(note)

@@ -21,7 +21,7 @@ from imgsearch.events import Listener, Note, ignore
 from imgsearch.types import Stamp
 
 if TYPE_CHECKING:
-    from imgsearch.encoders.weights import WeightsFile
+    from imgsearch.encoders.weights_cache import WeightsFile
 
 
 def open_encoder(

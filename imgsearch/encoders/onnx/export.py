@@ -16,7 +16,7 @@ from imgsearch.encoders.catalog import ModelSpec
 from imgsearch.encoders.comparison import least_cosine, representative
 from imgsearch.encoders.onnx.sessions import INPUT, OUTPUT, open_session, run_session
 from imgsearch.encoders.torch.networks import FromPixels, fused, load_model
-from imgsearch.encoders.weights import WeightsFile
+from imgsearch.encoders.weights_cache import WeightsFile
 from imgsearch.errors import EncoderError, ExportError, first_line
 from imgsearch.images import Pixels
 
@@ -44,7 +44,7 @@ def export(spec: ModelSpec, weights: WeightsFile, path: Path, images: Pixels | N
             expected = normalised(model(torch.from_numpy(pixels)).numpy())
     except (EncoderError, OSError, MemoryError):
         raise
-    except Exception as error:  # whatever the tracer, the translator and the runtime stumble over
+    except Exception as error:  # the tracer, the translator and the runtime raise all kinds
         raise ExportError(f"{spec.name} cannot be exported: {first_line(error)[:200]}") from error
     check(spec.name, least_cosine(made, expected))
 

@@ -74,7 +74,7 @@ def find_own(name: str) -> OnnxFile | None:
 
 
 def _is_own(file: OnnxFile) -> bool:
-    """Whether this version would export the same, from the model's own weights."""
+    """Return whether this version would export the same model from its own weights."""
     spec = file.spec
     return (
         spec == SPECS.get(spec.name, spec)
@@ -84,7 +84,7 @@ def _is_own(file: OnnxFile) -> bool:
 
 
 def _from_installation(path: Path) -> Path:
-    """Link the model of the installation to `path` and return `path`; unchanged if there is none.
+    """Link the model of the installation, if there is one, to `path`, and return `path`.
 
     Files derived from the model are stored next to the link. Where the link cannot be made, the
     path in the installation is returned.
@@ -111,7 +111,7 @@ def last_used() -> OnnxFile | None:
     """Return the exported model that was opened last on this machine, or None."""
     try:
         latest = max(config.models_dir().glob(f"*/{SPEC}"), key=lambda path: path.stat().st_mtime)
-    except (OSError, ValueError):  # there is none
+    except (OSError, ValueError):  # no model
         return None
     known = read(latest)
     if known is None:

@@ -31,8 +31,8 @@ from imgsearch.system.atomic import write_text
 from imgsearch.system.locking import locked
 from imgsearch.types import Stamp
 
-if TYPE_CHECKING:  # an exported model needs no weights, nor what downloads them
-    from imgsearch.encoders.weights import WeightsFile
+if TYPE_CHECKING:  # not imported for exported models, which need no weights
+    from imgsearch.encoders.weights_cache import WeightsFile
 
 _FAILURE = "refusal.json"
 # torch reports these without an exception class of their own.
@@ -50,7 +50,7 @@ def get_model(
     """Return the exported model; export it first if necessary, checked with images of the sample.
 
     Raises ExportError if torch cannot export it, or if its vectors are not those of torch;
-    MissingTorchError if there is no torch to do it; WeightsError if the weights do not fit.
+    MissingTorchError if torch is not installed; WeightsError if the weights do not fit.
     """
     stamp = spec.stamp(weights.sha256)
     if known := find(stamp):

@@ -15,7 +15,7 @@ from imgsearch.encoders.comparison import least_cosine, representative
 from imgsearch.encoders.pool import EncoderPool
 from imgsearch.encoders.torch.networks import FromPixels, fused, load_model
 from imgsearch.encoders.torch.streams import Direct, Runner, Streamed
-from imgsearch.encoders.weights import WeightsFile
+from imgsearch.encoders.weights_cache import WeightsFile
 from imgsearch.errors import DeviceError, DeviceMemoryError, EncoderError, Remedy, first_line
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.images import Pixels, Preprocessing
@@ -237,9 +237,9 @@ def available_devices() -> list[str]:
 
 
 def pick_devices(name: str) -> list[torch.device]:
-    """`auto` is the first available device, `cuda:all` every one of CUDA's.
+    """Return the devices of a name: `auto`, the best one, `cuda:all`, or a list with commas.
 
-    Any other name, or several with commas between, is taken at its word. Raises DeviceError.
+    Raises DeviceError if one is not available.
     """
     available = available_devices()
     if name == "auto":
@@ -249,5 +249,7 @@ def pick_devices(name: str) -> list[torch.device]:
     else:
         wanted = ["cuda:0" if each == "cuda" else each for each in name.split(",")]
     if not wanted or not set(wanted) <= set(available):
-        raise DeviceError(f"device {name} is not available here; there is {', '.join(available)}")
+        raise DeviceError(
+            f"device {name} is not available; this machine has {', '.join(available)}"
+        )
     return [torch.device(each) for each in wanted]

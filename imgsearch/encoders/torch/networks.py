@@ -9,7 +9,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 from imgsearch.encoders.catalog import ModelSpec
 from imgsearch.encoders.torch.weight_files import classifier_of, fill, read_state
-from imgsearch.encoders.weights import WeightsFile
+from imgsearch.encoders.weights_cache import WeightsFile
 from imgsearch.errors import WeightsError
 from imgsearch.images import Preprocessing
 

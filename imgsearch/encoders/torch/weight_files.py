@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-from imgsearch.encoders.weights import WeightsFile
+from imgsearch.encoders.weights_cache import WeightsFile
 from imgsearch.errors import WeightsError, first_line
 
 # Heads of GoogLeNet and Inception that are used in training only.
