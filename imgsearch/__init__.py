@@ -1,4 +1,4 @@
-"""Index large folders of images, and find the ones that look like a given image.
+"""Index large folders of images, and search them by image, text and metadata.
 
     from imgsearch import ImageIndex
 
@@ -12,7 +12,7 @@ The names in `__all__` and the errors in `imgsearch.errors` are the Python API.
 from imgsearch._version import __version__ as __version__
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # type checkers know the name, and typing need not be loaded
+if TYPE_CHECKING:  # not from typing, which takes a while to load
     from imgsearch.errors import ImgsearchError
     from imgsearch.images import Region
     from imgsearch.index import ImageIndex

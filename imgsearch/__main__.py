@@ -1,4 +1,4 @@
-"""`python -m imgsearch` is the `imgsearch` command, in a process of its own."""
+"""The entry point of `imgsearch` and `python -m imgsearch`."""
 
 import os
 import sys
@@ -6,16 +6,15 @@ import sys
 from imgsearch.system.interrupts import end_on_ctrl_c
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # typing takes a while to load, in which Ctrl-C would still be Python's
+if TYPE_CHECKING:  # not from typing: Ctrl-C would show a traceback while it loads
     from typing import NoReturn
 
 
 def run() -> "NoReturn":
-    """Run the command and exit without clean-up, which would take a sixth of a query's time.
+    """Run the command, and exit without destroying all objects.
 
-    Python would take all that is loaded apart, piece by piece, only to hand it back to the system.
-    What libraries have asked to be done at the end is done. With IMGSEARCH_DEBUG the process ends
-    the ordinary way, as a profiler needs it, and Ctrl-C shows where it was.
+    That would take a sixth of the time of a query. Exit handlers are run. With IMGSEARCH_DEBUG, the
+    process exits normally, as profilers need it, and Ctrl-C shows a traceback.
     """
     debug = bool(os.environ.get("IMGSEARCH_DEBUG"))
     if not debug:
@@ -38,13 +37,13 @@ def _end(code: int) -> "NoReturn":
     atexit._run_exitfuncs()
     try:
         print(end="", flush=True)  # noqa: T201
-    except OSError as error:  # whoever read the output has gone, or its disk is full
+    except OSError as error:  # the reader of a pipe has gone, or the disk is full
         if not isinstance(error, BrokenPipeError) and not code and sys.stderr:
             reason = f"error: the output cannot be written: {error.strerror}"
             with contextlib.suppress(OSError):
                 print(reason, file=sys.stderr)  # noqa: T201
         code = code or 1
-    with contextlib.suppress(OSError):  # of what was only said by the way
+    with contextlib.suppress(OSError):  # messages are not worth a failure
         print(end="", file=sys.stderr, flush=True)  # noqa: T201
     os._exit(code)
 

@@ -1,4 +1,4 @@
-"""Copy a collection from one store to another, without encoding anything again."""
+"""Copy a collection from one store to another without encoding its images again."""
 
 import threading
 import time
@@ -17,13 +17,13 @@ from imgsearch.stores.base import Collection, Vectors, VectorStore
 from imgsearch.system.pipeline import prefetch
 from imgsearch.types import ImageRecord
 
-# Records read and written at once, with their vectors: 16 MB of 2048 dimensions, three times.
+# Records per batch. Up to three batches are in memory, of 16 MB each with 2048 dimensions.
 _BATCH = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class CopyReport:
-    """What a copy did: always found = copied + skipped + rejected, in records."""
+    """The result of a copy, in records: found = copied + skipped + rejected."""
 
     source: str
     target: str
@@ -38,7 +38,7 @@ class CopyReport:
     interrupted: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """The object that `copy --json` prints."""
+        """Return the object that `imgsearch copy --json` prints."""
         fields = asdict(self)
         return {
             "from": fields.pop("source"),
@@ -52,7 +52,11 @@ class CopyReport:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Records of the source; `vectors` belong to `fresh`, those that the target lacks."""
+    """A batch of records of the source.
+
+    The target already has the `skipped` ones. `vectors` are those of `fresh`, in the same order;
+    `known` are the ids in the batch that the target has.
+    """
 
     skipped: list[ImageRecord]
     fresh: list[ImageRecord]
@@ -68,24 +72,24 @@ def copy(
     listener: Listener = ignore,
     stop: threading.Event | None = None,
 ) -> CopyReport:
-    """Bring all records of `collection` into the target's collection `name`, made if need be.
+    """Copy all records of `collection` to the collection `name` of the target.
 
-    Records that are there already, equal in everything, are skipped: so a copy that was ended can
-    be run again. Others are replaced, and what the source does not have stays. Raises
-    CollectionNotFoundError, CollectionMismatchError if the target's collection has another stamp,
-    or StoreError.
+    The collection is created if necessary. Records that it already has are replaced, or skipped if
+    they are equal, so an interrupted copy can be run again. Its other records stay. Setting `stop`
+    ends the copy early. Raises CollectionNotFoundError, CollectionMismatchError if the target's
+    collection has another stamp, or StoreError.
     """
     started = time.monotonic()
     stop = stop or threading.Event()
     origin = source.open(collection)
     with target.write_lock(name, listener):
-        goal = _goal(target, name, origin, listener)
-        verifier = WriteVerifier(goal)
+        destination = _open_destination(target, name, origin, listener)
+        verifier = WriteVerifier(destination)
         listener(Counted(origin.count()))
-        counts = _copy_all(origin, goal, verifier, listener, stop)
+        counts = _copy_all(origin, destination, verifier, listener, stop)
         if verified := not stop.is_set():
-            goal.optimize(listener)
-            verifier.check(goal, listener)
+            destination.optimize(listener)
+            verifier.check(destination, listener)
     return CopyReport(
         source=source.url,
         target=target.url,
@@ -101,37 +105,39 @@ def copy(
     )
 
 
-def _goal(target: VectorStore, name: str, origin: Collection, listener: Listener) -> Collection:
+def _open_destination(
+    target: VectorStore, name: str, origin: Collection, listener: Listener
+) -> Collection:
     if name not in target.names():
-        goal = target.open_or_create(name, origin.stamp, origin.fields)
+        destination = target.open_or_create(name, origin.stamp, origin.fields)
     else:
-        goal = target.open(name)
-        if differences := origin.stamp.differences(goal.stamp):
+        destination = target.open(name)
+        if differences := origin.stamp.differences(destination.stamp):
             raise CollectionMismatchError(
-                f"{target.url}: collection {name} exists, and its vectors cannot be compared with "
-                f"those to copy ({'; '.join(differences)})",
+                f"{target.url}: collection {name} exists, and its vectors are not comparable with "
+                f"those of {origin.name} ({'; '.join(differences)})",
                 Remedy.COPY_TO_OTHER_NAME,
             )
-        goal.add_fields(origin.fields)
-    goal.join_site(listener)
-    return goal
+        destination.add_fields(origin.fields)
+    destination.join_site(listener)
+    return destination
 
 
 def _copy_all(
     origin: Collection,
-    goal: Collection,
+    destination: Collection,
     verifier: WriteVerifier,
     listener: Listener,
     stop: threading.Event,
 ) -> Counter[Status]:
     counts: Counter[Status] = Counter()
-    batches = prefetch(_batches(origin, goal, stop), depth=1)
+    batches = prefetch(_batches(origin, destination, stop), depth=1)
     try:
         for batch in batches:
-            refused = goal.upsert(batch.fresh, batch.vectors)
-            verifier.record_write(batch.fresh, batch.vectors, batch.known, refused)
+            rejected = destination.upsert(batch.fresh, batch.vectors)
+            verifier.record_write(batch.fresh, batch.vectors, batch.known, rejected)
             outcomes = [Outcome(record.uri, "skipped") for record in batch.skipped]
-            outcomes += [_outcome(record, refused) for record in batch.fresh]
+            outcomes += [_outcome(record, rejected) for record in batch.fresh]
             for outcome in outcomes:
                 counts[outcome.status] += 1
                 listener(outcome)
@@ -140,33 +146,36 @@ def _copy_all(
     return counts
 
 
-def _outcome(record: ImageRecord, refused: dict[str, str]) -> Outcome:
-    if reason := refused.get(record.id):
+def _outcome(record: ImageRecord, rejected: dict[str, str]) -> Outcome:
+    if reason := rejected.get(record.id):
         return Outcome(record.uri, "rejected", reason)
     return Outcome(record.uri, "indexed")
 
 
-def _moved(record: ImageRecord, origin: Sites, goal: Sites) -> ImageRecord:
-    """The record of the same file, as the target names the files of the machines that share it."""
+def _relocated(record: ImageRecord, origin: Sites, destination: Sites) -> ImageRecord:
+    """Return a record with the URI that its file has in the destination."""
     site, uri = origin.split(record.uri)
-    return replace(record, uri=goal.qualified(uri, site))
+    return replace(record, uri=destination.qualified(uri, site))
 
 
-def _batches(origin: Collection, goal: Collection, stop: threading.Event) -> Iterator[_Batch]:
+def _batches(
+    origin: Collection, destination: Collection, stop: threading.Event
+) -> Iterator[_Batch]:
     for scanned in origin.scan():
         for start in range(0, len(scanned), _BATCH):
             if stop.is_set():
                 return
-            there = scanned[start : start + _BATCH]
-            records = [_moved(record, origin.sites, goal.sites) for record in there]
-            known = goal.lookup([record.id for record in records])
+            originals = scanned[start : start + _BATCH]
+            records = [_relocated(each, origin.sites, destination.sites) for each in originals]
+            known = destination.lookup([record.id for record in records])
+            # Ids in the origin by ids in the destination.
             ids = {
-                record.id: old.id
-                for record, old in zip(records, there, strict=True)
+                record.id: original.id
+                for record, original in zip(records, originals, strict=True)
                 if known.get(record.id) != record
             }
             vectors = origin.vectors_by_id(list(ids.values()))
-            # Without a vector it was removed from the source in between.
+            # Records without a vector have been removed from the origin in between.
             fresh = [record for record in records if ids.get(record.id) in vectors]
             yield _Batch(
                 skipped=[record for record in records if known.get(record.id) == record],

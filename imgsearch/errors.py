@@ -1,41 +1,42 @@
-"""Everything that can go wrong, as one tree. Each message says what failed and what to do.
+"""The errors of imgsearch, which are part of the Python API.
 
+```
 ImgsearchError                      exit code 1
-├── UsageError                      exit code 2: the command's words are wrong
-├── SourceError                     a folder, file or list that was named cannot be read
-│   └── NothingFoundError           the sources hold no picture at all
-├── ImageError                      one picture cannot be used; the run goes on without it
-├── MetadataError                   the CSV cannot be read, or does not fit the collection
+├── UsageError                      exit code 2: an argument or a combination is invalid
+├── SourceError                     a folder, file or list cannot be read
+│   └── NothingFoundError           the sources contain no image
+├── ImageError                      an image cannot be read or decoded; an ingest skips it
+├── MetadataError                   metadata cannot be read, or does not fit the collection
 ├── EncoderError
-│   ├── UnknownModelError           no model of this name
-│   ├── WeightsError                weights missing, not to be fetched, damaged, or not fitting
-│   ├── DeviceError                 the device that was asked for is not there
-│   ├── DeviceMemoryError           a batch does not fit; a smaller one may
-│   ├── UnreadableModelError        a model's file is in no format that its runtime can read
-│   ├── ExportError                 torch cannot export the model, or its vectors would differ
-│   └── MissingTorchError           torch would be needed, and is not installed
-├── ScratchError                    no room for temporary files, or no right to write them
-├── ServeError                      the service cannot listen where it should
+│   ├── UnknownModelError           there is no model of this name
+│   ├── WeightsError                weights are missing, damaged, or do not fit the model
+│   ├── DeviceError                 the requested device is not available
+│   ├── DeviceMemoryError           a batch does not fit into memory; a smaller one may
+│   ├── UnreadableModelError        the runtime cannot read a model file
+│   ├── ExportError                 the model cannot be exported, or its vectors would differ
+│   └── MissingTorchError           torch is required, and is not installed
+├── ScratchError                    temporary files cannot be written
+├── ServeError                      the service cannot listen on its address
 └── StoreError
-    ├── CollectionNotFoundError     no collection of this name in the store
-    ├── CollectionMismatchError     the collection was made by another model or configuration
-    ├── StaleCollectionError        it was replaced or removed since it was opened
-    ├── RecordNotFoundError         no record of this id
+    ├── CollectionNotFoundError     there is no collection of this name
+    ├── CollectionMismatchError     the collection was made with another model or configuration
+    ├── StaleCollectionError        the collection was replaced or removed since it was opened
+    ├── RecordNotFoundError         there is no record with this id
     ├── StoreBusyError              another process is writing
-    ├── StoreFullError              it has no room for more
-    └── VerificationError           the store does not hold what was written to it
+    ├── StoreFullError              the store is full
+    └── VerificationError           the store does not contain what was written
+```
 
-The core raises these and never exits; `imgsearch.cli` turns them into exit codes in one place.
-They are part of the Python API. A message says what is wrong and which limit or argument is
-concerned, but names no option of a command: `remedies` lists what may help, for each front end to
-put into its own words.
+The core raises these errors and never exits; `imgsearch.cli` maps them to exit codes. A message
+says what is wrong, and which limit or argument is involved, but names no command-line option.
+`remedies` lists what may help, and each front end puts it into its own words.
 """
 
 from enum import Enum
 
 
 class Remedy(Enum):
-    """A way out of an error."""
+    """A possible solution of a problem."""
 
     RAISE_MAX_PIXELS = "raise-max-pixels"
     RAISE_STORE_TIMEOUT = "raise-store-timeout"
@@ -50,13 +51,13 @@ class Remedy(Enum):
     USE_BUNDLED_MODEL = "use-bundled-model"
     """A model whose weights are installed with imgsearch."""
     USE_EXPORTED_MODEL = "use-exported-model"
-    """A model that was exported for ONNX Runtime already, which needs no torch."""
+    """A model that has already been exported for ONNX Runtime, which needs no torch."""
     LIST_MODELS = "list-models"
     USE_OTHER_COLLECTION = "use-other-collection"
     CALIBRATE_OTHER_COLLECTION = "calibrate-other-collection"
     """Ingest the images of the first ingest, in int8, into another collection."""
     REPLACE = "replace"
-    """Embed the collection again, with the settings asked for."""
+    """Embed all images of the collection again, with the requested settings."""
     REPLACE_IN_INT8 = "replace-in-int8"
     INGEST = "ingest"
     COPY = "copy"
@@ -67,12 +68,12 @@ class Remedy(Enum):
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error says, without the pages that some add."""
+    """Return the first line of an error's message, or its type if it has none."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 class ImgsearchError(Exception):
-    """Base of all errors that users see as one line, without a traceback.
+    """Base class of all errors. Its message is one line for the user.
 
     `remedies` are alternatives, the most likely first.
     """
@@ -85,41 +86,41 @@ class ImgsearchError(Exception):
 
 
 class UsageError(ImgsearchError):
-    """The command's words are wrong."""
+    """An argument, or a combination of arguments, is invalid."""
 
     exit_code = 2
 
 
 class SourceError(ImgsearchError):
-    """A source that was named cannot be read."""
+    """A source cannot be read."""
 
 
 class NothingFoundError(SourceError):
-    """The sources hold no picture at all."""
+    """The sources contain no image."""
 
 
 class ImageError(ImgsearchError):
-    """One picture cannot be used; the message is the reason, without the path."""
+    """An image cannot be read or decoded. The message is the reason, without the path."""
 
 
 class MetadataError(ImgsearchError):
-    """The metadata file cannot be read, or does not fit the collection."""
+    """Metadata cannot be read, or does not fit the collection."""
 
 
 class EncoderError(ImgsearchError):
-    """Base of what goes wrong with models."""
+    """Base class of errors of models."""
 
 
 class UnknownModelError(EncoderError):
-    """No model of this name."""
+    """There is no model of this name."""
 
 
 class WeightsError(EncoderError):
-    """Weights are missing, cannot be fetched, are damaged, or do not fit the model."""
+    """Weights are missing, cannot be downloaded, are damaged, or do not fit the model."""
 
 
 class DeviceError(EncoderError):
-    """The device that was asked for is not there."""
+    """The requested device is not available."""
 
 
 class DeviceMemoryError(EncoderError):
@@ -127,43 +128,43 @@ class DeviceMemoryError(EncoderError):
 
 
 class UnreadableModelError(EncoderError):
-    """A model's file was read, and its content is in no format that its runtime knows."""
+    """A model file can be read, but not by the runtime, which does not support its format."""
 
 
 class ExportError(EncoderError):
-    """The model cannot be exported for ONNX Runtime, or its vectors would not be torch's."""
+    """A model cannot be exported for ONNX Runtime, or its vectors would differ from torch's."""
 
 
 class MissingTorchError(EncoderError):
-    """torch, or what goes with it, would be needed, and this installation is without it."""
+    """torch or one of its companion packages is required, and is not installed."""
 
 
 class ScratchError(ImgsearchError):
-    """Temporary files cannot be written: the disk is full, or its folder is read-only or gone."""
+    """Temporary files cannot be written: the disk is full, or the folder is read-only or gone."""
 
 
 class ServeError(ImgsearchError):
-    """The service cannot listen where it should."""
+    """The service cannot listen on its address."""
 
 
 class StoreError(ImgsearchError):
-    """Base of what goes wrong with stores."""
+    """Base class of errors of stores."""
 
 
 class CollectionNotFoundError(StoreError):
-    """No collection of this name in the store."""
+    """The store has no collection of this name."""
 
 
 class CollectionMismatchError(StoreError):
-    """The collection was made by another model or configuration than the one asked for."""
+    """The collection was made with another model or configuration than the requested one."""
 
 
 class StaleCollectionError(StoreError):
-    """The collection was replaced or removed since it was opened; opened anew, it may be there."""
+    """The collection was replaced or removed since it was opened; opening it again may help."""
 
 
 class RecordNotFoundError(StoreError):
-    """The collection has no record of this id."""
+    """The collection has no record with this id."""
 
 
 def no_record(collection: str, record_id: str) -> RecordNotFoundError:
@@ -176,8 +177,8 @@ class StoreBusyError(StoreError):
 
 
 class StoreFullError(StoreError):
-    """The store has no room for more. What was in it before is kept."""
+    """The store is full. What it contained before is unchanged."""
 
 
 class VerificationError(StoreError):
-    """The store does not hold what was written to it."""
+    """The store does not contain what was written to it."""

@@ -1,4 +1,4 @@
-"""What the core reports while it works. It never prints: callers pass a listener."""
+"""Events that the core reports to a listener, instead of printing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A sentence the user should read: a choice made, a wait, a fallback."""
+    """A sentence for the user: a choice, a wait, or a fallback."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """How many pictures the sources hold, known some time after the run began."""
+    """The number of images in the sources, once it is known."""
 
     total: int
 
@@ -24,7 +24,7 @@ Status = Literal["indexed", "reused", "skipped", "rejected", "removed"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result for one file. Every file found has one; `removed` is about a record instead."""
+    """The result for one file. Each file found has one; `removed` refers to a record instead."""
 
     uri: str
     status: Status
@@ -33,7 +33,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Bytes of a download; `total` is None where the server did not tell."""
+    """The progress of a download in bytes; `total` is None if the server has not stated it."""
 
     name: str
     done: int
@@ -42,7 +42,7 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A step after the pictures are in: compacting, building the index."""
+    """A step that is not counted in images, such as building an index."""
 
     text: str
 
@@ -52,7 +52,7 @@ Listener = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """A listener for callers that do not want to know."""
+    """Do nothing: the default listener."""
 
 
 def both(first: Listener, second: Listener) -> Listener:

@@ -1,4 +1,4 @@
-"""Parse filters such as `year>=2012` into typed conditions."""
+"""Parse conditions on metadata, such as `year>=2012`."""
 
 import math
 import re
@@ -9,16 +9,15 @@ from imgsearch.errors import UsageError
 from imgsearch.metadata.values import format_value, is_unicode, type_of, unstorable_reason
 from imgsearch.types import Condition, FieldType, Operator, Value
 
-# The field is what stands before the first operator, so a value may hold any of them.
+# The field ends at the first operator, so a value may contain operators.
 _SHAPE = re.compile(r"\s*(?P<field>[^=!<>]+?)\s*(?P<operator><=|>=|!=|==|=|<|>)(?P<value>.*)", re.S)
 _FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def parse_where(texts: Iterable[str], fields: Mapping[str, FieldType]) -> list[Condition]:
-    """Return the conditions that texts state, each value read as its field's type; all must hold.
+    """Return the conditions in texts, with each value parsed as its field's type.
 
-    Raises UsageError for a text of another shape, a field that the collection does not have, or
-    a value that is not of the field's type.
+    Raises UsageError for a syntax error, an unknown field, or a value of another type.
     """
     return [_parse_one(text, fields) for text in texts]
 
@@ -26,10 +25,10 @@ def parse_where(texts: Iterable[str], fields: Mapping[str, FieldType]) -> list[C
 def comparisons_of_texts(
     conditions: Iterable[Condition], fields: Mapping[str, FieldType]
 ) -> list[str]:
-    """A sentence for each condition by < or > that compares numbers or dates as texts."""
+    """Return a sentence for each < or > condition that compares numbers or dates as text."""
     return [
         f"{each.field} is text, which is compared letter by letter: 9 comes after 10, and dates "
-        "are in order as YYYY-MM-DD only (a column is text if any of its values is no number)"
+        "are in order only as YYYY-MM-DD (a column with any value that is not a number is text)"
         for each in conditions
         if each.operator not in ("=", "!=")
         and fields.get(each.field) == "str"
@@ -39,11 +38,11 @@ def comparisons_of_texts(
 
 
 def check_condition(condition: Condition, fields: Mapping[str, FieldType]) -> Condition:
-    """A condition that was made without words. Raises UsageError for a value of another type."""
+    """Return a condition if its value is of the field's type. Raises UsageError otherwise."""
     value = condition.value
     want = fields.get(condition.field)
     have = type_of(value) if isinstance(value, bool | int | float | str) else None
-    # A text with NUL is merely one that no record has.
+    # Text with NUL is valid here, although no record has it.
     is_text = isinstance(value, str) and is_unicode(value)
     reason = None if is_text else unstorable_reason(value)
     if (
@@ -58,7 +57,7 @@ def check_condition(condition: Condition, fields: Mapping[str, FieldType]) -> Co
 
 
 def is_field(name: str) -> bool:
-    """Whether a condition can name this field."""
+    """Return whether a condition can name this field."""
     match = _SHAPE.fullmatch(f"{name}=")
     return match is not None and match["field"] == name
 
@@ -90,11 +89,11 @@ def _field_named(name: str, fields: Mapping[str, FieldType]) -> str:
     if len(alike) == 1:
         return alike[0]
     known = ", ".join(sorted(fields)) or "none: it was ingested without metadata"
-    raise UsageError(f"there is no field {name!r} to filter on; the collection has {known}")
+    raise UsageError(f"no field {name!r} to filter by; the collection has {known}")
 
 
 def parse_value(text: str, kind: FieldType) -> Value | None:
-    """`text` as a value of type `kind`; None where it is not one."""
+    """Parse a value of a type. Returns None if the text is not one."""
     match kind:
         case "str":
             return text if is_unicode(text) else None
@@ -106,6 +105,6 @@ def parse_value(text: str, kind: FieldType) -> Value | None:
             number = int(text) if len(text) <= 20 else 2**63
             return number if unstorable_reason(number) is None else None
         case "float":
-            # Not all that Python reads: "nan", "inf" and 1_000 are words in a table.
+            # Stricter than Python, as "nan", "inf" and "1_000" are words in a table.
             real = float(text) if _FLOAT.fullmatch(text) else math.inf
             return real if math.isfinite(real) else None

@@ -1,4 +1,4 @@
-"""The hits as one HTML file that needs nothing else: thumbnails inside, no script, no network."""
+"""Write hits to a self-contained HTML file, with thumbnails and without scripts."""
 
 import os
 import re
@@ -19,13 +19,13 @@ from imgsearch.uris import path_to_uri
 
 _HTML = (b"<!doctype html", b"<html")
 
-# Control characters, and those that turn the direction of writing: a name with one of them can
-# look like another. Joiners stay, because some scripts and emoji need them.
+# Control characters and marks of writing direction, which can make one name look like another.
+# Joiners are not among them, because some scripts and emoji need them.
 _DECEPTIVE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
-# Fields of a hit that are shown at once; the others unfold.
+# Metadata fields shown for each hit; the others unfold.
 _SHOWN_FIELDS = 4
 
 
@@ -46,17 +46,16 @@ def write_gallery(
     subtitle: str,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> None:
-    """Write the gallery, whole or not at all. Words without a picture are no `query`.
+    """Write a gallery atomically. `query` is None for a search by text.
 
-    Raises UsageError rather than overwrite a file that is no HTML, SourceError if it cannot be
-    written.
+    Raises UsageError if the file exists and is not HTML, and SourceError if it cannot be written.
     """
-    # Where a link leads, so that it stays one.
+    # Replace the target of a link, not the link.
     target = Path(os.path.realpath(file))
     check_replaceable(file, "an HTML file", _HTML)
     page = _render(query, query_name, hits, subtitle, max_pixels)
     try:
-        target.parent.stat()  # it is not made
+        target.parent.stat()  # a missing folder is an error, as scratch.folder would create it
         with scratch.folder([target.parent]) as part:
             (part / "page").write_text(page, encoding="utf-8")
             publish(part / "page", target)
@@ -77,7 +76,7 @@ def _render(
     environment.filters["plain"] = plain
     return environment.get_template("gallery.html").render(
         query_name=query_name,
-        has_picture=query is not None,
+        has_image=query is not None,
         query_thumbnail=_thumbnail(query, max_pixels) if query is not None else None,
         cards=[_card(hit, max_pixels) for hit in hits],
         subtitle=subtitle,
@@ -93,14 +92,14 @@ def _card(hit: Hit, max_pixels: int) -> _Card:
         hit,
         _thumbnail(hit.record, max_pixels),
         os.path.basename(path) or path,
-        # Escaping makes no link harmless: a store could hold `javascript:`.
+        # A store could hold a `javascript:` URI, and escaping does not make it harmless.
         uri if uri.startswith(("file:", "http:", "https:")) else None,
         [(name, str(value)) for name, value in hit.record.metadata.items()],
     )
 
 
 def plain(text: str) -> str:
-    """`text` with whatever could deceive the eye, or no file can hold, written as escapes."""
+    """Escape characters that could mislead a reader, or that UTF-8 cannot encode."""
     return _DECEPTIVE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 

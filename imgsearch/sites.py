@@ -56,7 +56,7 @@ class Sites:
         if not uri.startswith(_SCHEME) or not site or site == (self.home or self.own):
             return uri
         rest = uri.removeprefix(_SCHEME)
-        # On Windows a network share is `file://SERVER/SHARE/...`.
+        # On Windows, a network share is `file://SERVER/SHARE/...`.
         return f"{_SCHEME}{site}{'' if rest.startswith('/') else '//'}{rest}"
 
     def split(self, uri: str) -> tuple[str | None, str]:
@@ -123,6 +123,8 @@ def _machine_id() -> str:
 
 def _stored(path: Path, name: str) -> str:
     """Store a name and return it; concurrent processes all get the same one."""
+    # By a link, which fails if the file exists, as the first process must win: `system.atomic`
+    # replaces existing files.
     part = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

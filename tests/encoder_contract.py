@@ -1,4 +1,4 @@
-"""What every encoder must do. An encoder's test file subclasses `EncoderContract` and gives one."""
+"""The contract of encoders. A test file subclasses `EncoderContract` and provides an encoder."""
 
 import re
 
@@ -10,7 +10,7 @@ from imgsearch.images import Pixels
 
 
 def pictures(encoder: Encoder, count: int, seed: int = 0) -> Pixels:
-    """Pictures of coarse coloured blocks at the encoder's size, each its own."""
+    """Return different images of coarse coloured blocks, at the encoder's input size."""
     size = encoder.preprocessing.size
     blocks = np.random.default_rng(seed).integers(0, 256, (count, 7, 7, 3), dtype=np.uint8)
     places = np.arange(size) * 7 // size
@@ -22,7 +22,7 @@ def cosines(one: Vectors, other: Vectors) -> Vectors:
 
 
 class EncoderContract:
-    """Subclasses override `encoder`; its scope there may be as wide as loading it is slow."""
+    """Subclasses override `encoder`, with a wide scope if loading it is slow."""
 
     @pytest.fixture
     def encoder(self) -> Encoder:

@@ -19,7 +19,7 @@ PREPROCESSING = Preprocessing(
 
 
 class ColourEncoder:
-    """The mean colour of each of 4 x 4 parts of the picture: 48 dimensions, in microseconds.
+    """Encodes the mean colours of 4 x 4 parts of the image: 48 dimensions, in microseconds.
 
     `fits` bounds the batch that its pretended device holds. `batches` tells the sizes it was
     given. With `gate`, it waits there before each batch, and sets `at_gate` once it does.
@@ -57,5 +57,5 @@ class ColourEncoder:
     def open(
         self, request: EncoderRequest, stamp: Stamp | None = None, listener: Listener = ignore
     ) -> "ColourEncoder":
-        """In the place of `open_encoder`."""
+        """Replaces `open_encoder`."""
         return self

@@ -1,4 +1,4 @@
-"""Measurements of a process, for scripts that tests run in a process of their own."""
+"""Measurements for scripts that tests run in their own process."""
 
 import sys
 from pathlib import Path

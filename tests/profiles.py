@@ -1,4 +1,4 @@
-"""Colour profiles made of primaries and a curve, and images with colours in them."""
+"""Make colour profiles from primaries and a curve, and images that use them."""
 
 import struct
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Matrix = NDArray[np.float64]
-# Columns are red, green and blue in XYZ under D50, as profiles hold them.
+# Columns are red, green and blue in XYZ under D50, as in profiles.
 _D50 = {
     "srgb": [[0.4361, 0.3851, 0.1431], [0.2225, 0.7169, 0.0606], [0.0139, 0.0971, 0.7141]],
     "display-p3": [[0.5151, 0.2920, 0.1571], [0.2412, 0.6922, 0.0666], [-0.0011, 0.0419, 0.7841]],
@@ -76,7 +76,7 @@ def _coded(values: Matrix, gamma: float) -> Matrix:
 
 
 def in_space(image: Image.Image, space: str) -> Image.Image:
-    """The same colours, told in another space than sRGB."""
+    """Return the same colours in another space than sRGB."""
     values = np.asarray(image.convert("RGB"), dtype=np.float64) / 255.0
     change = np.linalg.inv(matrix(space)) @ matrix("srgb")
     linear = np.clip(_linear(values, 2.4) @ change.T, 0.0, 1.0)

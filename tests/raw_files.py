@@ -1,4 +1,4 @@
-"""Camera raw files made of any image: a DNG (or a NEF) of sensor data, with its previews."""
+"""Make camera raw files from images: a DNG or NEF with sensor data and previews."""
 
 import io
 import struct
@@ -20,14 +20,14 @@ class Tiff:
         self.data = bytearray(head)
 
     def add(self, data: bytes) -> int:
-        """Where the data now lie."""
+        """Add data and return its offset."""
         if len(self.data) % 2:
             self.data += b"\0"
         self.data += data
         return len(self.data) - len(data)
 
     def directory(self, entries: list[Entry], following: int = 0) -> int:
-        """Where the directory now lies."""
+        """Add a directory and return its offset."""
         packed = []
         for tag, kind, values in sorted(entries, key=lambda entry: entry[0]):
             raw = values if isinstance(values, bytes) else self._pack(kind, values)
@@ -50,7 +50,7 @@ class Tiff:
 
 
 def mosaic(image: Image.Image) -> NDArray[np.uint16]:
-    """What a sensor of RGGB, linear, 14 bits, would hold."""
+    """Return the values of a linear RGGB sensor of 14 bits."""
     values = np.asarray(image.convert("RGB"), dtype=np.float64) / 255.0
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     sensor = np.empty(linear.shape[:2])
@@ -135,7 +135,7 @@ def raw_file(
                 ]
             )
         )
-    # What is shown before anything is developed; not the image's own content, to tell them apart.
+    # The preview differs from the image, to distinguish them.
     small = Image.new("RGB", (160, 120), "lime")
     shown: list[Entry] = [
         (254, LONG, [1]),

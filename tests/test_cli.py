@@ -1,4 +1,4 @@
-"""The commands are a contract: options, output, exit codes."""
+"""The contract of the commands: options, output, exit codes."""
 
 import json
 import os
@@ -27,7 +27,7 @@ TSHIRT = SAMPLES / "images" / "10101.jpg"
 
 @pytest.fixture
 def filled(cli: Cli, paint: Painter, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of four pictures and a table, in the default collection of the default store."""
+    """A folder of four images and a table, ingested into the default collection."""
     monkeypatch.setenv("IMGSEARCH_MODEL", LITE0)
     folder = [paint(f"shop/{number}.png", number) for number in range(4)][-1].parent
     (folder / "styles.csv").write_text("id,kind,year\n0,Casual Shoes,2010\n1,Hats,2012\n")
@@ -42,7 +42,7 @@ class TestHelp:
         assert "Usage" in result.out + result.err
         assert result.code == (0 if words else 2)
 
-    def test_every_command_and_option_is_explained(self) -> None:
+    def test_every_command_and_option_has_help(self) -> None:
         from typer.main import get_command
 
         top: Any = get_command(app)
@@ -52,7 +52,7 @@ class TestHelp:
             for parameter in command.params:
                 assert getattr(parameter, "help", None), f"{command.name} {parameter.name}"
 
-    def test_the_version_is_told(self, cli: Cli) -> None:
+    def test_the_version_is_printed(self, cli: Cli) -> None:
         assert cli("--version") == Result(0, f"imgsearch {__version__}\n", "")
 
     def test_completion_can_be_installed(self, cli: Cli) -> None:
@@ -66,7 +66,7 @@ class TestIngest:
         *("seconds", "preparing", "images_per_second", "busy", "limit"),
     )
 
-    def test_json_is_one_object_with_the_accounts(self, cli: Cli, filled: Path) -> None:
+    def test_json_is_one_object_with_all_counts(self, cli: Cli, filled: Path) -> None:
         (filled / "bad.jpg").write_text("no picture")
         shutil.copy(filled / "1.png", filled / "copy.png")
         (filled / "3.png").unlink()
@@ -79,7 +79,9 @@ class TestIngest:
         assert (told["collection"], told["model"]) == ("images", LITE0)
         assert result.code == 0
 
-    def test_the_time_of_each_stage_and_the_limit_are_told(self, cli: Cli, paint: Painter) -> None:
+    def test_the_time_of_each_stage_and_the_bottleneck_are_printed(
+        self, cli: Cli, paint: Painter
+    ) -> None:
         words = ("ingest", paint("one/1.png", 1).parent, "--model", LITE0)
         told = cli(*words, "--json").json
         assert list(told["busy"]) == [
@@ -92,7 +94,7 @@ class TestIngest:
             "index",
         ]
         assert min(told["busy"].values()) >= 0
-        # Two stages may be equal once rounded.
+        # Two stages may be equal after rounding.
         assert told["busy"][told["limit"]] == max(told["busy"].values())
         paint("one/2.png", 2)
         out = cli(*words).out
@@ -159,7 +161,7 @@ class TestIngest:
 
 
 class TestQuery:
-    def test_json_has_the_promised_shape(self, cli: Cli, filled: Path) -> None:
+    def test_json_has_the_documented_shape(self, cli: Cli, filled: Path) -> None:
         result = cli("query", filled / "1.png", "--json", "--k", "2")
         told = result.json
         assert list(told) == ["collection", "model", "query", "text", "seconds", "hits"]
@@ -180,7 +182,7 @@ class TestQuery:
         assert re.search(r"1 +1\.0000 +\S+1\.png +Hats +2012", out)
         assert "year" not in cli("query", filled / "1.png", "--show", "kind").out
 
-    def test_paths_alone_can_be_piped_on(self, cli: Cli, filled: Path) -> None:
+    def test_paths_can_be_piped(self, cli: Cli, filled: Path) -> None:
         first = str(filled / "1.png")
         assert cli("query", first, "--paths").out.splitlines()[0] == first
         assert cli("query", first, "--paths", "-0").out.split("\0")[0] == first
@@ -190,7 +192,7 @@ class TestQuery:
         hits = cli("query", filled / "1.png", "--json", *where).json["hits"]
         assert [Path(hit["path"]).name for hit in hits] == ["0.png"]
 
-    def test_words_alone_find_what_has_them_and_load_no_model(
+    def test_a_search_by_text_loads_no_model(
         self, cli: Cli, filled: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         for method in ("get", "warm_up"):
@@ -206,7 +208,7 @@ class TestQuery:
         assert "Hats" in cli("query", "-t", "hat", "--gallery", page).out
         assert "No thumbnail" not in page.read_text(encoding="utf-8")
 
-    def test_words_beside_a_picture_lift_what_has_them(self, cli: Cli, filled: Path) -> None:
+    def test_text_raises_the_rank_of_matching_images(self, cli: Cli, filled: Path) -> None:
         picture = filled / "3.png"
         told = cli("query", picture, "--text", "hats", "--json").json
         best = told["hits"][0]
@@ -218,11 +220,11 @@ class TestQuery:
         assert scores == pytest.approx(alone, abs=1e-5)
         assert "words" in cli("query", picture, "--text", "hats").out
 
-    def test_the_picture_may_come_from_stdin(self, cli: Cli, filled: Path) -> None:
+    def test_the_image_may_come_from_stdin(self, cli: Cli, filled: Path) -> None:
         told = cli("query", "-", "--json", stdin=(filled / "2.png").read_bytes()).json
         assert Path(told["hits"][0]["path"]).name == "2.png"
 
-    def test_nothing_similar_enough_is_said_and_no_failure(self, cli: Cli, filled: Path) -> None:
+    def test_no_hits_are_reported_without_failure(self, cli: Cli, filled: Path) -> None:
         result = cli("query", TSHIRT, "--min-score", "0.9999")
         assert (result.code, result.out) == (0, "nothing matches\n")
 
@@ -267,7 +269,7 @@ class TestQuery:
 
 
 class TestInfoAndRemove:
-    def test_info_has_the_promised_shape(self, cli: Cli, filled: Path) -> None:
+    def test_info_has_the_documented_shape(self, cli: Cli, filled: Path) -> None:
         told = cli("info", "--json").json
         assert list(told) == ["store", "collections"]
         (one,) = told["collections"]
@@ -277,17 +279,17 @@ class TestInfoAndRemove:
         assert one["fields"] == {"kind": "str", "year": "int"}
         assert one["stamp"]["weights"].startswith("57934424")
 
-    def test_info_of_nothing_says_what_to_do(self, cli: Cli) -> None:
+    def test_info_of_an_empty_store_says_what_to_do(self, cli: Cli) -> None:
         assert "imgsearch ingest" in cli("info").out
         assert cli("info", "--json").json["collections"] == []
 
-    def test_files_and_folders_are_removed_and_left_on_disk(self, cli: Cli, filled: Path) -> None:
+    def test_removed_files_and_folders_stay_on_disk(self, cli: Cli, filled: Path) -> None:
         assert cli("remove", filled / "1.png", "--json").json["removed"] == 1
         assert cli("info", "--json").json["collections"][0]["images"] == 3
         assert cli("remove", filled, "--json").json["removed"] == 3
         assert (filled / "1.png").exists()
 
-    def test_what_is_gone_from_disk_can_be_removed(self, cli: Cli, filled: Path) -> None:
+    def test_deleted_files_can_be_removed(self, cli: Cli, filled: Path) -> None:
         shutil.rmtree(filled)
         assert cli("remove", filled, "--json").json["removed"] == 4
 
@@ -297,7 +299,7 @@ class TestInfoAndRemove:
         assert "nothing was removed" in result.err
         assert cli("info", "--json").json["collections"][0]["images"] == 4
 
-    def test_a_collection_goes_only_by_an_explicit_name_and_a_yes(
+    def test_removing_a_collection_needs_an_explicit_name_and_a_confirmation(
         self, cli: Cli, filled: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("IMGSEARCH_COLLECTION", "images")
@@ -309,7 +311,7 @@ class TestInfoAndRemove:
 
 
 class TestSettings:
-    def test_a_flag_beats_a_variable_beats_the_default(
+    def test_options_override_variables_and_variables_override_defaults(
         self, cli: Cli, filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         default = cli("info", "--json").json["store"]
@@ -321,7 +323,7 @@ class TestSettings:
         monkeypatch.setenv("IMGSEARCH_STORE", "")
         assert cli("info", "--json").json["store"] == default
 
-    def test_every_variable_is_obeyed(
+    def test_every_variable_is_used(
         self, cli: Cli, filled: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("IMGSEARCH_COLLECTION", "other")
@@ -362,7 +364,9 @@ STORE = {"lance", "pyarrow", "numpy"}
         (["query", str(TSHIRT), "--json"], STORE | {"onnxruntime", "PIL"}),
     ],
 )
-def test_each_command_loads_what_it_needs(filled: Path, words: list[str], needed: set[str]) -> None:
+def test_each_command_imports_only_what_it_needs(
+    filled: Path, words: list[str], needed: set[str]
+) -> None:
     done = python(
         "import sys\n"
         "from imgsearch.cli import main\n"
@@ -376,7 +380,7 @@ def test_each_command_loads_what_it_needs(filled: Path, words: list[str], needed
     assert "LOADED []" in done.stdout, done.stdout[-300:] + done.stderr
 
 
-def test_importing_the_package_loads_nothing_but_itself() -> None:
+def test_importing_the_package_imports_nothing_else() -> None:
     done = python(
         "import sys\n"
         "before = set(sys.modules) | {'typing'}\n"
@@ -396,8 +400,8 @@ def test_importing_the_package_loads_nothing_but_itself() -> None:
 
 
 @pytest.mark.parametrize("name", ["pandas", "dateutil"])
-def test_the_embedded_store_leaves_it_unloaded(tmp_path: Path, name: str) -> None:
-    """pyarrow would load it, where it is installed; here something stands in for it."""
+def test_the_embedded_store_does_not_import_it(tmp_path: Path, name: str) -> None:
+    """pyarrow imports pandas if it is installed; a dummy replaces it here."""
     (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was loaded')\n")
     done = python(
         "import sys\n"
@@ -410,7 +414,7 @@ def test_the_embedded_store_leaves_it_unloaded(tmp_path: Path, name: str) -> Non
     assert done.returncode == 0, done.stderr
 
 
-def test_no_module_loads_torch_but_its_adapters() -> None:
+def test_only_adapters_import_torch() -> None:
     adapters = {"export", "__main__"}
     modules = [
         path.relative_to(SAMPLES.parent).with_suffix("").as_posix().replace("/", ".")
@@ -421,9 +425,7 @@ def test_no_module_loads_torch_but_its_adapters() -> None:
     assert done.stdout == "False\n", done.stderr
 
 
-def test_an_unexpected_error_is_told_without_a_traceback(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unexpected_error_has_no_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("by a bug")
 
@@ -434,7 +436,7 @@ def test_an_unexpected_error_is_told_without_a_traceback(
     assert "Traceback" not in result.err
 
 
-def test_a_file_name_cannot_send_commands_to_the_terminal(
+def test_control_characters_in_file_names_are_escaped(
     cli: Cli, filled: Path, paint: Painter
 ) -> None:
     paint("shop/evil\x1b[2J[red]name\n.png", 9)
@@ -474,7 +476,7 @@ class TestSignals:
         )
 
     def wait_until_under_way(self, folder: Path) -> None:
-        # The store appears with the first batch that is written.
+        # The store appears with the first written batch.
         store = Path(os.environ["IMGSEARCH_HOME"]) / "store" / "images.lance"
         deadline = time.monotonic() + 60
         while not store.exists():
@@ -486,7 +488,7 @@ class TestSignals:
         return [paint(f"shop/{number:03}.png", number) for number in range(120)][-1].parent
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_once_writes_what_is_in_flight_and_prints_the_summary(
+    def test_the_first_ctrl_c_writes_what_is_in_flight_and_prints_the_summary(
         self, cli: Cli, folder: Path, number: signal.Signals
     ) -> None:
         process = self.start(folder)
@@ -500,7 +502,7 @@ class TestSignals:
         assert 0 < told["indexed"] < 120
         assert cli("info", "--json").json["collections"][0]["images"] == told["indexed"]
 
-    def test_twice_stops_now_and_the_store_opens(self, cli: Cli, folder: Path) -> None:
+    def test_the_second_ctrl_c_stops_and_the_store_opens(self, cli: Cli, folder: Path) -> None:
         process = self.start(folder, "--quiet")
         self.wait_until_under_way(folder)
         process.send_signal(signal.SIGINT)
@@ -513,9 +515,7 @@ class TestSignals:
 
 
 @posix
-def test_on_a_terminal_there_is_a_bar_and_elsewhere_neither_bar_nor_colour(
-    cli: Cli, filled: Path
-) -> None:
+def test_bars_and_colours_appear_only_in_a_terminal(cli: Cli, filled: Path) -> None:
     (filled / "new.png").write_bytes((filled / "1.png").read_bytes())
     assert "\x1b" not in cli("ingest", filled).err
     master, slave = pty.openpty()
@@ -541,7 +541,7 @@ def test_on_a_terminal_there_is_a_bar_and_elsewhere_neither_bar_nor_colour(
     assert b"/5 [" in seen
 
 
-def test_a_reader_that_has_had_enough_is_no_error(filled: Path) -> None:
+def test_a_closed_pipe_is_not_reported(filled: Path) -> None:
     script = f"{sys.executable} -m imgsearch query {filled / '1.png'} --json | head -c 1"
     done = subprocess.run(script, shell=True, capture_output=True, text=True, check=False)
     assert done.stdout == "{"

@@ -1,4 +1,4 @@
-"""Colours by their profile, and samples of more than 8 bits by as many as count."""
+"""Colour profiles, and samples of more than 8 bits."""
 
 import io
 import struct
@@ -29,7 +29,7 @@ def photograph() -> Image.Image:
 
 @pytest.fixture(scope="module")
 def vivid() -> Image.Image:
-    """All hues, from grey to full."""
+    """Return all hues, from grey to saturated."""
     hue, saturation = np.meshgrid(np.arange(0, 256, 2), np.arange(0, 256, 4))
     hsv = np.stack([hue, saturation, np.full_like(hue, 220)], axis=-1).astype(np.uint8)
     return Image.frombytes("HSV", (128, 64), hsv.tobytes()).convert("RGB")
@@ -57,7 +57,7 @@ def test_colours_are_converted_to_srgb(vivid: Image.Image, format_: str, space: 
     assert difference(data, vivid) < 1.5
 
 
-def test_srgb_and_damaged_profiles_and_those_of_other_colours_change_nothing(
+def test_srgb_damaged_and_mismatched_profiles_change_nothing(
     photograph: Image.Image,
 ) -> None:
     wide = profile("prophoto")
@@ -100,7 +100,7 @@ def test_transparent_and_indexed_images_are_converted_too(
     assert difference(data, plain) < 2.5
 
 
-def test_a_thumbnail_is_srgb_and_says_nothing_else(photograph: Image.Image) -> None:
+def test_a_thumbnail_is_srgb_without_a_profile(photograph: Image.Image) -> None:
     wide = in_space(photograph, "prophoto")
     data = encoded(wide, "PNG", icc_profile=profile("prophoto"))
     with Image.open(io.BytesIO(thumbnail(data, 320))) as shown:
@@ -114,7 +114,7 @@ def test_a_thumbnail_is_srgb_and_says_nothing_else(photograph: Image.Image) -> N
 
 
 def png16(samples: NDArray[np.uint16], *added: bytes) -> bytes:
-    """Of 1 to 4 channels."""
+    """Return a 16-bit PNG of 1 to 4 channels."""
     height, width, channels = samples.shape
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
@@ -150,7 +150,7 @@ def tiff16(samples: NDArray[np.uint16], tags: dict[int, int] | None = None) -> b
 
 @pytest.mark.parametrize("bits", [8, 9, 10, 12, 14, 16])
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
-def test_as_many_bits_as_the_values_need_count(
+def test_the_values_determine_the_significant_bits(
     photograph: Image.Image, mode: str, bits: int
 ) -> None:
     image = photograph.convert(mode)
@@ -161,7 +161,7 @@ def test_as_many_bits_as_the_values_need_count(
 
 @pytest.mark.parametrize("bits", [10, 12])
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
-def test_alpha_of_sixteen_bits_beside_fewer_of_colour(
+def test_alpha_may_have_more_significant_bits_than_colour(
     photograph: Image.Image, mode: str, bits: int
 ) -> None:
     image = photograph.convert(mode)
@@ -170,7 +170,7 @@ def test_alpha_of_sixteen_bits_beside_fewer_of_colour(
     assert difference(png16(samples), image) < 1.5
 
 
-def test_the_file_says_how_many_bits_count_where_the_values_agree(
+def test_stated_significant_bits_are_used_if_the_values_agree(
     photograph: Image.Image,
 ) -> None:
     dark = photograph.convert("L").point([value // 3 for value in range(256)])
@@ -180,7 +180,7 @@ def test_the_file_says_how_many_bits_count_where_the_values_agree(
     assert np.asarray(brighter).mean() > 1.5 * np.asarray(dark).mean()
     assert difference(png16(samples, chunk(b"sBIT", b"\x0c")), dark) < 1.5
     assert difference(tiff16(samples, {281: 4095}), dark) < 1.5
-    # As PNG wants it: 12 bits, at the upper end.
+    # As the PNG specification recommends: 12 bits, at the upper end.
     shifted = ((samples << 4) | (samples >> 8)).astype(np.uint16)
     assert difference(png16(shifted, chunk(b"sBIT", b"\x0c")), dark) < 1.5
 
@@ -229,7 +229,7 @@ def test_colour_tiffs_of_sixteen_bits(photograph: Image.Image, compressed: bool)
         assert difference(tiff.finish(tiff.directory(entries)), image) < 1.5, bits
 
 
-def test_a_tiff_of_sixteen_bits_in_which_zero_is_white(photograph: Image.Image) -> None:
+def test_a_sixteen_bit_tiff_may_be_white_at_zero(photograph: Image.Image) -> None:
     grey = photograph.convert("L")
     data = bytearray(tiff16(65535 - deep(grey, 16)))
     at = data.index(struct.pack("<HHIH", 262, SHORT, 1, 1))
@@ -240,7 +240,7 @@ def test_a_tiff_of_sixteen_bits_in_which_zero_is_white(photograph: Image.Image) 
 # Older collections
 
 
-def test_decode_1_knows_neither(photograph: Image.Image) -> None:
+def test_decoding_version_1_ignores_profiles_and_depth(photograph: Image.Image) -> None:
     wide = in_space(photograph, "prophoto")
     with_profile = encoded(wide, "PNG", icc_profile=profile("prophoto"))
     without = encoded(wide, "PNG")
@@ -251,7 +251,9 @@ def test_decode_1_knows_neither(photograph: Image.Image) -> None:
     assert decode(shallow, NOW).pixels.max() > 200
 
 
-def test_what_has_neither_profile_nor_depth_is_the_same_in_both(photograph: Image.Image) -> None:
+def test_images_without_profile_and_depth_are_equal_in_both_versions(
+    photograph: Image.Image,
+) -> None:
     for mode in ("RGB", "L", "P", "RGBA", "LA", "1", "CMYK"):
         format_ = "TIFF" if mode == "CMYK" else "PNG"
         data = encoded(photograph.convert(mode), format_)
@@ -260,7 +262,7 @@ def test_what_has_neither_profile_nor_depth_is_the_same_in_both(photograph: Imag
     assert (decode(full, BEFORE).pixels == decode(full, NOW).pixels).all()
 
 
-def test_integers_of_32_bits_are_scaled_by_the_bits_that_count(photograph: Image.Image) -> None:
+def test_integers_of_32_bits_are_scaled_by_their_significant_bits(photograph: Image.Image) -> None:
     grey = photograph.convert("L")
     values = deep(grey, 12)[..., 0].astype(np.int32)
     values[0, 0] = 4095
@@ -280,6 +282,6 @@ def test_interlaced_samples_of_sixteen_bits(photograph: Image.Image) -> None:
     assert difference(PNG + b"".join(parts), image) < 1.5
 
 
-def test_load_obeys_an_older_decoding(photograph: Image.Image) -> None:
+def test_load_uses_the_requested_decoding_version(photograph: Image.Image) -> None:
     shallow = png16(deep(photograph.convert("L"), 10))
     assert np.asarray(load(shallow, decoding=1).image).max() <= 4

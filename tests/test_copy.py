@@ -1,4 +1,4 @@
-"""`copy` moves a collection between any two stores, vectors and all, and can be run again."""
+"""`copy` copies a collection with its vectors between any two stores, and can be repeated."""
 
 import threading
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_a_copy_has_every_record_and_vector(tmp_path: Path) -> None:
         check_equal(original, b.open("backup"))
 
 
-def test_a_second_copy_brings_only_what_is_new_or_changed(tmp_path: Path) -> None:
+def test_a_second_copy_copies_only_new_and_changed_records(tmp_path: Path) -> None:
     with open_store(str(tmp_path / "a")) as a, open_store(str(tmp_path / "b")) as b:
         original = fill(a, count=100)
         copy(a, b, "pictures", "pictures")
@@ -62,7 +62,7 @@ def test_a_second_copy_brings_only_what_is_new_or_changed(tmp_path: Path) -> Non
         check_equal(original, b.open("pictures"))
 
 
-def test_a_copy_that_is_stopped_goes_on_the_next_time(
+def test_a_stopped_copy_continues_with_the_next_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(copying, "_BATCH", 100)
@@ -83,7 +83,7 @@ def test_a_copy_that_is_stopped_goes_on_the_next_time(
         check_equal(original, b.open("pictures"))
 
 
-def test_another_models_collection_is_not_written_into(tmp_path: Path) -> None:
+def test_a_collection_of_another_model_is_an_error(tmp_path: Path) -> None:
     with open_store(str(tmp_path / "a")) as a, open_store(str(tmp_path / "b")) as b:
         fill(a, count=10)
         b.create("pictures", OTHER_STAMP)
@@ -95,7 +95,7 @@ def test_another_models_collection_is_not_written_into(tmp_path: Path) -> None:
             copy(a, b, "pictures", "pictures")
 
 
-def test_the_command_copies_and_says_so(tmp_path: Path, cli: Cli) -> None:
+def test_the_command_copies_and_prints_a_summary(tmp_path: Path, cli: Cli) -> None:
     with open_store(str(tmp_path / "a")) as a:
         fill(a, count=10)
     words = ("copy", "--from", tmp_path / "a", "--to", tmp_path / "b", "--collection", "pictures")
@@ -109,7 +109,7 @@ def test_the_command_copies_and_says_so(tmp_path: Path, cli: Cli) -> None:
 
 @pytest.mark.weaviate
 @pytest.mark.slow
-def test_there_and_back_again_over_weaviate(tmp_path: Path, one_node: str) -> None:
+def test_copies_to_and_from_weaviate_are_equal(tmp_path: Path, one_node: str) -> None:
     name = unique_name()
     with open_store(str(tmp_path / "a")) as a, open_store(one_node, 30) as server:
         original = fill(a)

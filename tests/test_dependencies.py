@@ -1,4 +1,4 @@
-"""Every package that is imported is declared, so that no other package's leaving takes it away."""
+"""Every imported package is declared as a dependency."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ from tools.lowest import TESTS
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# Its packages are of several distributions.
+# A namespace package of several distributions.
 NAMESPACES = {"google": ["protobuf"]}
 
 
@@ -27,8 +27,8 @@ def names(requirements: list[str]) -> set[str]:
 
 
 def imported(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Each file, with the top-level name of each module of others that it imports."""
-    # Type checkers alone know the module of typeshed.
+    """Yield each file with the top-level names of the other packages that it imports."""
+    # _typeshed exists only for type checkers.
     own = {"_typeshed", *(path.name for path in ROOT.iterdir())}
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -46,7 +46,7 @@ def imported(folder: Path) -> Iterator[tuple[Path, str]]:
 @pytest.mark.parametrize(
     ("folder", "extras"), [("imgsearch", {"heic", "raw"}), ("tests", {"dev"}), ("tools", {"dev"})]
 )
-def test_what_is_imported_is_declared(folder: str, extras: set[str]) -> None:
+def test_all_imports_are_declared(folder: str, extras: set[str]) -> None:
     declared = names(PROJECT["dependencies"])
     for extra, requirements in PROJECT["optional-dependencies"].items():
         if extra in extras:
@@ -60,11 +60,11 @@ def test_what_is_imported_is_declared(folder: str, extras: set[str]) -> None:
     assert undeclared == set()
 
 
-def test_the_tests_with_the_lowest_versions_are_there() -> None:
+def test_tests_run_with_the_lowest_versions_exist() -> None:
     assert [each for each in TESTS if not (ROOT / each).is_file()] == []
 
 
 def test_every_declared_package_has_a_lower_bound() -> None:
-    """`make test-lowest` tests with these very versions."""
+    """`make test-lowest` installs these versions."""
     groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
     assert [each for group in groups for each in group if ">=" not in each] == []

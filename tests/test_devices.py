@@ -1,4 +1,4 @@
-"""A GPU is looked for without loading torch, and cores are counted as the system grants them."""
+"""GPUs are detected without importing torch, and cores are counted within quotas."""
 
 import math
 import os
@@ -10,12 +10,12 @@ from imgsearch import config
 from imgsearch.encoders import devices
 
 
-def test_a_named_device_is_taken_at_its_word() -> None:
+def test_a_named_device_is_returned_unchanged() -> None:
     assert devices.pick("cuda:3") == "cuda:3"
 
 
 @pytest.mark.parametrize("hidden", ["", "-1"])
-def test_hidden_gpus_are_not_looked_for(monkeypatch: pytest.MonkeyPatch, hidden: str) -> None:
+def test_hidden_gpus_are_not_searched_for(monkeypatch: pytest.MonkeyPatch, hidden: str) -> None:
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr(devices, "_DRIVERS", ("/dev/null",))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -31,7 +31,7 @@ def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> No
     assert devices.pick("auto") == "cpu"
 
 
-def test_where_there_may_be_a_gpu_torch_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_is_imported_if_there_may_be_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "may_have_gpu", lambda: True)
     monkeypatch.setattr(
         "imgsearch.encoders.torch.encoder.available_devices", lambda: ["cuda:0", "cpu"]

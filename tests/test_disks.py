@@ -1,4 +1,4 @@
-"""Disks as they are: a store and a home that can only be read, and a store's disk that is full."""
+"""Read-only and full disks."""
 
 import shutil
 from collections.abc import Callable
@@ -21,7 +21,7 @@ ReadOnly = Callable[[Path], None]
 def used_home(
     tmp_path_factory: pytest.TempPathFactory, sample_store: str, exported_models: Path
 ) -> Path:
-    """A home with a store and a model in it, which has been used once."""
+    """A data directory with a store and a model that has been used once."""
     folder = tmp_path_factory.mktemp("used") / "home"
     shutil.copytree(sample_store, folder / "store")
     shutil.copytree(exported_models, folder / "models")
@@ -34,7 +34,7 @@ def used_home(
 
 @pytest.fixture
 def home(used_home: Path, read_only: ReadOnly, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """That home, in which nothing can be written."""
+    """The same data directory, read-only."""
     monkeypatch.setenv("IMGSEARCH_HOME", str(used_home))
     read_only(used_home)
     return used_home
@@ -52,7 +52,7 @@ def home(used_home: Path, read_only: ReadOnly, monkeypatch: pytest.MonkeyPatch) 
     ],
     ids=lambda command: command.split()[0] + ("-text" if "--text" in command else ""),
 )
-def test_what_only_reads_works_where_nothing_can_be_written(
+def test_reading_commands_work_on_a_read_only_disk(
     command: str, cli: Cli, home: Path, tmp_path: Path
 ) -> None:
     done = cli(*command.format(home=home, out=tmp_path / "out").split())
@@ -61,9 +61,7 @@ def test_what_only_reads_works_where_nothing_can_be_written(
 
 
 @pytest.mark.parametrize("command", [f"ingest {SHIRT}", f"remove {SHIRT}"])
-def test_what_writes_names_the_place_that_cannot_be_written(
-    command: str, cli: Cli, home: Path
-) -> None:
+def test_writing_commands_name_the_unwritable_place(command: str, cli: Cli, home: Path) -> None:
     done = cli(*command.split())
     assert done.code == 1
     assert f"{home}/store: cannot be written to" in done.err
@@ -71,9 +69,7 @@ def test_what_writes_names_the_place_that_cannot_be_written(
     assert len(done.err.splitlines()) == 1
 
 
-def test_a_service_answers_where_nothing_can_be_written(
-    tmp_path: Path, read_only: ReadOnly
-) -> None:
+def test_a_service_works_on_a_read_only_disk(tmp_path: Path, read_only: ReadOnly) -> None:
     settings = filled(tmp_path / "all")
     settings.data.mkdir()
     read_only(tmp_path / "all")
@@ -88,7 +84,7 @@ def test_a_service_answers_where_nothing_can_be_written(
         assert served.client.get("/readyz").status_code == 200
 
 
-def test_a_full_store_disk_is_a_clear_error_and_the_next_run_goes_on(
+def test_a_full_disk_of_the_store_is_an_error_and_the_next_run_continues(
     cli: Cli, small_disk: Path, tmp_path: Path
 ) -> None:
     ballast = small_disk / "ballast"

@@ -1,4 +1,4 @@
-"""`--where`: what is understood, what it means, and what is said when it is not."""
+"""Parsing of conditions, their meaning, and errors."""
 
 import math
 import string
@@ -41,7 +41,7 @@ FIELDS: dict[str, FieldType] = {
         ("articleType=two\nlines", Condition("articleType", "=", "two\nlines")),
     ],
 )
-def test_a_condition_is_read_as_its_fields_type(text: str, condition: Condition) -> None:
+def test_a_value_is_parsed_as_its_fields_type(text: str, condition: Condition) -> None:
     (parsed,) = parse_where([text], FIELDS)
     assert parsed == condition
     assert type(parsed.value) is type(condition.value)
@@ -54,7 +54,7 @@ def test_a_condition_is_read_as_its_fields_type(text: str, condition: Condition)
         ("", "write it as FIELD OP VALUE"),
         ("=2012", "write it as FIELD OP VALUE"),
         ("year!2012", "write it as FIELD OP VALUE"),
-        ("colour=Red", "there is no field 'colour' to filter on; the collection has articleType, "),
+        ("colour=Red", "no field 'colour' to filter by; the collection has articleType, "),
         ("year=soon", "year is of type int, and 'soon' is not"),
         ("year=2012.5", "year is of type int, and '2012.5' is not"),
         ("year=9223372036854775808", "year is of type int"),
@@ -67,7 +67,7 @@ def test_a_condition_is_read_as_its_fields_type(text: str, condition: Condition)
         ("inStock>true", "inStock is true or false: compare it with = or !="),
     ],
 )
-def test_what_is_not_understood_is_refused_with_a_remedy(text: str, message: str) -> None:
+def test_an_invalid_condition_is_an_error(text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_where([text], FIELDS)
     assert message in str(caught.value)
@@ -79,7 +79,7 @@ def test_without_fields_the_message_says_why() -> None:
         parse_where(["a=1"], {})
 
 
-def test_of_fields_that_differ_in_case_only_the_exact_one_is_meant() -> None:
+def test_case_matters_if_several_fields_differ_only_in_case() -> None:
     fields: dict[str, FieldType] = {"Size": "int", "size": "str"}
     assert parse_where(["size=1", "Size=1"], fields) == [
         Condition("size", "=", "1"),
@@ -106,13 +106,13 @@ TYPED = st.sampled_from(FIELD_TYPES).flatmap(
 
 
 @given(name=FIELD_NAMES, typed=TYPED, operator=st.sampled_from(get_args(Operator)))
-def test_a_condition_that_is_written_out_is_read_back(
+def test_a_formatted_condition_is_parsed_back(
     name: str, typed: tuple[FieldType, Value, Value], operator: Operator
 ) -> None:
     kind, value, other = typed
     if kind == "bool" and operator not in ("=", "!="):
         return
-    # `a=` + `=b` would read as `a` `==` `b`; with a space it does not.
+    # `a=` + `=b` would be parsed as `a` `==` `b` without the space.
     (condition,) = parse_where([f"{name}{operator} {value}"], {name: kind})
     assert condition == Condition(name, operator, value)
     assert type(condition.value) is type(value)
@@ -131,7 +131,7 @@ def test_a_condition_that_is_written_out_is_read_back(
 
 
 @given(st.text(), st.sampled_from(FIELD_TYPES))
-def test_a_value_is_of_its_type_or_none_at_all(text: str, kind: FieldType) -> None:
+def test_a_parsed_value_has_the_requested_type(text: str, kind: FieldType) -> None:
     value = parse_value(text, kind)
     types = {"int": int, "float": float, "bool": bool, "str": str}
     assert value is None or type(value) is types[kind]
@@ -140,7 +140,7 @@ def test_a_value_is_of_its_type_or_none_at_all(text: str, kind: FieldType) -> No
 
 
 @given(st.text(string.printable))
-def test_any_text_is_read_or_refused(text: str) -> None:
+def test_any_text_is_parsed_or_rejected(text: str) -> None:
     try:
         (condition,) = parse_where([text], FIELDS)
     except UsageError:

@@ -1,4 +1,4 @@
-"""The gallery: one file, complete, safe, and never written over something else."""
+"""The gallery is complete and safe, and never overwrites other files."""
 
 import os
 import re
@@ -20,7 +20,7 @@ ATTACK = "<script>alert(1)</script>\"' onerror=alert(2) x='"
 
 
 class Page(HTMLParser):
-    """What a browser would see: tags with their attributes, and the text."""
+    """A parsed page: tags with their attributes, and the text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def test_it_shows_the_query_and_every_hit(tmp_path: Path) -> None:
         assert shown in page.text
 
 
-def test_it_needs_nothing_from_elsewhere_and_runs_nothing(tmp_path: Path) -> None:
+def test_it_loads_nothing_and_runs_no_script(tmp_path: Path) -> None:
     page = gallery(tmp_path, hit(metadata={"page": "https://example.com/x.png"}))
     assert not page.all("script") + page.all("link") + page.all("iframe") + page.all("form")
     assert not re.search(r"url\(|@import|\son\w+=", page.html)
@@ -90,7 +90,7 @@ def test_it_needs_nothing_from_elsewhere_and_runs_nothing(tmp_path: Path) -> Non
     assert "script" not in policy
 
 
-def test_it_fits_a_phone_and_the_dark(tmp_path: Path) -> None:
+def test_it_supports_phones_and_dark_mode(tmp_path: Path) -> None:
     page = gallery(tmp_path, hit())
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all(
         "meta"
@@ -99,7 +99,7 @@ def test_it_fits_a_phone_and_the_dark(tmp_path: Path) -> None:
     assert "prefers-color-scheme: dark" in page.html
 
 
-def test_hostile_names_and_metadata_stay_text(tmp_path: Path) -> None:
+def test_hostile_names_and_metadata_are_escaped(tmp_path: Path) -> None:
     attack = ATTACK.replace("/", "|")  # no file name has a slash
     page = gallery(
         tmp_path,
@@ -113,7 +113,7 @@ def test_hostile_names_and_metadata_stay_text(tmp_path: Path) -> None:
     assert "{{ 7 * 7 }}" in page.text
 
 
-def test_names_that_deceive_the_eye_are_written_out(tmp_path: Path) -> None:
+def test_misleading_characters_are_escaped(tmp_path: Path) -> None:
     page = gallery(
         tmp_path,
         hit("/pictures/safe\u202egpj.exe", metadata={"n": "a\x1b[31m\u2066b"}),
@@ -131,7 +131,7 @@ def test_names_that_deceive_the_eye_are_written_out(tmp_path: Path) -> None:
     assert not re.search("[\u202a-\u202e\u2066-\u2069\x1b]", page.html)
 
 
-def test_a_link_that_is_no_place_is_no_link(tmp_path: Path) -> None:
+def test_only_files_and_web_addresses_are_linked(tmp_path: Path) -> None:
     record = ImageRecord("javascript:alert(1)", "0" * 64, 1, 1, 1, 1)
     page = gallery(tmp_path, Hit(1, 0.5, record))
     assert not page.all("a")
@@ -145,7 +145,7 @@ def test_fields_beyond_the_first_few_unfold(tmp_path: Path) -> None:
     assert all(name in page.text for name in fields)
 
 
-def test_a_hit_whose_file_is_gone_is_still_told(tmp_path: Path) -> None:
+def test_a_hit_whose_file_is_gone_is_shown(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
     page = gallery(tmp_path, hit(str(tmp_path / "gone.jpg")), hit(str(tmp_path / "broken.jpg"), 2))
     assert len(page.all("img")) == 1  # the query
@@ -153,7 +153,7 @@ def test_a_hit_whose_file_is_gone_is_still_told(tmp_path: Path) -> None:
     assert "gone.jpg" in page.text
 
 
-def test_another_image_at_the_place_of_a_hit_is_not_shown(tmp_path: Path) -> None:
+def test_a_replaced_file_has_no_thumbnail(tmp_path: Path) -> None:
     place = tmp_path / "a.jpg"
     shutil.copy(SHIRT, place)
     indexed = hit(str(place))
@@ -164,12 +164,12 @@ def test_another_image_at_the_place_of_a_hit_is_not_shown(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no named pipes in folders there")
-def test_a_hit_that_became_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_in_the_place_of_a_hit_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.jpg")
     assert "gone or cannot be read" in gallery(tmp_path, hit(str(tmp_path / "a.jpg"))).text
 
 
-def test_no_hits_are_told_so(tmp_path: Path) -> None:
+def test_an_empty_gallery_says_so(tmp_path: Path) -> None:
     page = gallery(tmp_path)
     assert "Nothing matches." in page.text
     assert not page.all("li")
@@ -183,7 +183,7 @@ def test_the_query_may_be_bytes(tmp_path: Path) -> None:
 # The file
 
 
-def test_a_gallery_is_replaced_and_anything_else_is_not(tmp_path: Path) -> None:
+def test_only_html_files_are_overwritten(tmp_path: Path) -> None:
     gallery(tmp_path, hit())
     assert "Nothing matches." in gallery(tmp_path).text
     file = tmp_path / "gallery.html"
@@ -198,14 +198,14 @@ def test_a_gallery_is_replaced_and_anything_else_is_not(tmp_path: Path) -> None:
             assert file.read_bytes() == precious
 
 
-def test_what_is_no_file_is_not_written_to(tmp_path: Path) -> None:
+def test_folders_and_missing_folders_are_errors(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a file"):
         write_gallery(str(tmp_path), SHIRT, "x", [], "")
     with pytest.raises(SourceError, match="cannot be written: No such file or directory"):
         write_gallery(str(tmp_path / "nowhere" / "g.html"), SHIRT, "x", [], "")
 
 
-def test_a_failure_leaves_the_old_gallery_and_nothing_else(
+def test_a_failure_leaves_the_old_gallery_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gallery(tmp_path, hit())
@@ -222,7 +222,7 @@ def test_a_failure_leaves_the_old_gallery_and_nothing_else(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such modes and links there")
-def test_it_has_the_usual_mode_and_a_link_stays_a_link(tmp_path: Path) -> None:
+def test_it_respects_the_umask_and_follows_links(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "gallery.html").symlink_to(tmp_path / "real" / "page.html")
     before = os.umask(0o027)

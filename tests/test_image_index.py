@@ -59,7 +59,7 @@ def empty(url: str, name: str) -> Iterator[ImageIndex]:
 
 @pytest.fixture
 def folder(paint: Painter) -> Path:
-    """Six pictures, one of them twice, and a table."""
+    """A folder of six images, one of them twice, and a table."""
     folder = [paint(f"shop/{number}.png", number) for number in range(6)][-1].parent
     shutil.copy(folder / "0.png", folder / "0-copy.png")
     rows = "".join(f"{number},kind {number % 2},{2010 + number}\n" for number in range(6))
@@ -82,7 +82,7 @@ def names(hits: list[Hit]) -> list[str]:
     return [Path(hit.record.path).name for hit in hits]
 
 
-def test_without_a_collection_the_error_says_what_to_do(empty: ImageIndex) -> None:
+def test_a_missing_collection_is_an_error_with_a_remedy(empty: ImageIndex) -> None:
     assert not empty.exists()
     for ask in (empty.count, empty.info, lambda: empty.search(b"anything")):
         with pytest.raises(
@@ -91,7 +91,7 @@ def test_without_a_collection_the_error_says_what_to_do(empty: ImageIndex) -> No
             ask()
 
 
-def test_a_picture_may_be_a_path_bytes_or_pillows(index: ImageIndex, folder: Path) -> None:
+def test_an_image_may_be_a_path_bytes_or_a_pillow_image(index: ImageIndex, folder: Path) -> None:
     path = folder / "3.png"
     with Image.open(path) as image:
         answers = [index.search(each) for each in (path, str(path), path.read_bytes(), image)]
@@ -100,16 +100,14 @@ def test_a_picture_may_be_a_path_bytes_or_pillows(index: ImageIndex, folder: Pat
     assert all(answer == answers[0] for answer in answers)
 
 
-def test_an_upright_picture_of_pillows_is_searched_with_as_it_is_seen(
-    index: ImageIndex, folder: Path
-) -> None:
+def test_a_pillow_image_is_oriented_by_its_exif(index: ImageIndex, folder: Path) -> None:
     with Image.open(folder / "3.png") as image:
         turned = image.transpose(Image.Transpose.ROTATE_90)
     turned.getexif()[0x0112] = 6
     assert names(index.search(turned))[0] == "3.png"
 
 
-def test_options_are_those_of_the_command(index: ImageIndex, folder: Path) -> None:
+def test_options_match_those_of_the_command(index: ImageIndex, folder: Path) -> None:
     path = folder / "0.png"
     assert names(index.search(path, k=2, collapse=False)) == ["0-copy.png", "0.png"]
     assert index.search(path, k=1)[0].copies == 2
@@ -119,7 +117,7 @@ def test_options_are_those_of_the_command(index: ImageIndex, folder: Path) -> No
     assert len(index.search(path, min_score=0.999)) == 1
 
 
-def test_several_pictures_are_searched_for_by_their_mean(index: ImageIndex, folder: Path) -> None:
+def test_several_images_are_searched_for_by_their_mean(index: ImageIndex, folder: Path) -> None:
     paths = [folder / "1.png", folder / "4.png"]
     hits = index.search(paths)
     assert set(names(hits[:2])) == {"1.png", "4.png"}
@@ -128,7 +126,7 @@ def test_several_pictures_are_searched_for_by_their_mean(index: ImageIndex, fold
     assert index.search_record([id_of(path) for path in paths]) == pytest.approx(hits)
 
 
-def test_a_region_is_searched_for_as_a_picture_of_its_own(
+def test_a_region_is_searched_for_as_an_image_of_its_own(
     index: ImageIndex, folder: Path, tmp_path: Path
 ) -> None:
     with Image.open(folder / "1.png") as left, Image.open(folder / "2.png") as right:
@@ -149,9 +147,7 @@ def test_a_region_is_searched_for_as_a_picture_of_its_own(
     "region",
     [Region(5, 5, 5, 9), Region(9, 9, 1, 1), Region(70, 0, 90, 9), Region(0, 0, np.nan, 1)],
 )
-def test_a_region_that_holds_nothing_is_refused(
-    index: ImageIndex, folder: Path, region: Region
-) -> None:
+def test_an_empty_region_is_an_error(index: ImageIndex, folder: Path, region: Region) -> None:
     with pytest.raises(UsageError, match="region"):
         index.search(folder / "1.png", region=region)
 
@@ -172,7 +168,7 @@ def test_records_and_vectors_need_no_model(
             other.search_record(f"{0:032x}")
 
 
-def test_words_are_searched_for_alone_or_beside_a_picture(index: ImageIndex, folder: Path) -> None:
+def test_text_is_searched_for_alone_or_with_an_image(index: ImageIndex, folder: Path) -> None:
     one, three = id_of(folder / "1.png"), id_of(folder / "3.png")
     index.set_metadata(three, {"description": "A red shoe"})
     (hit,) = index.search(text="red shoes")
@@ -191,7 +187,7 @@ def test_words_are_searched_for_alone_or_beside_a_picture(index: ImageIndex, fol
     assert len(index.search(text="kind", where=["year > 2013"])) == 2
 
 
-def test_words_that_make_no_sense_are_refused(index: ImageIndex) -> None:
+def test_invalid_text_searches_are_errors(index: ImageIndex) -> None:
     for options in ({}, {"text": " "}, {"text": "?"}, {"text": "a", "min_score": 0.5}):
         with pytest.raises(UsageError):
             index.search(**options)
@@ -202,17 +198,17 @@ def test_words_that_make_no_sense_are_refused(index: ImageIndex) -> None:
 
 
 @pytest.mark.parametrize("picture", [[], Path("/no/such.png"), b"", b"no picture"])
-def test_what_is_no_picture_is_refused(index: ImageIndex, picture: object) -> None:
+def test_an_unusable_image_is_an_error(index: ImageIndex, picture: object) -> None:
     with pytest.raises((ImageError, UsageError)):
         index.search(picture)  # type: ignore[arg-type]
 
 
-def test_a_file_that_is_no_picture_is_named(index: ImageIndex, folder: Path) -> None:
+def test_a_file_that_is_not_an_image_is_named(index: ImageIndex, folder: Path) -> None:
     with pytest.raises(ImageError, match=r"styles\.csv: not an image"):
         index.search(folder / "styles.csv")
 
 
-def test_what_makes_no_sense_is_refused(index: ImageIndex, folder: Path) -> None:
+def test_invalid_arguments_are_errors(index: ImageIndex, folder: Path) -> None:
     path = folder / "1.png"
     with pytest.raises(UsageError, match="k is 0"):
         index.search(path, k=0)
@@ -244,7 +240,7 @@ def test_records_are_read_changed_and_removed(index: ImageIndex, folder: Path) -
     assert index.remove_paths([folder]) == 6
 
 
-def test_what_another_writes_is_seen(
+def test_changes_by_other_writers_are_visible(
     index: ImageIndex, folder: Path, paint: Painter, url: str, name: str
 ) -> None:
     with open_index(url, name) as other:
@@ -254,7 +250,7 @@ def test_what_another_writes_is_seen(
     assert index.count(["new = true"]) == 1
 
 
-def test_a_filter_on_a_column_that_came_after_the_first_search_is_understood(
+def test_a_filter_may_use_a_field_added_after_the_first_search(
     index: ImageIndex, folder: Path, paint: Painter
 ) -> None:
     index.search(folder / "1.png", where=["year >= 0"])
@@ -269,11 +265,11 @@ def test_a_filter_on_a_column_that_came_after_the_first_search_is_understood(
         index.set_metadata(id_of(more), {"weight": "much"})
 
 
-def test_a_collection_that_was_replaced_is_opened_anew(
+def test_a_replaced_collection_is_reopened(
     empty: ImageIndex, folder: Path, url: str, name: str
 ) -> None:
     old, new = ColourEncoder(), ColourEncoder(OTHER)
-    # Each asks for the model that its collection is stamped with.
+    # Each index requests the model of its collection's stamp.
     made = {each.stamp: each for each in (old, new)}
     with (
         ImageIndex(
@@ -296,7 +292,7 @@ def test_a_collection_that_was_replaced_is_opened_anew(
             reader.search_vector(vector, stamp=stamp)
 
 
-def test_a_collection_that_was_dropped_is_missed_and_then_found_again(
+def test_a_dropped_collection_is_an_error_until_it_exists_again(
     index: ImageIndex, folder: Path, url: str, name: str
 ) -> None:
     with open_index(url, name) as other:
@@ -307,14 +303,16 @@ def test_a_collection_that_was_dropped_is_missed_and_then_found_again(
     assert names(index.search(folder / "2.png")) == ["2.png"]
 
 
-def test_many_threads_share_one(index: ImageIndex, folder: Path) -> None:
+def test_many_threads_share_an_index(index: ImageIndex, folder: Path) -> None:
     paths = [folder / f"{number}.png" for number in range(1, 6)] * 8
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda path: index.search(path, k=1), paths))
     assert [names(answer) for answer in answers] == [[path.name] for path in paths]
 
 
-def test_settings_come_from_the_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_come_from_environment_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("IMGSEARCH_COLLECTION", "variable")
     monkeypatch.setenv("IMGSEARCH_STORE", str(tmp_path / "variable"))
     with ImageIndex() as index:
@@ -323,7 +321,7 @@ def test_settings_come_from_the_variables(tmp_path: Path, monkeypatch: pytest.Mo
         assert (index.name, index.store.url) == ("given", str(tmp_path / "given"))
 
 
-def test_a_store_that_was_given_is_the_callers_to_close(tmp_path: Path) -> None:
+def test_a_given_store_is_closed_by_the_caller(tmp_path: Path) -> None:
     with open_store(str(tmp_path / "store")) as store:
         index = ImageIndex("one", store=store)
         assert index.store is store
@@ -347,7 +345,7 @@ class TestWarmUp:
         with ImageIndex(store=sample_store) as index:
             return {picture: index.search(picture, k=3) for picture in (self.ONE, self.OTHER)}
 
-    def test_the_picture_is_encoded_once_and_others_too(
+    def test_the_image_is_encoded_once_and_others_work(
         self, warm: ImageIndex, hits: dict[str, list[Hit]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         encoded = []
@@ -364,20 +362,20 @@ class TestWarmUp:
         assert warm.search(self.OTHER, k=3) == hits[self.OTHER]
         assert len(encoded) == 2
 
-    def test_a_wrong_guess_is_made_good(
+    def test_a_wrong_guess_of_the_model_is_corrected(
         self, warm: ImageIndex, hits: dict[str, list[Hit]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("imgsearch.query_encoder.last_used_encoder", ColourEncoder)
         warm.warm_up(self.ONE)
         assert warm.search(self.ONE, k=3) == hits[self.ONE]
 
-    def test_what_goes_wrong_is_told_by_the_search(self, warm: ImageIndex, tmp_path: Path) -> None:
+    def test_errors_are_raised_by_the_search(self, warm: ImageIndex, tmp_path: Path) -> None:
         (tmp_path / "bad.jpg").write_text("no picture")
         warm.warm_up(tmp_path / "bad.jpg")
         with pytest.raises(ImageError, match="not an image"):
             warm.search(tmp_path / "bad.jpg")
 
-    def test_a_file_that_changed_since_is_encoded_again(
+    def test_a_changed_file_is_encoded_again(
         self, warm: ImageIndex, hits: dict[str, list[Hit]], tmp_path: Path
     ) -> None:
         picture = tmp_path / "picture.jpg"
@@ -388,7 +386,7 @@ class TestWarmUp:
         shutil.copy(self.ONE, picture)
         assert warm.search(picture, k=3) == hits[self.ONE]
 
-    def test_what_was_encoded_ahead_is_not_held_after_the_first_search(
+    def test_the_early_vector_is_dropped_after_the_first_search(
         self, warm: ImageIndex, hits: dict[str, list[Hit]]
     ) -> None:
         warm.warm_up(self.ONE)

@@ -1,4 +1,4 @@
-"""One picture: told apart, fingerprinted, decoded right, and rejected with a reason."""
+"""Images are detected, fingerprinted and decoded, or rejected with a reason."""
 
 import contextlib
 import csv
@@ -37,7 +37,7 @@ from tests.conftest import SAMPLES
 AWKWARD = SAMPLES / "awkward"
 with (AWKWARD / "expected.csv").open(encoding="utf-8") as table:
     EXPECTED = {row["file"]: row["verdict"] for row in csv.DictReader(table)}
-# They show something else than the umbrella.
+# Samples that do not show the umbrella.
 OTHER_SUBJECTS = {"one-pixel.png", "very-wide.png"}
 
 TENSORFLOW = Preprocessing(224, (0.5,) * 3, (0.5,) * 3, "bicubic", crop_fraction=0.875)
@@ -79,11 +79,11 @@ def reason(data: bytes | str, **options: Any) -> str:
     return str(caught.value)
 
 
-# The awkward samples
+# Unusual samples
 
 
 @pytest.mark.parametrize("name", [name for name in EXPECTED if EXPECTED[name] == "indexed"])
-def test_an_awkward_but_sound_file_is_decoded_right(name: str) -> None:
+def test_an_unusual_file_is_decoded_correctly(name: str) -> None:
     data = (AWKWARD / name).read_bytes()
     picture = decode(data, TENSORFLOW)
     assert picture.pixels.shape == (224, 224, 3)
@@ -91,7 +91,7 @@ def test_an_awkward_but_sound_file_is_decoded_right(name: str) -> None:
     if name not in OTHER_SUBJECTS:
         assert (picture.width, picture.height) == (112, 144)
         difference = np.abs(greys(data) - greys((AWKWARD / "upright.jpg").read_bytes())).mean()
-        # Upside down it would be 35, black where it is transparent 150.
+        # It would be 35 upside down, and 150 with black in place of transparency.
         assert difference < (25 if name == "bilevel.png" else 8)
 
 
@@ -115,7 +115,7 @@ def test_an_unusable_file_is_rejected(name: str) -> None:
         ),
     ],
 )
-def test_a_rejection_says_why(name: str, why: str) -> None:
+def test_a_rejection_has_a_reason(name: str, why: str) -> None:
     assert reason(str(AWKWARD / name)) == why
 
 
@@ -138,7 +138,7 @@ def test_exif_orientation_is_applied_once(format_: str, orientation: int) -> Non
     loaded = load(encoded(stored, format_, **options))
     sideways = orientation >= 5
     assert (loaded.width, loaded.height) == ((20, 40) if sideways else (40, 20))
-    # Where the stored left edge goes.
+    # Where the left edge of the stored pixels is after orientation.
     edges = {1: "left", 2: "right", 3: "right", 4: "left", 5: "top", 6: "top"}
     red_at = {"left": (0, 5), "right": (39, 5), "top": (5, 0), "bottom": (5, 39)}
     pixel = loaded.image.getpixel(red_at[edges.get(orientation, "bottom")])
@@ -146,8 +146,8 @@ def test_exif_orientation_is_applied_once(format_: str, orientation: int) -> Non
     assert near(pixel, RED, 6)
 
 
-def test_orientation_survives_an_exif_block_that_is_damaged_elsewhere() -> None:
-    """Pillow's `exif_transpose` would give up on it, and leave the picture on its side."""
+def test_orientation_is_read_from_a_damaged_exif_block() -> None:
+    """Pillow's `exif_transpose` fails on this block and leaves the image on its side."""
     entries = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)  # orientation
     entries += struct.pack("<HHII", 0x829A, 5, 1, 0xFFFFFF)  # exposure time, outside of the block
     block = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + entries + bytes(4)
@@ -158,7 +158,7 @@ def test_orientation_survives_an_exif_block_that_is_damaged_elsewhere() -> None:
 # Modes
 
 
-def test_transparency_is_put_on_white_in_every_mode_that_has_it() -> None:
+def test_transparency_is_composited_over_white_in_every_mode() -> None:
     base = half_and_half()
     clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
     assert colour(encoded(clear, "PNG")) == WHITE
@@ -201,7 +201,7 @@ def test_floats_outside_of_the_usual_ranges_are_stretched() -> None:
 
 
 def ink_profile() -> bytes:
-    """A CMYK profile of a press whose cyan ink is red: nobody would guess it."""
+    """A CMYK profile of a press whose cyan ink is red, which no default conversion gives."""
     red, white, black = (136, 208, 195), (255, 128, 128), (0, 128, 128)  # L*a*b*, 8 bits each
     table = b""
     for inks in range(16):
@@ -218,7 +218,7 @@ def ink_profile() -> bytes:
     return header.ljust(128, b"\0") + tags + lut
 
 
-def test_cmyk_obeys_its_ink_profile() -> None:
+def test_cmyk_is_converted_by_its_profile() -> None:
     cyan = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
     assert near(colour(encoded(cyan, "TIFF")), (0, 255, 255))
     red, green, blue = colour(encoded(cyan, "TIFF", icc_profile=ink_profile()))
@@ -254,8 +254,8 @@ def test_torchvision_preprocessing_is_torchvisions() -> None:
     width=st.integers(1, 70_000), height=st.integers(1, 70_000), mirrored=st.booleans()
 )  # fmt: skip
 @settings(max_examples=60, deadline=None)
-def test_the_centre_square_lies_within_any_picture(width: int, height: int, mirrored: bool) -> None:
-    """The cut is made from a stand-in of an eighth of the size, as draft mode gives it."""
+def test_the_centre_square_is_inside_any_image(width: int, height: int, mirrored: bool) -> None:
+    """The square is cut from an image of an eighth of the size, as in draft mode."""
     small = Image.new("RGB", (-(-width // 8), -(-height // 8)))
     if small.width * small.height > 1_000_000:
         small, width, height = Image.new("RGB", (100, 100)), 800, 800
@@ -266,7 +266,7 @@ def test_the_centre_square_lies_within_any_picture(width: int, height: int, mirr
 
 
 @pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000), (1, 1), (2, 1), (5_000, 300)])
-def test_extreme_shapes_take_no_more_memory_than_they_have(size: tuple[int, int]) -> None:
+def test_extreme_shapes_take_bounded_memory(size: tuple[int, int]) -> None:
     data = encoded(Image.new("RGB", size, (9, 9, 9)), "PNG")
     for preprocessing in (TENSORFLOW, TORCHVISION):
         picture = decode(data, preprocessing)
@@ -278,7 +278,7 @@ def test_extreme_shapes_take_no_more_memory_than_they_have(size: tuple[int, int]
 
 
 def camera_jpeg(size: tuple[int, int], **options: Any) -> tuple[Image.Image, bytes]:
-    """Smooth shapes with a fine structure on them."""
+    """Return smooth shapes with fine structure."""
     random_ = np.random.default_rng(5)
     coarse = Image.fromarray(random_.integers(0, 256, (9, 12, 3), dtype=np.uint8))
     large = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC), dtype=np.int16)
@@ -297,8 +297,10 @@ def test_a_large_jpeg_is_decoded_smaller_but_not_too_small() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("preprocessing", [TENSORFLOW, TORCHVISION])
-def test_draft_mode_moves_nothing(orientation: int, preprocessing: Preprocessing) -> None:
-    """A shift of a fraction of a pixel would show: the size is no multiple of the reduction."""
+def test_draft_mode_does_not_shift_the_image(
+    orientation: int, preprocessing: Preprocessing
+) -> None:
+    """A fractional shift would show, as the size is not a multiple of the reduction."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     _, data = camera_jpeg((1203, 1033), exif=exif)
@@ -330,8 +332,8 @@ def test_vectors_of_draft_mode_are_equal_within_the_stated_cosine() -> None:
 
 
 @pytest.mark.parametrize("format_", ["HEIF", "MPO"])
-def test_an_embedded_thumbnail_is_never_taken_for_the_picture(format_: str) -> None:
-    """pillow-heif's draft mode hands out the thumbnail, which may be out of date or a lie."""
+def test_an_embedded_thumbnail_is_never_used(format_: str) -> None:
+    """The draft mode of pillow-heif returns the thumbnail, which may show another image."""
     formats.register_all_formats()
     data = encoded(half_and_half((1024, 768)), format_, **(
         {"thumbnails": [256]} if format_ == "HEIF" else {}
@@ -346,7 +348,7 @@ def test_an_embedded_thumbnail_is_never_taken_for_the_picture(format_: str) -> N
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "AVIF", "QOI", "PPM"])
-def test_the_process_wide_pixel_limit_is_neither_obeyed_nor_changed(
+def test_the_process_wide_pixel_limit_is_ignored_and_unchanged(
     format_: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
@@ -403,7 +405,7 @@ def test_heic_is_read_where_its_extra_is_installed() -> None:
     assert (loaded.width, loaded.height) == (64, 48)
 
 
-def test_without_its_extra_the_reason_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     formats.register_all_formats()
     data = encoded(half_and_half((64, 48)), "HEIF")
     monkeypatch.delitem(Image.OPEN, "HEIF")
@@ -413,7 +415,7 @@ def test_without_its_extra_the_reason_names_it(monkeypatch: pytest.MonkeyPatch) 
 # Files
 
 
-def test_a_fingerprint_is_of_the_bytes_that_are_decoded(tmp_path: Path) -> None:
+def test_a_fingerprint_is_that_of_the_decoded_bytes(tmp_path: Path) -> None:
     import hashlib
 
     file = tmp_path / "a.bin"
@@ -424,7 +426,7 @@ def test_a_fingerprint_is_of_the_bytes_that_are_decoded(tmp_path: Path) -> None:
     assert found.mtime_ns == file.stat().st_mtime_ns
 
 
-def test_a_large_file_is_not_kept_in_memory(
+def test_a_large_file_is_not_held_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "a.bin"
@@ -482,7 +484,7 @@ def test_an_unreadable_file_is_rejected(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no named pipes in folders there")
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_does_not_block(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.jpg"
     os.mkfifo(pipe)
     for read in (fingerprint, load):
@@ -510,14 +512,14 @@ def damaged(data: bytes, chance: random.Random) -> bytes:
         return data[: chance.randrange(len(data))]
     changed = bytearray(data)
     for _ in range(chance.choice((1, 2, 5, 20))):
-        # Headers, where decoders go wrong, more often than pixels.
+        # More often in headers than in pixels, as decoders fail there.
         end = len(data) if chance.random() < 0.4 else min(200, len(data))
         position = chance.randrange(end)
         changed[position] = chance.choice((0, 255, changed[position] ^ (1 << chance.randrange(8))))
     return bytes(changed)
 
 
-def test_whatever_is_damaged_decodes_or_is_rejected() -> None:
+def test_damaged_files_are_decoded_or_rejected() -> None:
     chance = random.Random(20)
     preprocessing = Preprocessing(32, (0.5,) * 3, (0.5,) * 3, "bilinear", resize=32)
     decoded, reasons = 0, []
@@ -545,13 +547,13 @@ def test_files_shorter_than_a_signature_are_rejected(length: int) -> None:
 
 @given(st.binary(max_size=200))
 @settings(max_examples=150, deadline=None)
-def test_rubbish_is_rejected(data: bytes) -> None:
+def test_random_bytes_are_rejected(data: bytes) -> None:
     with contextlib.suppress(ImageError):
         load(data, max_pixels=100_000)
 
 
-def test_formats_are_registered_once_however_many_threads_begin() -> None:
-    """In a process of its own, where nothing is registered yet."""
+def test_formats_are_registered_once_by_concurrent_threads() -> None:
+    """Runs in its own process, where no format is registered yet."""
     program = f"""
 import threading
 from imgsearch import images
@@ -597,7 +599,7 @@ def test_many_threads_decode_the_same_pixels() -> None:
     "format_",
     ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "HEIF", "JPEG2000", "QOI", "DDS", "ICNS"],
 )
-def test_a_picture_is_told_by_its_first_bytes(format_: str) -> None:
+def test_images_are_detected_by_their_first_bytes(format_: str) -> None:
     formats.register_all_formats()
     assert images.looks_like_an_image(encoded(half_and_half((64, 64)), format_)[:32])
 
@@ -624,14 +626,14 @@ def test_a_picture_is_told_by_its_first_bytes(format_: str) -> None:
         "\ufeffÿØÿ as text in UTF-8".encode(),
     ],
 )
-def test_what_is_no_picture_is_not_taken_for_one(head: bytes) -> None:
+def test_other_files_are_not_detected_as_images(head: bytes) -> None:
     assert not images.looks_like_an_image(head[:32])
 
 
 # Thumbnails
 
 
-def test_a_thumbnail_fits_and_lets_white_show_through() -> None:
+def test_a_thumbnail_fits_and_is_composited_over_white() -> None:
     import base64
 
     uri = images.thumbnail_data_uri(str(AWKWARD / "rgba-transparent.png"), side=50)

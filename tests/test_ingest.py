@@ -445,7 +445,7 @@ class TestMetadata:
         }
         (table,) = report.metadata
         assert (table.rows, table.malformed) == (3, [4])
-        assert (table.rows_without_picture, table.pictures_without_row) == (1, 1)
+        assert (table.rows_without_image, table.images_without_row) == (1, 1)
 
     def test_changed_metadata_updates_records_without_encoding(
         self, run: Run, store: VectorStore, encoder: ColourEncoder, paint: Painter

@@ -1,4 +1,4 @@
-"""int8: a file calibrated on pictures, known by its digest, and never mixed with fp32."""
+"""int8 models are calibrated on images, identified by digest, and never mixed with fp32."""
 
 import shutil
 import threading
@@ -35,7 +35,7 @@ from tests.encoder_contract import EncoderContract, cosines
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OnnxFile:
-    """The tiny model, exported, in a home of its own."""
+    """Return the exported tiny model, in its own data directory."""
     monkeypatch.setenv("IMGSEARCH_HOME", str(tmp_path / "home"))
     monkeypatch.setitem(SPECS, "tiny", tiny_model.SPEC)
     return tiny_model.exported(tmp_path / "tiny.pth")
@@ -56,7 +56,7 @@ class TestInt8(EncoderContract):
         return OnnxEncoder(calibration.get(tiny, sample()))
 
 
-def test_vectors_are_close_to_those_of_fp32_on_other_pictures(tiny: OnnxFile) -> None:
+def test_vectors_are_close_to_those_of_fp32_on_other_images(tiny: OnnxFile) -> None:
     int8 = calibration.get(tiny, sample())
     others = tiny_model.pictures(50, seed=7)
     near = cosines(vectors_of(int8.path, others, 1), vectors_of(tiny.path, others, 1))
@@ -82,9 +82,7 @@ def test_all_convolutions_but_the_first_have_int8_weights(tiny: OnnxFile, tmp_pa
     assert types == {onnx.TensorProto.INT8}
 
 
-def test_channels_are_made_alike_without_a_change_of_the_vectors(
-    tiny: OnnxFile, tmp_path: Path
-) -> None:
+def test_equalization_of_channels_does_not_change_vectors(tiny: OnnxFile, tmp_path: Path) -> None:
     pixels = tiny_model.pictures(32)
     before = Graph(onnx.load(tiny.path))
     after = equalize(before, pixels)
@@ -95,18 +93,18 @@ def test_channels_are_made_alike_without_a_change_of_the_vectors(
     assert near.min() > 0.999999
 
     def least_channel(graph: Graph, tensor: str) -> float:
-        """The largest value in the channel that has the smallest, against the whole tensor's."""
+        """Return the maximum of the smallest channel relative to that of the whole tensor."""
         values = np.concatenate([each[tensor] for _, each in observed(graph, [tensor], pixels)])
         channels = np.abs(values).max(axis=(0, 2, 3))
         return float(channels.min() / channels.max())
 
-    # From the stem on to where the residual is added, and none behind a ReLU6.
+    # From the stem to the addition of the residual, and none after a ReLU6.
     assert least_channel(after, "sum") > 1.2 * least_channel(before, "sum")
     assert least_channel(after, "wide_clip") == pytest.approx(least_channel(before, "wide_clip"))
 
 
-def test_the_mean_of_a_layer_s_outputs_is_that_of_fp32(tiny: OnnxFile, tmp_path: Path) -> None:
-    """What the weights' rounding would shift, the bias makes up for."""
+def test_the_mean_output_of_a_layer_is_that_of_fp32(tiny: OnnxFile, tmp_path: Path) -> None:
+    """The bias compensates the shift from the rounding of weights."""
     pixels = tiny_model.pictures(64)
     quantize(tiny.path, tmp_path / "int8.onnx", pixels, "tiny")
 
@@ -118,22 +116,22 @@ def test_the_mean_of_a_layer_s_outputs_is_that_of_fp32(tiny: OnnxFile, tmp_path:
     assert np.abs(error.mean(axis=(0, 2, 3))).max() < 0.2 * np.abs(error).mean()
 
 
-def test_fast_kernels_give_what_the_file_says(tiny: OnnxFile, tmp_path: Path) -> None:
-    """On CPUs without VNNI, too, which cut off what 16 bits do not hold."""
+def test_fast_kernels_compute_what_the_file_defines(tiny: OnnxFile, tmp_path: Path) -> None:
+    """Also on CPUs without VNNI, which saturate at 16 bits."""
     pixels = tiny_model.pictures(64)
     quantize(tiny.path, tmp_path / "int8.onnx", pixels, "tiny")
     fast = vectors_of(tmp_path / "int8.onnx", pixels, 1)
     run = run_graph((tmp_path / "int8.onnx").read_bytes(), [OUTPUT])
     (written,) = run({INPUT: pixels})
     off = np.abs(fast - normalised(written)).max(axis=1)
-    # A sum that lies on the border between two steps of rounding may fall to either side, as
+    # A sum on the border between two rounding steps may fall to either side, as
     # kernels add in different orders (seen with AVX-512 VNNI: 1 image of 64). Saturation changes
     # most images, and by more.
     assert (off > 1e-6).sum() <= 2
     assert off.max() < 1e-3
 
 
-def test_the_same_pictures_give_the_same_file(tiny: OnnxFile, tmp_path: Path) -> None:
+def test_the_same_images_give_the_same_file(tiny: OnnxFile, tmp_path: Path) -> None:
     first = calibration.get(tiny, sample())
     digest = first.path.read_bytes()
     shutil.rmtree(first.path.parent)
@@ -143,7 +141,7 @@ def test_the_same_pictures_give_the_same_file(tiny: OnnxFile, tmp_path: Path) ->
     assert replace(first.stamp, variant="fp32") == tiny.stamp
 
 
-def test_other_pictures_give_another_stamp(tiny: OnnxFile) -> None:
+def test_other_images_give_another_stamp(tiny: OnnxFile) -> None:
     first, other = calibration.get(tiny, sample()), calibration.get(tiny, sample(1))
     assert first.stamp != other.stamp
     assert first.stamp.differences(other.stamp) == [
@@ -151,9 +149,7 @@ def test_other_pictures_give_another_stamp(tiny: OnnxFile) -> None:
     ]
 
 
-def test_a_calibrated_model_is_found_and_not_made_again(
-    tiny: OnnxFile, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_calibrated_model_is_reused(tiny: OnnxFile, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[Event] = []
     first = calibration.get(tiny, sample(), events.append)
     told = [event.text for event in events if isinstance(event, Note)]
@@ -168,7 +164,7 @@ def test_a_calibrated_model_is_found_and_not_made_again(
     assert model_files.find(first.stamp) == first
 
 
-def test_too_few_pictures_are_refused(tiny: OnnxFile) -> None:
+def test_too_few_images_are_an_error(tiny: OnnxFile) -> None:
     with pytest.raises(
         ExportError,
         match=r"needs 30 different .*, but found 29",
@@ -178,7 +174,7 @@ def test_too_few_pictures_are_refused(tiny: OnnxFile) -> None:
     assert calibration.get(tiny, sample(most=30)).path.is_file()
 
 
-def test_a_model_that_loses_too_much_is_refused_and_not_kept(
+def test_a_model_that_loses_too_much_is_rejected_and_not_stored(
     tiny: OnnxFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def damage(source: Path, target: Path, *_: object) -> None:
@@ -202,7 +198,7 @@ def test_the_maximum_of_floats_is_taken_before_they_are_rounded(tmp_path: Path) 
     assert kinds.index("MaxPool") < kinds.index("QuantizeLinear")
 
 
-def test_a_model_of_matrices_has_nothing_to_win(tmp_path: Path) -> None:
+def test_a_model_without_convolutions_is_not_quantized(tmp_path: Path) -> None:
     onnx.save(tiny_model.model(layers=False), tmp_path / "matrix.onnx")
     with pytest.raises(ExportError, match="matrices has nothing to win by int8"):
         quantize(
@@ -210,7 +206,7 @@ def test_a_model_of_matrices_has_nothing_to_win(tmp_path: Path) -> None:
         )
 
 
-def test_old_stamps_are_of_fp32_and_their_text_stays() -> None:
+def test_old_stamps_are_fp32_and_their_json_is_unchanged() -> None:
     old = '{"dimension": 48, "distance": "cosine", "model": "m", "preprocessing": "p", '
     old += '"weights": "w"}'
     stamp = Stamp.from_json(old)
@@ -220,14 +216,12 @@ def test_old_stamps_are_of_fp32_and_their_text_stays() -> None:
     assert int8.dtype == "int8"
 
 
-def test_a_gpu_is_refused_for_int8() -> None:
+def test_int8_on_a_gpu_is_an_error() -> None:
     with pytest.raises(UsageError, match="int8 runs on the CPU, not on cuda"):
         open_encoder(EncoderRequest("tiny", device="cuda", precision="int8"))
 
 
-def test_a_collection_of_one_precision_is_refused_for_the_other(
-    tiny: OnnxFile, tmp_path: Path
-) -> None:
+def test_precisions_are_not_mixed_in_a_collection(tiny: OnnxFile, tmp_path: Path) -> None:
     int8 = open_encoder(request(tiny, tmp_path)).stamp
     with pytest.raises(CollectionMismatchError, match="made in int8, not in fp32"):
         open_encoder(EncoderRequest(device="cpu", precision="fp32"), int8)
@@ -254,14 +248,14 @@ def ingest(cli: Cli, tiny: OnnxFile, shop: Path, tmp_path: Path) -> Cli:
 
 
 def calibrated() -> Path:
-    """The folder of the model in int8."""
+    """Return the folder of the int8 model."""
     specs = config.models_dir().glob("tiny-*/spec.json")
     (folder,) = [path.parent for path in specs if "calibration" in path.read_text()]
     return folder
 
 
 def damage(model: Path) -> None:
-    """Leave a model that loads, and makes something else; and nothing made of it."""
+    """Replace a model by one that loads but gives other vectors, and remove its optimized form."""
     made = onnx.load(model)
     for each in made.graph.initializer:
         if each.name.endswith("weights_q"):
@@ -273,7 +267,7 @@ def damage(model: Path) -> None:
 
 @pytest.mark.usefixtures("tiny")
 class TestCommands:
-    def test_the_precision_is_told_and_queries_use_it(
+    def test_the_precision_is_reported_and_used_by_queries(
         self, ingest: Cli, cli: Cli, shop: Path
     ) -> None:
         result = ingest("--precision", "int8")
@@ -285,7 +279,7 @@ class TestCommands:
         assert "fp32" not in found.err
         assert "48 dimensions, int8 " in cli("info").out
 
-    def test_more_pictures_are_encoded_by_the_same_model(
+    def test_more_images_are_encoded_by_the_same_model(
         self, ingest: Cli, cli: Cli, paint: Painter
     ) -> None:
         before = ingest("--precision", "int8")
@@ -295,13 +289,13 @@ class TestCommands:
         assert "calibrating" not in after.err
         assert after.json["precision"] == "int8"
 
-    def test_fp32_is_not_mixed_in(self, ingest: Cli) -> None:
+    def test_fp32_images_are_not_added(self, ingest: Cli) -> None:
         assert ingest("--precision", "int8").code == 0
         refused = ingest("--precision", "fp32")
         assert refused.code == 1
         assert "made in int8, not in fp32" in refused.err
 
-    def test_without_its_file_queries_work_in_fp32_and_ingests_are_refused(
+    def test_without_the_model_file_queries_use_fp32_and_ingests_fail(
         self, ingest: Cli, cli: Cli, shop: Path, paint: Painter
     ) -> None:
         assert ingest("--precision", "int8").code == 0
@@ -315,7 +309,7 @@ class TestCommands:
         assert "is not on this machine" in refused.err
         assert "--replace --precision int8" in refused.err
 
-    def test_a_damaged_file_made_for_this_cpu_is_made_anew_before_vectors_are_kept(
+    def test_a_damaged_optimized_file_is_recreated_before_vectors_are_stored(
         self, ingest: Cli, cli: Cli, paint: Painter
     ) -> None:
         assert ingest("--precision", "int8").code == 0
@@ -328,7 +322,7 @@ class TestCommands:
         assert weights.read_bytes() == sound
         assert cli("query", new, "--json").json["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
 
-    def test_a_damaged_model_keeps_no_vectors_and_is_calibrated_again(
+    def test_a_damaged_model_stores_no_vectors_and_is_calibrated_again(
         self, ingest: Cli, paint: Painter
     ) -> None:
         assert ingest("--precision", "int8").code == 0
@@ -343,12 +337,12 @@ class TestCommands:
         after = ingest()
         assert (after.code, after.json["indexed"]) == (0, 1)
 
-    def test_time_to_prepare_the_model_is_told_by_itself(self, ingest: Cli) -> None:
+    def test_preparation_time_is_reported_separately(self, ingest: Cli) -> None:
         report = ingest("--precision", "int8").json
         assert 0 < report["preparing"] < report["seconds"]
         assert report["images_per_second"] > 40 / report["seconds"]
 
-    def test_copies_of_one_picture_are_no_calibration(
+    def test_copies_of_one_image_do_not_suffice_for_calibration(
         self, ingest: Cli, shop: Path, paint: Painter
     ) -> None:
         for path in shop.iterdir():
@@ -357,7 +351,7 @@ class TestCommands:
         assert refused.code == 1
         assert "needs 30 different ones that can be used, but found 1:" in refused.err
 
-    def test_a_stop_while_the_model_is_prepared_takes_nothing(
+    def test_a_stop_during_the_preparation_indexes_nothing(
         self, tiny: OnnxFile, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         stop = threading.Event()
@@ -387,7 +381,7 @@ class TestCommands:
         assert info["stamp"]["precision"].startswith("int8 ")
         assert info["images"] == 40
 
-    def test_a_list_on_stdin_is_sampled_and_ingested_whole(
+    def test_a_list_on_stdin_is_sampled_and_ingested_completely(
         self, cli: Cli, shop: Path, tmp_path: Path
     ) -> None:
         paths = "\n".join(str(path) for path in sorted(shop.iterdir())).encode()
@@ -395,12 +389,12 @@ class TestCommands:
         result = cli("ingest", "-", *own, "--json", stdin=paths)
         assert (result.code, result.json["indexed"]) == (0, 40)
 
-    def test_a_gpu_is_refused_at_once(self, ingest: Cli) -> None:
+    def test_a_gpu_is_an_error_before_any_work(self, ingest: Cli) -> None:
         result = ingest("--precision", "int8", "--device", "cuda")
         assert result.code == 2
         assert "int8 runs on the CPU" in result.err
 
-    def test_a_variable_stands_for_the_option(
+    def test_an_environment_variable_replaces_the_option(
         self, ingest: Cli, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("IMGSEARCH_PRECISION", "int8")

@@ -1,4 +1,4 @@
-"""Memory that is shared out: nobody gets more than there is, nobody waits for ever."""
+"""Memory budgets are never exceeded, and no thread waits forever."""
 
 import os
 import subprocess
@@ -25,13 +25,13 @@ SOON = 30.0
 
 @pytest.fixture
 def decoding(monkeypatch: pytest.MonkeyPatch) -> Budget:
-    """A small budget for everything that decodes."""
+    """Limit the budget for decoding."""
     budget = Budget(1 << 20)
     monkeypatch.setattr(memory, "decoding_budget", lambda: budget)
     return budget
 
 
-def test_no_more_is_in_use_than_there_is() -> None:
+def test_usage_never_exceeds_the_budget() -> None:
     budget, most = Budget(100), 0
 
     def use(size: int) -> None:
@@ -45,7 +45,7 @@ def test_no_more_is_in_use_than_there_is() -> None:
     assert budget.used == 0
 
 
-def test_more_than_the_total_is_had_alone_and_in_its_turn() -> None:
+def test_a_lease_above_the_total_runs_alone_in_its_turn() -> None:
     budget = Budget(100)
     order: list[str] = []
 
@@ -68,7 +68,7 @@ def test_more_than_the_total_is_had_alone_and_in_its_turn() -> None:
     assert order == ["huge 1000", "small 10"]
 
 
-def test_what_is_taken_without_waiting_is_taken_only_where_it_is_free() -> None:
+def test_a_lease_without_waiting_needs_free_memory() -> None:
     budget = Budget(100)
     assert budget.try_acquire(60)
     assert not budget.try_acquire(60)
@@ -76,7 +76,7 @@ def test_what_is_taken_without_waiting_is_taken_only_where_it_is_free() -> None:
     assert budget.try_acquire(100)
 
 
-def test_a_failure_gives_the_memory_back(decoding: Budget, tmp_path: Path) -> None:
+def test_a_failure_releases_memory(decoding: Budget, tmp_path: Path) -> None:
     whole = tmp_path / "whole.png"
     Image.new("RGB", (50, 50)).save(whole)
     (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:60])
@@ -95,7 +95,7 @@ def test_a_failure_gives_the_memory_back(decoding: Budget, tmp_path: Path) -> No
     ],
     ids=["decode", "decode Pillow's", "thumbnail", "load"],
 )
-def test_whoever_decodes_waits_for_the_memory(
+def test_decoding_waits_for_memory(
     use: Callable[[str], Any], decoding: Budget, tmp_path: Path
 ) -> None:
     path = str(tmp_path / "image.png")

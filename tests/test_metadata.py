@@ -63,8 +63,8 @@ def test_every_row_and_every_image_is_accounted_for(tmp_path: Path) -> None:
     # By the line on which each begins.
     assert report.malformed == [3, 4, 10, 11]
     assert report.duplicates == 1
-    assert report.rows_without_picture == 1
-    assert report.pictures_without_row == 2
+    assert report.rows_without_image == 1
+    assert report.images_without_row == 2
     assert report.to_dict()["malformed_lines"] == [3, 4, 10, 11]
 
 
@@ -318,4 +318,4 @@ def test_each_sample_image_has_a_row() -> None:
         assert all(table.lookup(str(path)) for path in (SAMPLES / "images").iterdir())
         report = table.report()
         assert table.fields["year"] == "int"
-    assert (report.rows, report.malformed, report.rows_without_picture) == (60, [], 0)
+    assert (report.rows, report.malformed, report.rows_without_image) == (60, [], 0)

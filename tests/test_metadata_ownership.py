@@ -44,7 +44,7 @@ def events() -> list[Event]:
 
 @pytest.fixture
 def run(store: VectorStore, name: str, events: list[Event]) -> Run:
-    """Ingest folders; `table` is the text of the first folder's styles.csv."""
+    """Ingest folders, with `table` as the styles.csv of the first."""
 
     def run_once(*folders: Path, table: str | None = None, **options: Any) -> IngestReport:
         if table is not None:
@@ -67,7 +67,7 @@ Set = Callable[..., None]
 
 @pytest.fixture
 def edit(store: VectorStore, name: str) -> Set:
-    """Change one image's record as the API, the page and Python do."""
+    """Edit the record of one image, as the API, the page and Python do."""
 
     def set_fields(image: Path, **changes: Any) -> None:
         with ImageIndex(name, store=store) as index:
@@ -77,7 +77,7 @@ def edit(store: VectorStore, name: str) -> Set:
 
 
 def metadata(store: VectorStore, name: str) -> dict[str, dict[str, Any]]:
-    """By file name."""
+    """Return metadata by file name."""
     records = [each for batch in store.open(name).scan() for each in batch]
     return {os.path.basename(each.path): dict(each.metadata) for each in records}
 

@@ -36,7 +36,7 @@ def int8(fp32: OnnxFile) -> OnnxFile:
 
 
 def reopen(file: OnnxFile, told: list[Event] | None = None) -> Encoder:
-    """As an ingest into a collection does, which keeps the vectors."""
+    """Open an encoder as an ingest does, which stores vectors."""
     request = EncoderRequest("auto", device="cpu", checked=True)
     return open_encoder(request, file.stamp, (told if told is not None else []).append)
 
@@ -63,7 +63,7 @@ def record_digest(file: OnnxFile, digest: str) -> None:
         (OSError(errno.EIO, "Input/output error"), EncoderError, "Input/output error"),
     ],
 )
-def test_a_failure_that_proves_nothing_leaves_an_int8_model_in_place(
+def test_an_unrelated_failure_leaves_an_int8_model_in_place(
     int8: OnnxFile,
     monkeypatch: pytest.MonkeyPatch,
     failure: Exception,
@@ -98,7 +98,7 @@ def test_a_batch_that_does_not_fit_leaves_an_int8_model_in_place(
 
 @pytest.mark.parametrize("digest", ["recorded", "unknown"])
 @pytest.mark.parametrize("damage", [other_weights, lambda path: path.write_bytes(b"x" * 999)])
-def test_a_damaged_model_is_set_aside_whole_and_its_place_is_told(
+def test_a_damaged_model_is_set_aside_and_its_new_place_is_reported(
     fp32: OnnxFile, damage: Callable[[Path], Any], digest: str
 ) -> None:
     if digest == "recorded":
@@ -106,7 +106,7 @@ def test_a_damaged_model_is_set_aside_whole_and_its_place_is_told(
     damage(fp32.path)
     content = fp32.path.read_bytes()
     told: list[Event] = []
-    with pytest.raises(EncoderError):  # these weights are not real, so it cannot be made again
+    with pytest.raises(EncoderError):  # the weights are fake, so it cannot be recreated
         reopen(fp32, told)
     (note,) = [event.text for event in told if isinstance(event, Note)]
     (aside,) = fp32.path.parent.parent.glob("damaged/*/*/model.onnx")
@@ -124,13 +124,13 @@ def test_a_damaged_int8_model_is_set_aside(int8: OnnxFile) -> None:
     other_weights(int8.path)
     content = int8.path.read_bytes()
     told: list[Event] = []
-    assert reopen(int8, told).stamp != int8.stamp  # fp32 instead, which an ingest refuses
+    assert reopen(int8, told).stamp != int8.stamp  # fp32 instead, which an ingest rejects
     (aside,) = int8.path.parent.parent.glob("damaged/*/*/model.onnx")
     assert aside.read_bytes() == content
     assert any(str(aside.parent) in event.text for event in told if isinstance(event, Note))
 
 
-def test_an_unreadable_vector_of_an_intact_model_is_written_again(int8: OnnxFile) -> None:
+def test_an_unreadable_vector_of_an_intact_model_is_rewritten(int8: OnnxFile) -> None:
     vector = int8.path.with_name(VECTOR)
     before = np.load(vector)
     vector.write_bytes(b"garbage")
@@ -138,7 +138,7 @@ def test_an_unreadable_vector_of_an_intact_model_is_written_again(int8: OnnxFile
     np.testing.assert_allclose(np.load(vector), before, atol=1e-6)
 
 
-def test_an_intact_model_that_gives_other_vectors_is_refused_and_stays(int8: OnnxFile) -> None:
+def test_an_intact_model_with_other_vectors_is_an_error_and_stays(int8: OnnxFile) -> None:
     vector = int8.path.with_name(VECTOR)
     np.save(vector, -np.load(vector))
     with pytest.raises(EncoderError, match="is the file that was made, but gives other vectors"):
@@ -146,7 +146,7 @@ def test_an_intact_model_that_gives_other_vectors_is_refused_and_stays(int8: Onn
     assert int8.path.is_file()
 
 
-def test_a_model_whose_description_cannot_be_read_is_kept_when_it_is_made_again(
+def test_a_model_with_an_unreadable_description_is_set_aside_when_recreated(
     fp32: OnnxFile, int8: OnnxFile
 ) -> None:
     int8.path.with_name(model_files.SPEC).write_text("{")
@@ -157,7 +157,7 @@ def test_a_model_whose_description_cannot_be_read_is_kept_when_it_is_made_again(
 
 
 def test_a_new_export_records_its_digest(fp32: OnnxFile, int8: OnnxFile) -> None:
-    assert model_files.recorded_digest(fp32) == ""  # as of earlier versions
+    assert model_files.recorded_digest(fp32) == ""  # as in earlier versions
     digest = verification.sha256_of(int8.path)
     assert digest.startswith(model_files.recorded_digest(int8))
     record_digest(fp32, "abc")

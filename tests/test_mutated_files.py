@@ -1,4 +1,4 @@
-"""Files of all formats with their metadata mutated: decoded, or rejected in words for people."""
+"""Files of all formats with mutated metadata are decoded, or rejected with a readable reason."""
 
 import random
 import re
@@ -15,7 +15,7 @@ from tests.test_damaged_metadata import encoded, photograph
 
 MUTATIONS = 120
 
-# What Python says of a slip in a parser, as no decoder would.
+# Messages of Python for a bug in a parser, which no decoder would use.
 PYTHONS_WORDS = re.compile(
     r"out of range|unpack|requires a buffer|NoneType|has no attribute|argument|invalid literal"
     r"|codec can't|unsupported operand|int too large|not subscriptable|\bobject is\b|index",
@@ -72,7 +72,7 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("name", originals())
-def test_a_mutated_file_is_decoded_or_rejected_in_words_for_people(name: str) -> None:
+def test_a_mutated_file_is_decoded_or_rejected_with_a_readable_reason(name: str) -> None:
     original = originals()[name]
     load(original)
     chance = random.Random(name)

@@ -1,4 +1,4 @@
-"""Batch normalisation is folded where that changes nothing, and nowhere else."""
+"""Batch normalization is folded only where the output stays the same."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def normalisation() -> nn.BatchNorm2d:
 
 
 class Blocks(nn.Module):
-    """One layer of each kind, for a subclass to call in its own way."""
+    """One layer of each kind, called by subclasses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Plain(Blocks):
 
 
 class UsedTwice(Blocks):
-    """What comes before the normalisation is wanted too."""
+    """The input of the normalization is used too."""
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         features = self.convolution(batch)
@@ -61,7 +61,7 @@ class NormalisedFirst(Blocks):
 
 
 class Branching(Blocks):
-    """Which way it goes depends on the values, so that it cannot be followed beforehand."""
+    """Control flow depends on values, so it cannot be traced."""
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = self.normalisation(self.convolution(batch))
@@ -80,11 +80,11 @@ def left(network: nn.Module) -> int:
     ("kind", "remaining"),
     [(Plain, 0), (UsedTwice, 1), (CalledTwice, 1), (NormalisedFirst, 1), (Branching, 1)],
 )
-def test_only_what_may_be_folded_is(kind: type[Blocks], remaining: int) -> None:
+def test_only_eligible_layers_are_folded(kind: type[Blocks], remaining: int) -> None:
     network = kind()
     folded = fused(network)
     assert left(folded) == remaining
-    assert left(network) == 1  # the original is left alone
+    assert left(network) == 1  # the original is unchanged
     batch = noise(8)
     with torch.inference_mode():
         torch.testing.assert_close(folded(batch), network(batch), rtol=1e-4, atol=1e-5)
@@ -104,7 +104,7 @@ def test_all_of_lite0_is_folded() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_pixels_are_normalised_in_float32_and_given_to_the_network_in_its_own_format(
+def test_pixels_are_normalized_in_float32_and_converted_to_the_networks_format(
     dtype: torch.dtype,
 ) -> None:
     preprocessing = Preprocessing(

@@ -1,4 +1,4 @@
-"""No single file ends a run, whatever its dates or size, or the bug that it triggers."""
+"""No single file ends a run, with any date or size, or any bug that it triggers."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -53,9 +53,7 @@ def _reasons(events: list[Event]) -> list[str]:
     return [event.reason for event in events if isinstance(event, Outcome) and event.reason]
 
 
-def test_a_file_of_any_date_is_indexed_and_unchanged_the_next_time(
-    store: VectorStore, paint: Painter
-) -> None:
+def test_a_file_of_any_date_is_indexed_and_then_skipped(store: VectorStore, paint: Painter) -> None:
     name = unique_name()
     for number, year in enumerate((1, 1677, 1901, 1969, 2038, 2262, 2300, 2446, 9999)):
         path = paint(f"shop/{year}.png", number)
@@ -113,7 +111,7 @@ def test_different_mtimes_differ_in_records(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mtime_ns", [-(2**70), -1, 0, 2**63, 2**80])
-def test_any_mtime_makes_a_header_for_http(mtime_ns: int) -> None:
+def test_any_mtime_gives_an_http_header(mtime_ns: int) -> None:
     assert cache_headers("tag", mtime_ns)["Last-Modified"].endswith("GMT")
 
 

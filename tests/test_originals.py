@@ -1,4 +1,4 @@
-"""What is shown for a record is the file that was indexed, or nothing."""
+"""Only the file that was indexed is shown for a record."""
 
 import hashlib
 import os
@@ -55,7 +55,7 @@ class TestOpening:
         assert self.content(indexed) == picture(1)
 
     @pytest.mark.parametrize("same_size", [True, False])
-    def test_other_content_is_refused(self, indexed: ImageRecord, same_size: bool) -> None:
+    def test_other_content_is_rejected(self, indexed: ImageRecord, same_size: bool) -> None:
         other = other_of_size(indexed.size) if same_size else picture(2, size=(640, 480))
         Path(indexed.path).write_bytes(other)
         os.utime(indexed.path, (3, 3))
@@ -64,7 +64,7 @@ class TestOpening:
         with pytest.raises(ChangedError):
             images.thumbnail_of(indexed)
 
-    def test_a_file_that_is_swapped_while_a_thumbnail_is_made_is_refused(
+    def test_a_file_replaced_during_the_thumbnail_is_rejected(
         self, indexed: ImageRecord, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         make = images.thumbnails.thumbnail
@@ -100,7 +100,7 @@ class TestServing:
                 assert "since it was indexed" in answer.json()["detail"]
         return {answer.status_code for answer in found}
 
-    def test_another_image_at_its_place_is_never_given_out(
+    def test_another_image_at_the_same_place_is_never_served(
         self, served: Served, tmp_path: Path
     ) -> None:
         place = tmp_path / "shop" / "3.png"
@@ -109,7 +109,7 @@ class TestServing:
         shutil.copy(place, tmp_path / "kept.png")
         place.write_bytes(picture(99, size=(640, 480)))
         assert self.statuses(served, record) == {404}
-        # Its vector is that of the image that was indexed, which needs no file.
+        # The vector of the indexed image is stored, so no file is needed.
         assert served.client.post(f"{IMAGES}/search", data={"record": record}).status_code == 200
         shutil.copy(tmp_path / "kept.png", place)
         assert self.statuses(served, record) == {200}

@@ -1,4 +1,4 @@
-"""What users name for output is written; a file of another kind is never written over."""
+"""Output files are written, and files of another kind are never overwritten."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def _report(file: Path, *outcomes: Outcome) -> None:
             write(outcome)
 
 
-def test_a_report_is_replaced_also_one_that_was_cut_off(tmp_path: Path) -> None:
+def test_a_complete_or_truncated_report_is_replaced(tmp_path: Path) -> None:
     file = tmp_path / "report.jsonl"
     for old in (None, b"", b'{"uri": "file:///a.jpg", "sta', b'{"uri": "x"}\n{"uri": "y"}\n'):
         if old is not None:
@@ -33,7 +33,7 @@ def test_a_report_is_replaced_also_one_that_was_cut_off(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"\xff\xd8\xff", b"id,name\n1,x\n", b'{"other": 1}\n'])
-def test_anything_else_is_not(tmp_path: Path, content: bytes) -> None:
+def test_other_files_are_not_overwritten(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "precious"
     file.write_bytes(content)
     with pytest.raises(UsageError, match="precious: exists and is not the report"):
@@ -41,7 +41,7 @@ def test_anything_else_is_not(tmp_path: Path, content: bytes) -> None:
     assert file.read_bytes() == content
 
 
-def test_a_link_is_followed_for_the_check_too(tmp_path: Path) -> None:
+def test_the_check_follows_links(tmp_path: Path) -> None:
     (tmp_path / "image.jpg").write_bytes(b"\xff\xd8\xff")
     (tmp_path / "link").symlink_to(tmp_path / "image.jpg")
     with pytest.raises(UsageError, match="not overwritten"):

@@ -1,4 +1,4 @@
-"""Several devices as one encoder: each is fed, and what one says is told as its own."""
+"""Several devices as one encoder: all are used, and their errors are raised."""
 
 import threading
 
@@ -14,7 +14,7 @@ from tests.fakes import ColourEncoder
 
 
 class Device(ColourEncoder):
-    """Waits in each batch until `together` batches are in work, on whichever devices."""
+    """Waits in each batch until `together` batches are running on any devices."""
 
     def __init__(self, name: str, together: threading.Barrier | None = None) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Device(ColourEncoder):
         return super().encode(pixels)
 
 
-def test_batches_at_once_go_to_all_devices() -> None:
+def test_concurrent_batches_go_to_all_devices() -> None:
     together = threading.Barrier(4)
     devices = [Device("cuda:0", together), Device("cuda:1", together)]
     for device in devices:
@@ -48,7 +48,7 @@ def test_batches_at_once_go_to_all_devices() -> None:
     assert [device.batches for device in devices] == [[1, 1], [1, 1]]
 
 
-def test_one_batch_after_the_other_goes_to_each_device_in_turn() -> None:
+def test_sequential_batches_rotate_over_the_devices() -> None:
     devices = [Device("cuda:0"), Device("cuda:1"), Device("cuda:2")]
     devices[0].concurrency = 2
     pool = EncoderPool(devices)
@@ -57,7 +57,7 @@ def test_one_batch_after_the_other_goes_to_each_device_in_turn() -> None:
     assert [len(device.batches) for device in devices] == [4, 2, 2]
 
 
-def test_the_vectors_are_the_devices_own() -> None:
+def test_vectors_are_those_of_the_devices() -> None:
     pool = EncoderPool([Device("cuda:0"), Device("cuda:1")])
     batch = pictures(pool, 3)
     for _ in range(2):
@@ -65,7 +65,7 @@ def test_the_vectors_are_the_devices_own() -> None:
 
 
 @pytest.mark.parametrize("error", [EncoderError("failed on cuda:1"), DeviceMemoryError("cuda:1")])
-def test_a_devices_error_is_raised_and_the_device_is_not_lost(error: Exception) -> None:
+def test_an_error_of_a_device_is_raised_and_the_device_stays_usable(error: Exception) -> None:
     devices = [Device("cuda:0"), Device("cuda:1")]
     pool = EncoderPool(devices)
     batch = pictures(pool, 1)
@@ -79,7 +79,7 @@ def test_a_devices_error_is_raised_and_the_device_is_not_lost(error: Exception) 
     assert [device.batches for device in devices] == [[1, 1], [1]]
 
 
-def test_it_tells_of_all_devices() -> None:
+def test_it_describes_all_devices() -> None:
     one, other = Device("cuda:0"), Device("cuda:1")
     pool = EncoderPool([one, other])
     assert (pool.runtime, pool.device, pool.compute_type) == ("fake", "cuda:0,cuda:1", "fp32")

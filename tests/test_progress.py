@@ -84,7 +84,7 @@ def test_notes_are_lines_of_their_own_above_the_bar(monkeypatch: pytest.MonkeyPa
             display(Outcome("a", "indexed"))
             display(Note("a note"))
     written = b""
-    with contextlib.suppress(OSError):  # once all has been read, as nobody writes any longer
+    with contextlib.suppress(OSError):  # at the end, when the writer has closed
         while part := os.read(master, 10_000):
             written += part
     os.close(master)

@@ -1,4 +1,4 @@
-"""The real model, with its real weights, finds what is plainly alike."""
+"""A real model finds similar images."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_every_sample_finds_its_own_kind_first(searcher: Searcher) -> None:
 
 
 @pytest.mark.parametrize("name", ["exif-orientation-6.jpg", "cmyk.jpg", "still.avif", "lab.tif"])
-def test_a_picture_is_found_whatever_its_format(searcher: Searcher, name: str) -> None:
+def test_an_image_is_found_in_any_format(searcher: Searcher, name: str) -> None:
     hits = searcher.search(SearchRequest([str(SAMPLES / "awkward" / name)], k=8))
     names = [Path(hit.record.path).parent.name for hit in hits]
     assert names == ["awkward"] * 8

@@ -1,4 +1,4 @@
-"""Camera raw files: never their thumbnail, but the image, or a reason that names the extra."""
+"""Camera raw files give the image and never its thumbnail, or a reason that names the extra."""
 
 import io
 import sys
@@ -39,7 +39,7 @@ def difference(one: Image.Image, other: Image.Image) -> float:
         {"maker": "CR2"},
     ],
 )
-def test_sensor_data_are_developed(photograph: Image.Image, options: dict[str, Any]) -> None:
+def test_sensor_data_is_developed(photograph: Image.Image, options: dict[str, Any]) -> None:
     loaded = load(raw_file(photograph, **options))
     assert (loaded.width, loaded.height) in {(360, 480), (720, 960)}
     assert difference(loaded.image, photograph) < 12  # of the green thumbnail: over 100
@@ -75,7 +75,7 @@ def test_orientation_is_applied_once(
 
 
 @pytest.mark.parametrize("maker", ["DNG", "NEF", "CR2"])
-def test_without_its_extra_the_reason_names_it(
+def test_a_missing_extra_is_named(
     photograph: Image.Image, maker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "rawpy", None)
@@ -96,7 +96,7 @@ def test_without_its_extra_the_reason_names_it(
         (b"FOVb\1\0\2\0", "X3F"),
     ],
 )
-def test_raw_formats_that_are_no_tiff_are_recognised(head: bytes, name: str) -> None:
+def test_raw_formats_other_than_tiff_are_recognized(head: bytes, name: str) -> None:
     data = head.ljust(64, b"\0")
     assert raw_format(io.BytesIO(data)) == name
     assert images.looks_like_an_image(data[:32])
@@ -104,7 +104,7 @@ def test_raw_formats_that_are_no_tiff_are_recognised(head: bytes, name: str) -> 
         load(data)
 
 
-def test_a_raw_file_that_is_cut_is_rejected_though_its_preview_is_whole(
+def test_a_truncated_raw_file_is_rejected_even_if_its_preview_is_complete(
     photograph: Image.Image,
 ) -> None:
     whole = raw_file(photograph, preview=photograph)
@@ -118,13 +118,13 @@ def test_a_raw_file_that_is_cut_is_rejected_though_its_preview_is_whole(
         load(bytes(claimed))
 
 
-def test_the_pixel_limit_holds_for_raw_files(photograph: Image.Image) -> None:
+def test_the_pixel_limit_applies_to_raw_files(photograph: Image.Image) -> None:
     with pytest.raises(ImageError, match="720 x 960 pixels are more than the limit"):
         load(raw_file(photograph, preview=photograph), max_pixels=100_000)
 
 
-def test_a_tiff_with_smaller_images_below_it_is_none(photograph: Image.Image) -> None:
-    """As pyramids and TIFFs with previews are written."""
+def test_a_tiff_with_reduced_images_is_not_raw(photograph: Image.Image) -> None:
+    """As in pyramids and in TIFFs with previews."""
     tiff = Tiff()
 
     def directory(image: Image.Image, kind: int, below: list[int]) -> int:
@@ -151,7 +151,7 @@ def test_a_tiff_with_smaller_images_below_it_is_none(photograph: Image.Image) ->
 
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("pages", [1, 3])
-def test_an_ordinary_tiff_is_none(photograph: Image.Image, pages: int, big: bool) -> None:
+def test_an_ordinary_tiff_is_not_raw(photograph: Image.Image, pages: int, big: bool) -> None:
     buffer = io.BytesIO()
     rest = [photograph] * (pages - 1)
     photograph.save(buffer, "TIFF", save_all=True, append_images=rest, big_tiff=big)
@@ -159,7 +159,7 @@ def test_an_ordinary_tiff_is_none(photograph: Image.Image, pages: int, big: bool
     assert load(buffer.getvalue()).image.tobytes() == photograph.tobytes()
 
 
-def test_directories_that_point_nowhere_or_at_themselves_end(photograph: Image.Image) -> None:
+def test_invalid_and_cyclic_directories_end(photograph: Image.Image) -> None:
     info = TiffImagePlugin.ImageFileDirectory_v2()
     info[330] = tuple([8, 1 << 31, 12] * 20)
     info.tagtype[330] = 4
@@ -169,5 +169,5 @@ def test_directories_that_point_nowhere_or_at_themselves_end(photograph: Image.I
     assert load(buffer.getvalue()).width == 720
 
 
-def test_a_raw_file_is_given_out_as_what_it_is(photograph: Image.Image) -> None:
+def test_a_raw_file_has_its_own_media_type(photograph: Image.Image) -> None:
     assert images.media_type(io.BytesIO(raw_file(photograph, maker="NEF"))) == "image/x-nef"

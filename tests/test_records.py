@@ -1,4 +1,4 @@
-"""Identity: one place, one URI, one id."""
+"""URIs and ids of records, stamps, and the meaning of conditions."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ _NAMES = st.binary(min_size=1, max_size=40).filter(
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no file names of any bytes")
 @given(names=st.lists(_NAMES, min_size=1, max_size=4))
-def test_any_posix_path_survives_the_way_to_a_uri_and_back(names: list[bytes]) -> None:
+def test_any_posix_path_survives_conversion_to_a_uri(names: list[bytes]) -> None:
     path = os.fsdecode(b"/" + b"/".join(names))
     uri = path_to_uri(path)
     assert uri.isascii()
@@ -50,7 +50,7 @@ def test_an_id_never_changes() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need a right there")
-def test_a_place_has_one_path_however_it_is_reached(tmp_path: Path) -> None:
+def test_a_place_has_one_canonical_path(tmp_path: Path) -> None:
     real = tmp_path / "real"
     real.mkdir()
     (real / "a.jpg").touch()
@@ -62,11 +62,11 @@ def test_a_place_has_one_path_however_it_is_reached(tmp_path: Path) -> None:
     assert canonical_path(real / "b.jpg") == str(real / "b.jpg")
 
 
-def test_a_uri_that_is_no_file_is_its_own_path() -> None:
+def test_other_uris_are_their_own_paths() -> None:
     assert uri_to_path("https://shop.example/a.jpg") == "https://shop.example/a.jpg"
 
 
-def test_a_stamp_survives_being_written_down_and_tells_its_differences() -> None:
+def test_a_stamp_is_serialized_and_compared() -> None:
     stamp = Stamp("resnet50", "ab" * 32, "resize 232", 2048)
     assert Stamp.from_json(stamp.to_json()) == stamp
     assert stamp.differences(stamp) == []
@@ -74,6 +74,6 @@ def test_a_stamp_survives_being_written_down_and_tells_its_differences() -> None
 
 
 @pytest.mark.parametrize("operator", ["=", "<", "<=", ">", ">="])
-def test_a_record_without_the_field_meets_no_condition_but_unequal(operator: str) -> None:
+def test_a_record_without_the_field_meets_only_unequal(operator: str) -> None:
     assert not Condition("year", operator, 1).holds({})  # type: ignore[arg-type]
     assert Condition("year", "!=", 1).holds({})

@@ -19,7 +19,7 @@ NAMES = ["a/1.jpg", "a/b/2.jpg", "ab/3.jpg", "c/4.jpg", "c/5.jpg", "6.jpg"]
 
 
 class Counting:
-    """Passes everything on to a collection, and counts its scans."""
+    """Wraps a collection, and counts its scans."""
 
     def __init__(self, collection: Collection) -> None:
         self._collection = collection
@@ -53,7 +53,7 @@ def left(collection: Collection, folder: Path) -> list[str]:
     return sorted(Path(each.path).relative_to(folder).as_posix() for each in records)
 
 
-def test_files_and_folders_go_together_and_each_record_counts_once(
+def test_files_and_folders_are_removed_together_and_counted_once(
     collection: Collection, tmp_path: Path
 ) -> None:
     paths = [tmp_path / "a", tmp_path / "a/b/2.jpg", tmp_path / "6.jpg"]
@@ -81,7 +81,7 @@ def test_many_paths_take_two_scans_at_most(
     assert left(collection, tmp_path) == sorted(NAMES)
 
 
-def test_records_of_a_collection_that_was_replaced_are_those_of_the_new_one(
+def test_removal_after_a_replacement_affects_the_new_collection(
     tmp_path: Path,
 ) -> None:
     with open_store(str(tmp_path / "store")) as store, ImageIndex("images", store=store) as index:

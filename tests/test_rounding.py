@@ -1,4 +1,4 @@
-"""Weights to 8 bits: exact where they fit, and better than the nearest where inputs go together."""
+"""Rounding of weights to 8 bits minimizes the error of the output."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_the_largest_weight_of_an_output_is_the_last_step() -> None:
     np.testing.assert_allclose(steps(weights, unpaired(2)), [2 / LARGEST, 1])
 
 
-def test_weights_on_the_steps_stay_what_they_are() -> None:
+def test_exactly_representable_weights_are_unchanged() -> None:
     random = np.random.default_rng(0)
     wanted = random.integers(-LARGEST, LARGEST, (2, 5, 9), dtype=np.int8, endpoint=True)
     wanted[..., 0] = LARGEST
@@ -30,7 +30,7 @@ def test_weights_on_the_steps_stay_what_they_are() -> None:
     np.testing.assert_array_equal(rounded, wanted)
 
 
-def test_inputs_that_have_nothing_to_do_with_each_other_leave_the_nearest() -> None:
+def test_uncorrelated_inputs_round_to_the_nearest() -> None:
     weights = np.random.default_rng(0).standard_normal((1, 4, 70)).astype(np.float32)
     step = steps(weights, unpaired(70))
     rounded = compensated(weights, step, np.eye(70)[None], unpaired(70))
@@ -38,7 +38,7 @@ def test_inputs_that_have_nothing_to_do_with_each_other_leave_the_nearest() -> N
 
 
 def test_equal_inputs_share_their_rounding_errors() -> None:
-    """Four equal inputs of weight 0.4 are worth 1.6 in all: 2 steps, not 0."""
+    """Four equal inputs of weight 0.4 add up to 1.6: 2 steps, not 0."""
     weights = np.array([[[0.4, 0.4, 0.4, 0.4, 127]]], np.float32)
     moments = np.zeros((1, 5, 5))
     moments[0, :4, :4] = 1
@@ -48,7 +48,7 @@ def test_equal_inputs_share_their_rounding_errors() -> None:
     assert rounded[0, 0, 4] == 127
 
 
-# More inputs than are taken at once, and several groups, as in depthwise convolutions.
+# More inputs than a block has, and several groups, as in depthwise convolutions.
 @pytest.mark.parametrize("shape", [(1, 8, 200), (16, 1, 9), (2, 4, 64)])
 def test_outputs_change_less_than_by_rounding_to_the_nearest(shape: tuple[int, int, int]) -> None:
     random = np.random.default_rng(0)
@@ -69,7 +69,7 @@ def test_outputs_change_less_than_by_rounding_to_the_nearest(shape: tuple[int, i
     assert errors[0] < errors[1] / 2
 
 
-def test_inputs_that_are_always_zero_do_no_harm() -> None:
+def test_inputs_that_are_always_zero_are_supported() -> None:
     weights = np.ones((1, 2, 3), np.float32)
     rounded = compensated(weights, steps(weights, unpaired(3)), np.zeros((1, 3, 3)), unpaired(3))
     assert (rounded == LARGEST).all()
@@ -84,7 +84,7 @@ def test_neighbours_of_one_sign_fit_into_16_bits_together() -> None:
     assert rounded.tolist() == [[[64, 64, 64], [127, -127, 127], [-85, -43, 0]]]
 
 
-def test_what_makes_up_for_another_input_does_not_outgrow_its_neighbour() -> None:
+def test_compensation_respects_the_limit_of_neighbours() -> None:
     random = np.random.default_rng(0)
     weights = random.uniform(0.5, 1, (1, 50, 64)).astype(np.float32)
     common = random.standard_normal((500, 4)) @ random.standard_normal((4, 64))

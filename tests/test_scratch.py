@@ -1,4 +1,4 @@
-"""Temporary files: gone with their owner, or removed by a later run; never a living one's."""
+"""Temporary files are removed by their owner, or by a later run if the owner was killed."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from tests.store_contract import STAMP
 
 
 def killed_after(program: str, *arguments: Path) -> None:
-    """A process that ends without any cleaning up, as after `kill -9`."""
+    """Run a process that ends without cleaning up, as after `kill -9`."""
     subprocess.run(
         [sys.executable, "-c", f"{program}\nimport os; os._exit(9)", *map(str, arguments)],
         timeout=60,
@@ -32,7 +32,7 @@ folder = scratch.folder([pathlib.Path(sys.argv[1])])
 """
 
 
-def test_nothing_stays(tmp_path: Path) -> None:
+def test_nothing_is_left_behind(tmp_path: Path) -> None:
     with scratch.folder([tmp_path]) as one, scratch.folder([tmp_path]) as two:
         assert one != two
         (one / "file").write_text("x")
@@ -42,7 +42,7 @@ def test_nothing_stays(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_is_not(
+def test_only_folders_of_killed_processes_are_removed(
     tmp_path: Path,
 ) -> None:
     with scratch.folder([tmp_path]) as mine:
@@ -54,7 +54,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_is_not(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_first_place_that_can_be_written_to_is_taken(tmp_path: Path) -> None:
+def test_the_first_writable_place_is_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with scratch.folder([tmp_path / "file", tmp_path / "new"]) as made:
         assert tmp_path / "new" in made.parents
@@ -77,8 +77,8 @@ def test_the_systems_folder_is_the_last_resort(
         pass
 
 
-def test_only_what_this_module_made_is_ever_removed(tmp_path: Path) -> None:
-    """In a shared folder somebody else may have made `.scratch`."""
+def test_only_folders_of_this_module_are_removed(tmp_path: Path) -> None:
+    """In a shared folder, another user may have made `.scratch`."""
     mine = tmp_path / "mine"
     for name in ("poetry", "17-00c0ffee"):
         (mine / name).mkdir(parents=True)
@@ -93,7 +93,7 @@ def test_only_what_this_module_made_is_ever_removed(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / ".scratch").iterdir()} == {"poetry", "poetry.lock"}
 
 
-def test_no_place_at_all_is_told_with_the_reason_for_each(tmp_path: Path) -> None:
+def test_without_any_place_the_error_has_all_reasons(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("")
     (tmp_path / "b").write_text("")
     with pytest.raises(ScratchError) as caught, scratch.folder([tmp_path / "a", tmp_path / "b"]):
@@ -103,7 +103,7 @@ def test_no_place_at_all_is_told_with_the_reason_for_each(tmp_path: Path) -> Non
     )
 
 
-def test_a_full_disk_is_found_out_before_it_is_relied_on(
+def test_a_full_disk_is_detected_in_advance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, _: bytes) -> int:
@@ -122,7 +122,7 @@ def test_a_full_disk_is_found_out_before_it_is_relied_on(
         pass
 
 
-def test_an_ingest_that_was_killed_leaves_nothing_for_long(
+def test_files_of_a_killed_ingest_are_removed_by_the_next(
     cli: Cli, paint: Painter, tmp_path: Path
 ) -> None:
     folder = paint("shop/1.png", 1).parent
@@ -137,17 +137,17 @@ table = MetadataTable(sys.argv[1], places=[pathlib.Path(sys.argv[2])])
     for _ in range(3):
         killed_after(program, folder / "styles.csv", store)
     assert len(list(store.glob(".scratch/*/rows.sqlite"))) == 1, "each run removes the last one's"
-    (folder / "styles.csv").unlink()  # also a run that needs no temporary files
+    (folder / "styles.csv").unlink()  # even a run without temporary files cleans up
     (folder / "1.png").write_bytes(b"no picture")
     cli("ingest", folder, "--store", store)
     assert not list(store.rglob(".scratch"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it has no limits for the size of files")
-def test_rows_for_which_there_is_no_room_end_the_run_with_the_folders_name(
+def test_a_full_disk_for_rows_ends_the_run_and_names_the_folder(
     tmp_path: Path,
 ) -> None:
-    """A limit for the size of files stands in for a full disk; both come as SQLite's error."""
+    """A limit on file sizes replaces a full disk; SQLite reports both in the same way."""
     table = tmp_path / "styles.csv"
     table.write_text("id,text\n" + "".join(f"{n},{'x' * 1000}\n" for n in range(5000)))
     program = """
@@ -172,7 +172,7 @@ except ScratchError as error:
     assert not list(tmp_path.rglob(".scratch"))
 
 
-def test_a_temporary_folder_that_is_missing_is_not_missed(
+def test_a_missing_temporary_folder_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
@@ -182,7 +182,7 @@ def test_a_temporary_folder_that_is_missing_is_not_missed(
         assert opened.lookup("/x/1.jpg") == {"kind": "shoe"}
 
 
-def test_what_earlier_versions_left_of_a_dropped_collection_is_removed(tmp_path: Path) -> None:
+def test_remains_of_dropped_collections_of_early_versions_are_removed(tmp_path: Path) -> None:
     store = LanceStore(tmp_path)
     left, other = tmp_path / ".images-dropped-17", tmp_path / ".images-dropped-by-me"
     store.create("images", STAMP)

@@ -1,4 +1,4 @@
-"""A search among many copies of few images: distinct hits, from bounded answers of the store."""
+"""A search among many copies of few images gives distinct hits with bounded store results."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,7 +72,7 @@ def test_hits_are_distinct_and_in_order(collection: Collection, query: Any, k: i
     assert [hit.record.sha256 for hit in hits] == [hit.record.sha256 for hit in expected[:k]]
 
 
-def test_an_answer_of_the_store_does_not_grow_with_the_copies(
+def test_the_size_of_store_results_does_not_depend_on_the_number_of_copies(
     collection: Collection, query: Any
 ) -> None:
     spy: Any = Spy(collection)
@@ -93,7 +93,7 @@ def test_a_crowded_image_is_excluded_with_all_its_copies(
     assert max(spy.ks) <= 20
 
 
-def test_words_and_both_together_find_distinct_images(collection: Collection, query: Any) -> None:
+def test_text_and_fused_searches_find_distinct_images(collection: Collection, query: Any) -> None:
     by_words = search_text(collection, SearchRequest(k=4, text="shoe"))
     assert len({hit.record.sha256 for hit in by_words}) == 4
     both = search_vector(collection, query, SearchRequest(k=20, text="boot"))

@@ -1,4 +1,4 @@
-"""Machines that share a Weaviate keep their files apart, and those of one site share them."""
+"""Files of machines that share a Weaviate are separate, except between machines of one site."""
 
 import json
 import os
@@ -124,7 +124,7 @@ def test_files_of_two_sites_at_one_path_both_survive(
 
 
 @pytest.mark.weaviate
-def test_neither_site_prunes_or_removes_what_the_other_has(
+def test_no_site_prunes_or_removes_records_of_another(
     machine: Machines,
 ) -> None:
     one, two = machine("one"), machine("two")
@@ -350,7 +350,7 @@ def test_users_of_a_machine_have_one_site(tmp_path: Path, monkeypatch: pytest.Mo
     assert "0123456789" not in found.pop()
 
 
-def test_names_that_make_no_uri_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_are_invalid_in_uris_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     for bad in ("a/b", "ü", "-a", "a b", "x" * 64):
         monkeypatch.setenv("IMGSEARCH_SITE", bad)
         with pytest.raises(UsageError, match="IMGSEARCH_SITE"):
@@ -371,7 +371,7 @@ def test_names_that_make_no_uri_are_rejected(monkeypatch: pytest.MonkeyPatch) ->
         (HERE, "b", "file://b/x/1.jpg"),
     ],
 )
-def test_a_uri_comes_apart_as_it_was_put_together(seen: Sites, site: str | None, uri: str) -> None:
+def test_splitting_a_uri_reverses_qualifying_it(seen: Sites, site: str | None, uri: str) -> None:
     bare = "file:///x/1.jpg"
     assert seen.qualified(bare, site) == uri
     assert seen.split(uri) == (site, bare)

@@ -34,7 +34,7 @@ def filled(paint: Painter, tmp_path: Path) -> Path:
 def run(
     *words: object, stdout: IO[bytes] | int = PIPE, stderr: IO[bytes] | int = PIPE, **variables: str
 ) -> "subprocess.CompletedProcess[bytes]":
-    """Run the command in a process of its own."""
+    """Run the command in its own process."""
     return subprocess.run(
         [sys.executable, "-m", "imgsearch", *map(str, words)],
         stdout=stdout,

@@ -67,7 +67,7 @@ class TestPython:
             with pytest.raises(MetadataError, match=reason):
                 index.set_metadata(record.id, {"also": 1, field: value})
         with pytest.raises(MetadataError, match="an integer of hundreds of digits"):
-            index.set_metadata(record.id, {"number": 10**5000})  # Python refuses to print it
+            index.set_metadata(record.id, {"number": 10**5000})  # Python cannot print it
         assert index.get(record.id).metadata == record.metadata
         assert "also" not in index.fields
 
@@ -92,7 +92,7 @@ class TestPython:
         assert (type(kept), repr(kept)) == (type(value), repr(value))
 
     @pytest.mark.weaviate
-    def test_a_server_keeps_and_rejects_the_same(self, on_a_server: ImageIndex) -> None:
+    def test_a_server_stores_and_rejects_the_same_values(self, on_a_server: ImageIndex) -> None:
         record = next(on_a_server.records())
         for value in STORABLE:
             field = f"kept_as_{type(value).__name__}"
@@ -114,7 +114,7 @@ class TestPython:
         self, index: ImageIndex, value: Any, reason: str
     ) -> None:
         for field in ("number", "real", "kind"):
-            if (field, value) == ("kind", "a\0b"):  # merely a text that no record has
+            if (field, value) == ("kind", "a\0b"):  # valid text that no record has
                 assert index.count([Condition(field, "=", value)]) == 0
                 continue
             with pytest.raises(UsageError, match=f"{reason}|not of the field's type"):
@@ -161,7 +161,7 @@ class TestHttp:
             *(b"[" * 60_000, b'{"a":' * 10_000, b'{"a": ' + b"1" * 5000 + b"}"),
         ],
     )
-    def test_bodies_that_are_no_changes_are_rejected(self, served: Served, content: bytes) -> None:
+    def test_invalid_bodies_are_rejected(self, served: Served, content: bytes) -> None:
         status, _ = self.change(served, content)
         assert status in (400, 422)
 
@@ -177,7 +177,7 @@ class TestHttp:
             assert (answer.status_code, "is not" in answer.json()["detail"]) == (400, True)
 
 
-def test_a_table_keeps_long_numbers_as_text(tmp_path: Path) -> None:
+def test_a_table_stores_long_numbers_as_text(tmp_path: Path) -> None:
     folder = tmp_path / "shop"
     filled(tmp_path, 2)
     (folder / "styles.csv").write_text(f"id,barcode,kind\n0,{10**30},NaN\n1,{10**20},Infinity\n")

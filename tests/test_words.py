@@ -1,4 +1,4 @@
-"""Texts as words."""
+"""Splitting of texts into words."""
 
 import pytest
 from hypothesis import given
@@ -39,18 +39,18 @@ def test_a_text_without_words_cannot_be_searched_for(text: str) -> None:
         query_words(text)
 
 
-def test_a_long_query_is_cut() -> None:
+def test_a_long_query_is_truncated() -> None:
     assert len(query_words(" ".join(map(str, range(10_000))))) == MAX_QUERY_WORDS
 
 
-def test_a_record_has_the_words_of_its_texts_alone() -> None:
+def test_a_record_has_only_the_words_of_its_texts() -> None:
     texts: Metadata = {"kind": "Casual Shoes", "description": "Red, the red"}
     assert record_words({"year": 2012, **texts, "new": True}) == "casual shoe red the red"
     assert record_words({"year": 2012}) == ""
 
 
 @given(st.text())
-def test_what_is_stored_is_found_by_itself(text: str) -> None:
+def test_a_record_is_found_by_its_own_words(text: str) -> None:
     stored = record_words({"text": text})
     assert record_words({"text": stored}) == stored
     if stored:

@@ -27,10 +27,10 @@ from imgsearch.errors import ImgsearchError
 
 app = typer.Typer(
     name="imgsearch",
-    help="Index large folders of images, and find the ones that look like a given image.",
+    help="Index large folders of images, and search them by image, text and metadata.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    # Plain help, as Rich alone takes as long to load as all the rest.
+    # Plain help, as loading Rich takes as long as everything else.
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
@@ -58,20 +58,20 @@ def _top(
     pass
 
 
-# Of a disk, a quota, a limit on the size of files, and a device.
+# A full disk, a quota, a limit on the size of files, and a failing device.
 _NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG, errno.EIO)
 
 
 def main() -> None:
-    """Run the command, and turn every error into one line on stderr and an exit code."""
-    # Decoders warn about odd EXIF data and palettes; users need only the pixels.
+    """Run the command. An error becomes one line on stderr and an exit code."""
+    # Decoders warn about unusual EXIF data and palettes, which users cannot act on.
     warnings.filterwarnings("ignore", module=r"PIL\..*")
-    # Loaded modules stay. Collecting garbage after every 700 objects takes a tenth of the time
-    # that loading takes.
+    # Imports create many objects and little garbage. Collecting it after every 700 objects takes a
+    # tenth of the time of the imports.
     gc.set_threshold(50_000)
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        # A file name may hold any character, and the encoding of a pipe or a file not: cp1252 on
-        # Windows, ASCII where a variable says so. As on stderr, it is written as an escape then.
+        # File names may contain characters that the encoding of the output lacks, such as cp1252 or
+        # ASCII. Escape them, as Python does on stderr.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
@@ -88,10 +88,10 @@ def main() -> None:
             _fail(f"the output cannot be written: {error.strerror}", 1)
         _fail_internally(error)
     except MemoryError:
-        _fail("out of memory; smaller --batch-size and --workers need less", 1)
+        _fail("out of memory; use a smaller --batch-size or fewer --workers", 1)
     except Exception as error:
-        if "start new thread" in str(error):  # Python's words for the limit of a user or container
-            _fail("the system allows no more threads; fewer --workers need less", 1)
+        if "start new thread" in str(error):  # the limit of a user or a container
+            _fail("the system allows no more threads; use fewer --workers", 1)
         _fail_internally(error)
 
 

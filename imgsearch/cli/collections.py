@@ -8,7 +8,7 @@ import typer
 
 from imgsearch import config
 from imgsearch.cli import options
-from imgsearch.cli.console import Display, print_json, printable, stderr, stdout
+from imgsearch.cli.console import Display, print_json, print_line, stderr
 from imgsearch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,29 +25,27 @@ def info(store: options.Store = None, as_json: options.Json = False) -> None:
     if as_json:
         print_json({"store": url, "collections": [each.to_dict() for each in collections]})
         return
-    console = stdout()
-    console.print(f"store {printable(url)}", markup=False, highlight=False, soft_wrap=True)
+    print_line(f"store {url}")
     if not collections:
-        console.print("no collections yet: create one with `imgsearch ingest FOLDER`", markup=False)
+        print_line("no collections yet: create one with `imgsearch ingest FOLDER`")
     for each in collections:
         _print_collection(each)
 
 
 def _print_collection(info: "CollectionInfo") -> None:
-    console = stdout()
     size = f", {info.bytes / 1e6:,.1f} MB" if info.bytes is not None else ""
     stamp = info.stamp
     fields = ", ".join(f"{name} ({kind})" for name, kind in info.fields.items()) or "none"
     for line in (
         "",
-        f"{info.name}: {info.images:,} pictures{size}",
+        f"{info.name}: {info.images:,} images{size}",
         f"  model   {stamp.model}, {stamp.dimension} dimensions, {stamp.variant}, "
         f"weights {stamp.weights[:12]}",
         f"  input   {stamp.preprocessing}",
         f"  fields  {fields}",
         *(f"  {line}" for line in _details(info.details)),
     ):
-        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        print_line(line)
 
 
 def _details(details: Mapping[str, Any]) -> Iterator[str]:
@@ -82,8 +80,8 @@ def remove(
 ) -> None:
     """Remove images from a collection, or a whole collection. Files are never touched.
 
-    With PATHs, their records are removed; they need not exist any more. Without, and with an
-    explicit --collection, the whole collection is.
+    Removes the records of the PATHs, which need not exist any more. Without PATHs, but with an
+    explicit --collection, removes the whole collection.
     """
     from imgsearch.index import ImageIndex
 
@@ -92,11 +90,11 @@ def remove(
         if paths:
             removed = index.remove_paths(paths)
         else:
-            # A variable that happens to be set must not cost anybody a collection.
+            # An environment variable is not enough, as it may have been set for other commands.
             source = context.get_parameter_source("collection")
             if source is None or source.name != "COMMANDLINE":
                 raise UsageError("give the PATHs to remove, or a whole --collection NAME")
-            _confirm(f"Remove collection {collection} with {index.count():,} pictures?", yes)
+            _confirm(f"Remove collection {collection} with {index.count():,} images?", yes)
             removed = index.drop()
     if as_json:
         print_json({"collection": collection, "removed": removed})

@@ -7,7 +7,7 @@ import typer
 
 from imgsearch import config
 from imgsearch.cli import options
-from imgsearch.cli.console import Display, print_json, printable, stdout
+from imgsearch.cli.console import Display, print_json, print_line
 from imgsearch.cli.interrupt import INTERRUPTED, stop_on_signal
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def copy(
     store_timeout: options.StoreTimeout = config.DEFAULT_STORE_TIMEOUT,
     as_json: options.Json = False,
 ) -> None:
-    """Copy a collection to another store, without reading or encoding images again.
+    """Copy a collection to another store without reading or encoding its images again.
 
     Repeated runs copy only what is new or changed. Nothing is removed from the target.
     """
@@ -47,10 +47,10 @@ def copy(
     with (
         Display() as display,
         open_store(source, store_timeout, display) as origin,
-        open_store(target, store_timeout, display) as goal,
+        open_store(target, store_timeout, display) as destination,
         stop_on_signal(stop, display),
     ):
-        report = run(origin, goal, collection, name or collection, display, stop)
+        report = run(origin, destination, collection, name or collection, display, stop)
     if as_json:
         print_json(report.to_dict())
     else:
@@ -62,12 +62,12 @@ def copy(
 
 
 def _print_summary(report: "CopyReport") -> None:
-    console = stdout()
     state = "interrupted: " if report.interrupted else ""
-    for line in (
+    print_line(
         f"{state}{report.found:,} found: {report.copied:,} copied, {report.skipped:,} skipped, "
-        f"{report.rejected:,} rejected" + (", verified" if report.verified else ""),
+        f"{report.rejected:,} rejected" + (", verified" if report.verified else "")
+    )
+    print_line(
         f"in {report.seconds:.1f} s; {report.collection} in {report.source} is {report.name} in "
-        f"{report.target}",
-    ):
-        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        f"{report.target}"
+    )

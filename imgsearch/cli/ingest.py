@@ -9,7 +9,7 @@ import typer
 
 from imgsearch import config
 from imgsearch.cli import options
-from imgsearch.cli.console import Display, print_json, printable, stdout
+from imgsearch.cli.console import Display, print_json, print_line
 from imgsearch.cli.interrupt import INTERRUPTED, stop_on_signal
 from imgsearch.errors import UsageError
 from imgsearch.events import Event, Outcome
@@ -43,15 +43,7 @@ def ingest(
             show_default=False,
         ),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Threads that read and decode. Default: one per core, at most 16.",
-            show_default=False,
-        ),
-    ] = None,
+    workers: options.Workers = None,
     metadata: Annotated[
         str | None,
         typer.Option(
@@ -166,13 +158,8 @@ def ingest(
 
 
 def _print_summary(result: "IngestReport", report: str | None) -> None:
-    console = stdout()
-
-    def line(text: str, style: str = "") -> None:
-        console.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
-
     made_by = f"{result.runtime} on {result.device} in {result.compute_type}"
-    line(
+    print_line(
         f"{'interrupted: ' if result.interrupted else ''}{result.found:,} found: "
         f"{result.indexed:,} indexed, {result.reused:,} reused, {result.skipped:,} skipped, "
         f"{result.rejected:,} rejected"
@@ -183,32 +170,32 @@ def _print_summary(result: "IngestReport", report: str | None) -> None:
     prepared = f", {result.preparing:.1f} s of them to prepare the model" * (result.preparing >= 1)
     speed = f", {result.images_per_second:,.1f} images per second" if result.indexed else ""
     then = " from then on" * bool(prepared and speed)
-    line(
+    print_line(
         f"in {result.seconds:.1f} s{prepared}{speed}{then}; collection {result.collection}"
         + (f", {result.model}" * bool(result.model))
         + (f" ({made_by})" * bool(result.runtime))
     )
     if result.indexed:
         busy = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.busy.items())
-        line(f"at work: {busy}; the limit was {result.limit}")
-    line(f"store {result.store}")
+        print_line(f"at work: {busy}; the limit was {result.limit}")
+    print_line(f"store {result.store}")
     for table in result.metadata:
-        line(
+        print_line(
             f"metadata {table.file}: {table.rows:,} rows by {table.column}, "
             f"{table.malformed_rows:,} malformed"
             + _lines(table.malformed)
-            + f", {table.duplicates:,} repeated, {table.rows_without_picture:,} without an image; "
-            f"{table.pictures_without_row:,} images without a row"
+            + f", {table.duplicates:,} repeated, {table.rows_without_image:,} without an image; "
+            f"{table.images_without_row:,} images without a row"
         )
     if result.left_out or result.other_files:
-        line(
+        print_line(
             f"ignored: {result.left_out:,} hidden or system entries, "
             f"{result.other_files:,} files that are not images"
         )
     for path, reason in result.unreadable:
-        line(f"unreadable folder {path}: {reason}", style="yellow")
+        print_line(f"unreadable folder {path}: {reason}", style="yellow")
     for folder in result.unpruned:
-        line(
+        print_line(
             f"not pruned {folder.path}: {folder.missing:,} files are missing, {folder.present:,} "
             "exist; if that is right, --prune-missing removes their records",
             style="yellow",
@@ -216,11 +203,11 @@ def _print_summary(result: "IngestReport", report: str | None) -> None:
     from imgsearch.uris import uri_to_path
 
     for problem in result.problems:
-        line(f"rejected {uri_to_path(problem.uri)}: {problem.reason}", style="yellow")
+        print_line(f"rejected {uri_to_path(problem.uri)}: {problem.reason}", style="yellow")
     more = result.rejected - len(result.problems)
     if more > 0:
         where = f"{report} lists them" if report else "--report FILE lists them"
-        line(f"and {more:,} more rejected: {where}", style="yellow")
+        print_line(f"and {more:,} more rejected: {where}", style="yellow")
 
 
 def _lines(numbers: list[int]) -> str:

@@ -1,4 +1,4 @@
-"""Ctrl-C in commands that finish what is in flight; a second one stops immediately."""
+"""Handle Ctrl-C: the first finishes what is in flight, the second ends the process."""
 
 import contextlib
 import signal
@@ -16,7 +16,7 @@ from imgsearch.system.interrupts import INTERRUPTED, end_now
 __all__ = ["INTERRUPTED", "stop_on_signal"]
 
 _FINISHING = "finishing what is in flight; once more stops now"
-_SECONDS_TO_SPEAK = 1.0
+_SECONDS_TO_PRINT = 1.0
 
 
 @contextlib.contextmanager
@@ -28,16 +28,15 @@ def stop_on_signal(stop: threading.Event, display: Display) -> Iterator[None]:
 
     def handle(_number: int, _frame: Any) -> None:
         if stop.is_set():
-            # Threads may be deep in a model or a decoder; what is in the store is whole anyway.
+            # Threads in a model or a decoder cannot be stopped. Writes to the store are atomic.
             end_now()
         stop.set()
-        # By another thread: this one may have been interrupted while it printed, or while it
-        # loaded what printing needs.
-        speaker = threading.Thread(target=display.say, args=(_FINISHING,), daemon=True)
-        speaker.start()
-        speakers.append(speaker)
+        # In another thread, as this one may have been interrupted while it was printing.
+        printer = threading.Thread(target=display.say, args=(_FINISHING,), daemon=True)
+        printer.start()
+        printers.append(printer)
 
-    speakers: list[threading.Thread] = []
+    printers: list[threading.Thread] = []
     signals = [signal.SIGINT, signal.SIGTERM]
     before = [signal.signal(number, handle) for number in signals]
     try:
@@ -50,5 +49,5 @@ def stop_on_signal(stop: threading.Event, display: Display) -> Iterator[None]:
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
-        for speaker in speakers:
-            speaker.join(_SECONDS_TO_SPEAK)
+        for printer in printers:
+            printer.join(_SECONDS_TO_PRINT)

@@ -113,7 +113,7 @@ def query(
     started = time.monotonic()
     source = None if image is None else _read_query(image)
 
-    # numpy's own threads take a while to start, and a query multiplies no matrices.
+    # Threads of numpy take a while to start, and a query multiplies no matrices.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     from imgsearch.index import ImageIndex

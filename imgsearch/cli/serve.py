@@ -103,9 +103,9 @@ def serve(
 
     SIGTERM or Ctrl-C finishes the requests in flight; the exit code is then 0 or 130.
     """
-    # Before numpy is loaded, whose own threads take a while to start.
+    # Before numpy is imported: its threads take a while to start.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Else pydantic looks through all that is installed for plugins.
+    # pydantic would search all installed packages for plugins.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
     from imgsearch.server.address import allowed_hosts, is_loopback, listen
@@ -119,7 +119,7 @@ def serve(
             raise UsageError(f"--cors-origin {origin}: an origin is like https://{origin}")
     if not (is_loopback(host) or api_key or insecure):
         raise UsageError(
-            f"--host {host}: others could reach the service there: set {config.ENV_API_KEY}, or "
+            f"--host {host}: other machines could reach the service: set {config.ENV_API_KEY}, or "
             "use --insecure"
         )
     with (
@@ -127,8 +127,8 @@ def serve(
         listen(host, port, "--port") as api,
         nullcontext() if no_ui else listen(host, ui_port, "--ui-port") as page,
     ):
-        # Meanwhile clients can connect already, and wait. FastAPI loads pydantic's version 1, a
-        # thirtieth of the start, only to see that no field is of it.
+        # Clients can already connect, and wait during these imports. FastAPI imports pydantic.v1,
+        # which takes a thirtieth of the start, only to check for fields of its types.
         with block_imports("pydantic.v1"):
             from imgsearch.server.run import Running
         from imgsearch.server.service import Service

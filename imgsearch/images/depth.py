@@ -134,7 +134,7 @@ def has_lower_bytes(image: Image.Image) -> bool:
 def with_lower_bytes(
     image: Image.Image, mode: str, reopen: Callable[[], ImageFile.ImageFile]
 ) -> Image.Image:
-    """Add the lower bytes to a 16-bit colour image of which Pillow has read the upper bytes.
+    """Add the lower bytes to a 16-bit colour image; Pillow reads only the upper bytes.
 
     `mode` is its `raw_mode` before loading. The file is decoded again only if the upper bytes are
     nearly empty; otherwise the image itself is returned.

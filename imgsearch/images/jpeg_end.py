@@ -15,7 +15,7 @@ _MOST = 24 << 20
 _SOS, _DHT, _DRI, _EOI = 0xDA, 0xC4, 0xDD, 0xD9
 _SEQUENTIAL, _PROGRESSIVE = frozenset({0xC0, 0xC1}), 0xC2
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# At least so many trailing zeros are space that was allocated but not written.
+# This many trailing zeros or more are space that was allocated but not written.
 ZEROS = 16
 _next_marker = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL).search
 _split_restarts = re.compile(rb"\xff+[\xd0-\xd7]").split
@@ -158,7 +158,7 @@ class _Image:
         return _Scan(components, first, last, bits >> 4, bits & 15)
 
     def _blocks(self, scan: _Scan) -> tuple[list[tuple[_Component, int, int]], int]:
-        """The blocks of one unit, with their tables; and how many units there are."""
+        """Return the blocks of one unit, with their tables, and the number of units."""
         most_across = max(component.across for component in self._components.values())
         most_down = max(component.down for component in self._components.values())
         width, height = self._size

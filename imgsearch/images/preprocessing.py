@@ -61,7 +61,7 @@ class Preprocessing:
 
     @property
     def short_side(self) -> int:
-        """The length in pixels of the full image's short side at the network's scale."""
+        """The length of the full image's short side at the scale of the network, in pixels."""
         if self.crop_fraction is not None:
             return round(self.size / self.crop_fraction)
         return self.resize or self.size
@@ -71,9 +71,9 @@ class Preprocessing:
 class Loaded:
     """An RGB image, oriented and composited over white.
 
-    `width` and `height` are those of the full image in the file, oriented. `image` is smaller
-    by the factor `scale`, and its last pixels may reach over the whole's edge: so the whole lies
-    in it from (`left`, `top`), in pixels of `image`, on.
+    `width` and `height` are those of the full image in the file, after orientation. `image` may be
+    reduced by the factor `scale` and padded to whole pixels: the full image starts at (`left`,
+    `top`), in pixels of `image`.
     """
 
     image: Image.Image
@@ -84,7 +84,7 @@ class Loaded:
     top: float = 0.0
 
     def box(self, left: float, top: float, right: float, bottom: float) -> "_Box":
-        """A part of the whole picture, in pixels of `image`."""
+        """Convert a box from pixels of the full image to pixels of `image`."""
         return (
             self.left + left / self.scale,
             self.top + top / self.scale,
@@ -97,21 +97,21 @@ _Box = tuple[float, float, float, float]
 
 
 def fit(loaded: Loaded, preprocessing: Preprocessing) -> Image.Image:
-    """The centre square at the network's size.
+    """Return the centre square at the size of the network.
 
-    All is reckoned in pixels of the whole picture, so that a reduced one gives the same square:
-    a shift by a part of a pixel moves a vector more than the reduction itself does.
+    The square is computed in pixels of the full image, so that a reduced image gives the same one:
+    a shift by a fraction of a pixel changes a vector more than the reduction does.
     """
     width, height = loaded.width, loaded.height
     size = preprocessing.size
     filter_ = _RESAMPLING[preprocessing.interpolation]
     if preprocessing.crop_fraction is not None:
-        # `decode_and_center_crop` of TensorFlow's EfficientNet: whole pixels, rounded this way.
+        # As `decode_and_center_crop` of TensorFlow's EfficientNet, with the same rounding.
         side = max(1, int(preprocessing.crop_fraction * min(width, height)))
         left, top = (width - side + 1) // 2, (height - side + 1) // 2
         box = loaded.box(left, top, left + side, top + side)
         return _cut_and_resize(loaded.image, box, (size, size), filter_)
-    # torchvision's Resize and CenterCrop, with the same rounding.
+    # As torchvision's Resize and CenterCrop, with the same rounding.
     short = preprocessing.resize or size
     if width <= height:
         whole = (short, int(short * height / width))
@@ -121,7 +121,7 @@ def fit(loaded: Loaded, preprocessing: Preprocessing) -> Image.Image:
     if max(whole) <= _LONGEST * short:
         resized = loaded.image.resize(whole, filter_, box=loaded.box(0, 0, width, height))
         return resized.crop((left, top, left + size, top + size))
-    # The same square without making the rest: an image of 10,000 x 1 would need gigabytes.
+    # The same square without the rest: the resized image of 10,000 x 1 pixels would take gigabytes.
     scale = min(width, height) / short
     box = loaded.box(left * scale, top * scale, (left + size) * scale, (top + size) * scale)
     return loaded.image.resize((size, size), filter_, box=box)
@@ -133,9 +133,9 @@ def _cut_and_resize(
     size: tuple[int, int],
     filter_: Image.Resampling,
 ) -> Image.Image:
-    """Resize a part of an image without its surroundings.
+    """Resize a part of an image.
 
-    `resize(box=...)` alone lets the filter reach for pixels beyond the box.
+    With `resize(box=...)` alone, the filter would read pixels around the part.
     """
     left, top = math.floor(box[0]), math.floor(box[1])
     right, bottom = min(image.width, math.ceil(box[2])), min(image.height, math.ceil(box[3]))

@@ -59,8 +59,8 @@ class MetadataReport:
     malformed_rows: int
     malformed: list[int]
     duplicates: int
-    rows_without_picture: int
-    pictures_without_row: int
+    rows_without_image: int
+    images_without_row: int
     unmatched: str | None = None
 
     def to_dict(self) -> dict[str, object]:
@@ -71,8 +71,8 @@ class MetadataReport:
             "malformed": self.malformed_rows,
             "malformed_lines": self.malformed,
             "duplicates": self.duplicates,
-            "rows_without_picture": self.rows_without_picture,
-            "pictures_without_row": self.pictures_without_row,
+            "rows_without_picture": self.rows_without_image,
+            "pictures_without_row": self.images_without_row,
         }
 
 
@@ -109,7 +109,7 @@ class MetadataTable:
         self._rows = 0
         self._malformed_rows = 0
         self._malformed: list[int] = []
-        self._unmatched_pictures = 0
+        self._unmatched_images = 0
         self._unmatched_names: list[str] = []
         self._has_folders = False
         self._padded_length: int | None = None
@@ -246,7 +246,7 @@ class MetadataTable:
         with self._spooling():
             found = self._row_of(path)
         if found is None:
-            self._unmatched_pictures += 1
+            self._unmatched_images += 1
             if len(self._unmatched_names) < _SHOWN:
                 self._unmatched_names.append(os.path.basename(path))
             return None
@@ -334,7 +334,7 @@ class MetadataTable:
             unused, used = self._rows_db.execute(
                 "SELECT count(*) - count(image), count(image) FROM row"
             ).fetchone()
-        no_match = unused and not used and self._unmatched_pictures
+        no_match = unused and not used and self._unmatched_images
         return MetadataReport(
             self.file,
             self.column,
@@ -343,7 +343,7 @@ class MetadataTable:
             self._malformed,
             self._duplicates,
             unused,
-            self._unmatched_pictures,
+            self._unmatched_images,
             self._describe_unmatched() if no_match else None,
         )
 
