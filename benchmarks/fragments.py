@@ -21,7 +21,8 @@ import numpy as np
 from benchmarks.common import machine
 from imgsearch.encoders.base import Vectors, normalised
 from imgsearch.stores import open_store
-from imgsearch.stores.lance import store as lance_store
+from imgsearch.stores.lance import maintenance, vector_index
+from imgsearch.stores.lance.collection import LanceCollection
 from imgsearch.types import Condition, ImageRecord, Stamp
 
 _WRITTEN_AT_ONCE = 512
@@ -52,16 +53,16 @@ def make(place: str, records: int, dimension: int) -> None:
 def merge_and_search(place: str, one: bool) -> None:
     """Print the megabytes that `optimize` takes, the number of fragments, and ms per search."""
     if one:
-        lance_store._ROWS_PER_FRAGMENT = lance_store._ROWS_PER_LARGE_FRAGMENT_AT_REST
-        lance_store._SMALL_FRAGMENTS = 8
-    lance_store.VECTOR_INDEX_ROWS = sys.maxsize  # no index: searches compare all vectors
+        maintenance._ROWS_PER_FRAGMENT = maintenance._ROWS_PER_LARGE_FRAGMENT_AT_REST
+        maintenance._SMALL_FRAGMENTS = 8
+    vector_index.MIN_ROWS = sys.maxsize  # no index: searches compare all vectors
     with open_store(place) as store:
         collection = store.open("images")
         before = megabytes("VmRSS")
         collection.optimize()
         took = megabytes("VmHWM") - before
-        assert isinstance(collection, lance_store.LanceCollection)
-        fragments = len(collection._dataset.get_fragments())
+        assert isinstance(collection, LanceCollection)
+        fragments = len(collection._dataset.handle.get_fragments())
         seconds = []
         where = [Condition("even", "=", True)]
         for query in random_vectors(_QUERIES, collection.stamp.dimension, 1):

@@ -10,14 +10,13 @@ and kept in the working folder: 1,000,000 records of 1280 dimensions take 6 GB a
 import argparse
 import importlib
 import json
-import resource
 import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.million_data import KINDS, Data
-from benchmarks.million_table import ROWS, Line
+from benchmarks.million_table import ROWS, Line, peak_megabytes
 
 MODULES = ("benchmarks.million_search",)
 """What registers rows."""
@@ -43,7 +42,7 @@ def _measure_here(name: str, options: str) -> None:
     values = json.loads(options)
     data = Data(**{**values, "work": Path(values["work"]), "images": Path(values["images"])})
     lines = [asdict(each) for each in ROWS[name](data)]
-    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    megabytes = peak_megabytes()
     print(json.dumps({"lines": lines, "megabytes": megabytes}))
 
 

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -40,6 +41,12 @@ def row(name: str) -> Callable[[Measure], Measure]:
         return measure
 
     return register
+
+
+def peak_megabytes() -> float:
+    """Return the peak memory of this process, by Linux."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM"))
 
 
 def median_seconds(

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import numpy as np
 import pytest
 
 from imgsearch.copying import copy
+from imgsearch.encoders.base import normalised
 from imgsearch.errors import CollectionMismatchError, Remedy, StoreBusyError, StoreError, UsageError
 from imgsearch.events import Event, Note, Stage
 from imgsearch.stores import check_name, open_store
 from imgsearch.stores.base import VectorStore
-from imgsearch.stores.lance import filters, maintenance, scalar_indexes
+from imgsearch.stores.lance import filters, maintenance, scalar_indexes, vector_index
 from imgsearch.stores.lance.collection import LanceCollection
 from imgsearch.stores.lance.dataset import Dataset
 from imgsearch.stores.lance.store import LanceStore
@@ -286,7 +288,7 @@ def test_edits_of_single_records_leave_few_files_whoever_makes_them(
 def test_fragments_are_small_only_while_searches_compare_all_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_compared: int, fragments: int
 ) -> None:
-    monkeypatch.setattr(maintenance, "EXACT_FILTER_ROWS", rows_compared)
+    monkeypatch.setattr(vector_index, "MIN_ROWS", rows_compared)
     monkeypatch.setattr(maintenance, "_ROWS_PER_FRAGMENT", 500)
     monkeypatch.setattr(maintenance, "_SMALL_FRAGMENTS", 19)
     collection = LanceStore(tmp_path).create("images", STAMP)
@@ -362,7 +364,7 @@ class TestIndex:
     def _low_thresholds(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(scalar_indexes, "MIN_ROWS", 1000)
         monkeypatch.setattr(scalar_indexes, "MAX_UNINDEXED", 500)
-        monkeypatch.setattr(maintenance, "VECTOR_INDEX_ROWS", 1000)
+        monkeypatch.setattr(vector_index, "MIN_ROWS", 1000)
 
     @pytest.fixture
     def collection(self, tmp_path: Path) -> LanceCollection:
@@ -447,6 +449,99 @@ class TestIndex:
                 hits += len(exact & found)
             assert hits / 200 >= 0.98, where
 
+    def test_it_is_tuned_until_it_finds_what_comparing_all_finds(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On vectors whose neighbours are spread over many partitions."""
+        made = LanceStore(tmp_path).create("hard", STAMP)
+        chance = np.random.default_rng(1)
+        centres = vectors(300, seed=5)
+        count = self.ROWS + 50
+        parts = [
+            chance.uniform(0, 1, (count, 1)) * centres[chance.integers(0, 300, count)]
+            for _ in range(3)
+        ]
+        mixed = normalised(np.sum(parts, axis=0, dtype=np.float32))
+        made.upsert([record(number) for number in range(self.ROWS)], mixed[: self.ROWS])
+        made.optimize()
+
+        def recall() -> float:
+            hits = 0
+            for query in mixed[self.ROWS :]:
+                exact = made.search(query, 10, exact=True)[-1].score
+                hits += sum(each.score >= exact - 1e-6 for each in made.search(query, 10))
+            return hits / 500
+
+        probing = made._index.probing()
+        assert probing is not None
+        assert (probing.rows, probing.partitions) == (self.ROWS, 63)
+        assert probing.recall >= 0.99
+        assert recall() >= 0.98
+        least = replace(probing, probes=1, refine=1)
+        monkeypatch.setattr(made._index, "probing", lambda: least)
+        assert recall() < 0.9
+
+    def test_an_index_of_an_earlier_version_is_searched_and_tuned_by_the_next_optimize(
+        self, collection: LanceCollection
+    ) -> None:
+        collection.optimize()
+        query = vectors(1, seed=3)[0]
+        before = collection.search(query, 1)
+        collection._dataset.writable().delete_config_keys(["imgsearch:vector_index"])
+        assert collection.search(query, 1) == before
+        assert collection._index.probing() is None
+        collection.optimize()
+        assert collection._index.probing() is not None
+
+    def test_few_records_are_outside_the_index_and_few_segments_in_it(
+        self, collection: LanceCollection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        collection.optimize()
+        monkeypatch.setattr(vector_index, "MAX_UNINDEXED", 100)
+        unindexed, segments = [], []
+        for step in range(30):
+            first = self.ROWS + 60 * step
+            more = [record(number, number=number) for number in range(first, first + 60)]
+            new = write(collection, more, seed=100 + step)
+            assert collection.search(new[7], 1)[0].record == more[7]
+            unindexed.append(collection._index.unindexed_rows())
+            segments.append(len(collection._index._segments()))
+        assert max(unindexed) <= 100
+        assert max(segments) <= 3
+        collection.optimize()
+        assert collection._index.unindexed_rows() <= 12
+
+    def test_partitions_are_made_again_once_the_collection_has_grown_fourfold(
+        self, collection: LanceCollection
+    ) -> None:
+        collection.optimize()
+        write(collection, [record(number) for number in range(self.ROWS, 4 * self.ROWS - 1)], 1)
+        collection.optimize()
+        assert collection._index._partitions_now() == 63
+        write(collection, [record(4 * self.ROWS)], 2)
+        collection.optimize()
+        assert collection._index._partitions_now() == 126
+        assert collection._index.unindexed_rows() == 0
+
+    @pytest.mark.parametrize("compared", [0, 10**6])
+    def test_a_filtered_search_is_right_by_the_index_and_without(
+        self, collection: LanceCollection, monkeypatch: pytest.MonkeyPatch, compared: int
+    ) -> None:
+        monkeypatch.setattr(vector_index, "MAX_COMPARED", compared)
+        collection.optimize()
+        # Equal scores, among which the URI decides.
+        collection.upsert(
+            [record(number, number=-1) for number in range(8_000, 8_030)],
+            np.repeat(vectors(1, seed=8), 30, axis=0),
+        )
+        for query in vectors(5, seed=8):
+            for where in ("number", "<", 40), ("number", "<", 0), ("number", "<", -1):
+                wanted = collection.search(query, 10, [Condition(*where)], exact=True)
+                found = collection.search(query, 10, [Condition(*where)])
+                assert [each.score for each in found] == [each.score for each in wanted]
+                if compared:
+                    assert found == wanted
+
     def test_records_written_after_it_are_found_immediately(
         self, collection: LanceCollection
     ) -> None:
@@ -470,7 +565,7 @@ def test_a_search_is_exact_below_the_index(tmp_path: Path) -> None:
 def test_an_index_is_built_also_over_few_different_vectors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contents: int
 ) -> None:
-    monkeypatch.setattr(maintenance, "VECTOR_INDEX_ROWS", 1000)
+    monkeypatch.setattr(vector_index, "MIN_ROWS", 1000)
     collection = LanceStore(tmp_path).create("images", STAMP)
     copies = [record(number, content=number % contents) for number in range(1200)]
     different = vectors(contents)

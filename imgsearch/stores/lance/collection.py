@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from imgsearch.errors import CollectionMismatchError, Remedy
 from imgsearch.events import Listener, ignore
 from imgsearch.metadata.changes import Changes, OriginChanges, changed
@@ -12,7 +14,7 @@ from imgsearch.sites import HERE, Sites
 from imgsearch.stores import id_ranges
 from imgsearch.stores.base import NO_WORDS, ExactQuery, StoredVector, Vectors, batched
 from imgsearch.stores.comparing import Page, compare, cosine_scores, rank
-from imgsearch.stores.lance import filters, maintenance
+from imgsearch.stores.lance import filters, vector_index
 from imgsearch.stores.lance.arrow import MatchQuery, lance, pa, pc
 from imgsearch.stores.lance.dataset import Dataset
 from imgsearch.stores.lance.errors import translate_errors
@@ -43,6 +45,7 @@ class LanceCollection:
         self.path = path
         self._dataset = Dataset(path)
         self._maintenance = Maintenance(self._dataset)
+        self._index = self._maintenance.vector_index
 
     @property
     def name(self) -> str:
@@ -253,18 +256,19 @@ class LanceCollection:
     ) -> list[Scored]:
         if k < 1 or (total := self.count(where)) == 0:
             return []
+        columns = self._dataset.refresh()
+        condition = self._condition(where, exclude_digests)
+        if where and total <= vector_index.MAX_COMPARED:
+            return self._compare_all(vector, k, condition, columns)
         nearest: dict[str, Any] = {"column": VECTOR, "q": vector, "k": min(k, total)}
         nearest["metric"] = self.stamp.distance
-        all_compared = where and total <= maintenance.EXACT_FILTER_ROWS
-        if exact or all_compared or not self._maintenance.has_index(VECTOR):
+        if exact or not self._index.exists():
             nearest["use_index"] = False
         else:
-            share = total / max(1, self.count())
-            nearest |= self._maintenance.search_options(k, share)
-        columns = self._dataset.refresh()
+            nearest |= self._index.search_options(k, total / max(1, self.count()))
         table = self._dataset.read(
             [*columns.of_records, VECTOR],
-            self._condition(where, exclude_digests),
+            condition,
             nearest=nearest,
             prefilter=True,
             disable_scoring_autoprojection=True,
@@ -274,6 +278,34 @@ class LanceCollection:
         scores = cosine_scores(to_numpy(table[VECTOR], self.stamp.dimension), vector)
         records = [columns.to_record(row) for row in table.drop_columns(VECTOR).to_pylist()]
         return sorted(map(Scored, records, scores), key=rank)
+
+    def _compare_all(
+        self, vector: Vectors, k: int, condition: str | None, columns: Columns
+    ) -> list[Scored]:
+        """Compare the few records that meet a condition.
+
+        Lance's own search would read the vectors of all records.
+        """
+        with translate_errors(f"{self.path}: cannot be read"):
+            version = self._dataset.newest()
+            matches = version.scanner(
+                columns=[VECTOR], filter=condition, with_row_id=True, late_materialization=True
+            ).to_table()
+            if not len(matches):
+                return []
+            vectors = to_numpy(matches[VECTOR], self.stamp.dimension)
+            scores = np.array(cosine_scores(vectors, vector))
+            # With all that are as good as the last one, among which their URIs decide.
+            best = np.flatnonzero(scores >= np.sort(scores)[-k:].min())
+            rows = matches["_rowid"].take(pa.array(best)).to_pylist()
+            found = version.scanner(
+                columns=columns.of_records, filter=filters.is_row(rows), with_row_id=True
+            ).to_table()
+        score_of = dict(zip(rows, scores[best].tolist(), strict=True))
+        scored = [
+            Scored(columns.to_record(row), score_of[row["_rowid"]]) for row in found.to_pylist()
+        ]
+        return sorted(scored, key=rank)[:k]
 
     def search_exact(self, queries: Sequence[ExactQuery]) -> list[list[Scored]]:
         columns = self._dataset.refresh()

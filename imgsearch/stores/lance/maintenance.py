@@ -2,22 +2,14 @@
 
 import contextlib
 import datetime
-import math
-import re
 from collections.abc import Callable
 
 from imgsearch.errors import StoreError
 from imgsearch.events import Listener, Stage
-from imgsearch.stores.lance.arrow import lance
+from imgsearch.stores.lance import vector_index
 from imgsearch.stores.lance.dataset import Dataset
 from imgsearch.stores.lance.scalar_indexes import ScalarIndexes
-from imgsearch.stores.lance.schema import VECTOR
 
-# A flat search takes some 10 ms per thousand rows of 2048; an index pays from here on.
-VECTOR_INDEX_ROWS = 20_000
-# Up to so many matching rows a filtered search compares them all: the 1-bit codes of the index
-# lose recall under filters.
-EXACT_FILTER_ROWS = 200_000
 # A search that compares all takes a third of the time where fragments are of two thousand rows, not
 # of all (44,000 of 2048: 250 ms, 750 ms). Where no search does, few files count more.
 _ROWS_PER_FRAGMENT = 2_048
@@ -47,6 +39,7 @@ class Maintenance:
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
         self._scalar_indexes = ScalarIndexes(dataset)
+        self.vector_index = vector_index.VectorIndex(dataset)
         self._upserts = 0
 
     def commit(self, problem: str, write: Callable[[], object]) -> None:
@@ -66,18 +59,18 @@ class Maintenance:
             self._compact(self._rows_per_fragment(_ROWS_PER_LARGE_FRAGMENT))
         if self._upserts % _UPSERTS_BETWEEN_INDEXING == 0:
             self._scalar_indexes.index_keys()
+        self.vector_index.after_upsert()
 
     def optimize(self, listener: Listener) -> None:
         """Compact, and build or extend the indexes, if it is time to."""
-        rows = self._dataset.count()
+        self._dataset.refresh()
         target = self._rows_per_fragment(_ROWS_PER_LARGE_FRAGMENT_AT_REST)
         fragments = self._dataset.handle.get_fragments()
         if sum(f.count_rows() < target // 2 for f in fragments) > _SMALL_FRAGMENTS:
             listener(Stage("compacting"))
             self._compact(target)
         self._scalar_indexes.index_all(listener)
-        if rows >= VECTOR_INDEX_ROWS:
-            self._index(VECTOR, listener)
+        self.vector_index.optimize(listener)
         self._dataset.retry("old versions cannot be removed", self._remove_old_versions)
 
     def has_index(self, column: str) -> bool:
@@ -90,53 +83,8 @@ class Maintenance:
             for description in self._dataset.handle.describe_indices()
         }
 
-    def search_options(self, k: int, share: float) -> dict[str, int]:
-        """Return how much of the vector index to search where a filter passes `share` of rows."""
-        partitions = _partitions(self._dataset.handle.count_rows())
-        probes = math.ceil(max(32, partitions // 8) / share)
-        # The error of one bit a dimension falls with the root of the dimension (RaBitQ, Gao and
-        # Long 2024): short vectors need more candidates to be compared again in full.
-        dimension = self._dataset.stamp.dimension
-        refine = (20 if k <= 100 else 5) * (1 if dimension >= 512 else 4)
-        return {"nprobes": min(partitions, probes), "refine_factor": refine}
-
-    def _index(self, column: str, listener: Listener) -> None:
-        """Build the index of a column, or extend it once a tenth of the rows is not in it."""
-        indexed = self.indexed_rows().get(column)
-        rows = self._dataset.handle.count_rows()
-        if indexed is None:
-            listener(Stage(f"building the index of {column} over {rows:,} records"))
-            self._dataset.retry("no index can be built", lambda: self._build_index(rows))
-        elif rows - indexed > rows // 10:
-            listener(Stage(f"adding {rows - indexed:,} records to the index of {column}"))
-            self._dataset.retry("the index cannot be extended", self._extend_indexes)
-
-    def _build_index(self, rows: int) -> None:
-        self._build_vector_index(self._dataset.writable(), _partitions(rows))
-
-    def _build_vector_index(self, dataset: lance.LanceDataset, partitions: int) -> None:
-        try:
-            dataset.create_index(
-                VECTOR,
-                "IVF_RQ",
-                metric=self._dataset.stamp.distance,
-                num_partitions=partitions,
-                num_bits=1,
-                replace=True,
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            # Copies have equal vectors, and each partition needs at least one distinct vector.
-            match = re.search(r"could only form (\d+) non-empty clusters", str(error))
-            fewer = int(match[1]) if match else partitions
-            if fewer >= partitions:
-                raise
-            self._build_vector_index(dataset, max(1, fewer // 2))
-
-    def _extend_indexes(self) -> None:
-        self._dataset.writable().optimize.optimize_indices()
-
     def _rows_per_fragment(self, large: int) -> int:
-        compared = self._dataset.handle.count_rows() <= EXACT_FILTER_ROWS
+        compared = self._dataset.handle.count_rows() < vector_index.MIN_ROWS
         return _ROWS_PER_FRAGMENT if compared else large
 
     def _clean_up(self) -> None:
@@ -160,7 +108,3 @@ class Maintenance:
             self._remove_old_versions()
 
         self._dataset.retry("cannot be compacted", compact)
-
-
-def _partitions(rows: int) -> int:
-    return max(1, round(math.sqrt(rows)))
