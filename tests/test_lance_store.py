@@ -15,6 +15,7 @@ import lance
 import numpy as np
 import pytest
 
+from imgsearch.analysis.evaluate import evaluate
 from imgsearch.copying import copy
 from imgsearch.encoders.base import normalised
 from imgsearch.errors import CollectionMismatchError, Remedy, StoreBusyError, StoreError, UsageError
@@ -476,6 +477,12 @@ class TestIndex:
         assert probing is not None
         assert (probing.rows, probing.partitions) == (self.ROWS, 63)
         assert probing.recall >= 0.99
+        assert made.info().details["vector_index"] == {
+            "partitions": 63,
+            "probes": probing.probes,
+            "refine": probing.refine,
+            "recall": round(probing.recall, 4),
+        }
         assert recall() >= 0.98
         least = replace(probing, probes=1, refine=1)
         monkeypatch.setattr(made._index, "probing", lambda: least)
@@ -490,8 +497,15 @@ class TestIndex:
         collection._dataset.writable().delete_config_keys(["imgsearch:vector_index"])
         assert collection.search(query, 1) == before
         assert collection._index.probing() is None
+        assert collection.info().details == {}
         collection.optimize()
         assert collection._index.probing() is not None
+
+    def test_an_evaluation_tells_how_it_is_tuned(self, collection: LanceCollection) -> None:
+        assert evaluate(collection, "number", sample=2).vector_index is None
+        collection.optimize()
+        told = evaluate(collection, "number", sample=2).to_dict()["vector_index"]
+        assert told == collection.info().details["vector_index"]
 
     def test_few_records_are_outside_the_index_and_few_segments_in_it(
         self, collection: LanceCollection, monkeypatch: pytest.MonkeyPatch

@@ -7,7 +7,7 @@ hits that the index finds, measures the store.
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from imgsearch.encoders.base import Vectors
 from imgsearch.errors import MetadataError
 from imgsearch.events import Counted, Listener, Outcome, Stage, ignore
-from imgsearch.stores.base import Collection, ExactQuery
+from imgsearch.stores.base import VECTOR_INDEX, Collection, ExactQuery
 from imgsearch.types import Condition, ImageRecord, Scored, Value
 
 K = 10
@@ -46,7 +46,8 @@ class EvalReport:
     `index` is the quality of normal searches, `exact` that of searches that compare all vectors.
     `recall` is the share of the first ten exact hits that the index finds, `filtered_recall` the
     same with a filter on the label; hits with equal scores are interchangeable. Of the `images` in
-    the collection, `labelled` have the field, and `queries` were searched with.
+    the collection, `labelled` have the field, and `queries` were searched with. `vector_index` says
+    how the store's index is tuned, as `imgsearch info` does; it is None without such an index.
     """
 
     collection: str
@@ -59,6 +60,7 @@ class EvalReport:
     exact: Quality
     recall: float
     filtered_recall: float
+    vector_index: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object that `imgsearch eval --json` prints."""
@@ -127,6 +129,7 @@ def evaluate(
         exact=Quality(*means[3:6]),
         recall=means[6],
         filtered_recall=means[7],
+        vector_index=collection.info().details.get(VECTOR_INDEX),
     )
 
 

@@ -65,3 +65,8 @@ def _print(report: "EvalReport") -> None:
     values = (exact.p1, exact.p10, exact.map10, 1.0, 1.0)
     table.add_row("exact", *(f"{value:.4f}" for value in values))
     stdout().print(table)
+    if report.vector_index:
+        print_line(
+            "vector index: "
+            + ", ".join(f"{name} {value}" for name, value in report.vector_index.items())
+        )

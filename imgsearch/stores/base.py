@@ -25,6 +25,9 @@ MAX_EXCLUDED_DIGESTS = 1000
 
 NO_FIELDS: Mapping[str, FieldType] = MappingProxyType({})
 
+VECTOR_INDEX = "vector_index"
+"""Key of `CollectionInfo.details`: how the index of vectors is tuned, if the store does so."""
+
 NO_WORDS = (
     "it was made by an earlier version, which stored no words to search for; a copy of it has "
     "them, and needs no encoding"

@@ -12,7 +12,7 @@ from imgsearch.events import Listener, ignore
 from imgsearch.metadata.changes import Changes, OriginChanges, changed
 from imgsearch.sites import HERE, Sites
 from imgsearch.stores import id_ranges
-from imgsearch.stores.base import NO_WORDS, ExactQuery, StoredVector, Vectors, batched
+from imgsearch.stores.base import NO_WORDS, VECTOR_INDEX, ExactQuery, StoredVector, Vectors, batched
 from imgsearch.stores.comparing import Page, compare, cosine_scores, rank
 from imgsearch.stores.lance import filters, vector_index
 from imgsearch.stores.lance.arrow import MatchQuery, lance, pa, pc
@@ -364,7 +364,10 @@ class LanceCollection:
     def info(self) -> CollectionInfo:
         with translate_errors(f"{self.path}: cannot be read"):
             size = sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
-        return CollectionInfo(self.name, self.stamp, self.count(), dict(self.fields), size)
+        count = self.count()
+        probing = self._index.probing()
+        details = {VECTOR_INDEX: probing.to_dict()} if probing else {}
+        return CollectionInfo(self.name, self.stamp, count, dict(self.fields), size, details)
 
     def _condition(
         self, where: Sequence[Condition], exclude_digests: Sequence[str] = ()

@@ -60,6 +60,15 @@ class Probing:
     refine: int
     recall: float
 
+    def to_dict(self) -> dict[str, int | float]:
+        """Return what `imgsearch info` shows."""
+        return {
+            "partitions": self.partitions,
+            "probes": self.probes,
+            "refine": self.refine,
+            "recall": round(self.recall, 4),
+        }
+
     def options(self, k: int, share: float) -> dict[str, int]:
         """Return options of a search for k records where a filter passes `share` of all."""
         probes = min(self.partitions, math.ceil(self.probes / share))
