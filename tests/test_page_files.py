@@ -20,6 +20,7 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from gradio.events import api
 from gradio_client import Client, handle_file
 from PIL import Image
 from starlette.types import ASGIApp
@@ -54,6 +55,17 @@ def tiny_page() -> gr.Blocks:
     def twice(image: str) -> list[str]:
         return [image, image]
 
+    def count(text: str | None, number: float | None) -> str:
+        return repr((text, number))
+
+    def find(
+        text: str,
+        where: list[str] | None = None,
+        k: int = 10,
+        image: gr.FileData | None = None,
+    ) -> list[Any]:
+        return [text, where, k, bool(image)]
+
     blocks = gr.Blocks(analytics_enabled=False)
     with blocks:
         file, text, again = gr.File(), gr.Textbox(), gr.File()
@@ -67,6 +79,8 @@ def tiny_page() -> gr.Blocks:
         gr.Button().click(echo, file, again, api_name="echo")
         gr.Button().click(turned, pil, other, api_name="turned")
         gr.Button().click(twice, image, gallery, api_name="twice")
+        gr.Button().click(count, [text, gr.Slider(0, 9)], text, api_name="count")
+        api(find, api_name="find")
     return blocks
 
 
@@ -450,16 +464,51 @@ def test_every_other_route_is_closed(page: Site, path: str) -> None:
         ('{"data": [null], "fn_index": "0"}', 404),
         ('{"fn_index": 0}', 422),
         ('{"data": 1, "fn_index": 0}', 422),
+        ('{"data": [], "fn_index": 0}', 422),
+        ('{"data": [null, null], "fn_index": 0}', 422),
+        ('{"data": ["x"], "fn_index": 0}', 422),
+        ('{"data": [{"url": "data:text/plain,x"}], "fn_index": 0}', 422),
+        ('{"data": [{"url": "http://127.0.0.1:1/"}], "fn_index": 2}', 422),
+        ('{"data": [[1], 1], "fn_index": 4}', 422),
+        ('{"data": ["x", "1"], "fn_index": 4}', 422),
+        ('{"data": ["x", true], "fn_index": 4}', 422),
+        ('{"data": ["x", 1e400], "fn_index": 4}', 422),
+        ('{"data": ["x", NaN], "fn_index": 4}', 422),
+        ('{"data": [1, null, null, null], "fn_index": 5}', 422),
+        ('{"data": ["x", [1], 1, null], "fn_index": 5}', 422),
+        ('{"data": ["x", null, 1.5, null], "fn_index": 5}', 422),
+        ('{"data": ["x", null, null, null], "fn_index": 5}', 422),
+        ('{"data": ["x", null, 1, {"url": "x"}], "fn_index": 5}', 422),
     ],
 )
-def test_a_malformed_call_is_refused(page: Site, content: str, status: int | None) -> None:
+def test_a_malformed_call_is_rejected(
+    page: Site, content: str, status: int | None, capfd: pytest.CaptureFixture[str]
+) -> None:
     with page.visitor() as mallory:
-        answer = mallory.post("gradio_api/queue/join", content=content.encode())
-        assert 400 <= answer.status_code < 500
-        assert status in (None, answer.status_code)
-        assert str(page.folder) not in answer.text
+        for route in ("queue/join", "run/predict"):
+            answer = mallory.post(f"gradio_api/{route}", content=content.encode())
+            assert 400 <= answer.status_code < 500
+            assert status in (None, answer.status_code)
+            assert str(page.folder) not in answer.text
         assert mallory.post("gradio_api/run/unknown", json={"data": []}).status_code == 404
+        assert mallory.post("gradio_api/call/unknown", json={"data": []}).status_code == 404
         assert mallory.post("gradio_api/call/v2/unknown", json={}).status_code == 404
+        for body in ({}, {"text": 1}, {"text": "x", "k": "x"}, {"text": "x", "other": 1}):
+            assert mallory.post("gradio_api/call/v2/find", json=body).status_code == 422, body
+    assert capfd.readouterr().err == ""
+
+
+def test_arguments_of_the_right_types_are_accepted(page: Site) -> None:
+    with page.visitor() as alice:
+        for text, number in (("x", 1), ("x", 1.5), (None, 0)):
+            answer = alice.post("gradio_api/run/count", json={"data": [text, number]})
+            assert answer.json()["data"] == [repr((text, number))]
+        given: list[list[Any]] = [["x", None, 1, None], ["x", ["a"], 2, file(upload(alice))]]
+        for data in given:
+            answer = alice.post("gradio_api/run/find", json={"data": data})
+            assert answer.json()["data"] == [["x", data[1], data[2], bool(data[3])]]
+        event = alice.post("gradio_api/call/v2/find", json={"text": "x"}).json()["event_id"]
+        assert events(alice, f"gradio_api/call/v2/find/{event}") == [[["x", None, 10, False]]]
 
 
 def test_a_huge_file_is_refused_and_not_kept(page: Site) -> None:

@@ -43,7 +43,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imgsearch.errors import ImgsearchError
 from imgsearch.server.errors import ApiError, bad_request, error_response, not_found
-from imgsearch.server.ui.messages import Rewritten, Sent, replay, with_json, without
+from imgsearch.server.ui.calls import Functions, check_arguments
+from imgsearch.server.ui.messages import Rewritten, Sent, replay, with_json, with_path, without
 from imgsearch.server.ui.visitor_files import FileLimits, VisitorFiles
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class GradioFiles:
         folder up at any time.
         """
         self._app = app
-        self._blocks = blocks
+        self._functions = Functions(blocks)
         self._folder = folder.resolve()
         self._seconds = limits.seconds
         os.environ["GRADIO_TEMP_DIR"] = str(self._folder)
@@ -192,11 +193,12 @@ class GradioFiles:
             if path in _OF_EVENTS:
                 self._check_event(visitor, body.get("event_id"))
                 self._bind(visitor, body)
-            elif named and named[1] == "call/v2":  # the arguments by name
-                self._check_function(named[2], None, None)
-                body = {name: self._incoming(visitor, value) for name, value in body.items()}
             else:
-                body = self._call(visitor, body, *(named.groups() if named else ("", None)))
+                route, name = named.groups() if named else ("", None)
+                if name and route == "call/v2":  # the arguments by name
+                    body = {"data": self._functions.positional(name, body)}
+                    scope = with_path(scope, f"v2/{name}", name)
+                body = self._call(visitor, body, name, public=route.startswith("call"))
             content = json.dumps(body).encode()
         except RecursionError as error:
             raise bad_request("the body is nested too deeply") from error
@@ -204,15 +206,16 @@ class GradioFiles:
         await self._app(with_json(scope, len(content)), replay(content, receive), answer)
 
     def _call(
-        self, visitor: str, body: Mapping[str, Any], route: str, name: str | None
+        self, visitor: str, body: Mapping[str, Any], name: str | None, *, public: bool
     ) -> dict[str, Any]:
-        """Return the body of a call of the function `name`, or of the one it names by index."""
-        keys = _CALL_KEYS - {"fn_index"} if route == "call" else _CALL_KEYS
+        """Return the body of a call of a function by name, or by index unless `public`."""
+        keys = _CALL_KEYS - {"fn_index"} if public else _CALL_KEYS
         call = {key: value for key, value in body.items() if key in keys}
         self._bind(visitor, call)
-        self._check_function(name, call.get("fn_index"), call.get("session_hash"))
+        function = self._functions.find(name, call.get("fn_index"), call.get("session_hash"))
         call["data"] = self._incoming(visitor, call.get("data"))
         call["event_data"] = self._incoming(visitor, call.get("event_data"), lenient=True)
+        check_arguments(function, call["data"], public=public)
         return call
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send, visitor: str) -> None:
@@ -225,13 +228,7 @@ class GradioFiles:
         elif event := _EVENT.fullmatch(path):
             self._check_event(visitor, event[1])
         elif beat := _HEARTBEAT.fullmatch(path):
-            session = self._session(visitor, beat[1])
-            raw = scope.get("raw_path", scope["path"].encode())
-            scope = {
-                **scope,
-                "path": scope["path"].removesuffix(beat[1]) + session,
-                "raw_path": raw.removesuffix(beat[1].encode()) + session.encode(),
-            }
+            scope = with_path(scope, beat[1], self._session(visitor, beat[1]))
         else:
             raise _nothing()
         rewritten = Rewritten(send, partial(self._outgoing, visitor, scope.get("root_path", "")))
@@ -304,19 +301,6 @@ class GradioFiles:
     def _check_event(self, visitor: str, event: Any) -> None:
         if not isinstance(event, str) or self._events.get(event) != visitor:
             raise not_found("unknown-event", "this visitor has no such event")
-
-    def _check_function(self, name: str | None, index: Any, session: str | None) -> None:
-        """Raise ApiError (404) for a function that Gradio would fail to find."""
-        blocks = self._blocks
-        functions = blocks.fns
-        if session:
-            functions = blocks.state_holder[session].blocks_config.fns
-        if index is None:
-            is_known = any(each.api_name == name for each in functions.values())
-        else:
-            is_known = type(index) is int and index in functions
-        if not is_known:
-            raise not_found("unknown-function", "the page has no such function")
 
     def _bind(self, visitor: str, body: dict[str, Any]) -> None:
         if body.get("session_hash") is not None:

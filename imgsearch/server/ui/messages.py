@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
@@ -82,6 +83,17 @@ def with_json(scope: Scope, length: int) -> Scope:
     kind = (b"content-type", b"application/json")
     scope["headers"] += [kind, (b"content-length", str(length).encode())]
     return scope
+
+
+def with_path(scope: Scope, old: str, new: str) -> Scope:
+    """Return the scope of the same request for another path: `new` for `old` at its end."""
+    raw = scope.get("raw_path") or scope["path"].encode()
+    end = quote(old).encode()
+    return {
+        **scope,
+        "path": scope["path"].removesuffix(old) + new,
+        "raw_path": raw.removesuffix(end) + quote(new).encode(),
+    }
 
 
 def replay(content: bytes, receive: Receive) -> Receive:
