@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from imgsearch.server.app import create_app
-from imgsearch.server.budget import MemoryBudget
+from imgsearch.server.capacity import MemoryBudget
 from imgsearch.server.service import Service
 from imgsearch.server.settings import Limits, Settings
 from tests.fakes import ColourEncoder

@@ -81,13 +81,13 @@ def test_an_upload_behind_a_drop_makes_a_new_collection(
     served: Served, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = threading.Event()
-    remove_all = UploadStorage.remove_all
+    delete_all = UploadStorage.delete_all
 
     def after_the_upload(files: UploadStorage, collection: str) -> None:
         written.wait(0.5)  # if the upload can overtake, let it
-        remove_all(files, collection)
+        delete_all(files, collection)
 
-    monkeypatch.setattr(UploadStorage, "remove_all", after_the_upload)
+    monkeypatch.setattr(UploadStorage, "delete_all", after_the_upload)
     dropped = held.queue(lambda: served.client.delete(COLLECTION))
     uploaded = held.queue(lambda: upload(served, 70))
     uploaded.add_done_callback(lambda _: written.set())
@@ -183,9 +183,11 @@ def _unreadable(_: str) -> None:
 
 
 def test_services_of_one_data_directory_take_turns(tmp_path: Path) -> None:
-    one, other = (
-        UploadStorage(tmp_path / "uploads", Spool(tmp_path), timeout=0.05) for _ in range(2)
-    )
+    with open_store(str(tmp_path / "store")) as store:
+        one, other = (
+            UploadStorage(tmp_path / "uploads", Spool(tmp_path), 0.05, lambda: store)
+            for _ in range(2)
+        )
     with one.lock("shoes"):
         with pytest.raises(StoreBusyError), other.lock("shoes"):
             pass

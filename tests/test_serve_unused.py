@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from imgsearch.index import ImageIndex
-from imgsearch.server.storage_cleanup import GRACE_SECONDS, StorageCleanup
+from imgsearch.server.storage import GRACE_SECONDS, Spool, UploadStorage
 from imgsearch.stores import open_store
 from tests.fakes import ColourEncoder
 from tests.serving import Served, filled, picture, serving
@@ -35,7 +35,7 @@ def upload(served: Served, seed: int) -> Path:
 def later(served: Served, sweeps: int = 2) -> None:
     """Sweeps now, and after the time for which files are kept."""
     for number in range(sweeps):
-        served.service.cleanup.sweep(time.time() + number * (GRACE_SECONDS + 60))
+        served.service.storage.sweep(time.time() + number * (GRACE_SECONDS + 60))
 
 
 def forget(served: Served, path: Path) -> None:
@@ -84,7 +84,9 @@ def test_a_service_on_another_store_deletes_nothing(served: Served, tmp_path: Pa
     path = upload(served, 100)
     settings = replace(served.service.settings, store=str(tmp_path / "another"))
     with open_store(settings.store) as store:
-        other = StorageCleanup(served.service.uploads.storage, lambda: store)
+        other = UploadStorage(
+            settings.uploads, Spool(settings.data), settings.store_timeout, lambda: store
+        )
         assert other.sweep() == other.sweep(time.time() + 10 * GRACE_SECONDS) == 0
     assert path.exists()
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import BinaryIO
 
-from cachetools import LRUCache
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import iterate_in_threadpool
@@ -20,7 +19,6 @@ from imgsearch.types import ImageRecord
 
 _CHUNK_BYTES = 1 << 18
 _CACHE_SECONDS = 300
-_THUMBNAIL_CACHE_BYTES = 64 << 20
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_TIMESTAMP = int((datetime(9999, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds())
 _RANGE = re.compile(r"bytes=\s*(\d{0,19})-(\d{0,19})\s*", re.I)
@@ -74,13 +72,6 @@ def read_image(record: ImageRecord, max_bytes: int) -> bytes:
 
 def _gone(record: ImageRecord, what: str) -> ApiError:
     return not_found("picture-gone", f"the image of record {record.id} {what}")
-
-
-class ThumbnailCache(LRUCache[tuple[str, str, int], bytes]):
-    """Thumbnails by record id, ETag of the file and side in pixels, in bounded memory."""
-
-    def __init__(self, max_bytes: int = _THUMBNAIL_CACHE_BYTES) -> None:
-        super().__init__(max_bytes, getsizeof=len)
 
 
 def image_response(request: Request, image: ImageFile) -> Response:

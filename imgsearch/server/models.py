@@ -14,9 +14,9 @@ from imgsearch.encoders.request import EncoderRequest
 from imgsearch.events import Listener, ignore
 from imgsearch.images import DecodedImage, Region, Source
 from imgsearch.server.batching import Batcher
+from imgsearch.server.capacity import Pools, run
 from imgsearch.server.errors import not_ready
 from imgsearch.server.metrics import Metrics
-from imgsearch.server.pools import Pools, run
 from imgsearch.server.settings import Settings
 from imgsearch.types import Stamp
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, Literal, TypeVar
 
 import numpy as np
+from cachetools import LRUCache
 
 from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.factory import open_encoder
@@ -25,25 +26,24 @@ from imgsearch.filters import is_field
 from imgsearch.images import thumbnail_of
 from imgsearch.index import ImageIndex
 from imgsearch.search import SearchRequest
-from imgsearch.server.budget import MemoryBudget, RequestLoad
+from imgsearch.server.capacity import MemoryBudget, Pools, RequestLoad, run
 from imgsearch.server.errors import ApiError
 from imgsearch.server.indexes import Indexes
 from imgsearch.server.jobs.job import Job
 from imgsearch.server.jobs.queue import JobQueue
 from imgsearch.server.jobs.run import JobRunner
-from imgsearch.server.media import ImageFile, ThumbnailCache, open_image, read_image
+from imgsearch.server.media import ImageFile, open_image, read_image
 from imgsearch.server.metrics import Metrics
 from imgsearch.server.models import Models
-from imgsearch.server.pools import Pools, run
 from imgsearch.server.redact import Redactor
 from imgsearch.server.settings import Settings
-from imgsearch.server.storage import Spool
-from imgsearch.server.storage_cleanup import SWEEP_SECONDS, StorageCleanup
+from imgsearch.server.storage import SWEEP_SECONDS, Spool, UploadStorage
 from imgsearch.server.uploads import Uploads
 from imgsearch.types import CollectionInfo, Hit, ImageRecord, Value
 
 T = TypeVar("T")
 
+_THUMBNAIL_CACHE_BYTES = 64 << 20
 # Between two attempts to reach the store at the start.
 _RETRY_SECONDS = 2.0
 
@@ -91,17 +91,20 @@ class Service:
         self._pools = Pools()
         self._models = Models(settings, self._pools, self.metrics, listener, encoder_opener)
         self._indexes = Indexes(settings, self._models, listener)
-        self._thumbnails = ThumbnailCache()
-        self._spool = Spool(settings.data)
-        self.uploads = Uploads(settings, self._pools, self._indexes, self._models, self._spool)
-        self.cleanup = StorageCleanup(
-            self.uploads.storage, lambda: self._indexes.store, lambda: self.state == "draining"
+        # By record id, ETag of the file and side in pixels.
+        self._thumbnails: LRUCache[tuple[str, str, int], bytes] = LRUCache(
+            _THUMBNAIL_CACHE_BYTES, getsizeof=len
         )
+        self._spool = Spool(settings.data)
+        self.storage = UploadStorage(
+            settings.uploads, self._spool, settings.store_timeout, lambda: self._indexes.store
+        )
+        self.uploads = Uploads(self._pools, self._indexes, self._models, self.storage)
         self._cleaning: asyncio.Task[None] | None = None
         runner = JobRunner(
             self._indexes,
             self._models,
-            self.uploads.storage,
+            self.storage,
             self._pools.write,
             settings.archives,
             settings.limits.body,
@@ -135,7 +138,9 @@ class Service:
         """Delete unused uploads, at the start and periodically."""
         while True:
             try:
-                await run(self._pools.files, self.cleanup.sweep)
+                await run(
+                    self._pools.files, self.storage.sweep, stopped=lambda: self.state == "draining"
+                )
             except (StoreError, OSError) as error:
                 self._listener(Note(f"cannot look for unused uploads: {error}"))
             await asyncio.sleep(SWEEP_SECONDS)
@@ -317,12 +322,12 @@ class Service:
     async def remove(self, record_id: str, collection: str | None = None) -> None:
         """Remove a record. Its file is deleted only if it was uploaded."""
         record = await self.record(record_id, collection)
-        storage = self.uploads.storage
+        storage = self.storage
 
         def remove(index: ImageIndex) -> None:
             with storage.lock(storage.owner(record) or index.name):
                 index.remove([record_id])
-                self.cleanup.delete_file(record)
+                storage.delete_file(record)
 
         await self._write(collection, remove)
 
@@ -357,12 +362,12 @@ class Service:
         """
 
         def drop() -> None:
-            with self.uploads.storage.lock(collection):
+            with self.storage.lock(collection):
                 # Here, as a job may have been submitted while this waited for the lock.
                 self.jobs.check_idle(collection)
                 self._indexes.forget(collection)
                 self._indexes.store.drop(collection)
-                self.cleanup.delete_all(collection)
+                self.storage.delete_all(collection)
 
         await run(self._pools.write, drop)
 

@@ -1,4 +1,10 @@
-"""Files uploaded by clients, stored by content digest under the data directory."""
+"""Files uploaded by clients, stored by content digest under the data directory.
+
+The service deletes a file together with its record; other programs remove only records, for example
+`imgsearch remove`. A file without a record is marked first, and deleted only if it still has none a
+week later: a store that has lost its data, or the wrong store at the service's start, must not cost
+the only copies.
+"""
 
 import contextlib
 import errno
@@ -9,7 +15,8 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -17,13 +24,24 @@ from typing import BinaryIO, Protocol
 from filelock import FileLock, Timeout
 
 from imgsearch import images
-from imgsearch.errors import ImageError, ScratchError, StoreBusyError
+from imgsearch.errors import (
+    CollectionNotFoundError,
+    ImageError,
+    ScratchError,
+    StoreBusyError,
+)
 from imgsearch.server.errors import DISK_FULL_ERRNOS, ApiError, disk_full
-from imgsearch.system import scratch
+from imgsearch.sites import Sites
+from imgsearch.stores import VectorStore
+from imgsearch.system import atomic, scratch
 from imgsearch.types import ImageRecord
-from imgsearch.uris import path_to_uri
+from imgsearch.uris import canonical_path, path_to_uri, record_id
+
+SWEEP_SECONDS = 6 * 3600.0
+GRACE_SECONDS = 7 * 24 * 3600.0
 
 _CHUNK_BYTES = 1 << 20
+_UNUSED_MARK = ".unused"
 _STORES = ".stores"
 _UNKNOWN_STORE = "unknown"
 
@@ -109,16 +127,16 @@ class UploadStorage:
     """
 
     def __init__(
-        self, root: Path, spool: Spool, timeout: float, store_url: Callable[[], str] = str
+        self, root: Path, spool: Spool, timeout: float, store: Callable[[], VectorStore]
     ) -> None:
         """`timeout`, in seconds, bounds how long `lock` waits for another service.
 
-        `store_url` returns the URL of the store that gets the records of files; "" for none.
+        `store` returns the store that gets the records of files.
         """
         self._root = root
-        self._store_url = store_url
         self._spool = spool
         self._timeout = timeout
+        self._store = store
 
     def stage(self, image: Readable, max_bytes: int) -> StagedFile:
         """Copy a stream of at most `max_bytes` into the spool.
@@ -184,39 +202,29 @@ class UploadStorage:
                     # A link, so that a retry finds the staged file.
                     os.link(staged.path, path)
                 except OSError:  # the file system has no links
-                    os.replace(staged.path, path)
+                    atomic.publish(staged.path, path)
         return path
 
     def _record_store(self, collection: str) -> None:
-        folder, url = self._root / collection, self._store_url()
-        known = self.stores(collection)
+        folder, url = self._root / collection, self._store().url
+        known = self._stores(collection)
         if not known and folder.exists():
             known = {_UNKNOWN_STORE}  # an earlier version stored files without recording it
         folder.mkdir(parents=True, exist_ok=True)
-        if url and url not in known:
+        if url not in known:
             text = "".join(f"{each}\n" for each in sorted({*known, url}))
-            (folder / _STORES).write_text(text, encoding="utf-8")
+            atomic.write_text(folder / _STORES, text)
 
-    def stores(self, collection: str) -> set[str]:
+    def _stores(self, collection: str) -> set[str]:
         """Return the URLs of the stores that may have records of a collection's files."""
         try:
             return set((self._root / collection / _STORES).read_text(encoding="utf-8").splitlines())
         except (FileNotFoundError, NotADirectoryError):
             return set()
 
-    def collections(self) -> list[str]:
-        """Return the names of the collections that have files."""
-        try:
-            return sorted(path.name for path in self._root.iterdir() if path.is_dir())
-        except FileNotFoundError:
-            return []
-
-    def folders(self, collection: str) -> list[Path]:
-        """Return the folders that hold a collection's files."""
-        try:
-            return sorted(path for path in (self._root / collection).iterdir() if path.is_dir())
-        except FileNotFoundError:
-            return []
+    def _may_be_shared(self, collection: str) -> bool:
+        """Return whether another store may have records of a collection's files."""
+        return not self._stores(collection) <= {self._store().url, _UNKNOWN_STORE}
 
     def owner(self, record: ImageRecord) -> str | None:
         """Return the collection that a record's file was uploaded to; None if it was not."""
@@ -226,13 +234,123 @@ class UploadStorage:
             return None
         return uri.removeprefix(prefix).partition("/")[0]
 
-    def may_be_shared(self, collection: str) -> bool:
-        """Return whether another store may have records of a collection's files."""
-        return not self.stores(collection) <= {self._store_url(), _UNKNOWN_STORE}
+    # Deleting files. These methods wait for the store.
 
-    def remove_all(self, collection: str) -> None:
-        """Delete all files of a collection. Call it within `lock`."""
+    def delete_file(self, record: ImageRecord) -> None:
+        """Delete the uploaded file of a removed record.
+
+        A file stays if it was not uploaded, if another record uses it, such as a copied
+        collection's, or if another store may have records of it. Call it within the lock of the
+        file's collection.
+        """
+        collection = self.owner(record)
+        if collection is None or self._may_be_shared(collection):
+            return
+        path = Path(record.path)
+        if not _used([path], collection, self._store()):
+            path.unlink(missing_ok=True)
+
+    def delete_all(self, collection: str) -> None:
+        """Delete the files of a dropped collection, with the exceptions of `delete_file`.
+
+        Call it within the collection's lock.
+        """
+        if self._may_be_shared(collection):
+            return
+        store = self._store()
+        if store.names() and self._delete_unused(collection, store):
+            return
         shutil.rmtree(self._root / collection, ignore_errors=True)
+
+    def _delete_unused(self, collection: str, store: VectorStore) -> bool:
+        """Delete unused files one by one, and return whether any file is still in use."""
+        in_use = False
+        for folder in _folders(self._root / collection):
+            paths = [path for path in folder.iterdir() if path.suffix != _UNUSED_MARK]
+            used = _used(paths, collection, store)
+            in_use |= bool(used)
+            for path in set(paths) - used:
+                path.unlink(missing_ok=True)
+        return in_use
+
+    def sweep(self, now: float | None = None, stopped: Callable[[], bool] = bool) -> int:
+        """Mark unused files, and delete those marked a week before `now`.
+
+        `now` is in seconds since 1970. Returns the number of deleted files. Skips files that
+        another store may have records of. Raises StoreError, and OSError if the files cannot be
+        changed.
+        """
+        store = self._store()
+        deleted = 0
+        for collection in _folders(self._root):
+            if self._stores(collection.name) == {store.url}:
+                for folder in _folders(collection):
+                    if stopped():
+                        return deleted
+                    # One folder per lock, so that uploads do not wait for long.
+                    with self.lock(collection.name):
+                        deleted += _sweep(folder, collection.name, store, now or time.time())
+        return deleted
+
+
+def _folders(path: Path) -> list[Path]:
+    try:
+        return sorted(each for each in path.iterdir() if each.is_dir())
+    except FileNotFoundError:
+        return []
+
+
+def _sweep(folder: Path, collection: str, store: VectorStore, now: float) -> int:
+    paths = [path for path in folder.iterdir() if path.is_file()]
+    marks = {path for path in paths if path.suffix == _UNUSED_MARK}
+    files = [path for path in paths if path not in marks]
+    used = _used(files, collection, store)
+    deleted = 0
+    for file in files:
+        mark = file.with_name(file.name + _UNUSED_MARK)
+        if file in used:
+            mark.unlink(missing_ok=True)
+        elif mark not in marks:
+            mark.touch()
+        elif mark.stat().st_mtime < now - GRACE_SECONDS:
+            file.unlink(missing_ok=True)
+            mark.unlink(missing_ok=True)
+            deleted += 1
+    for mark in marks - {file.with_name(file.name + _UNUSED_MARK) for file in files}:
+        mark.unlink(missing_ok=True)
+    return deleted
+
+
+def _used(files: Sequence[Path], collection: str, store: VectorStore) -> set[Path]:
+    """Return the files that a record of any collection refers to, as records can be copied."""
+    used: set[Path] = set()
+    for name in _names(collection, store):
+        left = [file for file in files if file not in used]
+        if not left:
+            break
+        try:
+            found = store.open(name)
+            ids = {each: file for file in left for each in _ids(file, found.sites)}
+            used |= {ids[each] for each in found.lookup(list(ids))}
+        except CollectionNotFoundError:  # dropped meanwhile
+            continue
+    return used
+
+
+def _ids(file: Path, sites: Sites) -> set[str]:
+    """Return the ids of the records that a file can have.
+
+    A record's URI has the path as configured or the real path, with this machine's site or, in
+    collections older than sites, without.
+    """
+    uris = [path_to_uri(path) for path in (str(file.absolute()), canonical_path(file))]
+    return {record_id(each) for uri in uris for each in (uri, sites.qualified(uri))}
+
+
+def _names(first: str, store: VectorStore) -> Iterator[str]:
+    names = store.names()
+    yield from (name for name in names if name == first)
+    yield from (name for name in names if name != first)
 
 
 def _copy(image: Readable, part: BinaryIO, max_bytes: int) -> str:

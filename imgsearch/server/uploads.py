@@ -11,11 +11,10 @@ import numpy as np
 from imgsearch.encoders.base import Encoder, Vectors
 from imgsearch.errors import CollectionMismatchError, StaleCollectionError, StoreError
 from imgsearch.images import DecodedImage
+from imgsearch.server.capacity import Pools, run
 from imgsearch.server.indexes import Indexes
 from imgsearch.server.models import Models
-from imgsearch.server.pools import Pools, run
-from imgsearch.server.settings import Settings
-from imgsearch.server.storage import Spool, StagedFile, UploadStorage
+from imgsearch.server.storage import StagedFile, UploadStorage
 from imgsearch.sites import Sites
 from imgsearch.stores import check_name
 from imgsearch.types import FieldType, ImageRecord, mtime_of
@@ -43,18 +42,15 @@ class Uploads:
 
     def __init__(
         self,
-        settings: Settings,
         pools: Pools,
         indexes: Indexes,
         models: Models,
-        spool: Spool,
+        storage: UploadStorage,
     ) -> None:
-        self.storage = UploadStorage(
-            settings.uploads, spool, settings.store_timeout, lambda: indexes.store.url
-        )
         self._pools = pools
         self._indexes = indexes
         self._models = models
+        self._storage = storage
         self._waiting: dict[str, list[_Upload]] = {}
         self._writers: dict[str, asyncio.Task[None]] = {}
         self._writes = 0
@@ -70,7 +66,7 @@ class Uploads:
         stamp = await run(self._pools.store, self._indexes.stamp, collection)
         model = await self._models.wait(stamp)
         decoded, vector = await self._models.encode(image, model)
-        staged = await run(self._pools.files, self.storage.stage_bytes, image)
+        staged = await run(self._pools.files, self._storage.stage_bytes, image)
         done: asyncio.Future[ImageRecord] = asyncio.get_running_loop().create_future()
         upload = _Upload(staged, decoded, vector, description, done)
         return await self._written(upload, collection, model)
@@ -101,7 +97,7 @@ class Uploads:
     ) -> dict[str, ImageRecord | Exception]:
         """Return, by SHA-256, the record that was written, or why it could not be."""
         try:
-            with self.storage.lock(name), self._indexes.store.write_lock(name):
+            with self._storage.lock(name), self._indexes.store.write_lock(name):
                 return self._write_locked(name, encoder, uploads)
         finally:
             for upload in uploads:
@@ -121,7 +117,7 @@ class Uploads:
         sites = collection.sites
         latest = {upload.staged.sha256: upload for upload in _with_last_description(uploads)}
         new = {
-            digest: _record(upload, self.storage.place(upload.staged, name), sites)
+            digest: _record(upload, self._storage.place(upload.staged, name), sites)
             for digest, upload in latest.items()
         }
         known = collection.lookup([record.id for record in new.values()])

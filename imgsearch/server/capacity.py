@@ -1,13 +1,49 @@
-"""Bounds on the memory of all requests together."""
+"""Bounds on the work of all requests together: threads, open requests, and memory.
+
+anyio's limiters do not fit: they count callers instead of bytes, and serve only coroutines, while
+jobs write from a thread.
+"""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
 
+from imgsearch import config
 from imgsearch.server.settings import Limits
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Store calls wait for a disk or a server, not for a core.
+_STORE_THREADS = 8
 # Requests that may be open for each one that is processed, so that slow clients block nobody else.
 _OPEN_PER_PROCESSED = 8
+
+
+class Pools:
+    """One bounded pool of threads for each kind of work, so that no kind starves another.
+
+    `decode` has a thread per core, as each holds a whole image in memory. `write` has one thread,
+    as a collection has one writer.
+    """
+
+    def __init__(self) -> None:
+        self.decode = ThreadPoolExecutor(config.default_workers(), "imgsearch-decode")
+        self.store = ThreadPoolExecutor(_STORE_THREADS, "imgsearch-store")
+        self.files = ThreadPoolExecutor(config.default_workers(), "imgsearch-files")
+        self.write = ThreadPoolExecutor(1, "imgsearch-write")
+
+    def close(self) -> None:
+        """Wait for running calls, and cancel queued ones."""
+        for pool in (self.decode, self.store, self.files, self.write):
+            pool.shutdown(cancel_futures=True)
+
+
+async def run(pool: Executor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in a pool, and return its result."""
+    return await asyncio.get_running_loop().run_in_executor(pool, lambda: function(*args, **kwargs))
 
 
 class RequestLoad:
@@ -35,10 +71,7 @@ class RequestLoad:
 
 
 class MemoryBudget:
-    """A bounded number of bytes, granted first come, first served. For one event loop.
-
-    Semaphores and anyio's limiters count callers, not bytes.
-    """
+    """A bounded number of bytes, granted first come, first served. For one event loop."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
