@@ -1,4 +1,4 @@
-"""`imgsearch serve` as a command: what it refuses, what it says, and how it ends."""
+"""The command `imgsearch serve`: errors, messages and exit codes."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ def free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-def test_another_address_needs_a_key_or_a_word(cli: Cli) -> None:
+def test_other_addresses_require_a_key_or_insecure(cli: Cli) -> None:
     result = cli("serve", "--host", "0.0.0.0")
     assert result.code == 2
     assert "IMGSEARCH_API_KEY" in result.err
@@ -27,10 +27,10 @@ def test_another_address_needs_a_key_or_a_word(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("option", ["--port", "--ui-port"])
-def test_a_port_that_is_taken_is_named_with_what_to_do(cli: Cli, option: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+def test_an_occupied_port_is_reported_with_its_option(cli: Cli, option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
         ports = {"--port": free_port(), "--ui-port": free_port()}
-        ports[option] = int(taken.getsockname()[1])
+        ports[option] = int(occupied.getsockname()[1])
         result = cli("serve", *(word for pair in ports.items() for word in pair))
     assert result.code == 1
     assert f"port {ports[option]} of 127.0.0.1 is in use" in result.err
@@ -38,25 +38,23 @@ def test_a_port_that_is_taken_is_named_with_what_to_do(cli: Cli, option: str) ->
     assert "Traceback" not in result.err
 
 
-def test_an_address_of_another_machine_is_an_error(cli: Cli) -> None:
+def test_a_foreign_address_is_an_error(cli: Cli) -> None:
     result = cli("serve", "--host", "192.0.2.1", "--insecure", "--no-ui")
     assert result.code == 1
     assert "192.0.2.1" in result.err
 
 
-def test_a_model_that_is_not_the_collections_ends_it_at_once(
-    cli: Cli, sample_store: str, tmp_path: Path
-) -> None:
+def test_a_mismatching_model_fails_immediately(cli: Cli, sample_store: str, tmp_path: Path) -> None:
     weights = tmp_path / "other.pth"
     weights.write_bytes(b"no weights")
-    words = ["--port", free_port(), "--no-ui", "--store", sample_store, "--weights", weights]
-    result = cli("serve", *words)
+    arguments = ["--port", free_port(), "--no-ui", "--store", sample_store, "--weights", weights]
+    result = cli("serve", *arguments)
     assert result.code == 1
     assert str(weights) in result.err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_it_serves_until_a_signal_and_ends_in_order(
+def test_a_signal_shuts_down_gracefully(
     sample_store: str, number: signal.Signals, code: int
 ) -> None:
     port = free_port()
@@ -71,9 +69,9 @@ def test_it_serves_until_a_signal_and_ends_in_order(
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
                 wait_until_ready(client)
                 shirt = (SAMPLES / "images" / "10101.jpg").read_bytes()
-                answer = client.post("/v1/collections/images/search", files={"image": shirt})
-                assert answer.json()["hits"][0]["score"] == pytest.approx(1, abs=1e-4)
-                assert answer.json()["hits"][0]["metadata"]["articleType"] == "Tshirts"
+                response = client.post("/v1/collections/images/search", files={"image": shirt})
+                assert response.json()["hits"][0]["score"] == pytest.approx(1, abs=1e-4)
+                assert response.json()["hits"][0]["metadata"]["articleType"] == "Tshirts"
         finally:
             process.send_signal(number)
             _, rest = process.communicate(timeout=30)

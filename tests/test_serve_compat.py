@@ -1,4 +1,4 @@
-"""Clients of TochKa21U/image-search work unchanged: field by field, as it answered them."""
+"""The endpoints of TochKa21U/image-search: its fields, and their meaning, are unchanged."""
 
 import base64
 import hashlib
@@ -38,19 +38,19 @@ def served(shop: Path, tmp_path: Path) -> Iterator[Served]:
 
 
 def search(served: Served, path: Path, **fields: str) -> dict[str, object]:
-    answer = served.client.post(
+    response = served.client.post(
         "/search/", files={"file": (path.name, path.read_bytes())}, data=fields
     )
-    assert answer.status_code == 200, answer.text
-    found: dict[str, object] = answer.json()
+    assert response.status_code == 200, response.text
+    found: dict[str, object] = response.json()
     return found
 
 
 class TestEntryPoint:
-    def test_it_has_the_original_fields(self, served: Served) -> None:
-        answer = served.client.get("/")
-        assert answer.json().keys() == {"Version", "status", "docs/swagger"}
-        assert answer.json()["docs/swagger"] == "/docs"
+    def test_the_response_has_the_original_fields(self, served: Served) -> None:
+        response = served.client.get("/")
+        assert response.json().keys() == {"Version", "status", "docs/swagger"}
+        assert response.json()["docs/swagger"] == "/docs"
 
 
 class TestSearch:
@@ -83,49 +83,47 @@ class TestSearch:
     def test_a_hit_without_a_description_has_an_empty_one(self, served: Served, shop: Path) -> None:
         assert search(served, shop / "3.png")["similar_category"] == ""
 
-    def test_a_query_is_never_written(self, served: Served, shop: Path, paint: Painter) -> None:
+    def test_a_query_is_never_stored(self, served: Served, shop: Path, paint: Painter) -> None:
         with open_store(str(served.service.settings.store)) as store:
             before = store.open("images").count()
             search(served, paint("query.png", 99), description="a query")
             assert store.open("images").count() == before
 
-    def test_a_query_without_a_file_is_a_422(self, served: Served) -> None:
-        answer = served.client.post("/search/", data={"description": "no file"})
-        assert answer.status_code == 422
-        assert answer.headers["content-type"] == "application/problem+json"
-        assert "file" in answer.json()["detail"]
+    def test_a_query_without_a_file_returns_422(self, served: Served) -> None:
+        response = served.client.post("/search/", data={"description": "no file"})
+        assert response.status_code == 422
+        assert response.headers["content-type"] == "application/problem+json"
+        assert "file" in response.json()["detail"]
 
 
 class TestUpload:
     def upload(self, served: Served, content: bytes, **fields: str) -> dict[str, str]:
         files = {"file": ("../shoe\n.png", content)}
-        answer = served.client.post("/upload/", files=files, data=fields)
-        assert answer.status_code == 200, answer.text
-        found: dict[str, str] = answer.json()
+        response = served.client.post("/upload/", files=files, data=fields)
+        assert response.status_code == 200, response.text
+        found: dict[str, str] = response.json()
         return found
 
-    def test_it_has_the_original_fields_and_is_found(self, served: Served, tmp_path: Path) -> None:
-        content = picture(50)
-        told = self.upload(served, content, description="a green hat")
-        assert told.keys() == {"filename", "description", "id", "image"}
-        assert told["description"] == "a green hat"
-        assert served.client.get(told["image"]).content == content
-        (tmp_path / "query.png").write_bytes(content)
-        found = search(served, tmp_path / "query.png")
-        assert (found["similar_category"], found["image"]) == ("a green hat", told["image"])
-
-    def test_the_file_is_kept_by_content_and_not_by_name(
+    def test_the_response_has_the_original_fields_and_the_image_is_found(
         self, served: Served, tmp_path: Path
     ) -> None:
-        self.upload(served, picture(51))
-        self.upload(served, picture(51))
-        kept = list((tmp_path / "home" / "uploads").glob("*/*/*"))
-        assert [path.read_bytes() for path in kept] == [picture(51)]
-        assert kept[0].stem == hashlib.sha256(picture(51)).hexdigest()
+        content = picture(50)
+        uploaded = self.upload(served, content, description="a green hat")
+        assert uploaded.keys() == {"filename", "description", "id", "image"}
+        assert uploaded["description"] == "a green hat"
+        assert served.client.get(uploaded["image"]).content == content
+        (tmp_path / "query.png").write_bytes(content)
+        found = search(served, tmp_path / "query.png")
+        assert (found["similar_category"], found["image"]) == ("a green hat", uploaded["image"])
 
-    def test_a_second_upload_replaces_the_description_and_nothing_else(
-        self, served: Served
-    ) -> None:
+    def test_a_file_is_stored_under_its_digest(self, served: Served, tmp_path: Path) -> None:
+        self.upload(served, picture(51))
+        self.upload(served, picture(51))
+        stored = list((tmp_path / "home" / "uploads").glob("*/*/*"))
+        assert [path.read_bytes() for path in stored] == [picture(51)]
+        assert stored[0].stem == hashlib.sha256(picture(51)).hexdigest()
+
+    def test_a_second_upload_replaces_only_the_description(self, served: Served) -> None:
         first = self.upload(served, picture(52), description="a hat")
         url = f"/v1/collections/images/records/{first['id']}"
         served.client.patch(url, json={"size_eu": 42})
@@ -134,33 +132,31 @@ class TestUpload:
         self.upload(served, picture(52))
         assert served.client.get(url).json()["metadata"]["description"] == "a cap"
 
-    def test_an_upload_without_a_description_tells_the_one_that_is_there(
-        self, served: Served
-    ) -> None:
+    def test_an_upload_without_a_description_returns_the_existing_one(self, served: Served) -> None:
         self.upload(served, picture(52), description="first")
         assert self.upload(served, picture(52))["description"] == "first"
 
-    def test_a_file_that_a_removal_takes_away_meanwhile_is_kept_again(
+    def test_a_file_deleted_during_the_upload_is_stored_again(
         self, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         written = Uploads._written
         self.upload(served, picture(53))
-        (kept,) = (tmp_path / "home" / "uploads").rglob("*.png")
+        (stored,) = (tmp_path / "home" / "uploads").rglob("*.png")
 
-        async def lose(self: Uploads, *given: Any) -> ImageRecord:
-            kept.unlink()
+        async def delete_first(self: Uploads, *given: Any) -> ImageRecord:
+            stored.unlink()
             return await written(self, *given)
 
-        monkeypatch.setattr(Uploads, "_written", lose)
-        answer = self.upload(served, picture(53))
-        assert served.client.get(answer["image"]).content == picture(53)
+        monkeypatch.setattr(Uploads, "_written", delete_first)
+        response = self.upload(served, picture(53))
+        assert served.client.get(response["image"]).content == picture(53)
 
-    def test_what_is_no_picture_is_refused_and_not_kept(
+    def test_an_invalid_image_is_rejected_and_not_stored(
         self, served: Served, tmp_path: Path
     ) -> None:
-        answer = served.client.post("/upload/", files={"file": b"<script>"})
-        assert answer.status_code == 422
-        assert answer.json()["detail"] == "not an image of a known format"
+        response = served.client.post("/upload/", files={"file": b"<script>"})
+        assert response.status_code == 422
+        assert response.json()["detail"] == "not an image of a known format"
         assert not list((tmp_path / "home" / "uploads").rglob("*.*"))
 
 
@@ -168,15 +164,15 @@ class TestGetImage:
     @pytest.mark.parametrize(
         ("name", "media_type"), [("0.png", "image/png"), ("photo.jpg", "image/jpeg")]
     )
-    def test_it_is_the_picture_itself_with_its_own_type(
+    def test_the_response_is_the_file_with_its_media_type(
         self, served: Served, shop: Path, name: str, media_type: str
     ) -> None:
-        answer = served.client.get(f"/get-image/{id_of(shop / name)}")
-        assert answer.status_code == 200
-        assert answer.content == (shop / name).read_bytes()
-        assert answer.headers["content-type"] == media_type
+        response = served.client.get(f"/get-image/{id_of(shop / name)}")
+        assert response.status_code == 200
+        assert response.content == (shop / name).read_bytes()
+        assert response.headers["content-type"] == media_type
 
-    def test_a_client_that_has_it_is_not_sent_it_again(self, served: Served, shop: Path) -> None:
+    def test_conditional_requests_return_304(self, served: Served, shop: Path) -> None:
         url = f"/get-image/{id_of(shop / '0.png')}"
         first = served.client.get(url)
         for header, value in (
@@ -188,20 +184,18 @@ class TestGetImage:
         changed = served.client.get(url, headers={"If-None-Match": '"another"'})
         assert changed.status_code == 200
 
-    def test_what_is_gone_or_no_picture_any_more_is_not_given_out(
-        self, served: Served, shop: Path
-    ) -> None:
+    def test_a_missing_or_replaced_file_returns_404(self, served: Served, shop: Path) -> None:
         (shop / "1.png").unlink()
         (shop / "2.png").write_text("secrets")
         (shop / "3.png").unlink()
         (shop / "3.png").symlink_to("/etc/passwd")
         for number in (1, 2, 3):
-            answer = served.client.get(f"/get-image/{id_of(shop / f'{number}.png')}")
-            assert answer.status_code == 404
-            assert answer.json()["type"] == "urn:imgsearch:problem:picture-gone"
+            response = served.client.get(f"/get-image/{id_of(shop / f'{number}.png')}")
+            assert response.status_code == 404
+            assert response.json()["type"] == "urn:imgsearch:problem:picture-gone"
 
     @pytest.mark.parametrize("name", ["nonsense", "..%2f..%2fetc%2fpasswd", "' OR '1'='1"])
-    def test_an_unknown_id_is_a_404(self, served: Served, name: str) -> None:
-        answer = served.client.get(f"/get-image/{name}")
-        assert answer.status_code == 404
-        assert answer.headers["content-type"] == "application/problem+json"
+    def test_an_unknown_id_returns_404(self, served: Served, name: str) -> None:
+        response = served.client.get(f"/get-image/{name}")
+        assert response.status_code == 404
+        assert response.headers["content-type"] == "application/problem+json"

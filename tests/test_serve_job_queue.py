@@ -1,4 +1,4 @@
-"""The queue of jobs by itself: one worker that nothing ends, locks, and jobs left behind."""
+"""`JobQueue` alone: its worker, its locks, and orphaned jobs."""
 
 import io
 import json
@@ -36,9 +36,9 @@ def submitted(jobs: JobQueue) -> str:
     return jobs.submit([("a.png", io.BytesIO(b"any"))], "", "images").id
 
 
-def wait_for(holds: Callable[[], bool]) -> None:
+def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
-    while not holds():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
@@ -50,16 +50,16 @@ def ended(jobs: JobQueue, job_id: str) -> str:
 
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[Callable[..., JobQueue]]:
-    """Starts a queue on the one data directory; closed at the end, if not before."""
+    """Return a function that starts a queue on a shared data directory."""
     with ExitStack() as cleanup:
 
-        def start(run: Run = do_nothing, patience: float = 0.0) -> JobQueue:
+        def start(run: Run = do_nothing, grace_seconds: float = 0.0) -> JobQueue:
             jobs = JobQueue(
                 tmp_path / "jobs",
                 run,
                 ArchiveLimits(),
                 poll_seconds=0.01,
-                grace_seconds=patience,
+                grace_seconds=grace_seconds,
             )
             cleanup.callback(jobs.close)
             jobs.resume()
@@ -69,15 +69,15 @@ def started(tmp_path: Path) -> Iterator[Callable[..., JobQueue]]:
 
 
 def files_left(tmp_path: Path) -> list[str]:
-    # Unlike pathlib's, this walk minds no folder that goes away meanwhile.
+    # Unlike pathlib, os.walk ignores folders that are deleted during the walk.
     return sorted(name for _, _, files in os.walk(tmp_path / "jobs") for name in files)
 
 
 class TestWorker:
-    def test_an_error_of_a_job_fails_that_job_alone(self, started: Callable[..., JobQueue]) -> None:
+    def test_an_error_fails_only_its_job(self, started: Callable[..., JobQueue]) -> None:
         def fail_first(job: Job, folder: Path, stop: threading.Event) -> None:
             if job.id == first:
-                raise RuntimeError("out of luck")
+                raise RuntimeError("failure")
 
         gate = threading.Event()
 
@@ -92,12 +92,12 @@ class TestWorker:
         assert ended(jobs, first) == "failed"
         assert jobs.get(first).error == "internal error: RuntimeError"
 
-    def test_an_error_after_a_job_does_not_end_it(
+    def test_an_error_after_a_job_does_not_stop_the_worker(
         self, started: Callable[..., JobQueue], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(_: Path) -> None:
             monkeypatch.undo()
-            raise RuntimeError("out of luck")
+            raise RuntimeError("failure")
 
         jobs = started()
         monkeypatch.setattr(jobs_module, "delete_files", fail)
@@ -105,7 +105,7 @@ class TestWorker:
         assert ended(jobs, second) == "done"
         assert ended(jobs, first) == "done"
 
-    def test_ends_and_cancellations_at_once_do_not_end_it(
+    def test_concurrent_cancellations_do_not_stop_the_worker(
         self, started: Callable[..., JobQueue], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setattr(jobs_module, "_MAX_REPORTS", 1)
@@ -121,7 +121,7 @@ class TestWorker:
         assert ended(jobs, submitted(jobs)) == "done"
         wait_for(lambda: files_left(tmp_path) == ["job.json"])
 
-    def test_nothing_is_kept_of_a_job_but_its_state(
+    def test_only_the_state_of_an_ended_job_remains(
         self, started: Callable[..., JobQueue], tmp_path: Path
     ) -> None:
         jobs = started()
@@ -131,7 +131,7 @@ class TestWorker:
         assert not jobs._own
 
 
-class TestServicesOfOneDataDirectory:
+class TestSharedDataDirectory:
     def test_each_runs_its_own_jobs(self, started: Callable[..., JobQueue]) -> None:
         one, other = started(until_stopped), started()
         busy = submitted(one)
@@ -145,21 +145,21 @@ class TestServicesOfOneDataDirectory:
         assert one.cancel(busy).cancelled
         assert ended(one, busy) == "cancelled"
 
-    def test_the_only_one_that_comes_back_runs_the_jobs_of_both(
+    def test_a_restarted_service_runs_the_jobs_of_all(
         self, started: Callable[..., JobQueue]
     ) -> None:
         both = [started(until_stopped) for _ in range(2)]
-        left = [submitted(each) for each in both]
+        orphans = [submitted(each) for each in both]
         for each in both:
             each.close()
         alone = started()
-        assert [ended(alone, each) for each in left] == ["done", "done"]
+        assert [ended(alone, each) for each in orphans] == ["done", "done"]
 
-    def test_jobs_are_resumed_in_the_order_in_which_they_came(
+    def test_jobs_are_resumed_in_the_order_of_submission(
         self, started: Callable[..., JobQueue]
     ) -> None:
         before = started(until_stopped)
-        left = [submitted(before) for _ in range(8)]
+        orphans = [submitted(before) for _ in range(8)]
         before.close()
         order: list[str] = []
 
@@ -167,41 +167,41 @@ class TestServicesOfOneDataDirectory:
             order.append(job.id)
 
         after = started(note)
-        assert {ended(after, each) for each in left} == {"done"}
-        assert order == left
+        assert {ended(after, each) for each in orphans} == {"done"}
+        assert order == orphans
 
-    def test_a_running_one_takes_over_what_another_left(
+    def test_a_running_service_takes_over_orphaned_jobs(
         self, started: Callable[..., JobQueue]
     ) -> None:
         staying, leaving = started(), started(until_stopped)
-        left = [submitted(leaving) for _ in range(2)]
+        orphans = [submitted(leaving) for _ in range(2)]
         leaving.close()
-        assert [ended(staying, each) for each in left] == ["done", "done"]
+        assert [ended(staying, each) for each in orphans] == ["done", "done"]
 
-    def test_one_that_restarts_takes_its_jobs_back(self, started: Callable[..., JobQueue]) -> None:
-        staying = started(until_stopped, patience=3600)
+    def test_a_restarting_service_keeps_its_jobs(self, started: Callable[..., JobQueue]) -> None:
+        staying = started(until_stopped, grace_seconds=3600)
         restarting = started(until_stopped)
-        left = submitted(restarting)
+        orphan = submitted(restarting)
         restarting.close()
-        wait_for(lambda: left in staying._orphaned_since)
+        wait_for(lambda: orphan in staying._orphaned_since)
         assert staying.list() == []
         again = started()
-        assert ended(again, left) == "done"
-        wait_for(lambda: [job.id for job in staying.list()] == [left])
+        assert ended(again, orphan) == "done"
+        wait_for(lambda: [job.id for job in staying.list()] == [orphan])
 
-    def test_a_killed_process_loses_its_locks(self, tmp_path: Path) -> None:
+    def test_a_killed_process_releases_its_locks(self, tmp_path: Path) -> None:
         program = (
             "import pathlib, sys; from imgsearch.server.jobs.job import acquire_lock; "
-            "lock = acquire_lock(pathlib.Path(sys.argv[1])); print('taken', flush=True); input()"
+            "lock = acquire_lock(pathlib.Path(sys.argv[1])); print('acquired', flush=True); input()"
         )
         command = [sys.executable, "-c", program, str(tmp_path / "job")]
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as holder:
-            assert holder.stdout
-            assert holder.stdout.readline() == "taken\n"
+        ) as process:
+            assert process.stdout
+            assert process.stdout.readline() == "acquired\n"
             assert acquire_lock(tmp_path / "job") is None
-            holder.kill()
+            process.kill()
         lock = acquire_lock(tmp_path / "job")
         assert lock is not None
         delete_lock(tmp_path / "job", lock)
@@ -215,7 +215,7 @@ class TestAfterCrashes:
         (folder / "job.json").write_text(json.dumps(asdict(job)))
 
     @pytest.mark.parametrize(("crashes", "state"), [(4, "done"), (5, "failed")])
-    def test_a_job_that_keeps_killing_the_service_fails(
+    def test_a_job_that_repeatedly_kills_the_service_fails(
         self, started: Callable[..., JobQueue], tmp_path: Path, crashes: int, state: str
     ) -> None:
         job = Job("a" * 32, "images", state="running", crashes=crashes)
@@ -224,14 +224,14 @@ class TestAfterCrashes:
         assert ended(jobs, job.id) == state
         assert bool(jobs.get(job.id).error) == (state == "failed")
 
-    def test_a_job_whose_files_had_not_all_arrived_is_dropped(
+    def test_an_incomplete_job_is_deleted(
         self, started: Callable[..., JobQueue], tmp_path: Path
     ) -> None:
         (tmp_path / "jobs" / ("b" * 32) / "files").mkdir(parents=True)
         started()
         assert not list((tmp_path / "jobs").iterdir())
 
-    def test_a_job_of_another_version_is_left_alone(
+    def test_a_job_of_another_version_is_ignored(
         self, started: Callable[..., JobQueue], tmp_path: Path
     ) -> None:
         folder = tmp_path / "jobs" / ("c" * 32)

@@ -1,4 +1,4 @@
-"""Uploads as jobs: zips, hostile ones too, progress, cancelling, and going on after a stop."""
+"""Upload jobs: zips, including hostile ones, progress, cancellation, and resumption."""
 
 import io
 import json
@@ -39,10 +39,10 @@ def zipped(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes
 
 
 def submit(served: Served, *files: tuple[str, bytes], **fields: str) -> dict[str, Any]:
-    answer = served.client.post(UPLOADS, files=[("files", each) for each in files], data=fields)
-    assert answer.status_code == 202, answer.text
-    job: dict[str, Any] = answer.json()
-    assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
+    response = served.client.post(UPLOADS, files=[("files", each) for each in files], data=fields)
+    assert response.status_code == 202, response.text
+    job: dict[str, Any] = response.json()
+    assert response.headers["location"] == f"/v1/jobs/{job['id']}"
     return job
 
 
@@ -70,7 +70,7 @@ class TestReport:
                 "a/1.png": picture(31),
                 "../../escape.png": picture(32),
                 "b/same.png": picture(31),
-                "text.txt": b"no picture",
+                "text.txt": b"not an image",
                 "a/": b"",
             }
         )
@@ -87,35 +87,35 @@ class TestReport:
         record = f"/v1/collections/images/records/{lines['one.png']['id']}"
         assert served.client.get(record).json()["metadata"] == {"description": "spring"}
 
-    def test_files_lie_by_content_inside_the_data_directory(
+    def test_files_are_stored_by_digest_inside_the_data_directory(
         self, served: Served, tmp_path: Path
     ) -> None:
         ended(served, submit(served, ("x.zip", zipped({"../../up.png": picture(33)}))))
         outside = list(tmp_path.parent.rglob("up.png"))
         assert not outside
-        (kept,) = (tmp_path / "home" / "uploads").rglob("*.png")
-        assert kept.read_bytes() == picture(33)
+        (stored,) = (tmp_path / "home" / "uploads").rglob("*.png")
+        assert stored.read_bytes() == picture(33)
 
-    def test_the_same_again_indexes_nothing_twice(self, served: Served) -> None:
+    def test_known_images_are_skipped(self, served: Served) -> None:
         archive = ("x.zip", zipped({"a.png": picture(31)}))
         ended(served, submit(served, archive))
         again = ended(served, submit(served, archive))
         assert (again["state"], again["finished"], again["skipped"]) == ("done", 1, 1)
         assert count(served) == 9
 
-    def test_jobs_are_listed_the_newest_first(self, served: Served) -> None:
+    def test_jobs_are_listed_newest_first(self, served: Served) -> None:
         jobs = [ended(served, submit(served, ("a.png", picture(40 + n)))) for n in range(2)]
         listed = served.client.get("/v1/jobs").json()
         assert [job["id"] for job in listed] == [job["id"] for job in reversed(jobs)]
 
-    def test_an_unknown_job_is_a_404(self, served: Served) -> None:
+    def test_an_unknown_job_returns_404(self, served: Served) -> None:
         for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/report")):
-            answer = served.client.request(method, f"/v1/jobs/none{path}")
-            assert answer.status_code == 404
+            response = served.client.request(method, f"/v1/jobs/none{path}")
+            assert response.status_code == 404
 
 
-def lying(size: int) -> bytes:
-    """A zip whose directory says that its file is smaller than it is."""
+def understated(size: int) -> bytes:
+    """Return a zip whose directory understates the size of its file."""
     whole = bytearray(zipped({"a.png": b"\0" * size}))
     at = whole.rindex(b"PK\1\2") + 24
     whole[at : at + 4] = (100).to_bytes(4, "little")
@@ -131,7 +131,7 @@ def encrypted() -> bytes:
 
 class TestHostileArchives:
     @pytest.mark.parametrize(
-        ("archive", "words"),
+        ("archive", "reason"),
         [
             (zipped({f"{number}.png": b"" for number in range(21)}), "more than 20"),
             (zipped({"a": b"\0" * 200_001}, zipfile.ZIP_STORED), "more than 200,000 bytes"),
@@ -139,26 +139,28 @@ class TestHostileArchives:
             (zipped({"a.png": picture(1)})[:-30], "cut off"),
             (b"PK\3\4 and no more", "no directory"),
         ],
-        # Zips hold the time: with their bytes in their names, the workers' tests would differ.
+        # Zips contain the time: pytest's workers would collect different ids.
         ids=["members", "bytes", "bomb", "cut off", "no directory"],
     )
-    def test_they_are_refused_before_anything_is_unpacked(
-        self, served: Served, tmp_path: Path, archive: bytes, words: str
+    def test_they_are_rejected_before_unpacking(
+        self, served: Served, tmp_path: Path, archive: bytes, reason: str
     ) -> None:
-        answer = served.client.post(UPLOADS, files={"files": ("a.zip", archive)})
-        assert (answer.status_code, answer.json()["type"][-17:]) == (422, ":unusable-archive")
-        assert words in answer.json()["detail"]
+        response = served.client.post(UPLOADS, files={"files": ("a.zip", archive)})
+        assert (response.status_code, response.json()["type"][-17:]) == (422, ":unusable-archive")
+        assert reason in response.json()["detail"]
         assert not list((tmp_path / "home" / "jobs").glob("*"))
 
-    @pytest.mark.parametrize("archive", [lying(20_000), encrypted()], ids=["lying", "encrypted"])
-    def test_a_file_that_cannot_be_unpacked_is_rejected_with_the_reason(
+    @pytest.mark.parametrize(
+        "archive", [understated(20_000), encrypted()], ids=["understated", "encrypted"]
+    )
+    def test_a_file_that_cannot_be_unpacked_is_rejected_with_a_reason(
         self, served: Served, archive: bytes
     ) -> None:
         job = ended(served, submit(served, ("a.zip", archive), ("b.png", picture(35))))
         assert (job["state"], job["rejected"]) == ("done", 1)
         assert count(served) == 9
 
-    def test_damage_in_one_file_keeps_no_other_from_being_taken(self, served: Served) -> None:
+    def test_a_damaged_file_does_not_affect_others(self, served: Served) -> None:
         packed = bytearray(zipped({"bad.png": picture(36)}, zipfile.ZIP_BZIP2))
         packed[60] ^= 0xFF
         files = [("a.png", picture(37)), ("bad.zip", bytes(packed)), ("b.png", picture(38))]
@@ -168,15 +170,15 @@ class TestHostileArchives:
         assert line["name"] == "bad.png"
         assert "damaged zip" in line["reason"]
 
-    def test_a_file_without_a_name_is_taken(self, served: Served) -> None:
+    def test_a_file_without_a_name_is_accepted(self, served: Served) -> None:
         packed = bytearray(zipped({"x": picture(39)}))
-        # Its name of one byte becomes a part of what may follow a name.
+        # Turn its name of one byte into the extra field that may follow a name.
         for lengths in (26, packed.index(b"PK\1\2") + 28):
             packed[lengths : lengths + 4] = b"\0\0\1\0"
         job = ended(served, submit(served, ("n.zip", bytes(packed))))
         assert (job["state"], job["finished"], job["rejected"]) == ("done", 1, 0)
 
-    def test_a_zip_in_a_zip_is_no_picture(self, served: Served) -> None:
+    def test_a_nested_zip_is_rejected(self, served: Served) -> None:
         inner = zipped({"a.png": picture(1)})
         job = ended(served, submit(served, ("a.zip", zipped({"inner.zip": inner}))))
         assert (job["state"], job["rejected"]) == ("done", 1)
@@ -185,14 +187,14 @@ class TestHostileArchives:
 class TestStopping:
     @pytest.fixture
     def slow(self, encoder: ColourEncoder) -> threading.Event:
-        """The model waits until the event is set."""
+        """Block the model until the event is set."""
         encoder.gate = threading.Event()
         return encoder.gate
 
     def archive(self) -> tuple[str, bytes]:
         return "a.zip", zipped({f"{number}.png": picture(100 + number) for number in range(20)})
 
-    def test_a_cancelled_job_ends_and_the_next_one_runs(
+    def test_the_next_job_runs_after_a_cancelled_one(
         self, served: Served, slow: threading.Event
     ) -> None:
         first, second = (submit(served, self.archive()) for _ in range(2))
@@ -204,7 +206,7 @@ class TestStopping:
         assert ended(served, third)["state"] == "done"
         assert served.client.get(f"/v1/jobs/{second['id']}").json()["finished"] == 0
 
-    def test_a_cancelled_job_stays_cancelled_after_a_stop(self, tmp_path: Path) -> None:
+    def test_a_cancelled_job_stays_cancelled_after_a_restart(self, tmp_path: Path) -> None:
         settings = filled(tmp_path, archives=LIMITS)
         encoder = ColourEncoder()
         encoder.gate = threading.Event()
@@ -218,18 +220,18 @@ class TestStopping:
             states = {each["id"]: each["state"] for each in served.client.get("/v1/jobs").json()}
         assert states == {job["id"]: "cancelled", waiting["id"]: "cancelled"}
 
-    def test_a_collection_is_not_dropped_under_a_job(
+    def test_a_collection_is_not_dropped_while_a_job_writes_to_it(
         self, served: Served, slow: threading.Event
     ) -> None:
         job = submit(served, self.archive())
-        refused = served.client.delete("/v1/collections/images")
-        assert (refused.status_code, refused.json()["type"][-16:]) == (409, ":collection-busy")
-        assert job["id"] in refused.json()["detail"]
+        rejected = served.client.delete("/v1/collections/images")
+        assert (rejected.status_code, rejected.json()["type"][-16:]) == (409, ":collection-busy")
+        assert job["id"] in rejected.json()["detail"]
         slow.set()
         assert ended(served, job)["state"] == "done"
         assert served.client.delete("/v1/collections/images").status_code == 204
 
-    def test_two_services_of_one_data_directory_do_each_their_own_jobs(
+    def test_two_services_on_one_data_directory_run_their_own_jobs(
         self, served: Served, slow: threading.Event
     ) -> None:
         job = submit(served, self.archive())
@@ -240,21 +242,21 @@ class TestStopping:
             assert ended(other, own)["state"] == "done"
             assert ended(served, job)["state"] == "done"
 
-    def test_so_many_may_wait_and_no_more(self, served: Served, slow: threading.Event) -> None:
-        answers = [
+    def test_the_queue_is_limited(self, served: Served, slow: threading.Event) -> None:
+        responses = [
             served.client.post(UPLOADS, files={"files": picture(70)}).status_code for _ in range(20)
         ]
-        assert set(answers) == {202, 429}
+        assert set(responses) == {202, 429}
         slow.set()
 
-    def test_a_job_that_a_stop_interrupts_goes_on_at_the_next_start(self, tmp_path: Path) -> None:
+    def test_an_interrupted_job_is_resumed_at_the_next_start(self, tmp_path: Path) -> None:
         settings = filled(tmp_path, archives=LIMITS)
         encoder = ColourEncoder()
         encoder.gate = threading.Event()
         with serving(settings, encoder) as served:
-            job = submit(served, self.archive(), description="kept")
+            job = submit(served, self.archive(), description="stored")
             waiting = submit(served, ("one.png", picture(61)))
-            # It is in the middle of the first batch when the service is told to stop.
+            # The service stops during the first batch.
             deadline = time.monotonic() + 30
             while served.client.get(f"/v1/jobs/{job['id']}").json()["state"] != "running":
                 assert time.monotonic() < deadline
@@ -265,7 +267,7 @@ class TestStopping:
             assert ended(served, waiting)["state"] == "done"
             assert count(served) == 8 + 20 + 1
             found = served.client.get(
-                "/v1/collections/images/records", params={"where": "description=kept"}
+                "/v1/collections/images/records", params={"where": "description=stored"}
             )
             assert len(found.json()["records"]) == 20
         with serving(settings, ColourEncoder()) as served:

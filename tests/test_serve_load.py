@@ -1,4 +1,4 @@
-"""Many clients at once: batches form, too many are told so, and everyone gets an answer."""
+"""Many concurrent clients: batches, the limit of requests, and responses to all."""
 
 import asyncio
 import socket
@@ -19,11 +19,11 @@ from tests.serving import Served, filled, picture, serving
 SEARCH = "/v1/collections/images/search"
 
 
-def ask(served: Served, number: int) -> httpx.Response:
+def search(served: Served, number: int) -> httpx.Response:
     return served.client.post(SEARCH, files={"image": picture(number)}, data={"k": 1})
 
 
-def until(condition: object) -> None:
+def wait_until(condition: object) -> None:
     assert callable(condition)
     deadline = time.monotonic() + 30
     while not condition():
@@ -31,67 +31,65 @@ def until(condition: object) -> None:
         time.sleep(0.005)
 
 
-def test_what_arrives_while_the_model_works_is_its_next_batch(tmp_path: Path) -> None:
+def test_images_that_arrive_during_a_batch_form_the_next_one(tmp_path: Path) -> None:
     encoder = ColourEncoder()
     with serving(filled(tmp_path), encoder) as served, ThreadPoolExecutor(12) as clients:
         encoder.gate = threading.Event()
-        first = clients.submit(ask, served, 0)
+        first = clients.submit(search, served, 0)
         assert encoder.at_gate.wait(30)
-        others = [clients.submit(ask, served, number) for number in range(1, 8)]
-        until(lambda: "imgsearch_queue_depth 7.0" in served.client.get("/metrics").text)
+        others = [clients.submit(search, served, number) for number in range(1, 8)]
+        wait_until(lambda: "imgsearch_queue_depth 7.0" in served.client.get("/metrics").text)
         encoder.gate.set()
-        answers = [each.result().json()["hits"][0] for each in (first, *others)]
-    assert [hit["metadata"]["number"] for hit in answers] == list(range(8))
+        responses = [each.result().json()["hits"][0] for each in (first, *others)]
+    assert [hit["metadata"]["number"] for hit in responses] == list(range(8))
     assert encoder.batches == [1, 7]
 
 
-def test_two_hundred_clients_at_once_are_all_answered(tmp_path: Path) -> None:
-    """As many as there are places get hits; the others are told to come again, and may."""
+def test_two_hundred_concurrent_clients_all_get_a_response(tmp_path: Path) -> None:
+    """Requests up to the limit succeed; the others get 429, and succeed later."""
     encoder = ColourEncoder()
     settings = filled(tmp_path, limits=Limits(requests=20))
     with serving(settings, encoder) as served, ThreadPoolExecutor(200) as clients:
         encoder.gate = threading.Event()
-        asked = [clients.submit(ask, served, number % 8) for number in range(200)]
-        until(lambda: sum(each.done() for each in asked) == 180)
+        searches = [clients.submit(search, served, number % 8) for number in range(200)]
+        wait_until(lambda: sum(each.done() for each in searches) == 180)
         assert served.service.in_flight == 20
         assert served.client.get("/healthz").status_code == 200
         encoder.gate.set()
-        answers = [each.result() for each in asked]
-        assert Counter(answer.status_code for answer in answers) == {200: 20, 429: 180}
-        for answer in answers:
-            if answer.status_code == 429:
-                assert int(answer.headers["retry-after"]) > 0
-                assert answer.json()["type"] == "urn:imgsearch:problem:overloaded"
-        assert ask(served, 1).status_code == 200
+        responses = [each.result() for each in searches]
+        assert Counter(response.status_code for response in responses) == {200: 20, 429: 180}
+        for response in responses:
+            if response.status_code == 429:
+                assert int(response.headers["retry-after"]) > 0
+                assert response.json()["type"] == "urn:imgsearch:problem:overloaded"
+        assert search(served, 1).status_code == 200
         assert served.service.in_flight == 0
 
 
-def test_answers_are_sent_without_waiting_for_acknowledgements(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = TimeoutProtocol.connection_made
-    at_once: list[int] = []
+def test_responses_are_sent_without_delay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = TimeoutProtocol.connection_made
+    no_delay: list[int] = []
 
     def connection_made(protocol: TimeoutProtocol, transport: asyncio.Transport) -> None:
-        made(protocol, transport)
+        original(protocol, transport)
         accepted = transport.get_extra_info("socket")
-        at_once.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        no_delay.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
     monkeypatch.setattr(TimeoutProtocol, "connection_made", connection_made)
     with serving(filled(tmp_path), ColourEncoder()) as served:
-        assert ask(served, 1).status_code == 200
-    assert set(at_once) == {1}
+        assert search(served, 1).status_code == 200
+    assert set(no_delay) == {1}
 
 
-def test_uploads_that_arrive_together_are_all_kept(tmp_path: Path) -> None:
+def test_concurrent_uploads_are_all_indexed(tmp_path: Path) -> None:
     with serving(filled(tmp_path), ColourEncoder()) as served, ThreadPoolExecutor(20) as clients:
 
         def upload(number: int) -> str:
             files = {"file": picture(500 + number % 30)}
             data = {"description": f"n{number % 30}"}
-            answer = served.client.post("/upload/", files=files, data=data)
-            assert answer.status_code == 200, answer.text
-            return str(answer.json()["id"])
+            response = served.client.post("/upload/", files=files, data=data)
+            assert response.status_code == 200, response.text
+            return str(response.json()["id"])
 
         ids = list(clients.map(upload, range(60)))
         assert len(set(ids)) == 30
@@ -100,14 +98,14 @@ def test_uploads_that_arrive_together_are_all_kept(tmp_path: Path) -> None:
         assert hit["id"] == ids[17]
 
 
-def test_requests_under_way_are_finished_when_it_is_told_to_end(tmp_path: Path) -> None:
+def test_requests_in_progress_are_finished_at_shutdown(tmp_path: Path) -> None:
     encoder = ColourEncoder()
     encoder.gate = threading.Event()
     with ThreadPoolExecutor(1) as clients:
         with serving(filled(tmp_path), encoder) as served:
-            # By a client of its own, as the service's is closed first.
+            # With a separate client, as the other one is closed first.
             files = {"image": picture(3)}
-            asked = clients.submit(httpx.post, served.url + SEARCH, files=files, timeout=30)
-            until(lambda: served.service.in_flight == 1)
+            response = clients.submit(httpx.post, served.url + SEARCH, files=files, timeout=30)
+            wait_until(lambda: served.service.in_flight == 1)
             threading.Timer(0.3, encoder.gate.set).start()
-        assert asked.result().json()["hits"][0]["metadata"]["number"] == 3
+        assert response.result().json()["hits"][0]["metadata"]["number"] == 3

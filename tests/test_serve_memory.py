@@ -1,4 +1,4 @@
-"""What clients send takes a bounded amount of the service's memory."""
+"""The memory that clients can make the service use is bounded."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """Requests are counted until just after their response."""
+    """Wait for a condition; requests count until just after their response."""
     deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
@@ -48,60 +48,58 @@ def field(size: int) -> bytes:
 
 class TestPlainBodies:
     @pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=b"])
-    @pytest.mark.parametrize("says_its_size", [True, False])
-    def test_changes_of_metadata_are_refused_above_a_limit(
-        self, served: Served, kind: str, says_its_size: bool
+    @pytest.mark.parametrize("has_length", [True, False])
+    def test_large_metadata_changes_are_rejected(
+        self, served: Served, kind: str, has_length: bool
     ) -> None:
-        """A type that the body claims to have does not change that it is read as a whole."""
+        """The content type makes no difference, as the body is read as a whole."""
         record = served.client.get(RECORDS).json()["records"][0]["id"]
         body = json.dumps({"a": "x" * PLAIN}).encode()
-        content = body if says_its_size else iter([body[: PLAIN // 2], body[PLAIN // 2 :]])
-        answer = served.client.patch(
+        content = body if has_length else iter([body[: PLAIN // 2], body[PLAIN // 2 :]])
+        response = served.client.patch(
             f"{RECORDS}/{record}", content=content, headers={"Content-Type": kind}
         )
-        assert answer.status_code == 413
-        assert f"{PLAIN:,} bytes" in answer.json()["detail"]
+        assert response.status_code == 413
+        assert f"{PLAIN:,} bytes" in response.json()["detail"]
 
-    def test_questions_of_the_page_are_refused_above_a_limit(self, served: Served) -> None:
+    def test_large_requests_of_the_page_are_rejected(self, served: Served) -> None:
         body = json.dumps({"data": ["x" * PLAIN], "fn_index": 0})
         for kind in ("application/json", FORM["Content-Type"]):
-            answer = served.client.post(
+            response = served.client.post(
                 f"{served.page}/gradio_api/run/predict",
                 content=body,
                 headers={"Content-Type": kind},
             )
-            assert answer.status_code == 413
+            assert response.status_code == 413
 
-    def test_a_body_below_the_limit_is_taken(self, served: Served) -> None:
+    def test_a_body_below_the_limit_is_accepted(self, served: Served) -> None:
         record = served.client.get(RECORDS).json()["records"][0]["id"]
         changes = {f"long{number}": "x" * 9000 for number in range(7)}
         assert served.client.patch(f"{RECORDS}/{record}", json=changes).status_code == 200
 
-    def test_many_mistakes_get_a_short_answer(self, served: Served) -> None:
+    def test_many_validation_errors_get_a_short_response(self, served: Served) -> None:
         record = served.client.get(RECORDS).json()["records"][0]["id"]
         many = {str(number): 0 for number in range(5000)}
         body = {f"field{number}": many if number == 0 else [] for number in range(90)}
-        answer = served.client.patch(f"{RECORDS}/{record}", json=body)
-        assert answer.status_code == 422
-        assert len(answer.content) < 10_000
+        response = served.client.patch(f"{RECORDS}/{record}", json=body)
+        assert response.status_code == 422
+        assert len(response.content) < 10_000
 
-    def test_only_forms_are_posted(self) -> None:
-        """The limit of plain bodies goes by the method: a route of another kind would have none."""
+    def test_every_post_endpoint_takes_a_form(self) -> None:
+        """The limit of plain bodies depends on the method, so another endpoint would have none."""
         app = create_app(Service(Settings()))
-        taken = {
+        accepted = {
             (method, kind)
             for operations in app.openapi()["paths"].values()
             for method, operation in operations.items()
             for kind in operation.get("requestBody", {}).get("content", {})
         }
-        assert taken == {("post", "multipart/form-data"), ("patch", "application/json")}
+        assert accepted == {("post", "multipart/form-data"), ("patch", "application/json")}
 
 
 class TestForms:
-    def test_bodies_together_have_a_limit_and_are_taken_again_once_there_is_room(
-        self, served: Served
-    ) -> None:
-        """Fields are held in memory: four clients of the largest body fill what there is."""
+    def test_the_memory_of_all_bodies_is_limited_and_released(self, served: Served) -> None:
+        """Fields are in memory: four bodies of the maximum size fill it."""
         size = served.service.settings.limits.body - 2000
         head = (
             b"POST /search/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n"
@@ -122,19 +120,19 @@ class TestForms:
         response = served.client.post("/search/", files={"file": picture(1)})
         assert response.status_code == 200
 
-    def test_one_large_file_needs_little(self, served: Served) -> None:
-        """It is on the disk."""
+    def test_a_large_file_needs_little_memory(self, served: Served) -> None:
+        """Files are spooled to the disk."""
         content = picture(1) + bytes(served.service.settings.limits.body - 2000)
         for _ in range(8):
-            answer = served.client.post("/search/", files={"file": content})
-            assert answer.status_code == 200
+            response = served.client.post("/search/", files={"file": content})
+            assert response.status_code == 200
         wait_until(lambda: served.service.load.bytes == 0)
         wait_until(lambda: served.service.load.requests == 0)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory from /proc")
 def test_the_memory_of_hostile_clients_is_bounded(sample_store: str) -> None:
-    """20 requests of 14 MB that would be held in memory, and 20 of 1.5 million JSON arrays."""
+    """Send 20 requests with 14 MB of fields, and 20 with 1.5 million JSON arrays."""
     free_port = unused_port()
     command = [sys.executable, "-m", "imgsearch", "serve", "--no-ui", "--max-body", "16"]
     with subprocess.Popen(
@@ -174,14 +172,14 @@ def unused_port() -> int:
 
 
 def peak(process: int) -> int:
-    """The most memory that a process has had, in bytes."""
+    """Return the peak memory of a process, in bytes."""
     status = Path(f"/proc/{process}/status").read_text()
     (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) << 10
 
 
 class TestBudget:
-    def test_work_waits_for_room_in_the_order_it_came(self) -> None:
+    def test_memory_is_granted_in_the_order_of_requests(self) -> None:
         async def run() -> list[str]:
             budget = MemoryBudget(10)
             done: list[str] = []
@@ -197,7 +195,7 @@ class TestBudget:
                 asyncio.create_task(work(name, size, until))
                 for name, size, until in (
                     ("fits", 6, first),
-                    ("too much by now", 99, rest),
+                    ("does not fit", 99, rest),
                     ("would fit", 1, rest),
                 )
             ]
@@ -207,9 +205,9 @@ class TestBudget:
             await asyncio.gather(*tasks)
             return done
 
-        assert asyncio.run(run()) == ["fits", "too much by now", "would fit"]
+        assert asyncio.run(run()) == ["fits", "does not fit", "would fit"]
 
-    def test_who_gives_up_holds_nothing(self) -> None:
+    def test_cancelled_requests_release_their_memory(self) -> None:
         async def run() -> None:
             budget = MemoryBudget(10)
 

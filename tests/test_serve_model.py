@@ -1,4 +1,4 @@
-"""A model that takes its time: nobody else waits for it, and nobody is told that it is ready."""
+"""A model that loads slowly: only requests that need it wait, and the service is not ready."""
 
 import threading
 import time
@@ -21,7 +21,7 @@ IMAGES = "/v1/collections/images"
 
 
 class SlowToOpen(ColourEncoder):
-    """The model for a new collection is opened once `gate_of_new` is set; others at once."""
+    """Opens the model for new collections when `gate_of_new` is set, other models immediately."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,15 +50,15 @@ def encoder() -> Iterator[SlowToOpen]:
 
 @pytest.fixture
 def fresh(tmp_path: Path, encoder: SlowToOpen) -> Iterator[Served]:
-    """A service whose own collection is yet to be made, in a store that has another."""
+    """A service whose collection does not exist yet, on a store that has another one."""
     settings = filled(tmp_path, collection="shoes", model_seconds=0.05)
     with serving(settings, encoder, wait=False) as served:
         yield served
 
 
-def wait_for(holds: Callable[[], bool]) -> None:
+def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
-    while not holds():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
@@ -75,7 +75,9 @@ def until_preparing(served: Served) -> None:
     wait_for(lambda: "preparing the model" in served.client.get("/readyz").text)
 
 
-def test_it_is_not_ready_while_the_model_is_prepared(fresh: Served, encoder: SlowToOpen) -> None:
+def test_the_service_is_not_ready_while_the_model_is_prepared(
+    fresh: Served, encoder: SlowToOpen
+) -> None:
     until_preparing(fresh)
     assert fresh.client.get("/readyz").status_code == 503
     assert fresh.client.get("/healthz").status_code == 200
@@ -85,7 +87,7 @@ def test_it_is_not_ready_while_the_model_is_prepared(fresh: Served, encoder: Slo
     assert encoder.opened == 1
 
 
-def test_uploads_are_told_to_come_again_and_searches_go_on(
+def test_uploads_get_503_and_searches_succeed_while_the_model_loads(
     fresh: Served, encoder: SlowToOpen
 ) -> None:
     until_preparing(fresh)
@@ -94,15 +96,15 @@ def test_uploads_are_told_to_come_again_and_searches_go_on(
         files = {"image": picture(3)}
         found = fresh.client.post(f"{IMAGES}/search", files=files)
         assert found.json()["hits"][0]["score"] == pytest.approx(1, abs=1e-4)
-        refused = [each.result() for each in uploads]
-    assert {answer.status_code for answer in refused} == {503}
-    assert {answer.headers["retry-after"] for answer in refused} == {"5"}
-    assert "the model is being prepared" in refused[0].json()["detail"]
+        rejected = [each.result() for each in uploads]
+    assert {response.status_code for response in rejected} == {503}
+    assert {response.headers["retry-after"] for response in rejected} == {"5"}
+    assert "the model is being prepared" in rejected[0].json()["detail"]
     encoder.gate_of_new.set()
     wait_for(lambda: upload(fresh).status_code == 200)
 
 
-def test_a_job_waits_for_the_model_and_nobody_for_the_job(
+def test_a_job_that_waits_for_the_model_blocks_no_request(
     fresh: Served, encoder: SlowToOpen
 ) -> None:
     until_preparing(fresh)
@@ -128,12 +130,10 @@ def test_a_job_that_waits_for_the_model_can_be_cancelled(
     assert ended(fresh, job)["state"] == "cancelled"
 
 
-def test_a_model_that_could_not_be_prepared_is_tried_again_by_an_upload(
-    fresh: Served, encoder: SlowToOpen
-) -> None:
+def test_an_upload_retries_a_failed_model(fresh: Served, encoder: SlowToOpen) -> None:
     encoder.failures = 2
     encoder.gate_of_new.set()
-    # It can search all the same.
+    # Searches are possible nevertheless.
     wait_for(lambda: is_ready(fresh))
     assert "there is no network" in upload(fresh).json()["detail"]
     assert upload(fresh).status_code == 200

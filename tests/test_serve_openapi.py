@@ -1,4 +1,4 @@
-"""The OpenAPI description is what the service does: made-up requests get described answers."""
+"""The service conforms to its OpenAPI description, for generated requests."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -43,7 +43,7 @@ def described(served: Served) -> Any:
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
-def test_what_it_answers_is_what_it_describes(
+def test_responses_conform_to_the_description(
     served: Served, described: Any, path: str, method: str
 ) -> None:
     @given(case=described[path][method].as_strategy())
@@ -62,7 +62,7 @@ def test_what_it_answers_is_what_it_describes(
     assert served.client.get("/readyz").status_code == 200
 
 
-def test_everything_is_described_with_examples() -> None:
+def test_operations_and_models_are_described_with_examples() -> None:
     for path, operations in DESCRIPTION["paths"].items():
         for method, operation in operations.items():
             assert operation["description"] if path != "/" else operation, (method, path)

@@ -1,4 +1,4 @@
-"""Drops, uploads, jobs and removals of one collection at the same time: a record has its file."""
+"""Concurrent drops, uploads, jobs and removals: every record has its file."""
 
 import threading
 import time
@@ -27,110 +27,114 @@ def served(tmp_path: Path) -> Iterator[Served]:
         yield served
 
 
-class Held:
-    """The service's writes, queued in the order in which `queue` gives them, until `release`."""
+class PausedWrites:
+    """Pauses the service's writes until `release`; `queue` adds one."""
 
     def __init__(self, served: Served) -> None:
         self._gate = threading.Event()
         self._writes = served.service._pools.write
         self._clients = ThreadPoolExecutor()
-        began = threading.Event()
+        started = threading.Event()
 
-        def hold() -> None:
-            began.set()
+        def block() -> None:
+            started.set()
             self._gate.wait(30)
 
-        self._writes.submit(hold)
-        assert began.wait(30)
+        self._writes.submit(block)
+        assert started.wait(30)
 
     def queue(self, call: Callable[[], httpx.Response]) -> Future[httpx.Response]:
-        """Start a call, and wait until its write is queued behind those before it."""
+        """Start a request, and wait until its write is queued."""
         queued = self._writes._work_queue.qsize()
-        answer = self._clients.submit(call)
+        response = self._clients.submit(call)
         deadline = time.monotonic() + 30
         while self._writes._work_queue.qsize() <= queued:
-            assert time.monotonic() < deadline, "it does not write"
+            assert time.monotonic() < deadline, "the request does not write"
             time.sleep(0.005)
-        return answer
+        return response
 
     def release(self) -> None:
         self._gate.set()
 
 
 @pytest.fixture
-def held(served: Served) -> Iterator[Held]:
-    held = Held(served)
-    yield held
-    held.release()
+def paused(served: Served) -> Iterator[PausedWrites]:
+    paused = PausedWrites(served)
+    yield paused
+    paused.release()
 
 
 def upload(served: Served, seed: int) -> httpx.Response:
     files = {"file": ("a.png", picture(seed))}
-    return served.client.post("/upload/", files=files, data={"description": "kept"})
+    return served.client.post("/upload/", files=files, data={"description": "stored"})
 
 
 def images_served(served: Served) -> int:
-    """The number of records, after checking that each one's file is served."""
+    """Return the number of records, after a check that the file of each is served."""
     records = served.client.get(f"{COLLECTION}/records").json()["records"]
     for each in records:
         assert served.client.get(each["image"]).status_code == 200, each
     return len(records)
 
 
-def test_an_upload_behind_a_drop_makes_a_new_collection(
-    served: Served, held: Held, monkeypatch: pytest.MonkeyPatch
+def test_an_upload_after_a_drop_creates_a_new_collection(
+    served: Served, paused: PausedWrites, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = threading.Event()
     delete_all = UploadStorage.delete_all
 
     def after_the_upload(files: UploadStorage, collection: str) -> None:
-        written.wait(0.5)  # if the upload can overtake, let it
+        written.wait(0.5)  # gives an upload that overtakes the time to do so
         delete_all(files, collection)
 
     monkeypatch.setattr(UploadStorage, "delete_all", after_the_upload)
-    dropped = held.queue(lambda: served.client.delete(COLLECTION))
-    uploaded = held.queue(lambda: upload(served, 70))
+    dropped = paused.queue(lambda: served.client.delete(COLLECTION))
+    uploaded = paused.queue(lambda: upload(served, 70))
     uploaded.add_done_callback(lambda _: written.set())
-    held.release()
+    paused.release()
     assert dropped.result().status_code == 204
     assert uploaded.result().status_code == 200
     assert images_served(served) == 1
 
 
-def test_an_upload_before_a_drop_is_dropped_with_its_file(
-    served: Served, held: Held, tmp_path: Path
+def test_an_upload_before_a_drop_is_deleted_with_its_file(
+    served: Served, paused: PausedWrites, tmp_path: Path
 ) -> None:
-    uploaded = held.queue(lambda: upload(served, 70))
-    dropped = held.queue(lambda: served.client.delete(COLLECTION))
-    held.release()
+    uploaded = paused.queue(lambda: upload(served, 70))
+    dropped = paused.queue(lambda: served.client.delete(COLLECTION))
+    paused.release()
     assert uploaded.result().status_code == 200
     assert dropped.result().status_code == 204
     assert served.client.get(COLLECTION).status_code == 404
     assert not list((tmp_path / "home").rglob("*.png"))
 
 
-def test_of_two_drops_the_second_finds_nothing(served: Served, held: Held) -> None:
-    answers = [held.queue(lambda: served.client.delete(COLLECTION)) for _ in range(2)]
-    held.release()
-    assert [answer.result().status_code for answer in answers] == [204, 404]
+def test_the_second_of_two_drops_returns_404(served: Served, paused: PausedWrites) -> None:
+    responses = [paused.queue(lambda: served.client.delete(COLLECTION)) for _ in range(2)]
+    paused.release()
+    assert [response.result().status_code for response in responses] == [204, 404]
 
 
-def test_a_job_submitted_while_a_drop_waits_ends_the_drop(served: Served, held: Held) -> None:
-    dropped = held.queue(lambda: served.client.delete(COLLECTION))
+def test_a_job_submitted_while_a_drop_waits_prevents_the_drop(
+    served: Served, paused: PausedWrites
+) -> None:
+    dropped = paused.queue(lambda: served.client.delete(COLLECTION))
     job = submit(served, ("a.zip", zipped({f"{n}.png": picture(80 + n) for n in range(5)})))
-    held.release()
+    paused.release()
     assert dropped.result().status_code == 409
     assert ended(served, job)["state"] == "done"
     assert images_served(served) == 8 + 5
 
 
-def test_an_upload_behind_the_removal_of_the_same_has_its_file(served: Served, held: Held) -> None:
-    held.release()
+def test_an_image_uploaded_again_after_its_removal_has_its_file(
+    served: Served, paused: PausedWrites
+) -> None:
+    paused.release()
     record = upload(served, 71).json()["id"]
-    again = Held(served)
-    removed = again.queue(lambda: served.client.delete(f"{COLLECTION}/records/{record}"))
-    uploaded = again.queue(lambda: upload(served, 71))
-    again.release()
+    paused = PausedWrites(served)
+    removed = paused.queue(lambda: served.client.delete(f"{COLLECTION}/records/{record}"))
+    uploaded = paused.queue(lambda: upload(served, 71))
+    paused.release()
     assert removed.result().status_code == 204
     assert uploaded.result().json()["id"] == record
     assert images_served(served) == 8 + 1
@@ -138,7 +142,7 @@ def test_an_upload_behind_the_removal_of_the_same_has_its_file(served: Served, h
 
 @pytest.mark.parametrize("described_first", [True, False])
 def test_equal_images_written_together_keep_the_description(
-    served: Served, held: Held, described_first: bool
+    served: Served, paused: PausedWrites, described_first: bool
 ) -> None:
     texts = ["a red shoe", ""] if described_first else ["", "a red shoe"]
 
@@ -146,30 +150,30 @@ def test_equal_images_written_together_keep_the_description(
         files = {"file": ("a.png", picture(72))}
         return served.client.post("/upload/", files=files, data={"description": text})
 
-    # The first write is under way; what arrives meanwhile is written together.
-    first = held.queue(lambda: upload(served, 73))
+    # Uploads that arrive during the first write are written together.
+    first = paused.queue(lambda: upload(served, 73))
     with ThreadPoolExecutor() as clients:
-        answers = []
+        responses = []
         for number, text in enumerate(texts, start=1):
-            answers.append(clients.submit(send, text))
+            responses.append(clients.submit(send, text))
             deadline = time.monotonic() + 30
             while len(served.service.uploads._waiting.get("images", ())) < number:
                 assert time.monotonic() < deadline
                 time.sleep(0.005)
-        held.release()
-        kept = [answer.result().json() for answer in answers]
+        paused.release()
+        stored = [response.result().json() for response in responses]
     assert first.result().status_code == 200
-    assert kept[0]["id"] == kept[1]["id"]
-    assert [each["description"] for each in kept] == ["a red shoe"] * 2
+    assert stored[0]["id"] == stored[1]["id"]
+    assert [each["description"] for each in stored] == ["a red shoe"] * 2
 
 
-def test_a_rejected_image_keeps_the_file_of_a_record_of_the_same(
+def test_a_rejected_image_does_not_delete_the_file_of_an_equal_record(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = upload(served, 74).json()["id"]
-    (kept,) = (tmp_path / "home" / "uploads").rglob("*.png")
-    # It is no longer known as unchanged, and cannot be decoded any more.
-    kept.touch()
+    (stored,) = (tmp_path / "home" / "uploads").rglob("*.png")
+    # The new time makes the job read the file again, which fails.
+    stored.touch()
     monkeypatch.setattr("imgsearch.images.fingerprint", _unreadable)
     job = ended(served, submit(served, ("a.png", picture(74))))
     assert (job["state"], job["rejected"]) == ("done", 1)
@@ -182,7 +186,7 @@ def _unreadable(_: str) -> None:
     raise ImageError("cannot be read")
 
 
-def test_services_of_one_data_directory_take_turns(tmp_path: Path) -> None:
+def test_services_on_one_data_directory_exclude_each_other(tmp_path: Path) -> None:
     with open_store(str(tmp_path / "store")) as store:
         one, other = (
             UploadStorage(tmp_path / "uploads", Spool(tmp_path), 0.05, lambda: store)
@@ -195,14 +199,14 @@ def test_services_of_one_data_directory_take_turns(tmp_path: Path) -> None:
             pass
 
 
-class TestFilesThatOthersUse:
+class TestSharedFiles:
     def uploaded(self, served: Served) -> str:
         return str(upload(served, 75).json()["id"])
 
     def image(self, served: Served, record: str, collection: str) -> int:
         return served.client.get(f"/v1/collections/{collection}/records/{record}/image").status_code
 
-    def test_a_copied_collection_keeps_its_files_when_the_original_is_dropped(
+    def test_dropping_a_collection_leaves_the_files_of_its_copy(
         self, served: Served, tmp_path: Path
     ) -> None:
         record, other = self.uploaded(served), upload(served, 76).json()["id"]
@@ -211,22 +215,22 @@ class TestFilesThatOthersUse:
             store.open("copied").delete([other])
         assert served.client.delete(COLLECTION).status_code == 204
         assert self.image(served, record, "copied") == 200
-        (kept,) = (tmp_path / "home" / "uploads").rglob("*.png")
-        assert kept.read_bytes() == picture(75)
+        (stored,) = (tmp_path / "home" / "uploads").rglob("*.png")
+        assert stored.read_bytes() == picture(75)
 
-    def test_a_record_that_is_removed_leaves_the_file_to_its_copy(
+    def test_removing_a_record_leaves_the_file_of_its_copy(
         self, served: Served, tmp_path: Path
     ) -> None:
         record = self.uploaded(served)
         with open_store(str(tmp_path / "store")) as store:
             copy(store, store, "images", "copied")
-        gone = served.client.delete(f"/v1/collections/copied/records/{record}")
-        assert gone.status_code == 204
+        removed = served.client.delete(f"/v1/collections/copied/records/{record}")
+        assert removed.status_code == 204
         assert self.image(served, record, "images") == 200
         assert served.client.delete(f"{COLLECTION}/records/{record}").status_code == 204
         assert not list((tmp_path / "home" / "uploads").rglob("*.png"))
 
-    def test_a_drop_in_one_store_leaves_the_files_of_another(
+    def test_dropping_a_collection_leaves_the_files_of_another_store(
         self, served: Served, tmp_path: Path
     ) -> None:
         record = self.uploaded(served)

@@ -1,4 +1,4 @@
-"""What clients are told names no folder, file or host of the service's own."""
+"""Responses do not reveal folders, files or hosts of the service."""
 
 import logging
 import os
@@ -28,10 +28,10 @@ IMAGES = "/v1/collections/images"
 @pytest.fixture(
     params=["{}", "lance:{}", "lance://{}", "../{name}", "~/{name}", "~/here/../{name}"]
 )
-def served_by_another_name(
+def differently_spelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Settings:
-    """A store whose option says where it is in another way than its errors do."""
+    """Settings that spell the store's location differently than its errors do."""
     settings = filled(tmp_path, 3)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -39,11 +39,11 @@ def served_by_another_name(
     return replace(settings, store=request.param.format(settings.store, name="store"))
 
 
-def answers(served: Served) -> dict[str, str]:
-    """The text and headers of every answer, with what fails in many ways."""
+def responses(served: Served) -> dict[str, str]:
+    """Return text and headers of many responses, most of them errors, by request."""
     client = served.client
     record = client.get(f"{IMAGES}/records").json()["records"][0]["id"]
-    asked: list[tuple[str, str, dict[str, Any]]] = [
+    requests: list[tuple[str, str, dict[str, Any]]] = [
         ("GET", "/", {}),
         ("GET", "/readyz", {}),
         ("GET", "/metrics", {}),
@@ -72,26 +72,26 @@ def answers(served: Served) -> dict[str, str]:
         ("GET", "/get-image/nope", {}),
     ]
     found = {}
-    for method, path, more in asked:
-        answer = client.request(method, path, **more)
-        content = "" if "image" in answer.headers["content-type"] else answer.text
-        found[f"{method} {path} {answer.status_code}"] = content + str(answer.headers)
+    for method, path, more in requests:
+        response = client.request(method, path, **more)
+        content = "" if "image" in response.headers["content-type"] else response.text
+        found[f"{method} {path} {response.status_code}"] = content + str(response.headers)
     for job in client.get("/v1/jobs").json():
         found[job["report"]] = client.get(job["report"]).text
     return found
 
 
-def test_no_answer_names_a_folder(served_by_another_name: Settings, tmp_path: Path) -> None:
-    with serving(served_by_another_name, ColourEncoder()) as served:
-        for what, text in answers(served).items():
-            for told in (str(tmp_path), tmp_path.name, "../store", "~/store"):
-                assert told not in text, what
+def test_no_response_contains_a_folder(differently_spelled: Settings, tmp_path: Path) -> None:
+    with serving(differently_spelled, ColourEncoder()) as served:
+        for what, text in responses(served).items():
+            for secret in (str(tmp_path), tmp_path.name, "../store", "~/store"):
+                assert secret not in text, what
 
 
-def test_an_embedded_store_that_fails_names_no_folder_but_the_log_does(
+def test_a_failing_embedded_store_names_its_folder_only_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In the words of the store's own library."""
+    """The message comes from the library of the store."""
     settings = filled(tmp_path, 3)
     with serving(settings, ColourEncoder()) as served:
         assert served.client.get(f"{IMAGES}/records").status_code == 200
@@ -99,14 +99,14 @@ def test_an_embedded_store_that_fails_names_no_folder_but_the_log_does(
         for path in Path(settings.store).rglob("*.lance"):
             if path.is_file():
                 path.unlink()
-        answer = served.client.post(f"{IMAGES}/search", files={"image": picture(1)})
-    assert answer.status_code == 503, answer.text
-    assert tmp_path.name not in answer.text
-    assert "the store" in answer.text
+        response = served.client.post(f"{IMAGES}/search", files={"image": picture(1)})
+    assert response.status_code == 503, response.text
+    assert tmp_path.name not in response.text
+    assert "the store" in response.text
     assert str(tmp_path).removeprefix("/") in caplog.text
 
 
-def test_a_weights_file_is_not_named(tmp_path: Path) -> None:
+def test_the_weights_file_is_redacted(tmp_path: Path) -> None:
     for given in (str(tmp_path / "my.pth"), "../my.pth", "https://in.example/my.pth?token=1"):
         redactor = Redactor(Settings(weights=given, data=tmp_path))
         text = f"the collection was made with the weights a, and --weights {given} is b"
@@ -123,7 +123,9 @@ def test_a_weights_file_is_not_named(tmp_path: Path) -> None:
         "my-cluster.c0.europe-west3.gcp.weaviate.cloud/",
     ],
 )
-def test_a_server_is_not_named(tmp_path: Path, url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_store_server_is_redacted(
+    tmp_path: Path, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     from imgsearch.stores.weaviate.address import parse
 
     address = parse(url)
@@ -132,18 +134,16 @@ def test_a_server_is_not_named(tmp_path: Path, url: str, caplog: pytest.LogCaptu
     assert redactor.redact(missing) == "the store: no collection x here (there is images)"
     assert not caplog.records
     for kind in (StoreError, StoreFullError):
-        error = kind(f"{address.url} does not answer (ipv4:10.1.2.3:50051 at node-7.internal)")
+        error = kind(f"{address.url} does not response (ipv4:10.1.2.3:50051 at node-7.internal)")
         for hidden in (address.host, "10.1.2.3", "node-7"):
             assert hidden not in redactor.redact(error)
         assert str(error) in caplog.text
 
 
-def test_the_service_may_be_told_to_show_places(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_show_paths_turns_redaction_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     redactor = Redactor(Settings(store="weaviate://db", data=tmp_path, show_paths=True))
     errors: list[ImgsearchError] = [
-        StoreError("weaviate://db does not answer"),
+        StoreError("weaviate://db does not response"),
         EncoderError(f"{tmp_path}/weights: damaged"),
         ScratchError("/tmp/x: full"),
     ]
@@ -153,13 +153,13 @@ def test_the_service_may_be_told_to_show_places(
         assert str(error) in caplog.text
 
 
-def test_temporary_folders_are_not_named(tmp_path: Path) -> None:
+def test_temporary_folders_are_redacted(tmp_path: Path) -> None:
     redactor = Redactor(Settings(data=tmp_path))
     assert "/tmp" not in redactor.redact(ScratchError("/tmp/x: no space left"))
 
 
 @pytest.mark.weaviate
-def test_no_answer_names_a_real_server(one_node: str, tmp_path: Path) -> None:
+def test_no_response_contains_the_address_of_a_real_server(one_node: str, tmp_path: Path) -> None:
     settings = replace(filled(tmp_path, 3), store=one_node, collection="Private")
     with open_store(one_node) as store, store.write_lock("Private"):
         if "Private" in store.names():
@@ -169,7 +169,7 @@ def test_no_answer_names_a_real_server(one_node: str, tmp_path: Path) -> None:
         assert uploaded.status_code == 200
         place = one_node.partition("://")[2].partition("?")[0]
         for path in ("nope", "nope/records", "Private", "Private/records/nope"):
-            answer = served.client.get(f"/v1/collections/{path}")
-            assert place not in answer.text
-            assert "weaviate:" not in answer.text
+            response = served.client.get(f"/v1/collections/{path}")
+            assert place not in response.text
+            assert "weaviate:" not in response.text
         assert served.client.delete("/v1/collections/Private").status_code == 204

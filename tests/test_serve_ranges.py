@@ -1,4 +1,4 @@
-"""Images answer to `Range`, so that a download goes on where it was interrupted."""
+"""Range requests for images, with which a client resumes a download."""
 
 from collections.abc import Iterator
 
@@ -22,13 +22,13 @@ def image(served: Served) -> str:
 
 @pytest.fixture
 def whole(served: Served, image: str) -> bytes:
-    answer = served.client.get(image)
-    assert (answer.status_code, answer.headers["accept-ranges"]) == (200, "bytes")
-    return answer.content
+    response = served.client.get(image)
+    assert (response.status_code, response.headers["accept-ranges"]) == (200, "bytes")
+    return response.content
 
 
 @pytest.mark.parametrize(
-    ("asked", "part"),
+    ("range_header", "part"),
     [
         ("bytes=0-9", slice(0, 10)),
         ("bytes=10-10", slice(10, 11)),
@@ -38,73 +38,73 @@ def whole(served: Served, image: str) -> bytes:
         ("BYTES=5-99999999", slice(5, None)),
     ],
 )
-def test_a_part_is_given(served: Served, image: str, whole: bytes, asked: str, part: slice) -> None:
-    answer = served.client.get(image, headers={"Range": asked})
-    assert answer.status_code == 206
-    assert answer.content == whole[part]
-    assert answer.headers["content-type"] == "image/png"
+def test_a_range_is_returned(
+    served: Served, image: str, whole: bytes, range_header: str, part: slice
+) -> None:
+    response = served.client.get(image, headers={"Range": range_header})
+    assert response.status_code == 206
+    assert response.content == whole[part]
+    assert response.headers["content-type"] == "image/png"
     first, stop, _ = part.indices(len(whole))
     last = stop - 1
-    assert answer.headers["content-range"] == f"bytes {first}-{last}/{len(whole)}"
-    assert answer.headers["content-length"] == str(len(answer.content))
+    assert response.headers["content-range"] == f"bytes {first}-{last}/{len(whole)}"
+    assert response.headers["content-length"] == str(len(response.content))
     record = image.split("/")[-2]
-    compatible = served.client.get(f"/get-image/{record}", headers={"Range": asked})
+    compatible = served.client.get(f"/get-image/{record}", headers={"Range": range_header})
     assert (compatible.status_code, compatible.content) == (206, whole[part])
 
 
-@pytest.mark.parametrize("asked", ["bytes=999999-", "bytes=-0", "bytes=9999999999999999999-"])
-def test_a_part_that_is_not_there_is_416(
-    served: Served, image: str, whole: bytes, asked: str
+@pytest.mark.parametrize(
+    "range_header", ["bytes=999999-", "bytes=-0", "bytes=9999999999999999999-"]
+)
+def test_a_range_outside_the_file_returns_416(
+    served: Served, image: str, whole: bytes, range_header: str
 ) -> None:
-    answer = served.client.get(image, headers={"Range": asked})
-    assert answer.status_code == 416
-    assert answer.headers["content-range"] == f"bytes */{len(whole)}"
-    assert answer.json()["type"] == "urn:imgsearch:problem:no-such-range"
+    response = served.client.get(image, headers={"Range": range_header})
+    assert response.status_code == 416
+    assert response.headers["content-range"] == f"bytes */{len(whole)}"
+    assert response.json()["type"] == "urn:imgsearch:problem:no-such-range"
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "range_header",
     [
         *("bytes", "bytes=", "bytes=-", "bytes=9-2", "bytes=a-b", "lines=0-1", "bytes=0-1,4-5"),
         "\xff",
         f"bytes={'9' * 5000}-",
     ],
 )
-def test_what_is_no_single_range_is_ignored(
-    served: Served, image: str, whole: bytes, asked: str
+def test_malformed_and_multiple_ranges_are_ignored(
+    served: Served, image: str, whole: bytes, range_header: str
 ) -> None:
-    answer = served.client.get(image, headers=[(b"Range", asked.encode("latin-1"))])
-    assert (answer.status_code, answer.content) == (200, whole)
+    response = served.client.get(image, headers=[(b"Range", range_header.encode("latin-1"))])
+    assert (response.status_code, response.content) == (200, whole)
 
 
-def test_a_part_is_given_only_of_the_file_that_the_client_knows(
-    served: Served, image: str, whole: bytes
-) -> None:
-    told = served.client.get(image).headers
+def test_if_range_must_name_the_current_version(served: Served, image: str, whole: bytes) -> None:
+    headers = served.client.get(image).headers
     for known, status in (
-        (told["etag"], 206),
-        (told["last-modified"], 206),
+        (headers["etag"], 206),
+        (headers["last-modified"], 206),
         ('"other"', 200),
-        (f"W/{told['etag']}", 200),
+        (f"W/{headers['etag']}", 200),
         ("Mon, 01 Jan 2001 00:00:00 GMT", 200),
     ):
-        answer = served.client.get(image, headers={"Range": "bytes=0-9", "If-Range": known})
-        assert (answer.status_code, answer.content) == (
+        response = served.client.get(image, headers={"Range": "bytes=0-9", "If-Range": known})
+        assert (response.status_code, response.content) == (
             status,
             whole[:10] if status == 206 else whole,
         )
 
 
-def test_a_client_that_has_the_file_is_told_so_whatever_part_it_asks_for(
-    served: Served, image: str
-) -> None:
+def test_if_none_match_takes_precedence_over_a_range(served: Served, image: str) -> None:
     etag = served.client.get(image).headers["etag"]
-    for asked in ("bytes=0-9", "bytes=999999-"):
-        headers = {"Range": asked, "If-None-Match": etag}
+    for range_header in ("bytes=0-9", "bytes=999999-"):
+        headers = {"Range": range_header, "If-None-Match": etag}
         assert served.client.get(image, headers=headers).status_code == 304
 
 
-def test_head_knows_no_parts(served: Served, image: str, whole: bytes) -> None:
-    answer = served.client.head(image, headers={"Range": "bytes=0-9"})
-    assert answer.status_code == 200
-    assert answer.headers["content-length"] == str(len(whole))
+def test_head_ignores_ranges(served: Served, image: str, whole: bytes) -> None:
+    response = served.client.head(image, headers={"Range": "bytes=0-9"})
+    assert response.status_code == 200
+    assert response.headers["content-length"] == str(len(whole))

@@ -1,4 +1,4 @@
-"""Where the service's temporary files lie: on the data directory's disk, and not for long."""
+"""Temporary files of the service are in the data directory, and are deleted."""
 
 import shutil
 import tempfile
@@ -19,7 +19,7 @@ def store(tmp_path: Path) -> Iterator[VectorStore]:
         yield store
 
 
-def test_bodies_of_requests_lie_in_the_data_directory_until_the_service_ends(
+def test_request_bodies_are_in_the_data_directory_until_the_service_stops(
     tmp_path: Path,
 ) -> None:
     before = tempfile.gettempdir()
@@ -31,13 +31,13 @@ def test_bodies_of_requests_lie_in_the_data_directory_until_the_service_ends(
     assert not list((tmp_path / "data").iterdir())
 
 
-def test_a_data_directory_that_cannot_be_written_to_is_no_obstacle(tmp_path: Path) -> None:
+def test_a_read_only_data_directory_is_not_required(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with spool_directory(tmp_path / "file" / "data"), tempfile.TemporaryFile() as body:
         body.write(b"body")
 
 
-def test_uploads_into_a_data_directory_that_cannot_be_written_to_are_refused(
+def test_uploads_to_a_read_only_data_directory_are_rejected(
     tmp_path: Path, store: VectorStore
 ) -> None:
     (tmp_path / "file").touch()
@@ -47,15 +47,13 @@ def test_uploads_into_a_data_directory_that_cannot_be_written_to_are_refused(
         files.stage_bytes(picture(1))
 
 
-def test_a_spool_that_is_removed_under_the_service_is_made_again(
-    tmp_path: Path, store: VectorStore
-) -> None:
+def test_a_deleted_spool_is_created_again(tmp_path: Path, store: VectorStore) -> None:
     spool = Spool(tmp_path)
     files = UploadStorage(tmp_path / "uploads", spool, 1, lambda: store)
     shutil.rmtree(spool.folder)
     staged = files.stage_bytes(picture(1))
     with files.lock("images"):
-        kept = files.place(staged, "images")
-    assert kept.read_bytes() == picture(1)
+        stored = files.place(staged, "images")
+    assert stored.read_bytes() == picture(1)
     spool.close()
     assert not list(tmp_path.glob(".*"))

@@ -1,4 +1,4 @@
-"""Clients that stop sending or stop reading lose their connection; slow clients keep it."""
+"""Stalled clients are disconnected; slow clients are not."""
 
 import contextlib
 import socket
@@ -22,7 +22,7 @@ LIMITS = Limits(stall_seconds=0.4, head_seconds=0.4, min_rate=64)
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A service with little patience, over one image of 5 MB."""
+    """A service with short timeouts, and one image of 5 MB."""
     folder = tmp_path_factory.mktemp("stalls")
     (folder / "shop").mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (1300, 1300, 3), dtype=np.uint8)
@@ -60,7 +60,7 @@ def get(path: str, *headers: str) -> bytes:
 
 
 def is_cut_off(client: socket.socket) -> bool:
-    """Whether the connection ends, after everything that is still to be read."""
+    """Return whether the connection ends, after reading the rest."""
     with contextlib.suppress(ConnectionError):
         while client.recv(1 << 16):
             pass
@@ -72,10 +72,10 @@ def open_files() -> int:
 
 
 @pytest.mark.parametrize("rest", [b"", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"])
-def test_readers_that_stop_reading_lose_their_connection(
+def test_stalled_readers_are_disconnected(
     served: Served, image: str, rest: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Also with another request in the same packet."""
+    """With or without another request in the same packet."""
     served.client.get("/healthz")
     before = open_files()
     with contextlib.ExitStack() as stack:
@@ -84,7 +84,7 @@ def test_readers_that_stop_reading_lose_their_connection(
             client.sendall(get(image) + rest)
         for client in clients:
             assert len(client.recv(100, socket.MSG_PEEK)) == 100
-        # Without a read of theirs: 20 sockets of this process's own stay open.
+        # The 20 client sockets, which are in this process, stay open.
         wait_until(lambda: open_files() <= before + 20)
         for client in clients:
             assert is_cut_off(client)
@@ -92,8 +92,8 @@ def test_readers_that_stop_reading_lose_their_connection(
     assert not caplog.records
 
 
-def test_slow_readers_get_everything(served: Served, image: str) -> None:
-    """With pauses shorter than the limit, for much longer than the limit in all."""
+def test_slow_readers_get_the_whole_file(served: Served, image: str) -> None:
+    """Each pause is shorter than the timeout; the transfer takes longer."""
     started = time.monotonic()
     received = 0
     with connect(served, 1 << 18) as client:
@@ -106,8 +106,8 @@ def test_slow_readers_get_everything(served: Served, image: str) -> None:
     assert received > size
 
 
-def test_readers_of_images_leave_room_for_others(tmp_path: Path) -> None:
-    """What an answer took to make is over once it is on its way."""
+def test_slow_readers_do_not_count_as_requests_in_progress(tmp_path: Path) -> None:
+    """A request is in progress only until its response begins."""
     limits = Limits(requests=2)
     settings = filled(tmp_path, limits=limits)
     noise = np.random.default_rng(0).integers(0, 256, (1300, 1300, 3), dtype=np.uint8)
@@ -120,12 +120,12 @@ def test_readers_of_images_leave_room_for_others(tmp_path: Path) -> None:
             client = stack.enter_context(connect(served))
             client.sendall(get(uploaded.json()["image"]))
             assert client.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 200"
-        answer = served.client.post("/search/", files={"file": picture(1)})
-        assert answer.status_code == 200
+        response = served.client.post("/search/", files={"file": picture(1)})
+        assert response.status_code == 200
 
 
-def test_a_body_that_goes_on_after_its_answer_is_cut_off(served: Served) -> None:
-    """A request that was answered before it had arrived may not go on for ever."""
+def test_a_body_that_continues_after_its_response_is_cut_off(served: Served) -> None:
+    """The response to an incomplete request starts a timeout."""
     stop = threading.Event()
     with connect(served) as client:
         client.sendall(get("/healthz", "Content-Length: 60000"))
@@ -162,8 +162,8 @@ class TestUploads:
             b"Content-Length: %d\r\n\r\n" % length
         )
 
-    def test_a_slow_uplink_may_take_its_time(self, served: Served) -> None:
-        """Longer than the longest pause in all, without any pause as long as that."""
+    def test_slow_uploads_succeed(self, served: Served) -> None:
+        """Each pause is shorter than the timeout; the upload takes longer."""
         body = self.body(2000)
         step = len(body) // 30
         with connect(served) as client:
@@ -174,21 +174,19 @@ class TestUploads:
             assert client.recv(12) == b"HTTP/1.1 200"
 
     @pytest.mark.parametrize("pause", [5.0, 0.05])
-    def test_one_that_stops_or_drips_is_told_and_cut_off(
-        self, served: Served, pause: float
-    ) -> None:
+    def test_a_stalled_or_dripping_upload_gets_408(self, served: Served, pause: float) -> None:
         with connect(served) as client:
             client.sendall(self.head(90_000) + b"--b\r\n")
             client.settimeout(pause)
-            answer = b""
-            while b"--stall-timeout" not in answer:
+            response = b""
+            while b"--stall-timeout" not in response:
                 try:
-                    answer += client.recv(10_000)
+                    response += client.recv(10_000)
                 except TimeoutError:
                     client.sendall(b"x")
-        assert b" 408 " in answer.partition(b"\r\n")[0]
+        assert b" 408 " in response.partition(b"\r\n")[0]
 
-    def test_drips_do_not_keep_health_from_being_told(self, tmp_path: Path) -> None:
+    def test_health_is_served_while_dripping_clients_fill_the_service(self, tmp_path: Path) -> None:
         limits = Limits(requests=2)
         with (
             serving(filled(tmp_path, limits=limits), ColourEncoder()) as served,

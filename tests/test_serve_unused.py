@@ -1,4 +1,4 @@
-"""Uploaded files that no record names any more are deleted in the end, and no others."""
+"""Uploaded files without a record are deleted after a grace period, and no others."""
 
 import time
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 def upload(served: Served, seed: int) -> Path:
     files = {"file": (f"{seed}.png", picture(seed), "image/png")}
-    answer = served.client.post("/upload/", files=files, data={"description": "new"})
-    assert answer.status_code in (200, 201), answer.text
+    response = served.client.post("/upload/", files=files, data={"description": "new"})
+    assert response.status_code in (200, 201), response.text
     (path,) = (
         path
         for path in (served.service.settings.uploads / "images").glob("*/*.png")
@@ -32,42 +32,42 @@ def upload(served: Served, seed: int) -> Path:
     return path
 
 
-def later(served: Served, sweeps: int = 2) -> None:
-    """Sweeps now, and after the time for which files are kept."""
+def sweep(served: Served, sweeps: int = 2) -> None:
+    """Sweep now, and after the grace period."""
     for number in range(sweeps):
         served.service.storage.sweep(time.time() + number * (GRACE_SECONDS + 60))
 
 
-def forget(served: Served, path: Path) -> None:
-    """As `imgsearch remove` does."""
+def remove_record(served: Served, path: Path) -> None:
+    """Remove the record of a file as `imgsearch remove` does."""
     with ImageIndex("images", store=served.service.settings.store) as index:
         assert index.remove_paths([path]) == 1
 
 
-def test_a_file_whose_record_was_removed_elsewhere_is_deleted_after_a_while(
+def test_a_file_without_a_record_is_deleted_after_the_grace_period(
     served: Served,
 ) -> None:
-    gone, kept = upload(served, 100), upload(served, 101)
-    forget(served, gone)
-    later(served, sweeps=1)
-    assert gone.exists()
-    later(served)
-    assert not gone.exists()
-    assert kept.exists()
-    assert [path.name for path in gone.parent.iterdir()] == []
+    unused, used = upload(served, 100), upload(served, 101)
+    remove_record(served, unused)
+    sweep(served, sweeps=1)
+    assert unused.exists()
+    sweep(served)
+    assert not unused.exists()
+    assert used.exists()
+    assert [path.name for path in unused.parent.iterdir()] == []
 
 
-def test_a_file_that_was_uploaded_again_meanwhile_stays(served: Served) -> None:
+def test_a_file_that_is_uploaded_again_stays(served: Served) -> None:
     path = upload(served, 100)
-    forget(served, path)
-    later(served, sweeps=1)
+    remove_record(served, path)
+    sweep(served, sweeps=1)
     assert upload(served, 100) == path
-    later(served)
-    later(served)
+    sweep(served)
+    sweep(served)
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_file_of_which_another_collection_has_a_record_stays(served: Served) -> None:
+def test_a_file_with_a_record_in_another_collection_stays(served: Served) -> None:
     path = upload(served, 100)
     store = served.service.settings.store
     with open_store(store) as opened:
@@ -75,8 +75,8 @@ def test_a_file_of_which_another_collection_has_a_record_stays(served: Served) -
         (own,) = (each for b in images.scan() for each in b if each.path == str(path))
         other = opened.create("other", images.stamp)
         other.upsert([own], images.vectors_by_id([own.id])[own.id][None])
-    forget(served, path)
-    later(served)
+    remove_record(served, path)
+    sweep(served)
     assert path.exists()
 
 
@@ -91,19 +91,19 @@ def test_a_service_on_another_store_deletes_nothing(served: Served, tmp_path: Pa
     assert path.exists()
 
 
-def test_files_of_a_dropped_collection_go_too(served: Served) -> None:
+def test_files_of_a_dropped_collection_are_deleted(served: Served) -> None:
     path = upload(served, 100)
     with ImageIndex("images", store=served.service.settings.store) as index:
         index.drop()
-    later(served)
+    sweep(served)
     assert not path.exists()
 
 
-def test_what_earlier_versions_kept_is_left_alone(served: Served) -> None:
+def test_files_of_earlier_versions_stay(served: Served) -> None:
     path = upload(served, 100)
     (path.parent.parent / ".stores").unlink()
-    forget(served, path)
-    later(served)
+    remove_record(served, path)
+    sweep(served)
     upload(served, 101)
-    later(served)
+    sweep(served)
     assert path.exists()

@@ -1,4 +1,4 @@
-"""/v1: every endpoint, and what each says when it cannot do it."""
+"""The endpoints of /v1, and their errors."""
 
 import io
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def served(folder: Path) -> Iterator[Served]:
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Served]:
-    """A service that the test may change."""
+    """A service that the test may modify."""
     with serving(filled(tmp_path), ColourEncoder()) as served:
         yield served
 
@@ -42,27 +42,25 @@ def ingest_again(folder: Path) -> None:
         ingest([str(folder / "shop")], store, "images", encoder_opener=ColourEncoder().open)
 
 
-def search(served: Served, *pictures: bytes, **fields: Any) -> list[dict[str, Any]]:
-    answer = served.client.post(
-        f"{IMAGES}/search", files=[("image", each) for each in pictures] or None, data=fields
+def search(served: Served, *images: bytes, **fields: Any) -> list[dict[str, Any]]:
+    response = served.client.post(
+        f"{IMAGES}/search", files=[("image", each) for each in images] or None, data=fields
     )
-    assert answer.status_code == 200, answer.text
-    hits: list[dict[str, Any]] = answer.json()["hits"]
+    assert response.status_code == 200, response.text
+    hits: list[dict[str, Any]] = response.json()["hits"]
     return hits
 
 
 def problem(served: Served, method: str, path: str, **request: Any) -> tuple[int, str, str]:
-    answer = served.client.request(method, path, **request)
-    assert answer.headers["content-type"] == "application/problem+json"
-    body = answer.json()
-    assert body["status"] == answer.status_code
-    return answer.status_code, body["type"].removeprefix("urn:imgsearch:problem:"), body["detail"]
+    response = served.client.request(method, path, **request)
+    assert response.headers["content-type"] == "application/problem+json"
+    body = response.json()
+    assert body["status"] == response.status_code
+    return response.status_code, body["type"].removeprefix("urn:imgsearch:problem:"), body["detail"]
 
 
 class TestSearch:
-    def test_a_part_of_a_record_is_that_part_of_its_picture(
-        self, served: Served, folder: Path
-    ) -> None:
+    def test_a_region_of_a_record_is_that_of_its_image(self, served: Served, folder: Path) -> None:
         region = "0,0,0.5,0.5"
         whole = search(served, record=id_of(folder / "shop" / "3.png"), k=3)
         part = search(served, record=id_of(folder / "shop" / "3.png"), k=3, region=region)
@@ -70,7 +68,7 @@ class TestSearch:
         assert [hit["score"] for hit in part] != [hit["score"] for hit in whole]
 
     @pytest.mark.parametrize("option", [{"region": "0,0,1,1"}, {"exclude_self": "true"}])
-    def test_what_needs_a_picture_is_refused_of_words(
+    def test_options_of_images_are_rejected_with_text_alone(
         self, served: Served, option: dict[str, str]
     ) -> None:
         status, name, detail = problem(
@@ -79,7 +77,7 @@ class TestSearch:
         assert (status, name) == (400, "wrong-usage")
         assert "need an image or a record" in detail
 
-    def test_a_picture_finds_itself_first(self, served: Served, folder: Path) -> None:
+    def test_an_image_is_its_own_best_hit(self, served: Served, folder: Path) -> None:
         hits = search(served, picture(3), k=3)
         assert [hit["rank"] for hit in hits] == [1, 2, 3]
         assert hits[0]["id"] == id_of(folder / "shop" / "3.png")
@@ -87,38 +85,36 @@ class TestSearch:
         assert hits[0]["metadata"] == {"number": 3}
         assert hits[0]["uri"] is None
 
-    def test_a_record_finds_itself_too(self, served: Served, folder: Path) -> None:
+    def test_a_record_has_the_hits_of_its_image(self, served: Served, folder: Path) -> None:
         by_record = search(served, record=id_of(folder / "shop" / "3.png"))
         assert [hit["id"] for hit in by_record] == [hit["id"] for hit in search(served, picture(3))]
 
-    def test_several_are_searched_for_by_what_they_have_in_common(
-        self, served: Served, folder: Path
-    ) -> None:
+    def test_several_images_are_combined(self, served: Served, folder: Path) -> None:
         both = search(served, picture(1), record=id_of(folder / "shop" / "2.png"), k=2)
         assert {hit["metadata"]["number"] for hit in both} == {1, 2}
 
-    def test_a_region_is_searched_with_as_if_it_were_the_whole(self, served: Served) -> None:
-        beside = Image.new("RGB", (128, 48))
-        beside.paste(Image.open(io.BytesIO(picture(5))), (64, 0))
+    def test_a_region_is_searched_for_like_a_whole_image(self, served: Served) -> None:
+        composite = Image.new("RGB", (128, 48))
+        composite.paste(Image.open(io.BytesIO(picture(5))), (64, 0))
         buffer = io.BytesIO()
-        beside.save(buffer, "PNG")
+        composite.save(buffer, "PNG")
         (hit,) = search(served, buffer.getvalue(), region="0.5,0,1,1", k=1)
         assert hit["metadata"]["number"] == 5
         assert hit["score"] == pytest.approx(1, abs=1e-5)
 
-    def test_conditions_and_the_least_score_and_exclusion_hold(self, served: Served) -> None:
+    def test_conditions_minimum_score_and_exclusion_apply(self, served: Served) -> None:
         hits = search(served, picture(4), where=["kind=even", "number>2"], exclude_self="true")
         assert {hit["metadata"]["number"] for hit in hits} == {6}
         assert len(search(served, picture(4), min_score="0.999")) == 1
 
-    def test_pages_are_parts_of_one_answer(self, served: Served) -> None:
+    def test_pages_are_slices_of_one_result(self, served: Served) -> None:
         whole = search(served, picture(0), k=8)
         pages = [search(served, picture(0), k=3, offset=start) for start in (0, 3, 6, 9)]
         assert [hit["id"] for page in pages for hit in page] == [hit["id"] for hit in whole]
         assert [hit["rank"] for hit in pages[1]] == [4, 5, 6]
 
     @pytest.mark.parametrize(
-        ("fields", "words"),
+        ("fields", "reason"),
         [
             ({"where": "colour=red"}, "no field 'colour'"),
             ({"where": "number>many"}, "number is of type int"),
@@ -127,21 +123,21 @@ class TestSearch:
             ({"k": 900, "offset": 200}, "at most 1,000 hits"),
         ],
     )
-    def test_what_makes_no_sense_is_a_400_in_plain_words(
-        self, served: Served, fields: dict[str, Any], words: str
+    def test_invalid_options_return_400_with_the_reason(
+        self, served: Served, fields: dict[str, Any], reason: str
     ) -> None:
         status, name, detail = problem(
             served, "POST", f"{IMAGES}/search", files={"image": picture(0)}, data=fields
         )
         assert (status, name) == (400, "wrong-usage")
-        assert words in detail
+        assert reason in detail
 
-    def test_an_empty_question_is_a_400(self, served: Served) -> None:
+    def test_an_empty_query_returns_400(self, served: Served) -> None:
         status, _, detail = problem(served, "POST", f"{IMAGES}/search", data={"k": 3})
         assert status == 400
         assert "nothing to search for" in detail
 
-    def test_an_unknown_record_or_collection_is_a_404(self, served: Served) -> None:
+    def test_an_unknown_record_or_collection_returns_404(self, served: Served) -> None:
         found = problem(served, "POST", f"{IMAGES}/search", data={"record": "nonsense"})
         assert found[:2] == (404, "record-not-found")
         url = "/v1/collections/other/search"
@@ -150,9 +146,7 @@ class TestSearch:
         assert "imgsearch ingest" in detail
         assert str(served.service.settings.store) not in detail
 
-    def test_words_are_looked_for_alone_and_beside_a_picture(
-        self, own: Served, tmp_path: Path
-    ) -> None:
+    def test_text_is_searched_alone_and_with_an_image(self, own: Served, tmp_path: Path) -> None:
         shoe = own.client.post(
             "/upload/", files={"file": picture(60)}, data={"description": "A blue shoe"}
         ).json()
@@ -165,7 +159,7 @@ class TestSearch:
         assert found[0]["text_score"] > 0
         assert found[1]["text_score"] is None
 
-    def test_what_another_process_ingests_is_found_at_once(
+    def test_images_ingested_by_another_process_are_found(
         self, own: Served, tmp_path: Path
     ) -> None:
         (tmp_path / "shop" / "new.png").write_bytes(picture(77))
@@ -174,9 +168,7 @@ class TestSearch:
             ingest([str(tmp_path / "shop")], store, "images", encoder_opener=ColourEncoder().open)
         assert len(search(own, picture(77), min_score="0.999")) == 1
 
-    def test_a_collection_of_another_model_in_its_place_is_searched_with_that(
-        self, tmp_path: Path
-    ) -> None:
+    def test_a_replaced_collection_is_searched_with_its_new_model(self, tmp_path: Path) -> None:
         encoders = {"0" * 64: ColourEncoder(), "1" * 64: ColourEncoder("1" * 64)}
 
         class Both(ColourEncoder):
@@ -195,7 +187,7 @@ class TestSearch:
 
 
 class TestRecords:
-    def test_pages_hold_every_record_once(self, served: Served, folder: Path) -> None:
+    def test_pages_contain_every_record_once(self, served: Served, folder: Path) -> None:
         ids: list[str] = []
         after: str | None = ""
         while after is not None:
@@ -204,16 +196,16 @@ class TestRecords:
             after = page["next"]
         assert ids == sorted(id_of(folder / "shop" / f"{number}.png") for number in range(8))
 
-    def test_conditions_hold(self, served: Served) -> None:
+    def test_conditions_apply(self, served: Served) -> None:
         page = served.client.get(f"{IMAGES}/records", params={"where": ["number>=6"]}).json()
         assert {each["metadata"]["number"] for each in page["records"]} == {6, 7}
 
-    def test_one_is_looked_up(self, served: Served, folder: Path) -> None:
-        answer = served.client.get(f"{IMAGES}/records/{id_of(folder / 'shop' / '3.png')}")
-        assert answer.json()["metadata"] == {"number": 3}
-        assert (answer.json()["width"], answer.json()["height"]) == (64, 48)
+    def test_a_record_is_returned_by_id(self, served: Served, folder: Path) -> None:
+        response = served.client.get(f"{IMAGES}/records/{id_of(folder / 'shop' / '3.png')}")
+        assert response.json()["metadata"] == {"number": 3}
+        assert (response.json()["width"], response.json()["height"]) == (64, 48)
 
-    def test_metadata_is_changed_by_field(self, own: Served, tmp_path: Path) -> None:
+    def test_metadata_is_changed_field_by_field(self, own: Served, tmp_path: Path) -> None:
         url = f"{IMAGES}/records/{id_of(tmp_path / 'shop' / '2.png')}"
         changes = {"kind": None, "number": 20, "price": 9.5, "new": True, "note": "grüße"}
         assert own.client.patch(url, json=changes).json()["metadata"] == {
@@ -232,7 +224,7 @@ class TestRecords:
             ({"note": ["list"]}, 422),
         ],
     )
-    def test_values_of_another_type_change_nothing(
+    def test_invalid_values_change_nothing(
         self, served: Served, folder: Path, changes: dict[str, Any], status: int
     ) -> None:
         url = f"{IMAGES}/records/{id_of(folder / 'shop' / '2.png')}"
@@ -240,9 +232,7 @@ class TestRecords:
         assert problem(served, "PATCH", url, json=changes)[0] == status
         assert served.client.get(url).json() == before
 
-    def test_removing_forgets_the_record_and_leaves_the_file(
-        self, own: Served, tmp_path: Path
-    ) -> None:
+    def test_removing_a_record_leaves_its_file(self, own: Served, tmp_path: Path) -> None:
         path = tmp_path / "shop" / "2.png"
         url = f"{IMAGES}/records/{id_of(path)}"
         assert own.client.delete(url).status_code == 204
@@ -251,14 +241,14 @@ class TestRecords:
         assert path.exists()
 
     def test_removing_an_upload_deletes_its_file(self, own: Served, tmp_path: Path) -> None:
-        told = own.client.post("/upload/", files={"file": picture(60)}).json()
+        uploaded = own.client.post("/upload/", files={"file": picture(60)}).json()
         assert [path.suffix for path in (tmp_path / "home").rglob("*.png")] == [".png"]
-        assert own.client.delete(f"{IMAGES}/records/{told['id']}").status_code == 204
+        assert own.client.delete(f"{IMAGES}/records/{uploaded['id']}").status_code == 204
         assert not list((tmp_path / "home").rglob("*.png"))
 
 
-class TestPictures:
-    def test_a_thumbnail_is_small_and_kept(self, served: Served, folder: Path) -> None:
+class TestImages:
+    def test_a_thumbnail_is_small_and_cacheable(self, served: Served, folder: Path) -> None:
         url = f"{IMAGES}/records/{id_of(folder / 'shop' / '3.png')}/thumbnail?side=32"
         first = served.client.get(url)
         assert first.headers["content-type"] == "image/webp"
@@ -283,23 +273,23 @@ class TestPictures:
         assert after.status_code == 200
         assert after.content != before.content
 
-    def test_the_image_is_the_file(self, served: Served, folder: Path) -> None:
-        answer = served.client.get(f"{IMAGES}/records/{id_of(folder / 'shop' / '3.png')}/image")
-        assert answer.content == picture(3)
-        assert answer.headers["content-type"] == "image/png"
+    def test_an_image_is_the_original_file(self, served: Served, folder: Path) -> None:
+        response = served.client.get(f"{IMAGES}/records/{id_of(folder / 'shop' / '3.png')}/image")
+        assert response.content == picture(3)
+        assert response.headers["content-type"] == "image/png"
 
-    def test_a_large_file_is_given_out_whole(self, own: Served, tmp_path: Path) -> None:
+    def test_a_large_file_is_returned_completely(self, own: Served, tmp_path: Path) -> None:
         noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
         path = tmp_path / "shop" / "3.png"
         Image.fromarray(noise).save(path)
         assert path.stat().st_size > 1_000_000
         ingest_again(tmp_path)
-        answer = own.client.get(f"{IMAGES}/records/{id_of(path)}/image")
-        assert answer.content == path.read_bytes()
+        response = own.client.get(f"{IMAGES}/records/{id_of(path)}/image")
+        assert response.content == path.read_bytes()
 
 
 class TestCollections:
-    def test_they_are_listed_with_their_fields(self, served: Served) -> None:
+    def test_collections_are_listed_with_their_fields(self, served: Served) -> None:
         (listed,) = served.client.get("/v1/collections").json()
         assert listed == served.client.get(IMAGES).json()
         assert listed == {
@@ -307,19 +297,19 @@ class TestCollections:
             "fields": {"number": "int", "kind": "str"},
         }  # fmt: skip
 
-    def test_one_is_dropped_with_what_was_uploaded(self, own: Served, tmp_path: Path) -> None:
+    def test_dropping_a_collection_deletes_its_uploads(self, own: Served, tmp_path: Path) -> None:
         own.client.post("/upload/", files={"file": picture(60)})
         assert own.client.delete(IMAGES).status_code == 204
         assert problem(own, "GET", IMAGES)[:2] == (404, "collection-not-found")
         assert own.client.get("/v1/collections").json() == []
         assert not list((tmp_path / "home").rglob("*.png"))
         assert (tmp_path / "shop" / "0.png").exists()
-        # And a new one begins with the next upload.
+        # The next upload creates a new collection.
         assert own.client.post("/upload/", files={"file": picture(61)}).status_code == 200
         assert own.client.get(IMAGES).json()["images"] == 1
 
 
-def test_without_a_collection_it_starts_and_uploads_make_one(tmp_path: Path) -> None:
+def test_the_service_starts_without_a_collection_and_an_upload_creates_it(tmp_path: Path) -> None:
     from imgsearch.server.settings import Settings
 
     settings = Settings(store=str(tmp_path / "store"), data=tmp_path / "home")
@@ -330,7 +320,7 @@ def test_without_a_collection_it_starts_and_uploads_make_one(tmp_path: Path) -> 
         assert len(search(served, picture(0))) == 1
 
 
-def test_paths_are_told_only_if_that_is_allowed(folder: Path, tmp_path: Path) -> None:
+def test_paths_are_returned_only_with_show_paths(folder: Path, tmp_path: Path) -> None:
     with serving(filled(tmp_path, show_paths=True), ColourEncoder()) as served:
         (hit,) = search(served, picture(3), k=1)
         assert hit["uri"] == (tmp_path / "shop" / "3.png").as_uri()
@@ -352,26 +342,28 @@ def test_every_error_is_a_problem(served: Served, method: str, path: str, status
     assert problem(served, method, path)[0] == status
 
 
-def test_head_is_get_without_the_body(served: Served, folder: Path) -> None:
+def test_head_returns_the_headers_of_get(served: Served, folder: Path) -> None:
     for path in ("/", "/healthz", f"{IMAGES}/records/{id_of(folder / 'shop' / '3.png')}/image"):
         head, got = served.client.head(path), served.client.get(path)
         assert (head.status_code, head.content) == (200, b"")
         assert head.headers["content-length"] == got.headers["content-length"]
 
 
-def test_a_date_that_is_none_makes_an_answer_stale(served: Served, folder: Path) -> None:
+def test_an_invalid_date_is_ignored(served: Served, folder: Path) -> None:
     path = f"{IMAGES}/records/{id_of(folder / 'shop' / '3.png')}/image"
     date = "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"
     assert served.client.get(path, headers={"If-Modified-Since": date}).status_code == 200
 
 
-def test_a_field_that_no_condition_could_name_is_refused(own: Served, tmp_path: Path) -> None:
+def test_a_field_name_that_no_condition_can_express_is_rejected(
+    own: Served, tmp_path: Path
+) -> None:
     path = f"{IMAGES}/records/{id_of(tmp_path / 'shop' / '3.png')}"
     for name in ("a=b", " lead"):
         assert problem(own, "PATCH", path, json={name: "x"})[:2] == (422, "unusable-metadata")
 
 
-def test_folders_are_hidden_from_clients_and_nothing_else_is(
+def test_folders_are_redacted_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""The service over a Weaviate that dies and comes back while clients ask."""
+"""The service on a Weaviate that is killed and restarted under load."""
 
 import threading
 import time
@@ -23,64 +23,64 @@ Servers = Callable[..., AbstractContextManager[Cluster]]
 SEARCH = "/v1/collections/images/search"
 
 
-def test_while_it_is_away_it_is_503_and_then_it_works_again(
+def test_searches_return_503_during_an_outage_and_succeed_afterwards(
     own_server: Servers, tmp_path: Path
 ) -> None:
     settings = filled(tmp_path)
     with own_server() as cluster:
         with open_store(cluster.url) as store:
             ingest([str(tmp_path / "shop")], store, "images", encoder_opener=ColourEncoder().open)
-        # What a server that is killed loses of its index is another matter: all of it is on disk.
+        # Restart once, so that the complete index is on the disk before the kill.
         cluster.nodes[0].stop()
         cluster.nodes[0].start()
         settings = replace(settings, store=cluster.url, store_timeout=0.5)
         with serving(settings, ColourEncoder()) as served:
             ended = threading.Event()
-            answers: list[httpx.Response] = []
+            responses: list[httpx.Response] = []
 
-            def ask() -> None:
+            def search() -> None:
                 while not ended.is_set():
                     files = {"image": picture(3)}
-                    answers.append(served.client.post(SEARCH, files=files, data={"k": 1}))
+                    responses.append(served.client.post(SEARCH, files=files, data={"k": 1}))
 
-            clients = [threading.Thread(target=ask) for _ in range(4)]
+            clients = [threading.Thread(target=search) for _ in range(4)]
             for client in clients:
                 client.start()
             try:
-                wait_for(answers, 200)
+                wait_for(responses, 200)
                 cluster.nodes[0].kill()
-                wait_for(answers, 503)
+                wait_for(responses, 503)
                 assert served.client.get("/healthz").status_code == 200
-                answer = served.client.post("/upload/", files={"file": picture(90)})
-                assert answer.status_code == 503
+                response = served.client.post("/upload/", files={"file": picture(90)})
+                assert response.status_code == 503
                 cluster.nodes[0].start()
-                wait_for(answers, 200)
+                wait_for(responses, 200)
             finally:
                 ended.set()
                 for client in clients:
                     client.join()
-            assert Counter(answer.status_code for answer in answers).keys() == {200, 503}
-            for answer in answers:
-                if answer.status_code == 503:
-                    assert int(answer.headers["retry-after"]) > 0
-                    assert cluster.url not in answer.text
+            assert Counter(response.status_code for response in responses).keys() == {200, 503}
+            for response in responses:
+                if response.status_code == 503:
+                    assert int(response.headers["retry-after"]) > 0
+                    assert cluster.url not in response.text
                 else:
-                    assert answer.json()["hits"][0]["metadata"]["number"] == 3
-            answer = served.client.post("/upload/", files={"file": picture(90)})
-            assert answer.status_code == 200
+                    assert response.json()["hits"][0]["metadata"]["number"] == 3
+            response = served.client.post("/upload/", files={"file": picture(90)})
+            assert response.status_code == 200
             assert served.client.get("/v1/collections/images").json()["images"] == 9
 
 
-def wait_for(answers: list[httpx.Response], status: int) -> None:
-    """Until an answer that comes from now on has this status."""
-    before = len(answers)
+def wait_for(responses: list[httpx.Response], status: int) -> None:
+    """Wait for a new response with this status."""
+    before = len(responses)
     deadline = time.monotonic() + 60
-    while all(answer.status_code != status for answer in answers[before:]):
-        assert time.monotonic() < deadline, Counter(each.status_code for each in answers)
+    while all(response.status_code != status for response in responses[before:]):
+        assert time.monotonic() < deadline, Counter(each.status_code for each in responses)
         time.sleep(0.02)
 
 
-def test_one_that_is_not_there_at_the_start_is_waited_for(
+def test_the_service_waits_for_a_store_that_is_down_at_the_start(
     own_server: Servers, tmp_path: Path
 ) -> None:
     settings = filled(tmp_path)
@@ -88,9 +88,9 @@ def test_one_that_is_not_there_at_the_start_is_waited_for(
         settings = replace(settings, store=cluster.url, store_timeout=0.5)
         cluster.nodes[0].kill()
         with serving(settings, ColourEncoder(), wait=False) as served:
-            answer = served.client.get("/readyz")
-            assert answer.status_code == 503
-            assert "starting" in answer.json()["detail"]
+            response = served.client.get("/readyz")
+            assert response.status_code == 503
+            assert "starting" in response.json()["detail"]
             assert served.client.post(SEARCH, data={"text": "a"}).status_code == 503
             cluster.nodes[0].start()
             deadline = time.monotonic() + 60
