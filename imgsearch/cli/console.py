@@ -5,7 +5,6 @@ import os
 import sys
 import threading
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from imgsearch.events import Counted, Event, Note, Outcome, Stage, Transfer
@@ -67,14 +66,9 @@ class Display:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bars:
-            self._bars.__exit__(kind, error, trace)
+            self._bars.close()
 
     def say(self, text: str) -> None:
         """Write a line to stderr, above the bars."""
