@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 # Store calls wait for a disk or a server, not for a core.
 _STORE_THREADS = 8
-# Requests that may be open for each one that is processed, so that slow clients block nobody else.
+# Open requests per request being processed, so that slow clients do not block others.
 _OPEN_PER_PROCESSED = 8
 
 

@@ -1,4 +1,4 @@
-"""Every error that the service answers with, as RFC 9457 `application/problem+json`."""
+"""Error responses of the service: RFC 9457 problem documents."""
 
 import errno
 import http

@@ -112,7 +112,7 @@ async def _stream(image: ImageFile, part: range) -> AsyncIterator[bytes]:
 
 
 def _read(file: BinaryIO, part: range) -> Iterator[bytes]:
-    """Yield exactly the part's bytes, even if the file grows meanwhile."""
+    """Yield exactly the part's bytes, even if the file grows while it is read."""
     file.seek(part.start)
     left = len(part)
     while left > 0 and (chunk := file.read(min(_CHUNK_BYTES, left))):
@@ -160,13 +160,13 @@ def requested_range(request: Request, size: int, etag: str, last_modified: str) 
     allows, and so is one whose `If-Range` names another version. HEAD has no ranges. Raises
     ApiError (416) if the file has none of the bytes.
     """
-    asked = request.headers.get("range")
+    header = request.headers.get("range")
     condition = request.headers.get("if-range")
-    if asked is None or request.method != "GET":
+    if header is None or request.method != "GET":
         return None
     if condition is not None and condition not in (etag, last_modified):
         return None
-    match = _RANGE.fullmatch(asked)
+    match = _RANGE.fullmatch(header)
     if match is None or not (match[1] or match[2]):
         return None
     if not match[1]:  # the last bytes

@@ -8,26 +8,26 @@ from imgsearch import config
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one client may use. Sizes are in bytes, times in seconds."""
+    """Limits on requests. Sizes are in bytes, times in seconds."""
 
     body: int = config.DEFAULT_MAX_BODY << 20
-    """Of one request; uploads are spooled to the disk."""
+    """Maximum size of a request; uploads are spooled to the disk."""
     plain_body: int = 64 << 10
-    """Of a request that is no form, such as JSON, which is parsed in memory."""
+    """Maximum size of any other body than a form, such as JSON, which is parsed in memory."""
     stall_seconds: float = config.DEFAULT_STALL_TIMEOUT
-    """How long a client may neither send its body nor read its response."""
+    """Timeout for a client that neither sends its body nor reads its response."""
     min_rate: int = 1024
-    """Bytes per second that a client must send or read on average; below any real connection."""
+    """Minimum average rate of a transfer, in bytes per second; below any real connection."""
     head_seconds: float = 10.0
-    """For the head of a request, from its first byte or from the start of the connection."""
+    """Timeout for the head of a request, from its first byte or the start of the connection."""
     requests: int = config.DEFAULT_MAX_REQUESTS
-    """Requests processed at the same time; further ones get 429."""
+    """Maximum number of requests processed concurrently; further ones get 429."""
     pixels: int = config.SERVE_MAX_PIXELS
-    """Of one image."""
+    """Maximum width x height of an image."""
 
     @property
     def memory(self) -> int:
-        """Bytes of all requests' bodies together that may be in memory."""
+        """Maximum memory for the bodies of all requests together."""
         return 4 * self.body
 
 

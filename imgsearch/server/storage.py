@@ -332,7 +332,7 @@ def _used(files: Sequence[Path], collection: str, store: VectorStore) -> set[Pat
             found = store.open(name)
             ids = {each: file for file in left for each in _ids(file, found.sites)}
             used |= {ids[each] for each in found.lookup(list(ids))}
-        except CollectionNotFoundError:  # dropped meanwhile
+        except CollectionNotFoundError:  # dropped since the names were read
             continue
     return used
 

@@ -43,7 +43,7 @@ _MAX_REPORTS = 100
 # A job fails after this many consecutive runs during which the service was killed.
 _MAX_CRASHES = 5
 # How often an idle worker looks for jobs that another service left, and for how long such a job
-# must have been without a service: a restarting service takes its own jobs back.
+# must have been without a service: a restarting service resumes its own jobs.
 _POLL_SECONDS = 10.0
 _GRACE_SECONDS = 60.0
 
@@ -65,7 +65,7 @@ class JobQueue:
 
     Each job has a folder below `root` until its report is dropped, and the next start resumes it.
     That repeats no work, as an ingest skips known images. Several services may share `root`: each
-    locks its own jobs, and takes over jobs that nobody has locked.
+    locks its own jobs, and takes over unlocked ones.
     """
 
     def __init__(

@@ -136,7 +136,7 @@ class JobRunner:
                     raise
 
     def _wait_for_model(self, job: Job, stop: threading.Event) -> bool:
-        """Wait in this thread, which blocks no other write; False if stopped meanwhile."""
+        """Wait in this thread, which blocks no other write; False if stopped."""
         loading = self.models.get(self.indexes.stamp(job.collection))
         while not stop.is_set():
             with suppress(TimeoutError):

@@ -17,7 +17,7 @@ from imgsearch.server.errors import (
 )
 from imgsearch.server.service import Service
 
-# Answered under any load, so that nobody restarts a service because it is busy.
+# Admitted under any load, so that no orchestrator restarts a busy service.
 _ALWAYS_ADMITTED = frozenset({"/", "/healthz", "/readyz", "/metrics"})
 # The page's only endpoints for large bodies: a form, and an image as it is.
 _PAGE = "/ui/"
@@ -25,10 +25,10 @@ _PAGE_UPLOAD = "/ui/gradio_api/upload"
 _PAGE_IMAGE = "/ui/pictures"
 
 _DRAIN_SECONDS = 2.0
-# What the framework holds of each form part in memory: it spools larger files to the disk, and
+# Memory that the framework needs for each part of a form: it spools larger files to the disk, and
 # rejects larger fields.
 _PART_BYTES = 1 << 20
-# Bytes after the end of a form, which nobody reads.
+# Bytes after the end of a form, which are ignored.
 _EPILOGUE_BYTES = 1024
 
 
@@ -136,7 +136,7 @@ class _Request:
         self._in_flight = False
 
     async def receive(self) -> Message:
-        if self._complete:  # what follows is that the client disconnects
+        if self._complete:  # the next message is that the client disconnects
             return await self._receive()
         message = await self._next()
         self._complete = not message.get("more_body", False)
@@ -197,7 +197,7 @@ class _Request:
         self._in_memory = 0
 
     async def drain(self) -> None:
-        """Let the client finish sending a body for which there is no room, for a short time.
+        """Let the client finish sending a body that is too large, for a short time.
 
         If the connection closed earlier, the client would never read the response.
         """
