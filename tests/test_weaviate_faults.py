@@ -3,6 +3,7 @@
 After each fault the records in the store are those that the reports tell of, none of them twice.
 """
 
+import gc
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -24,6 +26,7 @@ from imgsearch.events import Event, Note, Outcome
 from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.stores import open_store
 from imgsearch.stores.base import Collection
+from imgsearch.stores.weaviate import connection
 from tests.conftest import ROOT, Painter
 from tests.fakes import ColourEncoder
 from tests.store_contract import STAMP, everything, record, vectors, write
@@ -350,6 +353,38 @@ def test_a_server_that_is_too_old_is_named(version: str) -> None:
                 open_store(f"weaviate://127.0.0.1:{server.server_port}")
         finally:
             server.shutdown()
+
+
+class FailingServer(OldServer):
+    """Answers as a ready server does the first time alone."""
+
+    version = "1.39.3"
+    answered = 0
+
+    def do_GET(self) -> None:
+        type(self).answered += 1
+        if self.answered == 1:
+            super().do_GET()
+        else:
+            self.send_error(500)
+
+
+def test_a_connection_that_fails_halfway_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_check_grpc", lambda *_: None)
+    with (
+        HTTPServer(("127.0.0.1", 0), FailingServer) as server,
+        warnings.catch_warnings(record=True) as warned,
+    ):
+        warnings.simplefilter("always")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            with pytest.raises(StoreError, match="500"):
+                open_store(f"weaviate://127.0.0.1:{server.server_port}")
+        finally:
+            server.shutdown()
+        gc.collect()
+    assert FailingServer.answered > 1
+    assert not [each for each in warned if each.category is ResourceWarning]
 
 
 @pytest.mark.parametrize(

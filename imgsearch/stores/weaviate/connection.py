@@ -235,6 +235,9 @@ def _client(address: Address) -> "weaviate.WeaviateClient":
     )
     try:
         client.connect()
-    except (exceptions.WeaviateBaseError, httpx.HTTPError) as error:
-        raise StoreError(f"{address.url}: {failures.classify_error(error).text}") from error
+    except BaseException as error:
+        client.close()  # a failed connect leaves its HTTP connection open
+        if isinstance(error, exceptions.WeaviateBaseError | httpx.HTTPError):
+            raise StoreError(f"{address.url}: {failures.classify_error(error).text}") from error
+        raise
     return client
