@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -14,16 +15,15 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from imgsearch.cli import main
+from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.ingest import ingest
 from imgsearch.stores import VectorStore, open_store
 from tools import weaviate as servers
-
-# For fixtures that are made before the first test has its own.
-os.environ["IMGSEARCH_SITE"] = "tests"
 
 # How long an example takes says nothing on a machine that does other things, too.
 hypothesis.settings.register_profile("imgsearch", deadline=None)
@@ -70,10 +70,59 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
+def _xdist() -> bool:
+    return "PYTEST_XDIST_WORKER" in os.environ
+
+
+def _made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder of this run that `make` fills; xdist's workers share it."""
+    base = factory.getbasetemp().parent if _xdist() else factory.getbasetemp()
+    folder, part = base / name, base / f"{name}.part"
+    with FileLock(base / f"{name}.lock"):
+        if not folder.exists():
+            shutil.rmtree(part, ignore_errors=True)
+            make(part)
+            part.rename(folder)
+    return folder
+
+
+def _export(home: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IMGSEARCH_HOME", str(home))
+        encoder = open_encoder(EncoderRequest("efficientnet-lite0", device="cpu"))
+        size = encoder.preprocessing.size
+        encoder.encode(np.zeros((1, size, size, 3), np.uint8))  # which writes the optimized form
+
+
 @pytest.fixture(scope="session")
 def exported_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Models as exported for ONNX Runtime: every test may use those that another had made."""
-    return tmp_path_factory.mktemp("models")
+    """Models as exported for ONNX Runtime: every test may use those that another had made.
+
+    Workers of xdist share the export, and not the folder, which records the model used last.
+    """
+    folder = tmp_path_factory.mktemp("models")
+    if _xdist():
+        made = _made_once(tmp_path_factory, "exported", _export)
+        shutil.copytree(made / "models", folder, dirs_exist_ok=True)
+    return folder
+
+
+def _set_home(patch: pytest.MonkeyPatch, home: Path, models: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith("IMGSEARCH_") and name != "IMGSEARCH_NO_SKIPS":
+            patch.delenv(name)
+    (home / "models").symlink_to(models)
+    patch.setenv("IMGSEARCH_HOME", str(home))
+    patch.setenv("IMGSEARCH_SITE", "tests")  # else each home would be a machine of its own
+    patch.setenv("TORCH_HOME", str(home / "torch"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_home(tmp_path_factory: pytest.TempPathFactory, exported_models: Path) -> Iterator[None]:
+    """The home of fixtures that outlive a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        _set_home(patch, tmp_path_factory.mktemp("home"), exported_models)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -83,14 +132,7 @@ def _own_home(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No test reads or writes what the user has: data, settings, caches of weights."""
-    for name in list(os.environ):
-        if name.startswith("IMGSEARCH_") and name != "IMGSEARCH_NO_SKIPS":
-            monkeypatch.delenv(name)
-    home = tmp_path_factory.mktemp("home")
-    (home / "models").symlink_to(exported_models)
-    monkeypatch.setenv("IMGSEARCH_HOME", str(home))
-    monkeypatch.setenv("IMGSEARCH_SITE", "tests")  # else each home would be a machine of its own
-    monkeypatch.setenv("TORCH_HOME", str(home / "torch"))
+    _set_home(monkeypatch, tmp_path_factory.mktemp("home"), exported_models)
     monkeypatch.setenv("COLUMNS", "120")
 
 
@@ -153,13 +195,15 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     return run
 
 
+def _ingest_samples(folder: Path) -> None:
+    with open_store(str(folder / "store")) as store:
+        ingest([str(SAMPLES)], store, "images", EncoderRequest("efficientnet-lite0"))
+
+
 @pytest.fixture(scope="session")
 def sample_store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URL of a store with sample_data in it, by the real efficientnet-lite0."""
-    url = str(tmp_path_factory.mktemp("samples") / "store")
-    with open_store(url) as store:
-        ingest([str(SAMPLES)], store, "images", EncoderRequest("efficientnet-lite0"))
-    return url
+    """The URL of a store with sample_data in it, by the real efficientnet-lite0. Only to read."""
+    return str(_made_once(tmp_path_factory, "samples", _ingest_samples) / "store")
 
 
 def _available() -> None:
