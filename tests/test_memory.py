@@ -20,7 +20,7 @@ from imgsearch.system import memory
 from imgsearch.system.memory import Budget
 from tests.fakes import PREPROCESSING
 
-SOON = 30.0
+SOON = 60.0
 
 
 @pytest.fixture
@@ -191,6 +191,7 @@ def test_the_limit_of_a_container_counts(groups: Path) -> None:
     assert memory._container(groups, own) == 2_000_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_folder_of_huge_images_is_ingested_by_many_threads_in_bounded_memory(
     tmp_path: Path,

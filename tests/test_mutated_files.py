@@ -2,6 +2,8 @@
 
 import random
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -23,34 +25,59 @@ PYTHONS_WORDS = re.compile(
 )
 
 
-def originals() -> dict[str, bytes]:
-    formats.register_all_formats()
+def _exif() -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "Maker" * 10
     exif.get_ifd(0x8769)[0x9003] = "2020:01:01 00:00:00"
-    told: dict[str, Any] = {"exif": exif, "icc_profile": profile("display-p3")}
-    image = photograph()
-    frames: dict[str, Any] = {"save_all": True, "append_images": [image.rotate(180)]}
-    made = {
-        "jpeg": encoded(image, "JPEG", comment=b"text", **told),
-        "progressive": encoded(image, "JPEG", progressive=True),
-        "cmyk": encoded(image.convert("CMYK"), "JPEG", icc_profile=profile("gray")),
-        "mpo": encoded(image, "MPO", **frames),
-        "png": encoded(image, "PNG", **told),
-        "indexed": encoded(image.convert("P"), "PNG", transparency=b"\0\1\2"),
-        "apng": encoded(image, "PNG", **frames),
-        "webp": encoded(image, "WEBP", xmp=b"<x/>", **told),
-        "avif": encoded(image, "AVIF", xmp=b"<x/>", **told),
-        "heif": encoded(image, "HEIF", **told),
-        "tiff": encoded(image, "TIFF", compression="tiff_adobe_deflate", **told),
-        "float": encoded(image.convert("F"), "TIFF"),
-        "deep": encoded(image.convert("I;16"), "TIFF"),
-        "gif": encoded(image.convert("P"), "GIF", comment=b"x" * 300, **frames),
-        "dng": raw_file(image.resize((480, 480)), preview=image.resize((480, 480))),
-    }
-    for format_ in ("BMP", "JPEG2000", "ICO", "TGA", "PPM", "DDS", "QOI", "PCX", "SGI"):
-        made[format_.lower()] = encoded(image, format_)
-    return made
+    return exif
+
+
+def _plain(format_: str, mode: str = "RGB", **options: Any) -> bytes:
+    return encoded(photograph().convert(mode), format_, **options)
+
+
+def _tagged(format_: str, **options: Any) -> bytes:
+    """Return an image with EXIF and a colour profile."""
+    return _plain(format_, exif=_exif(), icc_profile=profile("display-p3"), **options)
+
+
+def _animated(format_: str, mode: str = "RGB", **options: Any) -> bytes:
+    frames = [photograph().rotate(180)]
+    return _plain(format_, mode, save_all=True, append_images=frames, **options)
+
+
+def _raw() -> bytes:
+    image = photograph().resize((480, 480))
+    return raw_file(image, preview=image)
+
+
+# Made by the test that uses it: each process that collects the tests would make them all.
+ORIGINALS: dict[str, Callable[[], bytes]] = {
+    "jpeg": partial(_tagged, "JPEG", comment=b"text"),
+    "progressive": partial(_plain, "JPEG", progressive=True),
+    "cmyk": lambda: _plain("JPEG", "CMYK", icc_profile=profile("gray")),
+    "mpo": partial(_animated, "MPO"),
+    "png": partial(_tagged, "PNG"),
+    "indexed": partial(_plain, "PNG", "P", transparency=b"\0\1\2"),
+    "apng": partial(_animated, "PNG"),
+    "webp": partial(_tagged, "WEBP", xmp=b"<x/>"),
+    "avif": partial(_tagged, "AVIF", xmp=b"<x/>"),
+    "heif": partial(_tagged, "HEIF"),
+    "tiff": partial(_tagged, "TIFF", compression="tiff_adobe_deflate"),
+    "float": partial(_plain, "TIFF", "F"),
+    "deep": partial(_plain, "TIFF", "I;16"),
+    "gif": partial(_animated, "GIF", "P", comment=b"x" * 300),
+    "dng": _raw,
+    "bmp": partial(_plain, "BMP"),
+    "jpeg2000": partial(_plain, "JPEG2000"),
+    "ico": partial(_plain, "ICO"),
+    "tga": partial(_plain, "TGA"),
+    "ppm": partial(_plain, "PPM"),
+    "dds": partial(_plain, "DDS"),
+    "qoi": partial(_plain, "QOI"),
+    "pcx": partial(_plain, "PCX"),
+    "sgi": partial(_plain, "SGI"),
+}
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
@@ -71,9 +98,10 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
-@pytest.mark.parametrize("name", originals())
+@pytest.mark.parametrize("name", ORIGINALS)
 def test_a_mutated_file_is_decoded_or_rejected_with_a_readable_reason(name: str) -> None:
-    original = originals()[name]
+    formats.register_all_formats()
+    original = ORIGINALS[name]()
     load(original)
     chance = random.Random(name)
     for number in range(MUTATIONS):

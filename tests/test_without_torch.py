@@ -89,10 +89,9 @@ def test_an_exported_model_needs_no_torch_for_a_new_collection(
 
 
 def test_a_model_with_other_weights_is_not_the_default_one(
-    seeded: Seeded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    seeded: Seeded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("IMGSEARCH_HOME", str(tmp_path))
-    spec = describe("squeezenet1_0")
+    spec = describe("squeezenet1_1")
     prepare.get_model(spec, seeded(spec.name))
     monkeypatch.setattr(devices, "missing_for_torch", lambda: ["torch"])
     with pytest.raises(MissingTorchError):
