@@ -46,7 +46,7 @@ class ColourEncoder:
     def encode(self, pixels: Pixels) -> Vectors:
         if self.gate:
             self.at_gate.set()
-            self.gate.wait(30)
+            self.gate.wait(60)
         if len(pixels) > self.fits:
             raise DeviceMemoryError(f"a batch of {len(pixels)} does not fit")
         self.batches.append(len(pixels))

@@ -96,7 +96,7 @@ def test_as_many_batches_are_in_flight_as_the_encoder_wants(run: Run) -> None:
     """The barrier lets nobody on before three batches are there at once."""
     encoder, together = Device(), threading.Barrier(3)
     encoder.concurrency = 3
-    encoder.come = lambda pixels: together.wait(30)
+    encoder.come = lambda pixels: together.wait(60)
     assert run(encoder).indexed == 22
     assert sorted(encoder.batches) == [2, 4, 4, 4, 4, 4]
     assert encoder.most == 3
@@ -113,7 +113,7 @@ def test_pictures_get_their_own_vectors_in_order_whichever_device_is_first(
 ) -> None:
     encoder, (slow, quick) = pool()
     later = threading.Event()
-    slow.come = lambda pixels: later.wait(30)
+    slow.come = lambda pixels: later.wait(60)
     quick.come = lambda pixels: later.set()
     assert run(encoder).device == "cuda:0,cuda:1"
     ended = [Path(event.uri).name for event in events if isinstance(event, Outcome)]

@@ -117,7 +117,7 @@ def test_as_many_batches_are_under_way_as_keep_the_encoder_busy(
     right = encoder.encode
 
     def encode(pixels: Pixels) -> object:
-        both.wait(10)
+        both.wait(60)
         return right(pixels)
 
     monkeypatch.setattr(encoder, "encode", encode)

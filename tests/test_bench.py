@@ -148,7 +148,7 @@ class Concurrent(ColourEncoder):
 
     def encode(self, pixels: Pixels) -> Vectors:
         if self.batches and not self.most:
-            self._meeting.wait(30)
+            self._meeting.wait(60)
             self.most = 2
         return super().encode(pixels)
 

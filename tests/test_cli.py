@@ -494,7 +494,7 @@ class TestSignals:
         process = self.start(folder)
         self.wait_until_under_way(folder)
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
         assert process.returncode == 130, err
         assert "once more stops now" in err
         told = json.loads(out)
@@ -508,7 +508,7 @@ class TestSignals:
         process.send_signal(signal.SIGINT)
         time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=10)
+        process.communicate(timeout=240)
         assert process.returncode == 130
         there = cli("info", "--json").json["collections"][0]["images"]
         assert 0 <= there < 120

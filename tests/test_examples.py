@@ -25,7 +25,7 @@ def test_the_notebook_indexes_and_shows_hits() -> None:
     notebook = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
     assert not any(cell.get("outputs") for cell in notebook.cells), "commit it without outputs"
     resources = {"metadata": {"path": str(EXAMPLES)}}
-    NotebookClient(notebook, timeout=120, resources=resources).execute()
+    NotebookClient(notebook, timeout=240, resources=resources).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     printed = "".join(output.text for output in outputs if output.output_type == "stream")
     assert "96 found, 85 indexed, 5 reused, 6 rejected\n" in printed
@@ -54,7 +54,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, exported_models: Path) -> 
             yield url
         finally:
             process.terminate()
-            process.communicate(timeout=60)
+            process.communicate(timeout=240)
     assert process.returncode == 0
 
 
@@ -67,7 +67,7 @@ def test_the_client_makes_every_call(name: str, service: str, tmp_path: Path) ->
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -124,7 +124,7 @@ def test_a_second_writer_reports_and_waits_until_the_first_is_done(tmp_path: Pat
     with first.write_lock("images"):
         thread = threading.Thread(target=write_second)
         thread.start()
-        assert waiting.wait(10)
+        assert waiting.wait(60)
         order.append("first")
     thread.join(10)
     assert order == ["first", "second"]
@@ -192,13 +192,13 @@ def test_readers_in_other_processes_see_every_version_whole(tmp_path: Path) -> N
     readers = [context.Process(target=_read_on, args=(tmp_path, done, results)) for _ in range(2)]
     for reader in readers:
         reader.start()
-    assert [results.get(timeout=60) for _ in readers] == ["ready", "ready"]
+    assert [results.get(timeout=240) for _ in readers] == ["ready", "ready"]
     for start in range(10, 200, 10):
         write(collection, [record(number) for number in range(start, start + 10)], seed=start)
     collection.optimize()
     time.sleep(0.1)
     done.set()
-    assert [results.get(timeout=60) for _ in readers] == ["good", "good"]
+    assert [results.get(timeout=240) for _ in readers] == ["good", "good"]
     for reader in readers:
         reader.join()
 

@@ -113,4 +113,4 @@ from imgsearch.cli import app
 app(["models"], standalone_mode=False)
 assert not {"torch", "torchvision", "lance", "pyarrow"} & sys.modules.keys()
 """
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=240)

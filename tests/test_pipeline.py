@@ -54,7 +54,7 @@ def test_prefetch_works_ahead_up_to_its_depth() -> None:
 
     ahead = prefetch(items(), 3)
     assert next(ahead) == 0
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while len(produced) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.05)
@@ -86,7 +86,7 @@ def test_a_consumer_that_stops_ends_the_producer() -> None:
     ahead = prefetch(items(), 2)
     next(ahead)
     ahead.close()
-    assert closed.wait(5)
+    assert closed.wait(60)
     assert not any(thread.name == "imgsearch-stage" for thread in threading.enumerate())
 
 

@@ -24,7 +24,7 @@ class Device(ColourEncoder):
 
     def encode(self, pixels: Pixels) -> Vectors:
         if self.together:
-            self.together.wait(30)
+            self.together.wait(60)
         if self.error:
             raise self.error
         return super().encode(pixels)

@@ -18,7 +18,7 @@ from tests.conftest import Painter
 from tests.fakes import ColourEncoder
 
 # Seconds in which a run must react; generous, because the machine may be busy.
-SOON = 30.0
+SOON = 60.0
 
 
 class _Background:

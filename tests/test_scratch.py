@@ -20,7 +20,7 @@ def killed_after(program: str, *arguments: Path) -> None:
     """Run a process that ends without cleaning up, as after `kill -9`."""
     subprocess.run(
         [sys.executable, "-c", f"{program}\nimport os; os._exit(9)", *map(str, arguments)],
-        timeout=60,
+        timeout=240,
     )
 
 
@@ -163,7 +163,7 @@ except ScratchError as error:
 """
     ran = subprocess.run(
         [sys.executable, "-c", program, str(table), str(tmp_path / "place")],
-        timeout=60,
+        timeout=240,
         capture_output=True,
         text=True,
     )

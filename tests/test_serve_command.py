@@ -74,6 +74,6 @@ def test_a_signal_shuts_down_gracefully(
                 assert response.json()["hits"][0]["metadata"]["articleType"] == "Tshirts"
         finally:
             process.send_signal(number)
-            _, rest = process.communicate(timeout=30)
+            _, rest = process.communicate(timeout=240)
     assert process.returncode == code
     assert "Traceback" not in rest

@@ -126,7 +126,7 @@ def test_a_file_name_is_reported_but_never_used_as_a_path(served: Served, name: 
     uploaded = served.client.post(f"{IMAGES}/uploads", files={"files": (name, picture(61))})
     assert uploaded.status_code == 202, uploaded.text
     job = uploaded.json()["id"]
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while served.client.get(f"/v1/jobs/{job}").json()["state"] not in ("done", "failed"):
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -29,7 +29,7 @@ def do_nothing(job: Job, folder: Path, stop: threading.Event) -> None:
 
 
 def until_stopped(job: Job, folder: Path, stop: threading.Event) -> None:
-    assert stop.wait(30)
+    assert stop.wait(60)
 
 
 def submitted(jobs: JobQueue) -> str:
@@ -37,7 +37,7 @@ def submitted(jobs: JobQueue) -> str:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -82,7 +82,7 @@ class TestWorker:
         gate = threading.Event()
 
         def run(*given: object) -> None:
-            assert gate.wait(30)
+            assert gate.wait(60)
             fail_first(*given)  # type: ignore[arg-type]
 
         jobs = started(run)

@@ -47,7 +47,7 @@ def submit(served: Served, *files: tuple[str, bytes], **fields: str) -> dict[str
 
 
 def ended(served: Served, job: dict[str, Any]) -> dict[str, Any]:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while job["state"] in ("queued", "running"):
         assert time.monotonic() < deadline, job
         time.sleep(0.02)
@@ -257,7 +257,7 @@ class TestStopping:
             job = submit(served, self.archive(), description="stored")
             waiting = submit(served, ("one.png", picture(61)))
             # The service stops during the first batch.
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while served.client.get(f"/v1/jobs/{job['id']}").json()["state"] != "running":
                 assert time.monotonic() < deadline
             threading.Timer(0.3, encoder.gate.set).start()

@@ -25,7 +25,7 @@ def search(served: Served, number: int) -> httpx.Response:
 
 def wait_until(condition: object) -> None:
     assert callable(condition)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -36,7 +36,7 @@ def test_images_that_arrive_during_a_batch_form_the_next_one(tmp_path: Path) -> 
     with serving(filled(tmp_path), encoder) as served, ThreadPoolExecutor(12) as clients:
         encoder.gate = threading.Event()
         first = clients.submit(search, served, 0)
-        assert encoder.at_gate.wait(30)
+        assert encoder.at_gate.wait(60)
         others = [clients.submit(search, served, number) for number in range(1, 8)]
         wait_until(lambda: "imgsearch_queue_depth 7.0" in served.client.get("/metrics").text)
         encoder.gate.set()

@@ -142,7 +142,7 @@ def test_the_memory_of_hostile_clients_is_bounded(sample_store: str) -> None:
         env=os.environ,
     ) as process:
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{free_port}", timeout=60) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{free_port}", timeout=240) as client:
                 assert process.stderr is not None
                 assert any("ready at" in line for line in process.stderr)
                 before = peak(process.pid)

@@ -57,7 +57,7 @@ def fresh(tmp_path: Path, encoder: SlowToOpen) -> Iterator[Served]:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)

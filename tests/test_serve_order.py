@@ -38,7 +38,7 @@ class PausedWrites:
 
         def block() -> None:
             started.set()
-            self._gate.wait(30)
+            self._gate.wait(60)
 
         self._writes.submit(block)
         assert started.wait(30)
@@ -47,7 +47,7 @@ class PausedWrites:
         """Start a request, and wait until its write is queued."""
         queued = self._writes._work_queue.qsize()
         response = self._clients.submit(call)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while self._writes._work_queue.qsize() <= queued:
             assert time.monotonic() < deadline, "the request does not write"
             time.sleep(0.005)
@@ -156,7 +156,7 @@ def test_equal_images_written_together_keep_the_description(
         responses = []
         for number, text in enumerate(texts, start=1):
             responses.append(clients.submit(send, text))
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while len(served.service.uploads._waiting.get("images", ())) < number:
                 assert time.monotonic() < deadline
                 time.sleep(0.005)

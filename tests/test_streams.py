@@ -40,7 +40,7 @@ def run(
         stdout=stdout,
         stderr=stderr,
         env={**os.environ, **variables},
-        timeout=120,
+        timeout=240,
     )
 
 

@@ -498,4 +498,4 @@ from imgsearch.encoders.torch.networks import load_model
 load_model(EFFICIENTNET_LITE0, imgsearch.encoders.weights.find_local(EFFICIENTNET_LITE0))
 assert "torch" in sys.modules and "torchvision" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=240)

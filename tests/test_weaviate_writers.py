@@ -54,7 +54,7 @@ def at_once(*actions: Callable[[], Any]) -> list[Any]:
     barrier = threading.Barrier(len(actions))
 
     def begin(action: Callable[[], Any]) -> Any:
-        barrier.wait(30)
+        barrier.wait(60)
         try:
             return action()
         except Exception as error:
@@ -137,7 +137,7 @@ def test_two_concurrent_first_ingests_store_everything(
         for folder in folders
     ]
     for run in runs:
-        _, errors = run.communicate(timeout=120)
+        _, errors = run.communicate(timeout=240)
         assert run.returncode == 0, errors
     with open_store(one_node) as store:
         assert store.open(name).count() == 8
@@ -259,7 +259,7 @@ def test_an_ingest_keeps_what_was_changed_while_it_encoded(
         encoder.gate = threading.Event()
         encoder.at_gate.clear()
         running = pool.submit(ingest, [str(image.parent)], store, name, encoder_opener=encoder.open)
-        assert encoder.at_gate.wait(30)
+        assert encoder.at_gate.wait(60)
         index.set_metadata(id_of(image), {"description": "new", "price": 2})
         encoder.gate.set()
         assert running.result(30).indexed == 1

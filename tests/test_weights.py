@@ -82,7 +82,7 @@ class Server:
             handler.end_headers()
             if stall_at is not None:
                 handler.wfile.write(content[:stall_at])
-                self.go_on.wait(20)
+                self.go_on.wait(60)
             with contextlib.suppress(OSError):  # the client may have hung up
                 handler.wfile.write(content[stall_at or 0 :])
 
@@ -587,7 +587,7 @@ def test_a_stamp_of_an_unknown_model_is_an_error() -> None:
         open_encoder(EncoderRequest(), stamp)
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "waited in vain"
