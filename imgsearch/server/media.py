@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
@@ -86,19 +87,17 @@ def image_response(request: Request, image: ImageFile) -> Response:
     if not_modified := not_modified_response(request, image.etag, image.mtime_ns):
         image.file.close()
         return not_modified
-    headers = cache_headers(image.etag, image.mtime_ns)
+    headers = cache_headers(image.etag, image.mtime_ns) | {"Accept-Ranges": "bytes"}
     try:
         part = requested_range(request, image.size, image.etag, headers["Last-Modified"])
     except ApiError:
         image.file.close()
         raise
-    status = 200
-    headers["Accept-Ranges"] = "bytes"
-    if part is not None:
-        status = 206
-        headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{image.size}"
-    else:
+    status = 200 if part is None else 206
+    if part is None:
         part = range(image.size)
+    else:
+        headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{image.size}"
     headers["Content-Length"] = str(len(part))
     return StreamingResponse(
         _stream(image, part), status, media_type=image.media_type, headers=headers
@@ -146,10 +145,8 @@ def not_modified_response(request: Request, etag: str, mtime_ns: int) -> Respons
         known = [tag.strip().removeprefix("W/") for tag in tags.split(",")]
         is_fresh = etag in known or "*" in known
     elif since := request.headers.get("if-modified-since"):
-        try:
+        with suppress(ValueError, OverflowError):  # not a date
             is_fresh = mtime_ns // 10**9 <= parsedate_to_datetime(since).timestamp()
-        except (ValueError, OverflowError):
-            is_fresh = False
     return Response(status_code=304, headers=cache_headers(etag, mtime_ns)) if is_fresh else None
 
 

@@ -17,7 +17,7 @@ from imgsearch.server.models import Models
 from imgsearch.server.storage import StagedFile, UploadStorage
 from imgsearch.sites import Sites
 from imgsearch.stores import check_name
-from imgsearch.types import FieldType, ImageRecord, mtime_of
+from imgsearch.types import ImageRecord, mtime_of
 
 DESCRIPTION_FIELD = "description"
 # Uploads written together; with more, the first ones would wait for too long.
@@ -115,7 +115,11 @@ class Uploads:
             ) from error
         collection.join_site()
         sites = collection.sites
-        latest = {upload.staged.sha256: upload for upload in _with_last_description(uploads)}
+        latest: dict[str, _Upload] = {}
+        for upload in uploads:
+            before = latest.get(upload.staged.sha256)
+            description = upload.description or (before.description if before else "")
+            latest[upload.staged.sha256] = replace(upload, description=description)
         new = {
             digest: _record(upload, self._storage.place(upload.staged, name), sites)
             for digest, upload in latest.items()
@@ -123,7 +127,8 @@ class Uploads:
         known = collection.lookup([record.id for record in new.values()])
         written = {digest: _merge(record, known) for digest, record in new.items()}
         records = list(written.values())
-        collection.add_fields(_fields(records))
+        if any(DESCRIPTION_FIELD in record.metadata for record in records):
+            collection.add_fields({DESCRIPTION_FIELD: "str"})
         vectors = np.stack([upload.vector for upload in latest.values()])
         rejected = collection.upsert(records, vectors)
         for record in records:
@@ -136,12 +141,6 @@ class Uploads:
             digest: StoreError(rejected[record.id]) if record.id in rejected else record
             for digest, record in written.items()
         }
-
-
-def _with_last_description(uploads: Sequence[_Upload]) -> list[_Upload]:
-    """Give equal images the last description that was sent with any of them."""
-    last = {each.staged.sha256: each.description for each in uploads if each.description}
-    return [replace(each, description=last.get(each.staged.sha256, "")) for each in uploads]
 
 
 def _record(upload: _Upload, path: Path, sites: Sites) -> ImageRecord:
@@ -170,8 +169,3 @@ def _merge(record: ImageRecord, known: Mapping[str, ImageRecord]) -> ImageRecord
     """Add the metadata that the store has for an equal image, where the upload has none."""
     before = known.get(record.id)
     return replace(record, metadata={**before.metadata, **record.metadata}) if before else record
-
-
-def _fields(records: Sequence[ImageRecord]) -> dict[str, FieldType]:
-    described = any(DESCRIPTION_FIELD in record.metadata for record in records)
-    return {DESCRIPTION_FIELD: "str"} if described else {}
