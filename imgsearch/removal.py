@@ -7,7 +7,6 @@ from itertools import takewhile
 from imgsearch.errors import RecordNotFoundError
 from imgsearch.sites import Sites
 from imgsearch.stores.base import Collection
-from imgsearch.types import ImageRecord
 from imgsearch.uris import canonical_path, record_id
 
 # For more folders than this, the store scans their common prefix, and other records are skipped
@@ -27,16 +26,16 @@ def remove_paths(collection: Collection, paths: Sequence[str | os.PathLike[str]]
     missing = {_folder(uri): path for uri, path in uris.items() if record_id(uri) not in known}
     _check_folders(collection, missing)
     removed = collection.delete(list(known))
-    for records in collection.scan(*_prefixes(folders)):
-        removed += collection.delete([each.id for each in records if _parents(each, folders)])
+    for batch in collection.uris(*_prefixes(folders)):
+        removed += collection.delete([record_id(each) for each in batch if _parents(each, folders)])
     return removed
 
 
 def _check_folders(collection: Collection, folders: dict[str, str]) -> None:
     """Raise RecordNotFoundError if a folder, of these paths by URI, contains no record."""
     empty = dict(folders)
-    for records in collection.scan(*_prefixes(folders)) if empty else ():
-        for each in records:
+    for uris in collection.uris(*_prefixes(folders)) if empty else ():
+        for each in uris:
             for folder in _parents(each, empty):
                 del empty[folder]
         if not empty:
@@ -62,11 +61,12 @@ def _prefixes(folders: set[str] | dict[str, str]) -> list[str]:
         return sorted(folders)
     first, last = min(folders), max(folders)
     common = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    return ["".join(letter for letter, _ in common)]
+    prefix = "".join(letter for letter, _ in common)
+    return [prefix[: prefix.rfind("/") + 1]]  # a folder, for which stores have an index
 
 
-def _parents(record: ImageRecord, folders: set[str] | dict[str, str]) -> list[str]:
-    """Return the folders that contain a record. Their URIs end with a slash."""
-    parts = record.uri.split("/")
+def _parents(uri: str, folders: set[str] | dict[str, str]) -> list[str]:
+    """Return the folders that contain the record of a URI. Their URIs end with a slash."""
+    parts = uri.split("/")
     parents = ("/".join(parts[:depth]) + "/" for depth in range(1, len(parts)))
     return [each for each in parents if each in folders]

@@ -24,6 +24,7 @@ from imgsearch.uris import path_to_uri
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,62})")
 _FILE = "site"
 _SCHEME = "file://"
+_NO_SITE = "file:///"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,8 @@ class Sites:
         """Return the site of a URI, None for this one, and the URI without the site."""
         if not uri.startswith(_SCHEME):
             return None, uri
+        if uri.startswith(_NO_SITE):
+            return (None if self.at_home else self.home), uri
         authority = urlsplit(uri).netloc
         shared_folder = os.name == "nt" and authority not in {self.own, *self.known}
         if not authority or shared_folder:

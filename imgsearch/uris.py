@@ -7,6 +7,10 @@ from hashlib import sha1
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 
+# Paths that are the same in a URI, and URIs without a site as `path_to_uri` makes them.
+_PLAIN = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
+_LOCAL = re.compile(r"file://(/[A-Za-z0-9_.~/%-]*)").fullmatch
+
 
 def canonical_path(path: str | os.PathLike[str]) -> str:
     """Return the absolute path of a file with all links in its folder resolved.
@@ -26,7 +30,7 @@ def path_to_uri(path: str) -> str:
     if os.name == "nt" or not _is_normal(path):
         return Path(path).as_uri()
     # The same without a Path, whose construction takes longer than the rest.
-    return "file://" + quote_from_bytes(os.fsencode(path))
+    return "file://" + (path if _PLAIN(path) else quote_from_bytes(os.fsencode(path)))
 
 
 def _is_normal(path: str) -> bool:
@@ -37,6 +41,9 @@ def _is_normal(path: str) -> bool:
 
 def uri_to_path(uri: str) -> str:
     """Return the path of a `file://` URI without its site. Other URIs are returned unchanged."""
+    if os.name != "nt" and (plain := _LOCAL(uri)):  # a short way for nearly all
+        path = plain[1]
+        return os.fsdecode(unquote_to_bytes(path)) if "%" in path else path
     parts = urlsplit(uri)
     if parts.scheme != "file":
         return uri

@@ -747,8 +747,11 @@ class StoreContract:
         write(collection, records + [record(number) for number in range(300)])
 
         def scanned(*prefixes: str) -> list[str]:
-            batches = collection.scan(*(f"other://host/{each}" for each in prefixes))
-            return sorted(each.uri.removeprefix("other://host/") for b in batches for each in b)
+            places = [f"other://host/{each}" for each in prefixes]
+            found = [each.uri for batch in collection.scan(*places) for each in batch]
+            uris = [each for batch in collection.uris(*places) for each in batch]
+            assert sorted(uris) == sorted(found)
+            return sorted(each.removeprefix("other://host/") for each in found)
 
         assert scanned("a/", "a/b/", "d/") == ["a/1.jpg", "a/b/2.jpg", "d/5.jpg"]
         assert scanned("c*/") == ["c*/4.jpg"]

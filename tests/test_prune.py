@@ -13,6 +13,8 @@ from imgsearch.errors import StoreError
 from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.ingest.prune import UnprunedFolder
 from imgsearch.stores import VectorStore, open_store
+from imgsearch.stores.lance.collection import LanceCollection
+from imgsearch.uris import path_to_uri
 from tests.conftest import Cli, Painter
 from tests.fakes import ColourEncoder
 
@@ -152,6 +154,34 @@ def test_a_source_with_too_many_folders_is_judged_as_a_whole(
         shutil.rmtree(folder / name)
     report = run(folder, prune=True)
     assert report.unpruned == [UnprunedFolder(str(folder), 5, 20)]
+
+
+@pytest.mark.parametrize("remembered", [100_000, 3])
+def test_the_records_are_read_once_unless_many_files_are_missing(
+    run: Run,
+    photos: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    remembered: int,
+) -> None:
+    monkeypatch.setattr("imgsearch.ingest.prune._MAX_REMEMBERED", remembered)
+    folder = photos(a=20, nas=8)
+    run(folder)
+    for number in range(7):
+        (folder / f"a/{number}.png").unlink()
+    _empty(folder / "nas")
+    reads: list[tuple[str, ...]] = []
+    uris = LanceCollection.uris
+
+    def counted(collection: LanceCollection, *prefixes: str) -> Iterator[list[str]]:
+        reads.append(prefixes)
+        return uris(collection, *prefixes)
+
+    monkeypatch.setattr(LanceCollection, "uris", counted)
+    report = run(folder, prune=True)
+    assert report.removed == 7
+    assert report.unpruned == [UnprunedFolder(str(folder / "nas"), 8, 0)]
+    assert len(reads) == (1 if remembered > 15 else 2)
+    assert set(reads) == {(path_to_uri(str(folder)) + "/",)}
 
 
 def test_a_replacement_does_not_drop_an_unmounted_drive(

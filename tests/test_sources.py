@@ -57,6 +57,20 @@ def test_a_folder_is_walked_sorted_by_name_files_first(tree: Path) -> None:
     assert found(tree) == below(tree, "z.gif", "a/x/deep.webp", "b/1.png", "b/2.jpg")
 
 
+def test_a_large_folder_is_sorted_in_parts(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{number}.jpg" for number in range(20)]
+    put(tree, *names, "b/1.png", "a/2.png")
+    monkeypatch.setattr(sys.modules[scan.__module__], "_SORTED_ENTRIES", 6)
+    order = found(tree)
+    assert sorted(order[:20]) == sorted(below(tree, *names))
+    assert order[20:] == below(tree, "a/2.png", "b/1.png")
+    with os.scandir(tree) as listing:
+        listed = [entry.name for entry in listing]
+    parts = [sorted(listed[start : start + 6]) for start in range(0, len(listed), 6)]
+    expected = [name for part in parts for name in part if name in names]
+    assert order[:20] == below(tree, *expected)
+
+
 def test_a_candidate_has_size_and_time_of_the_file(tree: Path) -> None:
     put(tree, "a.jpg")
     os.utime(tree / "a.jpg", ns=(0, 1_234_567_891_234_567_000))

@@ -18,7 +18,7 @@ from imgsearch.stores import open_store
 from imgsearch.stores.base import ExactQuery, VectorStore
 from imgsearch.stores.weaviate import schema
 from imgsearch.stores.weaviate.collection import WeaviateCollection
-from imgsearch.types import Condition, FieldType, Operator, Value
+from imgsearch.types import Condition, FieldType, ImageRecord, Operator, Value
 from tests.conftest import Cli
 from tests.store_contract import STAMP, StoreContract, everything, record, vectors, write
 
@@ -184,7 +184,7 @@ def test_exact_queries_read_each_page_once_however_many_they_are(
     requests: list[str] = []
     read = collection._reader.after
 
-    def counted(after: str, limit: int, **options: bool) -> Sequence[Any]:
+    def counted(after: str, limit: int, **options: Any) -> Sequence[Any]:
         requests.append(after)
         return read(after, limit, **options)
 
@@ -203,6 +203,52 @@ def test_exact_queries_read_each_page_once_however_many_they_are(
         costs.append(len(requests))
     assert costs[0] == costs[1] == 3  # two pages, and an empty one as their end
     store.drop(collection.name)
+
+
+@pytest.mark.weaviate
+def test_the_schema_is_not_read_again_for_each_record(
+    store: VectorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection = store.create(unique_name(), STAMP)
+    assert isinstance(collection, WeaviateCollection)
+    collection.join_site()
+    collection.add_fields({"kind": "str"})
+    records = [record(1, kind="hat"), record(2)]
+    write(collection, records)
+
+    def never() -> None:
+        raise AssertionError("the schema was read")
+
+    monkeypatch.setattr(collection, "_refresh", never)
+    assert list(everything(collection).values()) == sorted(records, key=lambda each: each.id)
+    store.drop(collection.name)
+
+
+@pytest.mark.weaviate
+def test_classes_without_folders_are_read_by_pattern(
+    store: VectorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they were made before, and as a version from then writes into a new class."""
+    name, older = unique_name(), unique_name()
+    with monkeypatch.context() as patch:
+        known = [each for each in schema._BASE if each.name != schema.FOLDERS]
+        patch.setattr(schema, "_BASE", known)
+        store.create(older, STAMP)
+    mixed = store.create(name, STAMP)
+    assert isinstance(mixed, WeaviateCollection)
+    write(mixed, [record(number) for number in range(40)])
+    assert sum(map(len, mixed.uris("file:///pictures/"))) == 40
+    mixed._schema = replace(mixed._schema, has_folders=False)
+    write(mixed, [record(number) for number in range(40, 50)])
+    for collection in (store.open(older), store.open(name)):
+        write(collection, [ImageRecord(f"file:///b/{n}.jpg", f"{n:064}", 1, 1, 1, 1) for n in "12"])
+        assert sorted(each for uris in collection.uris("file:///b/") for each in uris) == [
+            "file:///b/1.jpg",
+            "file:///b/2.jpg",
+        ]
+    assert sum(map(len, store.open(name).uris("file:///pictures/"))) == 50
+    store.drop(name)
+    store.drop(older)
 
 
 @pytest.mark.weaviate

@@ -8,18 +8,24 @@ more than half of its files, and a source folder of which nothing is left.
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 
 from imgsearch.events import Listener, Note, Outcome
 from imgsearch.ingest.verify import WriteVerifier
-from imgsearch.stores.base import Collection
+from imgsearch.sites import Sites
+from imgsearch.stores.base import Collection, batched
 from imgsearch.types import ImageRecord
+from imgsearch.uris import record_id, uri_to_path
 
 MIN_MISSING = 100
 """A folder with fewer missing files is always pruned."""
 # Maximum number of folders counted separately; beyond it the source is judged as a whole.
 _MAX_FOLDERS = 200_000
+# Maximum number of missing files to remember; if there are more, their records are read again.
+_MAX_REMEMBERED = 100_000
+_DELETED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +39,14 @@ class UnprunedFolder:
 
 @dataclass(frozen=True)
 class Survey:
-    """The number of missing files, and the folders to retain, none inside another."""
+    """The number of missing files, and the folders to retain, none inside another.
+
+    `missing_uris` are the URIs of the missing files; None if there are too many to remember.
+    """
 
     missing: int
     retained: tuple[UnprunedFolder, ...] = ()
+    missing_uris: tuple[str, ...] | None = ()
 
     def retains(self, path: str) -> bool:
         """Return whether a file is in one of the folders to retain."""
@@ -59,30 +69,37 @@ class Pruner:
 
     def prune(self, collection: Collection, folder: str, verifier: WriteVerifier) -> int:
         """Remove the records of deleted files under a folder. Returns their number."""
-        prefix = collection.sites.uri(folder).removesuffix("/") + "/"
-        found = self.survey(lambda: collection.scan(prefix), folder)
+        sites = collection.sites
+        prefix = sites.uri(folder).removesuffix("/") + "/"
+        found = self.survey(lambda: collection.uris(prefix), sites, folder)
+        if not found.missing:
+            return 0
         removed = 0
-        for records in collection.scan(prefix) if found.missing else ():
+        remembered = found.missing_uris
+        again = collection.uris(prefix) if remembered is None else [list(remembered)]
+        for uris in chain.from_iterable(batched(each, _DELETED_AT_ONCE) for each in again):
+            paths = _local_paths(uris, sites)
             deleted = [
-                record
-                for record in records
-                if is_deleted(record) and not found.retains(record.path)
+                uri for uri, path in paths.items() if _is_missing(path) and not found.retains(path)
             ]
-            ids = [record.id for record in deleted]
+            ids = [record_id(uri) for uri in deleted]
             count = collection.delete(ids)
             verifier.record_removal(ids, count)
             removed += count
-            for record in deleted:
-                self._listener(Outcome(record.uri, "removed", "the file was deleted"))
+            for uri in deleted:
+                self._listener(Outcome(uri, "removed", "the file was deleted"))
         return removed
 
     def survey(
-        self, records: Callable[[], Iterable[list[ImageRecord]]], source: str | None = None
+        self,
+        uris: Callable[[], Iterable[list[str]]],
+        sites: Sites,
+        source: str | None = None,
     ) -> Survey:
-        """Survey records as `survey` does, and report the folders that are retained."""
-        found = survey(records, source)
+        """Survey files as `survey` does, and report the folders that are retained."""
+        found = survey(uris, sites, source)
         if self._prune_missing:
-            return Survey(found.missing)
+            return replace(found, retained=())
         for folder in found.retained:
             self.unpruned.append(folder)
             total = folder.missing + folder.present
@@ -95,35 +112,63 @@ class Pruner:
         return found
 
 
-def survey(records: Callable[[], Iterable[list[ImageRecord]]], source: str | None = None) -> Survey:
-    """Look for the files of records, which are read a second time if many are missing.
+def survey(
+    uris: Callable[[], Iterable[list[str]]], sites: Sites, source: str | None = None
+) -> Survey:
+    """Look for the files of records by their URIs.
 
-    All files are below the folder `source`, or anywhere if it is None.
+    All files are below the folder `source`, or anywhere if it is None. The URIs are read once, and
+    a second time if some folders could be retained and there are too many folders to count.
     """
-    missing_in: Counter[str] = Counter()
+    files_in: Counter[str] = Counter()  # by the folder that a file is directly in
+    missing_in: Counter[str] = Counter()  # by all folders above a file
+    remembered: list[str] = []
     missing = total = 0
-    crowded = False
-    for batch in records():
+    for batch in uris():
         total += len(batch)
-        for record in batch:
-            if is_deleted(record):
-                missing += 1
-                if not crowded:
-                    missing_in.update(_ancestors(record.path, source))
-                    crowded = len(missing_in) > _MAX_FOLDERS
+        paths = _local_paths(batch, sites)
+        if len(files_in) <= _MAX_FOLDERS:
+            files_in.update(map(os.path.dirname, paths.values()))
+        deleted = [uri for uri, path in paths.items() if _is_missing(path)]
+        missing += len(deleted)
+        for uri in deleted:
+            if len(missing_in) <= _MAX_FOLDERS:
+                missing_in.update(_ancestors(paths[uri], source))
+        if len(remembered) <= _MAX_REMEMBERED:
+            remembered += deleted
+    missing_uris = tuple(remembered) if len(remembered) <= _MAX_REMEMBERED else None
+    crowded = len(missing_in) > _MAX_FOLDERS
     if source is not None and missing and (missing == total or crowded):
-        return Survey(missing, (UnprunedFolder(source, missing, total - missing),))
+        whole = UnprunedFolder(source, missing, total - missing)
+        return Survey(missing, (whole,), missing_uris)
     suspects = {folder: count for folder, count in missing_in.items() if count >= MIN_MISSING}
     if not suspects:
-        return Survey(missing)
-    totals: Counter[str] = Counter()
-    for batch in records():
-        for record in batch:
-            totals.update(
-                folder for folder in _ancestors(record.path, source) if folder in suspects
-            )
+        return Survey(missing, (), missing_uris)
+    if len(files_in) > _MAX_FOLDERS:
+        totals = Counter[str]()
+        for batch in uris():
+            folders = Counter(map(os.path.dirname, _local_paths(batch, sites).values()))
+            totals += _totals(folders, suspects, source)
+    else:
+        totals = _totals(files_in, suspects, source)
     present = {folder: totals[folder] - count for folder, count in suspects.items()}
-    return Survey(missing, tuple(_retained(suspects, present)))
+    return Survey(missing, tuple(_retained(suspects, present)), missing_uris)
+
+
+def _totals(files_in: Counter[str], suspects: dict[str, int], source: str | None) -> Counter[str]:
+    """Return the files in the suspect folders and all below them."""
+    totals: Counter[str] = Counter()
+    for folder, count in files_in.items():
+        for each in (folder, *_ancestors(folder, source)):
+            if each in suspects:
+                totals[each] += count
+    return totals
+
+
+def _local_paths(uris: Iterable[str], sites: Sites) -> dict[str, str]:
+    """Return the paths by URI, without those of other machines."""
+    split = ((uri, *sites.split(uri)) for uri in uris)
+    return {uri: uri_to_path(bare) for uri, site, bare in split if site is None}
 
 
 def _retained(missing: dict[str, int], present: dict[str, int]) -> Iterator[UnprunedFolder]:
@@ -156,10 +201,12 @@ def is_deleted(record: ImageRecord) -> bool:
 
     False if the file cannot be accessed, or is on another machine: then nobody can know.
     """
-    if record.site:
-        return False
+    return record.site is None and _is_missing(record.path)
+
+
+def _is_missing(path: str) -> bool:
     try:
-        os.lstat(record.path)
+        os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:

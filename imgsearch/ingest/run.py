@@ -260,7 +260,7 @@ class _Run:
         """Return whether a record of the previous collection may be missing in the new one."""
         if not self._options.prune:
             return lambda _: False
-        found: Survey = self._pruner.survey(previous.scan)
+        found: Survey = self._pruner.survey(previous.uris, previous.sites)
         return lambda record: is_deleted(record) and not found.retains(record.path)
 
     def _nothing_found(self, sources: Sources) -> str:

@@ -3,6 +3,8 @@
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
+from itertools import islice
 
 from imgsearch.images import looks_like_an_image
 from imgsearch.sources.base import Candidate, ScanLog, Sources, Unusable
@@ -19,9 +21,12 @@ def scan(
 ) -> Iterator[Candidate | Unusable]:
     """Yield each file of the sources once, even if several sources contain it.
 
-    Folders come first, sorted by name. A linked folder is walked once, at its real path, so that
-    loops end. Memory holds the names of one folder at a time, and all files that were named one by
-    one.
+    Folders come first. The files of a folder are sorted by name, then come its subfolders, sorted
+    by name. Of a folder with more than `_SORTED_ENTRIES` entries so many are sorted at a time, as
+    the file system lists them. A linked folder is walked once, at its real path, so that loops end.
+
+    Memory holds so many entries, the names of one folder's subfolders, and a short digest of each
+    file that was named one by one.
     """
     walk = _Walk(log, stopped)
     for folder in sources.folders:
@@ -41,12 +46,16 @@ def scan(
             yield from walk.file(canonical_path(line), named=True)
 
 
+# The names of an image collection's folder mostly; a sort of these takes 30 MB.
+_SORTED_ENTRIES = 100_000
+
+
 class _Walk:
     def __init__(self, log: ScanLog, stopped: Callable[[], bool]) -> None:
         self._log = log
         self._stopped = stopped
         self._entered: set[str] = set()
-        self._named: set[str] = set()
+        self._named: set[bytes] = set()
 
     def folder(self, root: str) -> Iterator[Candidate | Unusable]:
         waiting = [root]
@@ -55,34 +64,42 @@ class _Walk:
             if folder in self._entered:
                 continue
             self._entered.add(folder)
-            try:
-                with os.scandir(folder) as listing:
-                    entries = sorted(listing, key=lambda entry: entry.name)
-            except OSError as error:
-                self._log.unreadable.append((folder, error.strerror or str(error)))
-                continue
-            subfolders, linked = [], []
-            for entry in entries:
+            subfolders: list[str] = []
+            linked: list[tuple[str, str]] = []
+            for entry in self._entries(folder):
                 if self._stopped():
                     return
                 if is_left_out(entry):
                     self._log.left_out += 1
                 elif _is_folder(entry):
                     if entry.is_symlink():
-                        linked.append(os.path.realpath(entry.path))
+                        linked.append((entry.path, os.path.realpath(entry.path)))
                     else:
                         subfolders.append(entry.path)
-                elif entry.path not in self._named:
+                elif not self._was_named(entry.path):
                     yield from self._check(entry.path, named=False)
             # Popped from the end: first the real folders by name, then the targets of links.
-            waiting.extend(reversed(subfolders + linked))
+            targets = [target for _, target in sorted(linked)]
+            waiting.extend(reversed(sorted(subfolders) + targets))
+
+    def _entries(self, folder: str) -> Iterator["os.DirEntry[str]"]:
+        """Yield the entries of a folder, some at a time sorted by name."""
+        try:
+            with os.scandir(folder) as listing:
+                while some := list(islice(listing, _SORTED_ENTRIES)):
+                    yield from sorted(some, key=lambda entry: entry.name)
+        except OSError as error:
+            self._log.unreadable.append((folder, error.strerror or str(error)))
 
     def file(self, path: str, *, named: bool) -> Iterator[Candidate | Unusable]:
         """Yield a single file. If it is not an image, it is Unusable if `named`, else ignored."""
-        if path in self._named or self._was_walked(path):
+        if self._was_named(path) or self._was_walked(path):
             return
-        self._named.add(path)
+        self._named.add(_digest(path))
         yield from self._check(path, named=named)
+
+    def _was_named(self, path: str) -> bool:
+        return bool(self._named) and _digest(path) in self._named
 
     def _was_walked(self, path: str) -> bool:
         """Return whether a walk has yielded the file, and not counted it as another file."""
@@ -114,6 +131,11 @@ class _Walk:
                 yield Unusable(path, "a link to a file that is not there")
             else:
                 self._log.other_files += 1
+
+
+def _digest(path: str) -> bytes:
+    """Return what stands for a path: two of a hundred million are equal with a chance of 1e-13."""
+    return blake2b(os.fsencode(path), digest_size=12).digest()
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

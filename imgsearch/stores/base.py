@@ -153,6 +153,10 @@ class Collection(Protocol):
         """
         ...
 
+    def uris(self, *uri_prefixes: str) -> Iterator[list[str]]:
+        """Yield batches of the URIs of the records that `scan` yields, which is much quicker."""
+        ...
+
     def page(
         self, limit: int, after: str = "", where: Sequence[Condition] = ()
     ) -> list[ImageRecord]:

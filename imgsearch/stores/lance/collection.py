@@ -91,7 +91,8 @@ class LanceCollection:
         # A record without a field that it has would lose it when it is written.
         columns = self._dataset.refresh()
         for part in batched(ids, _VALUES_PER_FILTER):
-            found = self._dataset.read(["id", *columns.of_records], filters.is_one_of("id", part))
+            condition = filters.is_one_of("id", part)
+            found = self._dataset.read(["id", *columns.of_records], condition)
             known.update((row["id"], columns.to_record(row)) for row in found.to_pylist())
         return known
 
@@ -203,6 +204,11 @@ class LanceCollection:
         condition = filters.starts_with_any("uri", uri_prefixes)
         for batch in self._dataset.batches(columns.of_records, condition, batch_size=_PAGE):
             yield [columns.to_record(row) for row in batch.to_pylist()]
+
+    def uris(self, *uri_prefixes: str) -> Iterator[list[str]]:
+        condition = filters.starts_with_any("uri", uri_prefixes)
+        for batch in self._dataset.batches(["uri"], condition, batch_size=_PAGE):
+            yield batch["uri"].to_pylist()
 
     def page(
         self, limit: int, after: str = "", where: Sequence[Condition] = ()

@@ -125,7 +125,12 @@ class Columns:
             if row.get(column) is not None
         }
         return ImageRecord(
-            **{name: row[name] for name in _RECORD_COLUMNS},
+            uri=row["uri"],
+            sha256=row["sha256"],
+            size=row["size"],
+            mtime_ns=row["mtime_ns"],
+            width=row["width"],
+            height=row["height"],
             site=HERE.split(row["uri"])[0],
             metadata=metadata,
             origins=from_text(row.get(_ORIGINS)),

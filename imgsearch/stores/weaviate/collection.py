@@ -202,7 +202,9 @@ class WeaviateCollection:
 
     def _record(self, found: Any) -> ImageRecord:
         schema = self._schema
-        if not schema.names.issuperset(found.properties.keys() - schemas.BASE_NAMES):
+        # The properties of sites are there without a value.
+        have = {name for name, value in found.properties.items() if value is not None}
+        if have - schemas.BASE_NAMES - schema.names:
             schema = self._refresh()
         return values.to_record(found, schema, self.sites)
 
@@ -289,9 +291,18 @@ class WeaviateCollection:
 
     def scan(self, *uri_prefixes: str) -> Iterator[list[ImageRecord]]:
         beginnings = uri_prefixes or ("",)
-        for page in self._reader.with_prefix(beginnings):
+        for page in self._reader.with_prefix(beginnings, has_folders=self._schema.has_folders):
             records = [self._record(each) for each in page]
             if chosen := [each for each in records if each.uri.startswith(beginnings)]:
+                yield chosen
+
+    def uris(self, *uri_prefixes: str) -> Iterator[list[str]]:
+        beginnings = uri_prefixes or ("",)
+        for page in self._reader.with_prefix(
+            beginnings, has_folders=self._schema.has_folders, only=["uri"]
+        ):
+            uris = [str(each.properties["uri"]) for each in page if each.properties.get("uri")]
+            if chosen := [each for each in uris if each.startswith(beginnings)]:
                 yield chosen
 
     def page(

@@ -6,14 +6,18 @@ from typing import Any, TypeVar
 from imgsearch.stores import id_ranges
 from imgsearch.stores.weaviate.client import config, query
 from imgsearch.stores.weaviate.connection import Server
+from imgsearch.stores.weaviate.schema import FOLDERS, folder_word
 
 T = TypeVar("T")
 
 _PAGE = 1000
-# To read a part by a filter costs a pass over the whole index of URIs for each page; where it is
+# To read a part by a pattern costs a pass over the whole index of URIs for each page; where it is
 # more than this part of the collection, reading all is faster.
-_FILTER_WORTH = 10
+_PATTERN_WORTH = 10
+_WORDS_WORTH = 1.25
 _MOST_PREFIXES = 100
+
+_FOLDERS = query.Filter.by_property(FOLDERS)
 
 
 class Reader:
@@ -31,31 +35,50 @@ class Reader:
         """Return what a reading request returns, repeated while the server is away."""
         return self._server.call(f"collection {self.name} cannot be read", request)
 
-    def fetch(self, condition: Any, limit: int, *, vectors: bool = False) -> Sequence[Any]:
-        """Return up to `limit` objects that meet a condition."""
+    def fetch(
+        self,
+        condition: Any,
+        limit: int,
+        *,
+        vectors: bool = False,
+        only: Sequence[str] | None = None,
+    ) -> Sequence[Any]:
+        """Return up to `limit` objects that meet a condition; `only` are the properties to read."""
         answer = self.call(
             lambda: self.handle.query.fetch_objects(
-                filters=condition, limit=limit, include_vector=vectors
+                filters=condition, limit=limit, include_vector=vectors, return_properties=only
             )
         )
         return list(answer.objects)
 
-    def after(self, last: str, limit: int, *, vectors: bool = False) -> Sequence[Any]:
+    def after(
+        self,
+        last: str,
+        limit: int,
+        *,
+        vectors: bool = False,
+        only: Sequence[str] | None = None,
+    ) -> Sequence[Any]:
         """Return the first `limit` objects by id that come after the id `last`."""
         answer = self.call(
             lambda: self.handle.query.fetch_objects(
-                limit=limit, after=last or None, include_vector=vectors
+                limit=limit,
+                after=last or None,
+                include_vector=vectors,
+                return_properties=only,
             )
         )
         return list(answer.objects)
 
-    def pages(self, *, vectors: bool) -> Iterator[Sequence[Any]]:
+    def pages(
+        self, *, vectors: bool = False, only: Sequence[str] | None = None
+    ) -> Iterator[Sequence[Any]]:
         """Yield all objects in the order of their ids, which writes and deletes do not disturb.
 
         Weaviate has a cursor for everything, but none for a filter.
         """
         last = ""
-        while page := self.after(last, _PAGE, vectors=vectors):
+        while page := self.after(last, _PAGE, vectors=vectors, only=only):
             yield page
             last = str(page[-1].uuid)
 
@@ -81,26 +104,40 @@ class Reader:
             limit -= size
             last = str(page[-1].uuid)
 
-    def with_prefix(self, prefixes: tuple[str, ...]) -> Iterator[Sequence[Any]]:
+    def with_prefix(
+        self, prefixes: Sequence[str], *, has_folders: bool, only: Sequence[str] | None = None
+    ) -> Iterator[Sequence[Any]]:
         """Yield objects whose URI has one of the prefixes, and perhaps a few others.
 
-        A wildcard in a prefix cannot be escaped, and matches more than itself.
+        A folder is a word of the class's own property if `has_folders`. Another prefix is a
+        pattern, whose wildcards cannot be escaped, and match more than themselves. `only` are the
+        properties to read.
         """
         if "" in prefixes or len(prefixes) > _MOST_PREFIXES:
-            yield from self.pages(vectors=False)
+            yield from self.pages(only=only)
             return
-        uri = query.Filter.by_property("uri")
-        condition = query.Filter.any_of([uri.like(f"{each}*") for each in prefixes])
+        by_word = has_folders and all(each.endswith("/") for each in prefixes)
+        if by_word and self.count(_FOLDERS.is_none(True)):  # written by an earlier version
+            by_word = False
+        condition = _in_folders(prefixes) if by_word else _like(prefixes)
         matching = self.count(condition)
-        if matching * _FILTER_WORTH > self.count():
-            yield from self.pages(vectors=False)
+        worth = _WORDS_WORTH if by_word else _PATTERN_WORTH
+        if matching * worth > self.count():
+            yield from self.pages(only=only)
             return
         last = ""
-        while matching and (page := self._range(_PAGE, last, condition, matching)):
+        while matching and (page := self._range(_PAGE, last, condition, matching, only)):
             yield page
             last = str(page[-1].uuid)
 
-    def _range(self, limit: int, after: str, condition: Any, matching: int) -> Sequence[Any]:
+    def _range(
+        self,
+        limit: int,
+        after: str,
+        condition: Any,
+        matching: int,
+        only: Sequence[str] | None = None,
+    ) -> Sequence[Any]:
         """Return the first `limit` objects by id, of those behind an id that meet a condition.
 
         Weaviate has no cursor under a filter, and sorts only by reading all that match; but a range
@@ -115,7 +152,7 @@ class Reader:
             tests = [condition]
             tests += [by_id.greater_than(after)] if after else []
             tests += [by_id.less_or_equal(end)] if end else []
-            answer = self.fetch(query.Filter.all_of(tests), most)
+            answer = self.fetch(query.Filter.all_of(tests), most, only=only)
             if len(answer) >= most:
                 share /= 4
                 continue
@@ -124,3 +161,12 @@ class Reader:
                 break
             after, share = end, share * 4
         return found[:limit]
+
+
+def _in_folders(folders: Sequence[str]) -> Any:
+    return _FOLDERS.contains_any([folder_word(each) for each in folders])
+
+
+def _like(prefixes: Sequence[str]) -> Any:
+    uri = query.Filter.by_property("uri")
+    return query.Filter.any_of([uri.like(f"{each}*") for each in prefixes])

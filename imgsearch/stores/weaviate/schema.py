@@ -115,6 +115,9 @@ _BASE_TYPES: dict[str, FieldType] = {
 
 
 _OWN = "imgsearch_"
+FOLDERS = f"{_OWN}folders"
+"""The property that a folder's records are found by: a word for each folder above a record."""
+
 HOME = f"{_OWN}home"
 """The property that says which site's files have URIs without a site (see `sites`)."""
 
@@ -177,8 +180,16 @@ _BASE = [
     _property("width", "int", "in pixels, upright"),
     _property("height", "int", "in pixels, upright"),
     origins_property(),
+    config.Property(
+        name=FOLDERS,
+        data_type=config.DataType.TEXT,
+        description="a word for each folder that the URI is in",
+        tokenization=config.Tokenization.WHITESPACE,
+        index_filterable=True,
+        index_searchable=False,
+    ),
 ]
-BASE_NAMES = frozenset({*_BASE_TYPES, WORDS})
+BASE_NAMES = frozenset({*_BASE_TYPES, WORDS, FOLDERS})
 _RESERVED = {*BASE_NAMES, ORIGINS, "id", "vector", "vectors", "_additional"}
 
 
@@ -188,14 +199,16 @@ class Schema:
 
     `properties` maps fields to properties. `exact` maps fields to their twins, texts that hold
     values which Weaviate would not store or match exactly (see `values`). Classes of earlier
-    versions lack words (`has_words` is false) or origins (`origins` is None). `home` is the site
-    whose files have URIs without a site, None if unknown; `sites` are the others that have written.
+    versions lack words (`has_words` is false), folders (`has_folders`) or origins (`origins` is
+    None). `home` is the site whose files have URIs without a site, None if unknown; `sites` are the
+    others that have written.
     """
 
     fields: Mapping[str, FieldType]
     properties: Mapping[str, str]
     exact: Mapping[str, str]
     has_words: bool
+    has_folders: bool
     origins: str | None
     home: str | None
     sites: Set[str]
@@ -210,7 +223,7 @@ def read_schema(properties: Iterable[Any]) -> Schema:
     fields: dict[str, FieldType] = {}
     names: dict[str, str] = {}
     exact: dict[str, str] = {}
-    has_words = False
+    has_words = has_folders = False
     origins = home = None
     sites: set[str] = set()
     for each in properties:
@@ -228,7 +241,19 @@ def read_schema(properties: Iterable[Any]) -> Schema:
             sites.add(site)
         elif each.name == WORDS:
             has_words = True
-    return Schema(fields, names, exact, has_words, origins, home, sites)
+        elif each.name == FOLDERS:
+            has_folders = True
+    return Schema(fields, names, exact, has_words, has_folders, origins, home, sites)
+
+
+def folder_word(folder: str) -> str:
+    """Return the word of a folder, whose URI ends with a slash."""
+    return hashlib.blake2b(folder.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
+def folder_words(uri: str) -> str:
+    """Return the words of all folders that a URI is in."""
+    return " ".join(folder_word(uri[: each.end()]) for each in re.finditer("/", uri))
 
 
 def _read_note(description: str | None) -> dict[str, Any]:

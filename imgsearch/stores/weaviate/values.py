@@ -20,7 +20,7 @@ from imgsearch.metadata.origins import from_text, to_text
 from imgsearch.sites import Sites
 from imgsearch.stores.base import Vectors
 from imgsearch.stores.weaviate.client import base_pb2, batch_pb2, query
-from imgsearch.stores.weaviate.schema import VECTOR, WORDS, Schema
+from imgsearch.stores.weaviate.schema import FOLDERS, VECTOR, WORDS, Schema, folder_words
 from imgsearch.text import record_words
 from imgsearch.types import Condition, FieldType, ImageRecord, Value
 
@@ -84,6 +84,8 @@ def to_object(
     }
     if schema.has_words and (words := record_words(record.metadata)):
         properties[WORDS] = words
+    if schema.has_folders:
+        properties[FOLDERS] = folder_words(record.uri)
     if schema.origins and (origins := to_text(record.origins)):
         properties[schema.origins] = origins
     for field, value in record.metadata.items():
