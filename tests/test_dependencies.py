@@ -1,6 +1,7 @@
 """Every imported package is declared as a dependency."""
 
 import ast
+import itertools
 import re
 import sys
 import tomllib
@@ -68,3 +69,63 @@ def test_every_declared_package_has_a_lower_bound() -> None:
     """`make test-lowest` installs these versions."""
     groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
     assert [each for group in groups for each in group if ">=" not in each] == []
+
+
+def _contributing(heading: str) -> list[str]:
+    """Return the lines of the code block under a heading of CONTRIBUTING.md."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    block = re.search(rf"^## {heading}$.*?^```text\n(.*?)^```$", text, re.S | re.M)
+    assert block
+    return block[1].splitlines()
+
+
+def _unit(module: str) -> str:
+    """Return the top-level module or package in imgsearch, such as `stores`."""
+    return module.split(".")[1]
+
+
+def _imports() -> Iterator[tuple[str, str]]:
+    """Yield pairs of units of imgsearch: the importing and the imported one."""
+    for path in (ROOT / "imgsearch").rglob("*.py"):
+        here = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        if _unit(here) in ("__init__", "__main__"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules: list[str] = []
+            if isinstance(node, ast.Import):
+                modules = [each.name for each in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module == "imgsearch":
+                modules = [f"imgsearch.{each.name}" for each in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                modules = [node.module or ""]
+            for module in modules:
+                if module.startswith("imgsearch.") and not _unit(module).startswith("_"):
+                    yield _unit(here), _unit(module)
+
+
+def test_imports_point_up_in_the_table_of_contributing() -> None:
+    table = _contributing("Who may import whom")
+    layer = {unit: number for number, line in enumerate(table) for unit in line.split()}
+    pairs = set(_imports())
+    assert len(pairs) > 100
+    assert [pair for pair in pairs if layer[pair[0]] < layer[pair[1]]] == []
+    assert not {("encoders", "stores"), ("stores", "encoders")} & pairs
+
+
+def test_contributing_draws_the_tree_as_it_is() -> None:
+    drawn = re.findall(r"(?:^  |  )([a-z_]+(?:\.py|/))  ", "\n".join(_tree("imgsearch/")), re.M)
+    package = ROOT / "imgsearch"
+    there = {f"{path.name}/" for path in package.iterdir() if (path / "__init__.py").exists()}
+    there |= {path.name for path in package.glob("[a-z]*.py")}
+    assert sorted(drawn) == sorted(there)
+    for folder in ("tools/", "benchmarks/", "examples/"):
+        assert _tree(folder), folder
+        assert (ROOT / folder).is_dir()
+
+
+def _tree(folder: str) -> list[str]:
+    """Return the lines of a folder in the tree that CONTRIBUTING.md draws."""
+    lines = _contributing("Where things are")
+    start = next(number for number, line in enumerate(lines) if line.startswith(folder))
+    rest = lines[start + 1 :]
+    return [lines[start], *itertools.takewhile(lambda line: line.startswith(" "), rest)]
