@@ -1,15 +1,15 @@
 # make setup   everything into .venv (needs Python 3.11+ and a package index)
-# make demo    ingest sample_data, then a query
+# make demo    index sample_data, then search it
 # make test    the tests, without the slow ones
 # make check   lint, format, types
 # make docs    build the documentation in site/; a broken link is an error
 # make lock    pin today's versions in constraints.txt
 #
 # make test-slow          the slow tests: clusters, many records, large models
-# make weaviate           a Weaviate server on localhost until Ctrl-C; its data is kept
+# make weaviate           a Weaviate server on localhost until Ctrl-C; its data persists
 # make weaviate-cluster   the same, three nodes
-# make test-compose       the image and docker-compose.yml on a real engine; as root on Debian it
-#                         brings its own
+# make test-compose       test the image and docker-compose.yml on a real engine; as root on
+#                         Debian, installs one
 # make weaviate-binary    find or build the server (with Go, about 5 minutes the first time)
 # make test-lowest        tests with the lowest versions that pyproject.toml allows
 # make browser            find a browser for the tests of the page; as root on Debian, install it
@@ -20,7 +20,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := .demo
-# The installer itself; the rest is pinned in constraints.txt.
+# The installer; everything else is pinned in constraints.txt.
 UV_VERSION := 0.13.9
 
 .PHONY: setup demo test test-slow check docs lock clean browser screenshots weaviate weaviate-cluster weaviate-binary test-compose test-lowest

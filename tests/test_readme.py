@@ -194,8 +194,22 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
             assert anchor in _anchors(target), link
 
 
+@pytest.mark.parametrize("page", LINKING, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_and_modules_that_are_named_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    folders = "benchmarks|docs|examples|imgsearch|sample_data|tests|tools"
+    for name in re.findall(rf"`((?:{folders})/[\w./-]*)", text):
+        assert (ROOT / name).exists(), name
+    for module in re.findall(r"python -m ((?:benchmarks|tools)[\w.]*)", text):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+
+
 def _anchors(page: Path) -> list[str]:
-    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
+    text = page.read_text(encoding="utf-8")
+    if included := re.match(r'--8<-- "(.+)"$', text.strip()):
+        return _anchors(ROOT / included[1])
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
     return [re.sub(r"[^\w\- ]", "", each).strip().lower().replace(" ", "-") for each in headings]
 
 

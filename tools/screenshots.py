@@ -15,14 +15,17 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
+import httpx
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from imgsearch import config
 from tools import browser as browsers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,6 +75,10 @@ def main() -> None:
             "IMGSEARCH_MODEL": "efficientnet-lite0",
             "IMGSEARCH_SITE": "screenshots",
         }
+        # A model that this user has prepared before is used again.
+        models = config.home() / "models"
+        models.mkdir(parents=True, exist_ok=True)
+        (folder / "models").symlink_to(models)
         _imgsearch(environment, "ingest", "sample_data")
         gallery = folder / "gallery.html"
         query = ["query", "sample_data/images/10101.jpg", "--k", "4", "--exclude-self"]
@@ -118,19 +125,24 @@ def _page(environment: dict[str, str]) -> Iterator[str]:
         port, ui_port = (each.getsockname()[1] for each in (api, ui))
     command = [sys.executable, "-m", "imgsearch", "serve"]
     command += ["--port", str(port), "--ui-port", str(ui_port)]
-    with subprocess.Popen(
-        command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen(command, env=environment, cwd=ROOT) as process:
         try:
-            assert process.stderr is not None
-            address = f"http://127.0.0.1:{ui_port}"
-            while address not in (line := process.stderr.readline()):
-                if not line:
-                    raise SystemExit("imgsearch serve ended before the page was ready")
-            yield address
+            _wait_for_page(process, f"http://127.0.0.1:{port}/healthz")
+            yield f"http://127.0.0.1:{ui_port}"
         finally:
             process.terminate()
-            process.communicate(timeout=60)
+            process.wait(60)
+
+
+def _wait_for_page(process: subprocess.Popen[bytes], health: str) -> None:
+    deadline = time.monotonic() + TIMEOUT_MS / 1000
+    state = "starting"
+    while state != "ready":
+        if state == "failed" or process.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"imgsearch serve shows no page: {state}")
+        time.sleep(0.2)
+        with contextlib.suppress(httpx.TransportError):
+            state = httpx.get(health, timeout=10).json()["page"]
 
 
 def _take_page(browser: Browser, address: str, shot: Shot, file: Path) -> None:
