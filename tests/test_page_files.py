@@ -1,6 +1,6 @@
-"""The gate before Gradio: what one visitor uploads or gets, no other can read, and no server file.
+"""The gate before Gradio: no visitor can read files of another visitor or of the server.
 
-Each attack succeeds against Gradio alone, mounted in another app.
+Each attack succeeds against a mounted Gradio app without the gate.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ SECRET = b"only the owner may read this"
 
 
 def tiny_page() -> gr.Blocks:
-    """A page whose functions take and return files."""
+    """Return a page whose functions take and return files."""
 
     def read(file: str | None) -> str:
         return Path(file).read_text(errors="replace") if file else "nothing"
@@ -141,9 +141,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def upload(client: httpx.Client, content: bytes = SECRET, name: str = "a.txt") -> str:
-    answer = client.post("gradio_api/upload", files=[("files", (name, content))])
-    assert answer.status_code == 200, answer.text
-    tokens = answer.json()
+    response = client.post("gradio_api/upload", files=[("files", (name, content))])
+    assert response.status_code == 200, response.text
+    tokens = response.json()
     assert len(tokens) == 1
     return str(tokens[0])
 
@@ -157,30 +157,30 @@ def call(client: httpx.Client, value: Any, name: str = "read") -> httpx.Response
 
 
 def events(client: httpx.Client, path: str) -> list[Any]:
-    """The messages of a stream, until it ends."""
-    with client.stream("GET", path) as answer:
-        if answer.status_code != 200:
+    """Return the messages of a stream, until it ends."""
+    with client.stream("GET", path) as response:
+        if response.status_code != 200:
             return []
-        lines = [line[6:] for line in answer.iter_lines() if line.startswith("data: ")]
+        lines = [line[6:] for line in response.iter_lines() if line.startswith("data: ")]
     return [json.loads(line) for line in lines]
 
 
-def test_a_visitor_gets_the_own_file_back(page: Site) -> None:
+def test_visitors_can_read_their_own_uploads(page: Site) -> None:
     with page.visitor() as alice:
         token = upload(alice)
         assert not token.startswith("/")
-        answer = alice.get(f"gradio_api/file={token}")
-        assert answer.content == SECRET
-        assert answer.headers["content-disposition"].startswith("attachment")
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        assert "sandbox" in answer.headers["content-security-policy"]
+        response = alice.get(f"gradio_api/file={token}")
+        assert response.content == SECRET
+        assert response.headers["content-disposition"].startswith("attachment")
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert "sandbox" in response.headers["content-security-policy"]
         assert alice.head(f"gradio_api/file={token}").headers["content-length"] == "28"
         assert call(alice, file(token)).json()["data"] == [SECRET.decode()]
         assert call(alice, file(token)).status_code == 200  # again, as the page sends it again
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["visitor", "without a cookie"])
-def test_another_visitor_cannot_read_it(page: Site, is_known: bool) -> None:
+def test_other_visitors_cannot_read_an_upload(page: Site, is_known: bool) -> None:
     with page.visitor() as alice, page.visitor() if is_known else page.curl() as mallory:
         token = upload(alice)
         assert mallory.get(f"gradio_api/file={token}").status_code == 404
@@ -206,7 +206,7 @@ PATHS = [
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_no_other_file_can_be_named_in_a_call(page: Site, path: object) -> None:
+def test_calls_accept_no_path_but_a_token(page: Site, path: object) -> None:
     named = file(path, url="http://127.0.0.1:1/", orig_name="/etc/passwd", is_stream=True)
     with page.visitor() as mallory:
         joined = {"data": [named], "fn_index": 0, "session_hash": "s"}
@@ -221,11 +221,11 @@ def test_no_other_file_can_be_named_in_a_call(page: Site, path: object) -> None:
     assert not [each for each in page.folder.rglob("*") if each.name == "passwd"]
 
 
-def test_a_file_in_event_data_is_none_unless_it_is_the_visitors(page: Site) -> None:
+def test_unknown_files_in_event_data_become_none(page: Site) -> None:
     with page.visitor() as alice:
         body = {"data": [None], "fn_index": 0, "event_data": {"value": file("/etc/passwd")}}
-        answer = alice.post("gradio_api/run/predict", json=body)
-        assert answer.json()["data"] == ["nothing"]
+        response = alice.post("gradio_api/run/predict", json=body)
+        assert response.json()["data"] == ["nothing"]
 
 
 @pytest.mark.parametrize(
@@ -247,8 +247,8 @@ def test_no_server_file_is_served(page: Site, path: str) -> None:
         assert mallory.get(f"{page.url}/gradio_api/file/{path}").status_code == 404
 
 
-def test_only_the_token_is_a_name(page: Site) -> None:
-    """Neither the place of an upload nor another way to write its token serves it."""
+def test_an_upload_is_found_only_by_its_exact_token(page: Site) -> None:
+    """Not by its path on the server, nor by another spelling of the token."""
     with page.visitor() as alice:
         token = upload(alice)
         stored = page.folder / "uploads" / token
@@ -273,7 +273,7 @@ def test_only_the_token_is_a_name(page: Site) -> None:
         "a b#?%2f",
     ],
 )
-def test_the_name_of_an_upload_never_leaves_its_folder(page: Site, name: str) -> None:
+def test_file_names_cannot_escape_the_upload_folder(page: Site, name: str) -> None:
     with page.visitor() as alice:
         token = upload(alice, name=name)
         stored = (page.folder / "uploads" / token).resolve()
@@ -282,18 +282,18 @@ def test_the_name_of_an_upload_never_leaves_its_folder(page: Site, name: str) ->
         assert alice.get(f"gradio_api/file={token}").content == SECRET
 
 
-def test_an_upload_that_could_run_scripts_is_only_downloaded(page: Site) -> None:
+def test_files_that_browsers_might_run_are_attachments(page: Site) -> None:
     with page.visitor() as alice:
         for name in ("x.html", "x.svg", "x.png.html", "x"):
-            answer = alice.get(f"gradio_api/file={upload(alice, b'<script>', name)}")
-            assert answer.headers["content-type"] == "application/octet-stream", name
-            assert answer.headers["content-disposition"].startswith("attachment"), name
-        answer = alice.get(f"gradio_api/file={upload(alice, picture(1), 'x.png')}")
-        assert answer.headers["content-type"] == "image/png"
-        assert answer.headers["content-disposition"].startswith("inline")
+            response = alice.get(f"gradio_api/file={upload(alice, b'<script>', name)}")
+            assert response.headers["content-type"] == "application/octet-stream", name
+            assert response.headers["content-disposition"].startswith("attachment"), name
+        response = alice.get(f"gradio_api/file={upload(alice, picture(1), 'x.png')}")
+        assert response.headers["content-type"] == "image/png"
+        assert response.headers["content-disposition"].startswith("inline")
 
 
-def test_results_with_files_are_for_their_visitor(page: Site) -> None:
+def test_other_visitors_cannot_read_files_in_results(page: Site) -> None:
     with page.visitor() as alice, page.visitor() as mallory:
         token = upload(alice, picture(1), "1.png")
         (image,) = call(alice, file(token), "turned").json()["data"]
@@ -309,7 +309,7 @@ def test_results_with_files_are_for_their_visitor(page: Site) -> None:
         assert call(mallory, file(image["path"]), "turned").status_code == 422
 
 
-def test_results_in_gradios_cache_are_not_served_by_their_path(page: Site) -> None:
+def test_files_in_the_gradio_cache_are_not_served_by_path(page: Site) -> None:
     with page.visitor() as alice:
         call(alice, file(upload(alice, picture(2), "2.png")), "turned")
         cached = [each for each in page.folder.rglob("*") if each.is_file()]
@@ -319,7 +319,7 @@ def test_results_in_gradios_cache_are_not_served_by_their_path(page: Site) -> No
             assert call(alice, file(str(each))).status_code == 422
 
 
-def test_a_session_name_of_another_visitor_gives_nothing(page: Site) -> None:
+def test_a_session_hash_of_another_visitor_reveals_nothing(page: Site) -> None:
     with page.visitor() as alice, page.visitor() as mallory:
         body = {"data": [file(upload(alice))], "fn_index": 0, "session_hash": "guessed"}
         event = alice.post("gradio_api/queue/join", json=body).json()["event_id"]
@@ -336,7 +336,7 @@ def test_a_session_name_of_another_visitor_gives_nothing(page: Site) -> None:
         assert completed[0]["output"]["data"] == [SECRET.decode()]
 
 
-def test_an_event_of_another_visitor_gives_nothing(page: Site) -> None:
+def test_an_event_id_of_another_visitor_reveals_nothing(page: Site) -> None:
     with page.visitor() as alice, page.visitor() as mallory, page.curl() as curl:
         body = {"data": [file(upload(alice))]}
         event = alice.post("gradio_api/call/read", json=body).json()["event_id"]
@@ -345,7 +345,7 @@ def test_an_event_of_another_visitor_gives_nothing(page: Site) -> None:
         assert events(alice, f"gradio_api/call/read/{event}") == [[SECRET.decode()]]
 
 
-def test_a_client_without_cookies_is_kept_apart_by_tokens(page: Site) -> None:
+def test_clients_without_cookies_need_the_token(page: Site) -> None:
     with page.curl() as curl, page.visitor() as mallory:
         for route in ("call", "call/v2"):
             token = upload(curl)
@@ -373,13 +373,13 @@ def test_gradio_client_works(tmp_path: Path, prefix: str) -> None:
         with opened.visitor() as alice:
             assert call(alice, file(upload(alice))).json()["data"] == [SECRET.decode()]
             url = f"{opened.url}/gradio_api/file="
-            (answer,) = call(alice, file(upload(alice)), "echo").json()["data"]
-            assert answer["url"].startswith(url)
-            assert alice.get(answer["url"]).content == SECRET
+            (response,) = call(alice, file(upload(alice)), "echo").json()["data"]
+            assert response["url"].startswith(url)
+            assert alice.get(response["url"]).content == SECRET
             assert alice.get(f"{opened.url}/gradio_api/heartbeat/x/y").status_code == 404
 
 
-def test_the_cookie_is_for_the_server_alone(page: Site) -> None:
+def test_the_cookie_is_hidden_from_scripts_and_other_sites(page: Site) -> None:
     with page.curl() as client:
         cookie = client.get("").headers["set-cookie"]
         assert "HttpOnly" in cookie
@@ -388,17 +388,26 @@ def test_the_cookie_is_for_the_server_alone(page: Site) -> None:
         secure = client.get("", headers={"X-Forwarded-Proto": "https", "Cookie": f"{COOKIE}=x"})
         assert "Secure" in secure.headers["set-cookie"]
     with page.visitor() as alice:
-        assert "set-cookie" not in alice.get("").headers
-        assert "set-cookie" not in alice.get("config").headers
+        for path in ("", "config"):
+            assert "set-cookie" not in alice.get(path).headers
 
 
-def test_pages_of_other_origins_get_no_permission(page: Site) -> None:
+def test_no_proxy_stores_the_page_for_others(page: Site) -> None:
+    """It has the visitor's cookie, and the host that a request says it was forwarded for."""
+    with page.visitor() as alice, page.curl() as client:
+        for each in (alice, client):
+            for path in ("", "config"):
+                response = each.get(path, headers={"X-Forwarded-Host": "evil.example"})
+                assert response.headers["cache-control"] == "private, no-cache"
+
+
+def test_other_origins_get_no_cors_headers(page: Site) -> None:
     headers = {"Origin": "https://evil.example", "Host": "intranet.example"}
     with page.visitor() as alice:
         for path in ("", "config", "gradio_api/info", "gradio_api/queue/data?session_hash=x"):
-            with alice.stream("GET", path, headers=headers) as answer:
-                assert answer.status_code == 200
-                assert not [each for each in answer.headers if each.startswith("access-control")]
+            with alice.stream("GET", path, headers=headers) as response:
+                assert response.status_code == 200
+                assert not [each for each in response.headers if each.startswith("access-control")]
         asked = {**headers, "Access-Control-Request-Method": "POST"}
         assert alice.options("gradio_api/run/read", headers=asked).status_code == 404
 
@@ -444,9 +453,9 @@ CLOSED = [
 def test_every_other_route_is_closed(page: Site, path: str) -> None:
     with page.curl() as client:
         for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"):
-            answer = client.request(method, f"{page.url}/{path}", json={"data": [None]})
-            assert answer.status_code == 404, method
-            assert answer.headers["content-type"] == "application/problem+json"
+            response = client.request(method, f"{page.url}/{path}", json={"data": [None]})
+            assert response.status_code == 404, method
+            assert response.headers["content-type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize(
@@ -486,10 +495,10 @@ def test_a_malformed_call_is_rejected(
 ) -> None:
     with page.visitor() as mallory:
         for route in ("queue/join", "run/predict"):
-            answer = mallory.post(f"gradio_api/{route}", content=content.encode())
-            assert 400 <= answer.status_code < 500
-            assert status in (None, answer.status_code)
-            assert str(page.folder) not in answer.text
+            response = mallory.post(f"gradio_api/{route}", content=content.encode())
+            assert 400 <= response.status_code < 500
+            assert status in (None, response.status_code)
+            assert str(page.folder) not in response.text
         assert mallory.post("gradio_api/run/unknown", json={"data": []}).status_code == 404
         assert mallory.post("gradio_api/call/unknown", json={"data": []}).status_code == 404
         assert mallory.post("gradio_api/call/v2/unknown", json={}).status_code == 404
@@ -501,36 +510,36 @@ def test_a_malformed_call_is_rejected(
 def test_arguments_of_the_right_types_are_accepted(page: Site) -> None:
     with page.visitor() as alice:
         for text, number in (("x", 1), ("x", 1.5), (None, 0)):
-            answer = alice.post("gradio_api/run/count", json={"data": [text, number]})
-            assert answer.json()["data"] == [repr((text, number))]
+            response = alice.post("gradio_api/run/count", json={"data": [text, number]})
+            assert response.json()["data"] == [repr((text, number))]
         given: list[list[Any]] = [["x", None, 1, None], ["x", ["a"], 2, file(upload(alice))]]
         for data in given:
-            answer = alice.post("gradio_api/run/find", json={"data": data})
-            assert answer.json()["data"] == [["x", data[1], data[2], bool(data[3])]]
+            response = alice.post("gradio_api/run/find", json={"data": data})
+            assert response.json()["data"] == [["x", data[1], data[2], bool(data[3])]]
         event = alice.post("gradio_api/call/v2/find", json={"text": "x"}).json()["event_id"]
         assert events(alice, f"gradio_api/call/v2/find/{event}") == [[["x", None, 10, False]]]
 
 
-def test_a_huge_file_is_refused_and_not_kept(page: Site) -> None:
+def test_a_too_large_file_is_rejected_and_deleted(page: Site) -> None:
     with page.visitor() as alice:
         before = len(list((page.folder / "uploads").iterdir()))
         files = [("files", ("big.png", b"x" * (LIMITS.file_bytes + 1)))]
-        answer = alice.post("gradio_api/upload", files=files)
-        assert answer.status_code == 413
-        assert "100,000 bytes" in answer.json()["detail"]
+        response = alice.post("gradio_api/upload", files=files)
+        assert response.status_code == 413
+        assert "100,000 bytes" in response.json()["detail"]
         assert len(list((page.folder / "uploads").iterdir())) == before
 
 
-def test_what_is_no_upload_is_refused(page: Site) -> None:
+def test_malformed_uploads_are_rejected(page: Site) -> None:
     with page.visitor() as alice:
         many = [("files", (f"{each}.txt", b"")) for each in range(1001)]
         for sent in ({"files": many}, {"data": {"files": "x"}}, {"content": b"x"}):
-            answer = alice.post("gradio_api/upload", **sent)
-            assert answer.status_code == 400, sent
-            assert answer.headers["content-type"] == "application/problem+json"
+            response = alice.post("gradio_api/upload", **sent)
+            assert response.status_code == 400, sent
+            assert response.headers["content-type"] == "application/problem+json"
 
 
-def test_many_files_displace_the_oldest(page: Site) -> None:
+def test_the_oldest_uploads_are_deleted_at_the_limit(page: Site) -> None:
     with page.visitor() as alice, page.visitor() as mallory:
         first = upload(alice)
         for _ in range(LIMITS.files):
@@ -543,7 +552,7 @@ def test_many_files_displace_the_oldest(page: Site) -> None:
         assert sum(each.stat().st_size for each in stored) <= LIMITS.total_bytes
 
 
-def test_many_results_displace_no_upload(page: Site) -> None:
+def test_results_do_not_count_against_uploads(page: Site) -> None:
     with page.visitor() as alice:
         token = upload(alice, picture(3), "3.png")
         for _ in range(LIMITS.files + 1):
@@ -551,7 +560,7 @@ def test_many_results_displace_no_upload(page: Site) -> None:
         assert len(list((page.folder / "results").iterdir())) <= LIMITS.files
 
 
-def test_files_are_deleted_some_time_after_their_last_use(tmp_path: Path) -> None:
+def test_files_expire_after_their_last_use(tmp_path: Path) -> None:
     now = 0.0
     files = VisitorFiles(tmp_path, LIMITS, lambda: now)
     used, unused = (files.add("a", "x", io.BytesIO(b"x")).token for _ in range(2))
@@ -566,7 +575,7 @@ def test_files_are_deleted_some_time_after_their_last_use(tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
-def test_files_expire_without_another_request(tmp_path: Path) -> None:
+def test_files_are_deleted_without_further_requests(tmp_path: Path) -> None:
     limits = FileLimits(100_000, 400_000, 20, seconds=0.5)
     with site(tmp_path, limits) as opened, opened.visitor() as alice:
         call(alice, file(upload(alice, picture(4), "4.png")), "turned")
@@ -576,7 +585,7 @@ def test_files_expire_without_another_request(tmp_path: Path) -> None:
             time.sleep(0.05)
 
 
-def test_a_file_that_the_page_deletes_is_gone(page: Site) -> None:
+def test_a_file_deleted_by_the_page_is_unknown(page: Site) -> None:
     with page.visitor() as alice:
         token = upload(alice)
         (page.folder / "uploads" / token).unlink()

@@ -79,7 +79,7 @@ _PUBLIC = frozenset(
     }
 )
 _PUBLIC_FOLDERS = ("/assets/", "/static/")
-_COOKIE_SETTERS = frozenset({"/", "/config"})
+_PAGE = frozenset({"/", "/config"})
 
 # The rest of what Gradio would accept in a call is for its own use.
 _CALL_KEYS = frozenset({"data", "event_data", "fn_index", "trigger_id", "session_hash"})
@@ -138,8 +138,8 @@ class GradioFiles:
         elif method not in ("GET", "HEAD"):
             raise _nothing()
         elif path in _PUBLIC or path.startswith(_PUBLIC_FOLDERS):
-            is_new = path in _COOKIE_SETTERS and not visitor
-            await self._app(scope, receive, Sent(send, _new_cookie(scope) if is_new else None))
+            headers = _page_headers(scope, visitor) if path in _PAGE else {}
+            await self._app(scope, receive, Sent(send, headers))
         elif path.startswith(_FILE):
             await self._file(visitor, path.removeprefix(_FILE))(scope, receive, send)
         elif path == _UPLOAD_PROGRESS:  # uploads are not followed
@@ -344,11 +344,19 @@ def _visitor(scope: Scope) -> str:
     return visitor if _VISITOR.fullmatch(visitor) else ""
 
 
-def _new_cookie(scope: Scope) -> str:
-    """Return a cookie for a new visitor."""
-    forwarded = Headers(scope=scope).get("x-forwarded-proto", "")
-    secure = "; Secure" if "https" in (scope["scheme"], forwarded) else ""
-    return f"{COOKIE}={secrets.token_urlsafe(32)}; Path=/; HttpOnly; SameSite=Lax{secure}"
+def _page_headers(scope: Scope, visitor: str) -> dict[str, str]:
+    """Return the headers of the page itself, with a cookie for a new visitor.
+
+    No proxy may keep it for others: it has the host that the request gave, if only as
+    `X-Forwarded-Host`.
+    """
+    headers = {"Cache-Control": "private, no-cache"}
+    if not visitor:
+        forwarded = Headers(scope=scope).get("x-forwarded-proto", "")
+        secure = "; Secure" if "https" in (scope["scheme"], forwarded) else ""
+        token = secrets.token_urlsafe(32)
+        headers["Set-Cookie"] = f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Lax{secure}"
+    return headers
 
 
 def _parse(body: bytes) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """ASGI requests and answers that are changed on their way to Gradio and back."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -12,18 +12,18 @@ from starlette.types import Message, Receive, Scope, Send
 class Sent:
     """Sends what Gradio answers, without its permissions for pages of other origins."""
 
-    def __init__(self, send: Send, cookie: str | None = None) -> None:
+    def __init__(self, send: Send, headers: Mapping[str, str] | None = None) -> None:
+        """`headers` are further ones."""
         self._send = send
-        self._cookie = cookie
+        self._headers = headers or {}
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name in [each for each in headers if each.startswith("access-control-")]:
                 del headers[name]
-            if self._cookie:
-                headers.append("Set-Cookie", self._cookie)
-                headers["Cache-Control"] = "no-store"
+            for name, value in self._headers.items():
+                headers[name] = value
         await self._send(message)
 
 
