@@ -61,7 +61,7 @@ def serving(
         try:
             # As many connections as threads may want at once.
             limits = httpx.Limits(max_connections=None)
-            with httpx.Client(base_url=url, timeout=90, limits=limits) as client:
+            with httpx.Client(base_url=url, timeout=90, limits=limits, verify=False) as client:
                 if wait:
                     wait_until_ready(client)
                 yield Served(service, client, url, port, address)

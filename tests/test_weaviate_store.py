@@ -25,8 +25,12 @@ from tests.store_contract import STAMP, StoreContract, everything, record, vecto
 
 class WeaviateContract(StoreContract):
     @pytest.fixture
-    def name(self) -> str:
-        return unique_name()
+    def name(self, store: VectorStore) -> Iterator[str]:
+        """Yield a name, and drop its collection: each that is left slows the server down."""
+        chosen = unique_name()
+        yield chosen
+        if chosen in store.names():
+            store.drop(chosen)
 
 
 def unique_name() -> str:
@@ -34,12 +38,18 @@ def unique_name() -> str:
     return f"pictures-{uuid.uuid4().hex[:12]}"
 
 
+@pytest.fixture(scope="module")
+def connected(one_node: str) -> Iterator[VectorStore]:
+    """Yield a store that tests share, as a connection takes longer than many of them."""
+    with open_store(one_node, 30) as opened:
+        yield opened
+
+
 @pytest.mark.weaviate
 class TestOneNode(WeaviateContract):
     @pytest.fixture
-    def store(self, one_node: str) -> Iterator[VectorStore]:
-        with open_store(one_node, 30) as opened:
-            yield opened
+    def store(self, connected: VectorStore) -> VectorStore:
+        return connected
 
 
 @pytest.mark.weaviate
@@ -54,9 +64,8 @@ class TestThreeNodes(WeaviateContract):
 
 
 @pytest.fixture
-def store(one_node: str) -> Iterator[VectorStore]:
-    with open_store(one_node, 30) as opened:
-        yield opened
+def store(connected: VectorStore) -> VectorStore:
+    return connected
 
 
 def test_a_class_without_words_says_what_to_do(

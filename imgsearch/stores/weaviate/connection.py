@@ -82,6 +82,7 @@ class Server:
             headers=dict(self.metadata),
             timeout=_REQUEST_SECONDS,
             trust_env=False,
+            verify=self.address.secure,
         )
         if answer.status_code == httpx.codes.NOT_FOUND:
             return None
@@ -95,6 +96,7 @@ class Server:
             headers=dict(self.metadata),
             timeout=_REQUEST_SECONDS,
             trust_env=False,
+            verify=self.address.secure,
         )
 
     def close(self) -> None:
@@ -128,7 +130,11 @@ def _check_http(address: Address) -> str:
     headers = {"authorization": f"Bearer {address.key}"} if address.key else {}
     try:
         answer = httpx.get(
-            f"{address.http}/v1/meta", headers=headers, timeout=_CONNECT_SECONDS, trust_env=False
+            f"{address.http}/v1/meta",
+            headers=headers,
+            timeout=_CONNECT_SECONDS,
+            trust_env=False,
+            verify=address.secure,  # loading certificates takes most of a plain request's time
         )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise StoreError(_http_problem(address, error)) from error
