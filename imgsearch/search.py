@@ -25,7 +25,7 @@ DEFAULT_K = 10
 # of hits does not depend on k.
 _FUSION_CONSTANT = 60
 _FUSION_DEPTH = 200
-# Requests to the store for one search, where copies of few contents fill what it returns.
+# Limits of requests to the store for one search, if copies of few contents fill the results.
 _MAX_REQUESTS = 50
 _FEW_REQUESTS = 5
 _FEW_COPIES = 8
@@ -315,17 +315,16 @@ def _distinct(
     request: SearchRequest,
     enough: int | None = None,
 ) -> list[Scored]:
-    """Return at least k records, if there are so many, without copies and excluded contents.
+    """Return at least k records, if they exist, without copies and excluded contents.
 
-    The first request excludes nothing, as a store answers fastest without a filter. Further ones
-    exclude the contents that crowded the answers before. So each request returns a bounded number
-    of records, whatever the number of copies, and the number of requests is bounded too: fewer
-    than k records are found only where more than `_MAX_REQUESTS` contents crowd the answers. With
-    `enough` records a few requests have to do.
+    The first request to the store excludes nothing, because searches without a filter are the
+    fastest. Further requests exclude the contents with the most copies in earlier results. So the
+    size of results does not depend on the number of copies. The number of requests is limited to
+    `_MAX_REQUESTS`, or to `_FEW_REQUESTS` once `enough` records are found.
     """
     without = request.exclude_digests
     found: dict[str, Scored] = {}
-    # By content: how many records of an answer are of no use once the content is known.
+    # By content: the maximum number of its records in a result, which a further request must add.
     crowd = Counter(dict.fromkeys(without, 1))
     excluded: list[str] = []
     more = k
@@ -343,7 +342,7 @@ def _distinct(
         if enough is not None and len(found) >= enough and attempt >= _FEW_REQUESTS:
             break
         copies = len(answer) / len(contents)
-        # More at once saves requests only where copies are few: else they fill it just the same.
+        # Larger requests pay only if copies are few; otherwise, copies fill them too.
         if request.collapse and copies <= _FEW_COPIES:
             more = min(math.ceil((k - len(found)) * copies), 2 * k)
         else:

@@ -67,24 +67,24 @@ class TestIngest:
     )
 
     def test_json_is_one_object_with_all_counts(self, cli: Cli, filled: Path) -> None:
-        (filled / "bad.jpg").write_text("no picture")
+        (filled / "bad.jpg").write_text("not an image")
         shutil.copy(filled / "1.png", filled / "copy.png")
         (filled / "3.png").unlink()
         result = cli("ingest", filled, "--json", "--prune")
-        told = result.json
-        assert tuple(told)[: len(self.KEYS)] == self.KEYS
-        assert told["found"] == 5
-        assert (told["indexed"], told["reused"], told["skipped"]) == (0, 1, 3)
-        assert (told["rejected"], told["removed"]) == (1, 1)
-        assert (told["collection"], told["model"]) == ("images", LITE0)
+        report = result.json
+        assert tuple(report)[: len(self.KEYS)] == self.KEYS
+        assert report["found"] == 5
+        assert (report["indexed"], report["reused"], report["skipped"]) == (0, 1, 3)
+        assert (report["rejected"], report["removed"]) == (1, 1)
+        assert (report["collection"], report["model"]) == ("images", LITE0)
         assert result.code == 0
 
     def test_the_time_of_each_stage_and_the_bottleneck_are_printed(
         self, cli: Cli, paint: Painter
     ) -> None:
         words = ("ingest", paint("one/1.png", 1).parent, "--model", LITE0)
-        told = cli(*words, "--json").json
-        assert list(told["busy"]) == [
+        report = cli(*words, "--json").json
+        assert list(report["busy"]) == [
             "scan",
             "lookup",
             "read",
@@ -93,16 +93,16 @@ class TestIngest:
             "write",
             "index",
         ]
-        assert min(told["busy"].values()) >= 0
+        assert min(report["busy"].values()) >= 0
         # Two stages may be equal after rounding.
-        assert told["busy"][told["limit"]] == max(told["busy"].values())
+        assert report["busy"][report["limit"]] == max(report["busy"].values())
         paint("one/2.png", 2)
         out = cli(*words).out
         assert "at work: scan " in out
         assert "; the limit was " in out
 
     def test_the_summary_names_what_was_rejected(self, cli: Cli, filled: Path) -> None:
-        (filled / "bad.jpg").write_text("no picture")
+        (filled / "bad.jpg").write_text("not an image")
         out = cli("ingest", filled).out
         assert "5 found: 0 indexed, 0 reused, 4 skipped, 1 rejected" in out
         assert f"rejected {filled / 'bad.jpg'}: not an image" in out
@@ -110,7 +110,7 @@ class TestIngest:
     def test_the_report_has_a_line_for_each_file_that_was_not_skipped(
         self, cli: Cli, filled: Path, tmp_path: Path
     ) -> None:
-        (filled / "bad.jpg").write_text("no picture")
+        (filled / "bad.jpg").write_text("not an image")
         shutil.copy(filled / "1.png", filled / "copy\n2.png")
         report = tmp_path / "report.jsonl"
         cli("ingest", filled, "--report", report)
@@ -120,15 +120,15 @@ class TestIngest:
 
     def test_strict_turns_rejections_into_a_failure(self, cli: Cli, filled: Path) -> None:
         assert cli("ingest", filled, "--strict").code == 0
-        (filled / "bad.jpg").write_text("no picture")
+        (filled / "bad.jpg").write_text("not an image")
         assert cli("ingest", filled).code == 0
         assert cli("ingest", filled, "--strict").code == 1
 
     def test_paths_come_from_stdin_by_line_or_by_nul(self, cli: Cli, filled: Path) -> None:
         names = [os.fsencode(filled / f"{number}.png") for number in range(3)]
         for separator in (b"\n", b"\0"):
-            told = cli("ingest", "-", "--json", stdin=separator.join(names)).json
-            assert (told["found"], told["skipped"]) == (3, 3)
+            report = cli("ingest", "-", "--json", stdin=separator.join(names)).json
+            assert (report["found"], report["skipped"]) == (3, 3)
 
     @pytest.mark.parametrize(
         ("words", "code", "message"),
@@ -163,19 +163,19 @@ class TestIngest:
 class TestQuery:
     def test_json_has_the_documented_shape(self, cli: Cli, filled: Path) -> None:
         result = cli("query", filled / "1.png", "--json", "--k", "2")
-        told = result.json
-        assert list(told) == ["collection", "model", "query", "text", "seconds", "hits"]
-        assert told["query"] == str(filled / "1.png")
-        first = told["hits"][0]
+        report = result.json
+        assert list(report) == ["collection", "model", "query", "text", "seconds", "hits"]
+        assert report["query"] == str(filled / "1.png")
+        first = report["hits"][0]
         assert list(first) == [
             *("rank", "score", "text_score", "id"),
             *("uri", "path", "site", "sha256", "copies", "metadata"),
         ]
-        assert (told["text"], first["text_score"]) == (None, None)
+        assert (report["text"], first["text_score"]) == (None, None)
         assert first["path"] == str(filled / "1.png")
         assert first["score"] == pytest.approx(1.0, abs=1e-5)
         assert first["metadata"] == {"kind": "Hats", "year": 2012}
-        assert len(told["hits"]) == 2
+        assert len(report["hits"]) == 2
 
     def test_the_table_has_rank_score_path_and_fields(self, cli: Cli, filled: Path) -> None:
         out = cli("query", filled / "1.png").out
@@ -197,9 +197,9 @@ class TestQuery:
     ) -> None:
         for method in ("get", "warm_up"):
             monkeypatch.setattr(QueryEncoder, method, None)
-        told = cli("query", "--text", "a SHOE", "--json").json
-        assert (told["query"], told["text"]) == (None, "a SHOE")
-        (hit,) = told["hits"]
+        report = cli("query", "--text", "a SHOE", "--json").json
+        assert (report["query"], report["text"]) == (None, "a SHOE")
+        (hit,) = report["hits"]
         assert Path(hit["path"]).name == "0.png"
         assert hit["score"] == hit["text_score"] > 0
         assert cli("query", "-t", "hat", "--paths").out == f"{filled / '1.png'}\n"
@@ -209,20 +209,20 @@ class TestQuery:
         assert "No thumbnail" not in page.read_text(encoding="utf-8")
 
     def test_text_raises_the_rank_of_matching_images(self, cli: Cli, filled: Path) -> None:
-        picture = filled / "3.png"
-        told = cli("query", picture, "--text", "hats", "--json").json
-        best = told["hits"][0]
+        image = filled / "3.png"
+        report = cli("query", image, "--text", "hats", "--json").json
+        best = report["hits"][0]
         assert Path(best["path"]).name == "1.png"
         assert best["text_score"] > 0
-        assert {Path(hit["path"]).name for hit in told["hits"]} == {f"{n}.png" for n in range(4)}
-        alone = {hit["id"]: hit["score"] for hit in cli("query", picture, "--json").json["hits"]}
-        scores = {hit["id"]: hit["score"] for hit in told["hits"]}
+        assert {Path(hit["path"]).name for hit in report["hits"]} == {f"{n}.png" for n in range(4)}
+        alone = {hit["id"]: hit["score"] for hit in cli("query", image, "--json").json["hits"]}
+        scores = {hit["id"]: hit["score"] for hit in report["hits"]}
         assert scores == pytest.approx(alone, abs=1e-5)
-        assert "words" in cli("query", picture, "--text", "hats").out
+        assert "words" in cli("query", image, "--text", "hats").out
 
     def test_the_image_may_come_from_stdin(self, cli: Cli, filled: Path) -> None:
-        told = cli("query", "-", "--json", stdin=(filled / "2.png").read_bytes()).json
-        assert Path(told["hits"][0]["path"]).name == "2.png"
+        report = cli("query", "-", "--json", stdin=(filled / "2.png").read_bytes()).json
+        assert Path(report["hits"][0]["path"]).name == "2.png"
 
     def test_no_hits_are_reported_without_failure(self, cli: Cli, filled: Path) -> None:
         result = cli("query", TSHIRT, "--min-score", "0.9999")
@@ -241,16 +241,16 @@ class TestQuery:
             (["/no/such.jpg"], 1, "no such file"),
             (["{folder}"], 1, "one image"),
             (["{folder}/styles.csv"], 1, "not an image"),
-            (["{picture}", "--collection", "nowhere"], 1, "no collection nowhere"),
-            (["{picture}", "--where", "colour=red"], 2, "kind, year"),
-            (["{picture}", "--where", "year=soon"], 2, "int"),
-            (["{picture}", "--where", "year"], 2, "FIELD OP VALUE"),
-            (["{picture}", "--show", "colour"], 2, "no such field"),
-            (["{picture}", "--json", "--paths"], 2, "one of them"),
-            (["{picture}", "--k", "0"], 2, "--k"),
-            (["{picture}", "--min-score", "7"], 2, "min-score"),
-            (["{picture}", "--gallery", "{picture}"], 2, "not overwritten"),
-            (["{picture}", "--device", "abacus"], 1, "abacus"),
+            (["{image}", "--collection", "nowhere"], 1, "no collection nowhere"),
+            (["{image}", "--where", "colour=red"], 2, "kind, year"),
+            (["{image}", "--where", "year=soon"], 2, "int"),
+            (["{image}", "--where", "year"], 2, "FIELD OP VALUE"),
+            (["{image}", "--show", "colour"], 2, "no such field"),
+            (["{image}", "--json", "--paths"], 2, "one of them"),
+            (["{image}", "--k", "0"], 2, "--k"),
+            (["{image}", "--min-score", "7"], 2, "min-score"),
+            (["{image}", "--gallery", "{image}"], 2, "not overwritten"),
+            (["{image}", "--device", "abacus"], 1, "abacus"),
             ([], 2, "--text"),
             (["--text", "  "], 2, "--text"),
             (["--text", "?!"], 2, "no word"),
@@ -261,7 +261,7 @@ class TestQuery:
     def test_errors_are_one_line_and_a_code(
         self, cli: Cli, filled: Path, words: list[str], code: int, message: str
     ) -> None:
-        named = [word.format(folder=filled, picture=filled / "1.png") for word in words]
+        named = [word.format(folder=filled, image=filled / "1.png") for word in words]
         result = cli("query", *named)
         assert (result.code, result.out) == (code, "")
         assert message in result.err
@@ -270,9 +270,9 @@ class TestQuery:
 
 class TestInfoAndRemove:
     def test_info_has_the_documented_shape(self, cli: Cli, filled: Path) -> None:
-        told = cli("info", "--json").json
-        assert list(told) == ["store", "collections"]
-        (one,) = told["collections"]
+        report = cli("info", "--json").json
+        assert list(report) == ["store", "collections"]
+        (one,) = report["collections"]
         keys = ["name", "model", "stamp", "dimension", "images", "fields", "bytes", "details"]
         assert list(one) == keys
         assert (one["name"], one["model"], one["images"]) == ("images", LITE0, 4)
@@ -318,8 +318,8 @@ class TestSettings:
         assert default == str(Path(os.environ["IMGSEARCH_HOME"]) / "store")
         monkeypatch.setenv("IMGSEARCH_STORE", str(tmp_path / "variable"))
         assert cli("info", "--json").json["store"] == str(tmp_path / "variable")
-        told = cli("info", "--json", "--store", tmp_path / "flag").json
-        assert told["store"] == str(tmp_path / "flag")
+        report = cli("info", "--json", "--store", tmp_path / "flag").json
+        assert report["store"] == str(tmp_path / "flag")
         monkeypatch.setenv("IMGSEARCH_STORE", "")
         assert cli("info", "--json").json["store"] == default
 
@@ -496,11 +496,11 @@ class TestSignals:
         process.send_signal(number)
         out, err = process.communicate(timeout=240)
         assert process.returncode == 130, err
-        assert "once more stops now" in err
-        told = json.loads(out)
-        assert told["interrupted"]
-        assert 0 < told["indexed"] < 120
-        assert cli("info", "--json").json["collections"][0]["images"] == told["indexed"]
+        assert "again to stop now" in err
+        report = json.loads(out)
+        assert report["interrupted"]
+        assert 0 < report["indexed"] < 120
+        assert cli("info", "--json").json["collections"][0]["images"] == report["indexed"]
 
     def test_the_second_ctrl_c_stops_and_the_store_opens(self, cli: Cli, folder: Path) -> None:
         process = self.start(folder, "--quiet")

@@ -19,23 +19,23 @@ from tests.conftest import Cli
 STAMP = Stamp("colours", "0" * 64, "none", 2)
 
 
-def filled(folder: Path, pictures: Sequence[tuple[float, str | None, int]]) -> Collection:
+def filled(folder: Path, images: Sequence[tuple[float, str | None, int]]) -> Collection:
     """Return a collection of images, given by direction in degrees, kind, and content."""
     collection = open_store(str(folder)).create("images", STAMP)
     collection.add_fields({"kind": "str"})
     records = [
         ImageRecord(f"file:///{n:03}.jpg", f"{content:064x}", 1, 1, 1, 1, {"kind": k} if k else {})
-        for n, (_, k, content) in enumerate(pictures)
+        for n, (_, k, content) in enumerate(images)
     ]
-    angles = np.radians([angle for angle, _, _ in pictures])
+    angles = np.radians([angle for angle, _, _ in images])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     collection.upsert(records, normalised(vectors))
     return collection
 
 
 def test_precision_is_the_share_of_hits_with_the_querys_label(tmp_path: Path) -> None:
-    pictures = [(0, "hat", 0), (1, "hat", 1), (90, "shoe", 2), (92, "shoe", 3), (50, None, 4)]
-    report = evaluate(filled(tmp_path, pictures), "kind")
+    images = [(0, "hat", 0), (1, "hat", 1), (90, "shoe", 2), (92, "shoe", 3), (50, None, 4)]
+    report = evaluate(filled(tmp_path, images), "kind")
     assert (report.images, report.labelled, report.queries) == (5, 4, 4)
     assert report.index == report.exact
     assert report.index.p1 == 1.0
@@ -52,14 +52,14 @@ def test_a_wrong_first_hit_lowers_precision(tmp_path: Path) -> None:
 
 
 def test_copies_of_the_query_are_ignored(tmp_path: Path) -> None:
-    pictures = [(0, "hat", 7), (0, "hat", 7), (5, "shoe", 1), (9, "shoe", 2)]
-    report = evaluate(filled(tmp_path, pictures), "kind")
+    images = [(0, "hat", 7), (0, "hat", 7), (5, "shoe", 1), (9, "shoe", 2)]
+    report = evaluate(filled(tmp_path, images), "kind")
     assert report.index.p1 == pytest.approx(0.5)  # from the shoes only
 
 
 def test_a_sample_is_always_the_same(tmp_path: Path) -> None:
-    pictures = [(n * 7.3 % 90, "hat" if n % 3 else "shoe", n) for n in range(60)]
-    collection = filled(tmp_path, pictures)
+    images = [(n * 7.3 % 90, "hat" if n % 3 else "shoe", n) for n in range(60)]
+    collection = filled(tmp_path, images)
     report = evaluate(collection, "kind", sample=20)
     assert report.queries == 20
     assert evaluate(collection, "kind", sample=20) == report
@@ -124,8 +124,8 @@ def test_many_queries_share_a_pass_over_the_collection(
 ) -> None:
     assert DEFAULT_SAMPLE <= QUERIES_PER_PASS
     monkeypatch.setattr("imgsearch.analysis.evaluate.QUERIES_PER_PASS", 30)
-    pictures = [(n * 1.7 % 90, "hat" if n % 3 else "shoe", n) for n in range(50)]
-    collection: Any = CountingPasses(filled(tmp_path, pictures))
+    images = [(n * 1.7 % 90, "hat" if n % 3 else "shoe", n) for n in range(50)]
+    collection: Any = CountingPasses(filled(tmp_path, images))
     for sample, queries, passes in ((30, 30, 1), (None, 50, 2)):
         collection.passes = 0
         events: list[Event] = []
@@ -146,10 +146,10 @@ def test_a_missing_field_is_an_error(tmp_path: Path) -> None:
 
 def test_the_command_evaluates_a_real_model(cli: Cli, sample_store: str) -> None:
     words = ("eval", "--label", "articleType", "--store", sample_store)
-    told = cli(*words, "--all", "--json").json
-    assert told["queries"] == told["labelled"] > 50
-    assert told["index"]["p1"] == 1.0
-    assert told["recall"] == told["filtered_recall"] == 1.0
+    report = cli(*words, "--all", "--json").json
+    assert report["queries"] == report["labelled"] > 50
+    assert report["index"]["p1"] == 1.0
+    assert report["recall"] == report["filtered_recall"] == 1.0
     shown = cli(*words, "--sample", "5").out
     assert "5 queries of" in shown
     assert "mAP@10" in shown

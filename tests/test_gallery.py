@@ -53,7 +53,7 @@ def gallery(
     folder: Path, *hits: Hit, query: str | bytes = SHIRT, name: str = "10101.jpg"
 ) -> Page:  # fmt: skip
     file = folder / "gallery.html"
-    write_gallery(str(file), query, name, hits, "3 of 60 pictures")
+    write_gallery(str(file), query, name, hits, "3 of 60 images")
     return Page(file.read_text(encoding="utf-8"))
 
 
@@ -63,14 +63,14 @@ def test_it_shows_the_query_and_every_hit(tmp_path: Path) -> None:
         hit(metadata={"articleType": "Tshirts", "year": 2011}),
         hit(str(SAMPLES / "images" / "10102.jpg"), rank=2, copies=3),
     )
-    pictures = page.all("img")
-    assert len(pictures) == 3
-    assert all((picture["src"] or "").startswith("data:image/webp;base64,") for picture in pictures)
+    thumbnails = page.all("img")
+    assert len(thumbnails) == 3
+    assert all((image["src"] or "").startswith("data:image/webp;base64,") for image in thumbnails)
     assert [link["href"] for link in page.all("a")] == [
         path_to_uri(SHIRT),
         path_to_uri(str(SAMPLES / "images" / "10102.jpg")),
     ]
-    for shown in ("Like 10101.jpg", "3 of 60 pictures", "0.9877", "Tshirts", "2011", "x3"):
+    for shown in ("Like 10101.jpg", "3 of 60 images", "0.9877", "Tshirts", "2011", "x3"):
         assert shown in page.text
 
 
@@ -190,7 +190,7 @@ def test_only_html_files_are_overwritten(tmp_path: Path) -> None:
     for old in (b"", b"\xef\xbb\xbf\n<!DOCTYPE HTML PUBLIC>", b"<html lang=en>"):
         file.write_bytes(old)
         gallery(tmp_path)
-    for precious in (b"\xff\xd8\xff a picture", b"id,name\n1,x\n", b" "):
+    for precious in (b"\xff\xd8\xff an image", b"id,name\n1,x\n", b" "):
         file.write_bytes(precious)
         if precious.strip():
             with pytest.raises(UsageError, match="is not an HTML file; not overwritten"):

@@ -197,10 +197,10 @@ def test_invalid_text_searches_are_errors(index: ImageIndex) -> None:
         index.set_metadata(next(index.records()).id, {"description": 5})
 
 
-@pytest.mark.parametrize("picture", [[], Path("/no/such.png"), b"", b"no picture"])
-def test_an_unusable_image_is_an_error(index: ImageIndex, picture: object) -> None:
+@pytest.mark.parametrize("image", [[], Path("/no/such.png"), b"", b"not an image"])
+def test_an_unusable_image_is_an_error(index: ImageIndex, image: object) -> None:
     with pytest.raises((ImageError, UsageError)):
-        index.search(picture)  # type: ignore[arg-type]
+        index.search(image)  # type: ignore[arg-type]
 
 
 def test_a_file_that_is_not_an_image_is_named(index: ImageIndex, folder: Path) -> None:
@@ -343,7 +343,7 @@ class TestWarmUp:
     @pytest.fixture
     def hits(self, sample_store: str) -> dict[str, list[Hit]]:
         with ImageIndex(store=sample_store) as index:
-            return {picture: index.search(picture, k=3) for picture in (self.ONE, self.OTHER)}
+            return {image: index.search(image, k=3) for image in (self.ONE, self.OTHER)}
 
     def test_the_image_is_encoded_once_and_others_work(
         self, warm: ImageIndex, hits: dict[str, list[Hit]], monkeypatch: pytest.MonkeyPatch
@@ -370,7 +370,7 @@ class TestWarmUp:
         assert warm.search(self.ONE, k=3) == hits[self.ONE]
 
     def test_errors_are_raised_by_the_search(self, warm: ImageIndex, tmp_path: Path) -> None:
-        (tmp_path / "bad.jpg").write_text("no picture")
+        (tmp_path / "bad.jpg").write_text("not an image")
         warm.warm_up(tmp_path / "bad.jpg")
         with pytest.raises(ImageError, match="not an image"):
             warm.search(tmp_path / "bad.jpg")
@@ -378,13 +378,13 @@ class TestWarmUp:
     def test_a_changed_file_is_encoded_again(
         self, warm: ImageIndex, hits: dict[str, list[Hit]], tmp_path: Path
     ) -> None:
-        picture = tmp_path / "picture.jpg"
-        shutil.copy(self.ONE, picture)
-        warm.warm_up(picture)
-        shutil.copy(self.OTHER, picture)
-        assert warm.search(picture, k=3) == hits[self.OTHER]
-        shutil.copy(self.ONE, picture)
-        assert warm.search(picture, k=3) == hits[self.ONE]
+        image = tmp_path / "image.jpg"
+        shutil.copy(self.ONE, image)
+        warm.warm_up(image)
+        shutil.copy(self.OTHER, image)
+        assert warm.search(image, k=3) == hits[self.OTHER]
+        shutil.copy(self.ONE, image)
+        assert warm.search(image, k=3) == hits[self.ONE]
 
     def test_the_early_vector_is_dropped_after_the_first_search(
         self, warm: ImageIndex, hits: dict[str, list[Hit]]

@@ -85,11 +85,11 @@ def reason(data: bytes | str, **options: Any) -> str:
 @pytest.mark.parametrize("name", [name for name in EXPECTED if EXPECTED[name] == "indexed"])
 def test_an_unusual_file_is_decoded_correctly(name: str) -> None:
     data = (AWKWARD / name).read_bytes()
-    picture = decode(data, TENSORFLOW)
-    assert picture.pixels.shape == (224, 224, 3)
-    assert picture.pixels.dtype == np.uint8
+    decoded = decode(data, TENSORFLOW)
+    assert decoded.pixels.shape == (224, 224, 3)
+    assert decoded.pixels.dtype == np.uint8
     if name not in OTHER_SUBJECTS:
-        assert (picture.width, picture.height) == (112, 144)
+        assert (decoded.width, decoded.height) == (112, 144)
         difference = np.abs(greys(data) - greys((AWKWARD / "upright.jpg").read_bytes())).mean()
         # It would be 35 upside down, and 150 with black in place of transparency.
         assert difference < (25 if name == "bilevel.png" else 8)
@@ -269,9 +269,9 @@ def test_the_centre_square_is_inside_any_image(width: int, height: int, mirrored
 def test_extreme_shapes_take_bounded_memory(size: tuple[int, int]) -> None:
     data = encoded(Image.new("RGB", size, (9, 9, 9)), "PNG")
     for preprocessing in (TENSORFLOW, TORCHVISION):
-        picture = decode(data, preprocessing)
-        assert (picture.pixels == 9).all()
-        assert (picture.width, picture.height) == size
+        decoded = decode(data, preprocessing)
+        assert (decoded.pixels == 9).all()
+        assert (decoded.width, decoded.height) == size
 
 
 # Draft mode
@@ -431,10 +431,10 @@ def test_a_large_file_is_not_held_in_memory(
 ) -> None:
     file = tmp_path / "a.bin"
     file.write_bytes(b"some bytes")
-    kept = fingerprint(str(file))
+    first = fingerprint(str(file))
     monkeypatch.setattr(files, "KEEP_BYTES", 5)
     assert fingerprint(str(file)).data is None
-    assert fingerprint(str(file)).sha256 == kept.sha256
+    assert fingerprint(str(file)).sha256 == first.sha256
 
 
 @pytest.mark.parametrize("keep", [0, files.KEEP_BYTES])

@@ -42,7 +42,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OnnxFile:
 
 
 def sample(seed: int = 0, most: int = 96) -> Callable[[Preprocessing, int], Pixels]:
-    return lambda _, count: tiny_model.pictures(min(count, most), seed)
+    return lambda _, count: tiny_model.blots(min(count, most), seed)
 
 
 def request(tiny: OnnxFile, tmp_path: Path, seed: int = 0) -> EncoderRequest:
@@ -58,13 +58,13 @@ class TestInt8(EncoderContract):
 
 def test_vectors_are_close_to_those_of_fp32_on_other_images(tiny: OnnxFile) -> None:
     int8 = calibration.get(tiny, sample())
-    others = tiny_model.pictures(50, seed=7)
+    others = tiny_model.blots(50, seed=7)
     near = cosines(vectors_of(int8.path, others, 1), vectors_of(tiny.path, others, 1))
     assert 0.998 < near.min() < 0.999999
 
 
 def test_all_convolutions_but_the_first_have_int8_weights(tiny: OnnxFile, tmp_path: Path) -> None:
-    quantize(tiny.path, tmp_path / "int8.onnx", tiny_model.pictures(8), "tiny")
+    quantize(tiny.path, tmp_path / "int8.onnx", tiny_model.blots(8), "tiny")
     graph = onnx.load(tmp_path / "int8.onnx").graph
     onnx.checker.check_model(tmp_path / "int8.onnx")
     made_by = {node.output[0]: node.op_type for node in graph.node}
@@ -83,7 +83,7 @@ def test_all_convolutions_but_the_first_have_int8_weights(tiny: OnnxFile, tmp_pa
 
 
 def test_equalization_of_channels_does_not_change_vectors(tiny: OnnxFile, tmp_path: Path) -> None:
-    pixels = tiny_model.pictures(32)
+    pixels = tiny_model.blots(32)
     before = Graph(onnx.load(tiny.path))
     after = equalize(before, pixels)
     onnx.save(after.model, tmp_path / "equalised.onnx")
@@ -105,7 +105,7 @@ def test_equalization_of_channels_does_not_change_vectors(tiny: OnnxFile, tmp_pa
 
 def test_the_mean_output_of_a_layer_is_that_of_fp32(tiny: OnnxFile, tmp_path: Path) -> None:
     """The bias compensates the shift from the rounding of weights."""
-    pixels = tiny_model.pictures(64)
+    pixels = tiny_model.blots(64)
     quantize(tiny.path, tmp_path / "int8.onnx", pixels, "tiny")
 
     def outputs(path: Path) -> np.ndarray:
@@ -118,7 +118,7 @@ def test_the_mean_output_of_a_layer_is_that_of_fp32(tiny: OnnxFile, tmp_path: Pa
 
 def test_fast_kernels_compute_what_the_file_defines(tiny: OnnxFile, tmp_path: Path) -> None:
     """Also on CPUs without VNNI, which saturate at 16 bits."""
-    pixels = tiny_model.pictures(64)
+    pixels = tiny_model.blots(64)
     quantize(tiny.path, tmp_path / "int8.onnx", pixels, "tiny")
     fast = vectors_of(tmp_path / "int8.onnx", pixels, 1)
     run = run_graph((tmp_path / "int8.onnx").read_bytes(), [OUTPUT])
@@ -152,9 +152,9 @@ def test_other_images_give_another_stamp(tiny: OnnxFile) -> None:
 def test_a_calibrated_model_is_reused(tiny: OnnxFile, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[Event] = []
     first = calibration.get(tiny, sample(), events.append)
-    told = [event.text for event in events if isinstance(event, Note)]
-    assert told[0] == "calibrating tiny for int8 on 64 images, once"
-    assert "on 32 other images the mean cosine with fp32 is " in told[1]
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert notes[0] == "calibrating tiny for int8 on 64 images, once"
+    assert "on 32 other images the mean cosine with fp32 is " in notes[1]
 
     def never(*_: object) -> None:
         raise AssertionError("made again")
@@ -192,7 +192,7 @@ def test_a_model_that_loses_too_much_is_rejected_and_not_stored(
 
 def test_the_maximum_of_floats_is_taken_before_they_are_rounded(tmp_path: Path) -> None:
     onnx.save(tiny_model.model(early_pool=True), tmp_path / "early.onnx")
-    quantize(tmp_path / "early.onnx", tmp_path / "int8.onnx", tiny_model.pictures(30), "early")
+    quantize(tmp_path / "early.onnx", tmp_path / "int8.onnx", tiny_model.blots(30), "early")
     open_session(tmp_path / "int8.onnx", 1, save=tmp_path / "optimised.onnx")
     kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
     assert kinds.index("MaxPool") < kinds.index("QuantizeLinear")
@@ -201,9 +201,7 @@ def test_the_maximum_of_floats_is_taken_before_they_are_rounded(tmp_path: Path) 
 def test_a_model_without_convolutions_is_not_quantized(tmp_path: Path) -> None:
     onnx.save(tiny_model.model(layers=False), tmp_path / "matrix.onnx")
     with pytest.raises(ExportError, match="matrices has nothing to win by int8"):
-        quantize(
-            tmp_path / "matrix.onnx", tmp_path / "out.onnx", tiny_model.pictures(2), "matrices"
-        )
+        quantize(tmp_path / "matrix.onnx", tmp_path / "out.onnx", tiny_model.blots(2), "matrices")
 
 
 def test_old_stamps_are_fp32_and_their_json_is_unchanged() -> None:
@@ -291,9 +289,9 @@ class TestCommands:
 
     def test_fp32_images_are_not_added(self, ingest: Cli) -> None:
         assert ingest("--precision", "int8").code == 0
-        refused = ingest("--precision", "fp32")
-        assert refused.code == 1
-        assert "made in int8, not in fp32" in refused.err
+        rejected = ingest("--precision", "fp32")
+        assert rejected.code == 1
+        assert "made in int8, not in fp32" in rejected.err
 
     def test_without_the_model_file_queries_use_fp32_and_ingests_fail(
         self, ingest: Cli, cli: Cli, shop: Path, paint: Painter
@@ -304,10 +302,10 @@ class TestCommands:
         assert found.json["hits"][0]["path"] == str(shop / "07.png")
         assert found.json["hits"][0]["score"] > 0.99
         paint("shop/new.png", 99)
-        refused = ingest()
-        assert refused.code == 1
-        assert "is not on this machine" in refused.err
-        assert "--replace --precision int8" in refused.err
+        rejected = ingest()
+        assert rejected.code == 1
+        assert "is not on this machine" in rejected.err
+        assert "--replace --precision int8" in rejected.err
 
     def test_a_damaged_optimized_file_is_recreated_before_vectors_are_stored(
         self, ingest: Cli, cli: Cli, paint: Painter
@@ -328,9 +326,9 @@ class TestCommands:
         assert ingest("--precision", "int8").code == 0
         damage(calibrated() / "model.onnx")
         paint("shop/zz.png", 99)
-        refused = ingest()
-        assert refused.code == 1
-        assert "tiny in int8, as it was made for this machine, is damaged" in refused.err
+        rejected = ingest()
+        assert rejected.code == 1
+        assert "tiny in int8, as it was made for this machine, is damaged" in rejected.err
         paint("shop/zz.png", 99).unlink()
         assert ingest("--precision", "int8", "--collection", "other").code == 0
         paint("shop/zz.png", 99)
@@ -347,9 +345,9 @@ class TestCommands:
     ) -> None:
         for path in shop.iterdir():
             shutil.copy(paint("one.png", 1), path)
-        refused = ingest("--precision", "int8")
-        assert refused.code == 1
-        assert "needs 30 different ones that can be used, but found 1:" in refused.err
+        rejected = ingest("--precision", "int8")
+        assert rejected.code == 1
+        assert "needs 30 different ones that can be used, but found 1:" in rejected.err
 
     def test_a_stop_during_the_preparation_indexes_nothing(
         self, tiny: OnnxFile, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

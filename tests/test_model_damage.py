@@ -32,13 +32,13 @@ def fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OnnxFile:
 
 @pytest.fixture
 def int8(fp32: OnnxFile) -> OnnxFile:
-    return calibration.get(fp32, lambda _, count: tiny_model.pictures(count))
+    return calibration.get(fp32, lambda _, count: tiny_model.blots(count))
 
 
-def reopen(file: OnnxFile, told: list[Event] | None = None) -> Encoder:
+def reopen(file: OnnxFile, events: list[Event] | None = None) -> Encoder:
     """Open an encoder as an ingest does, which stores vectors."""
     request = EncoderRequest("auto", device="cpu", checked=True)
-    return open_encoder(request, file.stamp, (told if told is not None else []).append)
+    return open_encoder(request, file.stamp, (events if events is not None else []).append)
 
 
 def other_weights(model: Path) -> None:
@@ -105,10 +105,10 @@ def test_a_damaged_model_is_set_aside_and_its_new_place_is_reported(
         record_digest(fp32, verification.sha256_of(fp32.path))
     damage(fp32.path)
     content = fp32.path.read_bytes()
-    told: list[Event] = []
+    events: list[Event] = []
     with pytest.raises(EncoderError):  # the weights are fake, so it cannot be recreated
-        reopen(fp32, told)
-    (note,) = [event.text for event in told if isinstance(event, Note)]
+        reopen(fp32, events)
+    (note,) = [event.text for event in events if isinstance(event, Note)]
     (aside,) = fp32.path.parent.parent.glob("damaged/*/*/model.onnx")
     assert (
         f"tiny in fp32, as it was made for this machine, is damaged: moved to {aside.parent}"
@@ -123,11 +123,11 @@ def test_a_damaged_model_is_set_aside_and_its_new_place_is_reported(
 def test_a_damaged_int8_model_is_set_aside(int8: OnnxFile) -> None:
     other_weights(int8.path)
     content = int8.path.read_bytes()
-    told: list[Event] = []
-    assert reopen(int8, told).stamp != int8.stamp  # fp32 instead, which an ingest rejects
+    events: list[Event] = []
+    assert reopen(int8, events).stamp != int8.stamp  # fp32 instead, which an ingest rejects
     (aside,) = int8.path.parent.parent.glob("damaged/*/*/model.onnx")
     assert aside.read_bytes() == content
-    assert any(str(aside.parent) in event.text for event in told if isinstance(event, Note))
+    assert any(str(aside.parent) in event.text for event in events if isinstance(event, Note))
 
 
 def test_an_unreadable_vector_of_an_intact_model_is_rewritten(int8: OnnxFile) -> None:
@@ -150,7 +150,7 @@ def test_a_model_with_an_unreadable_description_is_set_aside_when_recreated(
     fp32: OnnxFile, int8: OnnxFile
 ) -> None:
     int8.path.with_name(model_files.SPEC).write_text("{")
-    again = calibration.get(fp32, lambda _, count: tiny_model.pictures(count))
+    again = calibration.get(fp32, lambda _, count: tiny_model.blots(count))
     assert again == int8
     (aside,) = int8.path.parent.parent.glob("damaged/*/*/model.onnx")
     assert aside.read_bytes() == int8.path.read_bytes()

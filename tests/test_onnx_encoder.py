@@ -26,7 +26,7 @@ from imgsearch.encoders.weights_cache import WeightsFile
 from imgsearch.errors import EncoderError, ExportError, WeightsError
 from imgsearch.events import Event, Note
 from tests.conftest import SAMPLES
-from tests.encoder_contract import EncoderContract, cosines, pictures
+from tests.encoder_contract import EncoderContract, cosines, different_images
 from tests.test_torch_encoder import Seeded, lite0_encoder, on_cpu, seeded
 
 __all__ = ["seeded"]
@@ -84,7 +84,7 @@ def test_vectors_and_stamp_equal_those_of_torch(lite0: OnnxFile) -> None:
 def test_vectors_of_resnet50_equal_those_of_torch(seeded: Seeded) -> None:
     file = seeded("resnet50")
     ours, torchs = OnnxEncoder(prepare.get_model(RESNET50, file)), on_cpu(RESNET50, file)
-    batch = pictures(ours, 2)
+    batch = different_images(ours, 2)
     assert cosines(ours.encode(batch), torchs.encode(batch)).min() > 0.99999
 
 
@@ -96,13 +96,13 @@ def test_the_cpu_uses_onnx_runtime(lite0: OnnxFile) -> None:
 
 def test_an_exported_model_never_loads_torch(lite0: OnnxFile, tmp_path: Path) -> None:
     shutil.copytree(SAMPLES / "images", tmp_path / "images")
-    picture = str(tmp_path / "images" / "10101.jpg")
+    image = str(tmp_path / "images" / "10101.jpg")
     script = f"""
 import sys
 sys.modules["torch"] = None  # importing it fails
 from imgsearch.cli import main
 for words in (
-    ["ingest", {str(tmp_path)!r}, "--model", "efficientnet-lite0"], ["query", {picture!r}]
+    ["ingest", {str(tmp_path)!r}, "--model", "efficientnet-lite0"], ["query", {image!r}]
 ):
     sys.argv = ["imgsearch", *words, "--device", "cpu", "--store", {str(tmp_path / "store")!r}]
     try:
@@ -139,14 +139,14 @@ def test_the_export_is_reported_and_leaves_only_the_model(own_models: Path, seed
     events: list[Event] = []
     spec = describe("squeezenet1_1")
     file = prepare.get_model(spec, seeded(spec.name), events.append)
-    told = [event.text for event in events if isinstance(event, Note)]
-    assert len(told) == 2
-    assert "preparing squeezenet1_1" in told[0]
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert len(notes) == 2
+    assert "preparing squeezenet1_1" in notes[0]
     assert [entry.name for entry in own_models.iterdir() if entry.is_dir()] == [
         file.path.parent.name
     ]
-    kept = sorted(entry.name for entry in file.path.parent.iterdir())
-    assert kept == ["model.onnx", "spec.json", "vector.npy"]
+    stored = sorted(entry.name for entry in file.path.parent.iterdir())
+    assert stored == ["model.onnx", "spec.json", "vector.npy"]
 
 
 def test_a_model_that_cannot_be_exported_uses_torch_and_is_not_retried(
@@ -228,7 +228,7 @@ def test_a_damaged_optimized_file_is_recreated(
     lite0: OnnxFile, tmp_path: Path, damaged: str
 ) -> None:
     copy = replace(lite0, path=Path(shutil.copy(lite0.path, tmp_path / "model.onnx")))
-    batch = pictures(OnnxEncoder(copy), 1)
+    batch = different_images(OnnxEncoder(copy), 1)
     expected = OnnxEncoder(copy).encode(batch)
     (optimised,) = tmp_path.glob("optimised-*")
     file = optimised / damaged
@@ -250,11 +250,11 @@ def test_a_damaged_model_is_recreated_before_its_vectors_are_stored(
     made.write_bytes(sound[:half] + bytes(100_000) + sound[half + 100_000 :])
     events: list[Event] = []
     open_encoder(replace(CPU, checked=True), listener=events.append)
-    told = [event.text for event in events if isinstance(event, Note)]
-    assert "is damaged: moved to " in told[0]
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert "is damaged: moved to " in notes[0]
     assert made.read_bytes() == sound
     (aside,) = own_models.glob("damaged/*/*/model.onnx")
-    assert str(aside.parent) in told[0]
+    assert str(aside.parent) in notes[0]
     assert aside.read_bytes() != sound
 
 
@@ -296,4 +296,4 @@ def test_a_damaged_model_is_named(lite0: OnnxFile, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"damaged")
     encoder = OnnxEncoder(replace(lite0, path=tmp_path / "model.onnx"))
     with pytest.raises(EncoderError, match=r"cannot load .*model.onnx .*; if this persists, move "):
-        encoder.encode(pictures(encoder, 1))
+        encoder.encode(different_images(encoder, 1))

@@ -9,7 +9,7 @@ from imgsearch.encoders.base import Vectors
 from imgsearch.encoders.pool import EncoderPool
 from imgsearch.errors import DeviceMemoryError, EncoderError
 from imgsearch.images import Pixels
-from tests.encoder_contract import pictures
+from tests.encoder_contract import different_images
 from tests.fakes import ColourEncoder
 
 
@@ -38,7 +38,7 @@ def test_concurrent_batches_go_to_all_devices() -> None:
     pool = EncoderPool(devices)
     assert pool.concurrency == 4
     threads = [
-        threading.Thread(target=pool.encode, args=(pictures(pool, 1),), daemon=True)
+        threading.Thread(target=pool.encode, args=(different_images(pool, 1),), daemon=True)
         for _ in range(4)
     ]
     for thread in threads:
@@ -53,13 +53,13 @@ def test_sequential_batches_rotate_over_the_devices() -> None:
     devices[0].concurrency = 2
     pool = EncoderPool(devices)
     for _ in range(8):
-        pool.encode(pictures(pool, 1))
+        pool.encode(different_images(pool, 1))
     assert [len(device.batches) for device in devices] == [4, 2, 2]
 
 
 def test_vectors_are_those_of_the_devices() -> None:
     pool = EncoderPool([Device("cuda:0"), Device("cuda:1")])
-    batch = pictures(pool, 3)
+    batch = different_images(pool, 3)
     for _ in range(2):
         np.testing.assert_array_equal(pool.encode(batch), ColourEncoder().encode(batch))
 
@@ -68,7 +68,7 @@ def test_vectors_are_those_of_the_devices() -> None:
 def test_an_error_of_a_device_is_raised_and_the_device_stays_usable(error: Exception) -> None:
     devices = [Device("cuda:0"), Device("cuda:1")]
     pool = EncoderPool(devices)
-    batch = pictures(pool, 1)
+    batch = different_images(pool, 1)
     devices[1].error = error
     pool.encode(batch)
     with pytest.raises(EncoderError, match="cuda:1"):

@@ -19,13 +19,13 @@ def searcher(sample_store: str) -> Searcher:
 
 def test_every_sample_finds_its_own_kind_first(searcher: Searcher) -> None:
     same = 0
-    for picture in sorted((SAMPLES / "images").iterdir()):
-        itself = searcher.search(SearchRequest([str(picture)], k=1))[0]
-        assert itself.record.path == str(picture)
+    for image in sorted((SAMPLES / "images").iterdir()):
+        itself = searcher.search(SearchRequest([str(image)], k=1))[0]
+        assert itself.record.path == str(image)
         assert itself.score == pytest.approx(1.0, abs=1e-5)
         kind = itself.record.metadata["articleType"]
-        others = searcher.search(SearchRequest([str(picture)], k=5, exclude_self=True))
-        assert others[0].record.metadata["articleType"] == kind, picture.name
+        others = searcher.search(SearchRequest([str(image)], k=5, exclude_self=True))
+        assert others[0].record.metadata["articleType"] == kind, image.name
         same += sum(hit.record.metadata.get("articleType") == kind for hit in others)
     assert same / (60 * 5) >= 0.95
 

@@ -57,9 +57,7 @@ def test_the_command_line_words_every_remedy(remedy: Remedy) -> None:
 
 def test_remedies_are_alternatives() -> None:
     error = CollectionMismatchError("no good", Remedy.LEAVE_OUT_MODEL, Remedy.USE_OTHER_COLLECTION)
-    assert cli_remedies.message(error) == (
-        "no good; leave out --model, or use another --collection"
-    )
+    assert cli_remedies.message(error) == "no good; omit --model, or use another --collection"
     assert str(error) == "no good"
     assert cli_remedies.message(ImageError("no good")) == "no good"
 

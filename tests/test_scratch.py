@@ -138,7 +138,7 @@ table = MetadataTable(sys.argv[1], places=[pathlib.Path(sys.argv[2])])
         killed_after(program, folder / "styles.csv", store)
     assert len(list(store.glob(".scratch/*/rows.sqlite"))) == 1, "each run removes the last one's"
     (folder / "styles.csv").unlink()  # even a run without temporary files cleans up
-    (folder / "1.png").write_bytes(b"no picture")
+    (folder / "1.png").write_bytes(b"not an image")
     cli("ingest", folder, "--store", store)
     assert not list(store.rglob(".scratch"))
 

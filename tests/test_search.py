@@ -108,8 +108,8 @@ def test_the_minimum_score_of_a_fused_search_is_a_cosine(searcher: Searcher, fol
 
 
 def test_copies_found_by_text_are_one_hit(searcher: Searcher, folder: Path) -> None:
-    picture = str(folder / "a.png")
-    best = searcher.search(SearchRequest([picture], text="second"))[0]
+    image = str(folder / "a.png")
+    best = searcher.search(SearchRequest([image], text="second"))[0]
     assert (Path(best.record.path).name, best.copies) == ("a.png", 3)
     assert best.score == pytest.approx(1.0, abs=1e-6)
 
@@ -122,11 +122,11 @@ def test_bytes_give_the_same_hits_as_a_file(searcher: Searcher, folder: Path) ->
 
 
 @pytest.mark.parametrize(
-    "spoil", [lambda path: path.write_bytes(b""), lambda path: path.write_text("no picture")]
+    "damage", [lambda path: path.write_bytes(b""), lambda path: path.write_text("not an image")]
 )
 def test_an_unusable_image_is_an_error(
-    searcher: Searcher, folder: Path, spoil: Callable[[Path], object]
+    searcher: Searcher, folder: Path, damage: Callable[[Path], object]
 ) -> None:
-    spoil(folder / "1.png")
+    damage(folder / "1.png")
     with pytest.raises(ImageError):
         searcher.search(SearchRequest([str(folder / "1.png")]))

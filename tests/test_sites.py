@@ -71,7 +71,7 @@ class Machine:
 
     def ingest(self, options: IngestOptions | None = None) -> IngestReport:
         self.enter()
-        told: list[Event] = []
+        events: list[Event] = []
         with open_store(self.url) as store:
             report = ingest(
                 [str(self.folder)],
@@ -79,9 +79,9 @@ class Machine:
                 self.name,
                 options=options,
                 encoder_opener=ColourEncoder().open,
-                listener=told.append,
+                listener=events.append,
             )
-        self.notes = [each.text for each in told if isinstance(each, Note)]
+        self.notes = [each.text for each in events if isinstance(each, Note)]
         return report
 
     def records(self) -> dict[str, ImageRecord]:
@@ -227,8 +227,8 @@ def test_an_image_of_another_machine_is_shown_as_such_and_never_opened_here(
             assert "not on this machine" in answer.json()["detail"]
         uploaded = served.client.post("/upload/", files={"file": picture(9)}).json()
         assert served.client.get(uploaded["image"]).content == picture(9)
-        told = served.client.get(f"/v1/collections/{two.name}/records/{uploaded['id']}").json()
-        assert told["uri"].startswith("file://two/")
+        record = served.client.get(f"/v1/collections/{two.name}/records/{uploaded['id']}").json()
+        assert record["uri"].startswith("file://two/")
     shown = cli("info", "--store", one.url, "--json").json["collections"]
     (mine,) = (each for each in shown if each["name"] == one.name)
     assert mine["details"]["site"] == "two"

@@ -24,7 +24,7 @@ from imgsearch.encoders.torch.torchvision_models import describe
 from imgsearch.errors import DeviceError, DeviceMemoryError, EncoderError, Remedy
 from imgsearch.events import Event, Note
 from imgsearch.images import Pixels, Preprocessing
-from tests.encoder_contract import EncoderContract, cosines, pictures
+from tests.encoder_contract import EncoderContract, cosines, different_images
 from tests.test_torch_encoder import Seeded, seeded
 
 __all__ = ["seeded"]
@@ -95,7 +95,7 @@ class TestSeveralDevices(EncoderContract):
 def test_a_smaller_format_is_used_if_its_vectors_are_equal(name: Format) -> None:
     notes: list[Event] = []
     encoder = tiny(name, "fp32", listener=notes.append)
-    batch = pictures(encoder, 5)
+    batch = different_images(encoder, 5)
     vectors = encoder.encode(batch)
     assert (encoder.compute_type, notes) == (name, [])
     assert vectors.dtype == np.float32
@@ -164,7 +164,7 @@ def test_an_image_beyond_the_range_of_the_format_is_encoded_in_fp32() -> None:
 
     runner = Disturbed(overflow, 0)
     encoder = tiny("fp16", runner=runner)
-    batch = pictures(encoder, 3)
+    batch = different_images(encoder, 3)
     untouched = encoder.encode(batch)
     runner.times = 1
     vectors, reference = encoder.encode(batch), TinyModel().features(batch)
@@ -291,7 +291,7 @@ def test_the_forward_waits_for_its_transfer_and_the_thread_for_its_forward(
 
 def test_concurrent_threads_get_their_own_vectors() -> None:
     encoder = tiny(runner=Streamed(CPU))
-    batches = [pictures(encoder, 3, seed) for seed in range(8)]
+    batches = [different_images(encoder, 3, seed) for seed in range(8)]
     expected = [tiny().encode(batch) for batch in batches]
     results: dict[int, Vectors] = {}
 

@@ -37,7 +37,7 @@ from imgsearch.errors import (
     UnknownModelError,
     WeightsError,
 )
-from tests.encoder_contract import EncoderContract, cosines, pictures
+from tests.encoder_contract import EncoderContract, cosines, different_images
 
 Seeded = Callable[[str], WeightsFile]
 SIZES = [(640, 480), (231, 97), (50, 33), (224, 224), (1, 1), (333, 1000), (2000, 131)]
@@ -120,9 +120,9 @@ def photo(size: tuple[int, int], seed: int = 0) -> Image.Image:
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
 
-def png(picture: Image.Image) -> bytes:
+def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -133,27 +133,27 @@ def torchvision_preset(name: str) -> Any:
 @pytest.mark.parametrize("name", ["resnet50", "efficientnet_b0"])  # bilinear, bicubic
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_pixels_are_those_of_torchvisions_own_transforms(name: str, size: tuple[int, int]) -> None:
-    preset, picture = torchvision_preset(name), photo(size)
-    resized = functional.resize(picture, preset.resize_size, interpolation=preset.interpolation)
+    preset, image = torchvision_preset(name), photo(size)
+    resized = functional.resize(image, preset.resize_size, interpolation=preset.interpolation)
     theirs = np.asarray(functional.center_crop(resized, preset.crop_size))
-    ours = images.decode(png(picture), describe(name).preprocessing).pixels
+    ours = images.decode(png(image), describe(name).preprocessing).pixels
     np.testing.assert_array_equal(ours, theirs)
 
 
-def tensorflow_pixels(picture: Image.Image) -> images.Pixels:
+def tensorflow_pixels(image: Image.Image) -> images.Pixels:
     """decode_and_center_crop of EfficientNet's preprocessing.py, with its CROP_PADDING of 32."""
-    width, height = picture.size
+    width, height = image.size
     side = max(1, int((224 / (224 + 32)) * min(width, height)))
     top, left = ((height - side) + 1) // 2, ((width - side) + 1) // 2
-    square = picture.crop((left, top, left + side, top + side))
+    square = image.crop((left, top, left + side, top + side))
     return np.asarray(square.resize((224, 224), Image.Resampling.BICUBIC))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_pixels_for_lite0_are_those_of_the_tensorflow_original(size: tuple[int, int]) -> None:
-    picture = photo(size)
-    ours = images.decode(png(picture), EFFICIENTNET_LITE0.preprocessing).pixels
-    np.testing.assert_array_equal(ours, tensorflow_pixels(picture))
+    image = photo(size)
+    ours = images.decode(png(image), EFFICIENTNET_LITE0.preprocessing).pixels
+    np.testing.assert_array_equal(ours, tensorflow_pixels(image))
 
 
 def test_resnet50_vectors_are_those_of_a_plain_torchvision_script(
@@ -266,7 +266,7 @@ def test_weights_trained_on_other_classes_fit(
 ) -> None:
     state["classifier.1.weight"] = torch.zeros(7, 512, 1, 1)
     state["classifier.1.bias"] = torch.zeros(7)
-    batch = pictures(squeezenet, 2)
+    batch = different_images(squeezenet, 2)
     trained = encoder_of("squeezenet1_1", state, tmp_path)
     np.testing.assert_array_equal(trained.encode(batch), squeezenet.encode(batch))
     assert trained.stamp.weights != squeezenet.stamp.weights
@@ -284,7 +284,7 @@ def test_weights_saved_by_training_scripts_fit(
     prefix: str,
 ) -> None:
     content = {wrapper: {prefix + name: value for name, value in state.items()}, "epoch": 3}
-    batch = pictures(squeezenet, 1)
+    batch = different_images(squeezenet, 1)
     trained = encoder_of("squeezenet1_1", content, tmp_path)
     np.testing.assert_array_equal(trained.encode(batch), squeezenet.encode(batch))
 
@@ -297,7 +297,7 @@ def test_weights_without_a_classifier_fit(state: dict[str, torch.Tensor], tmp_pa
 def test_half_precision_weights_fit(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
     halves = {name: value.half() for name, value in state.items()}
     encoder = encoder_of("squeezenet1_1", halves, tmp_path)
-    assert encoder.encode(pictures(encoder, 1)).dtype == np.float32
+    assert encoder.encode(different_images(encoder, 1)).dtype == np.float32
 
 
 def test_densenet_weights_with_the_names_of_torchvisions_file_fit(tmp_path: Path) -> None:
@@ -416,7 +416,7 @@ def test_damaged_weights_are_an_error(
     state["features.12.expand3x3.bias"][0] = value
     encoder = encoder_of("squeezenet1_1", state, tmp_path)
     with pytest.raises(EncoderError, match="not finite numbers: its weights are damaged"):
-        encoder.encode(pictures(encoder, 1))
+        encoder.encode(different_images(encoder, 1))
 
 
 def test_vectors_with_an_infinite_norm_are_an_error() -> None:
@@ -457,7 +457,7 @@ def test_a_batch_that_does_not_fit_is_an_error_of_its_own(
 ) -> None:
     break_model(monkeypatch, squeezenet, error)
     with pytest.raises(DeviceMemoryError, match="a batch of 2 does not fit into cpu's memory"):
-        squeezenet.encode(pictures(squeezenet, 2))
+        squeezenet.encode(different_images(squeezenet, 2))
 
 
 def test_a_real_shortage_of_memory_is_detected(
@@ -476,9 +476,11 @@ def test_other_failures_of_a_device_are_not_a_shortage_of_memory(
 ) -> None:
     error = RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel ...")
     break_model(monkeypatch, squeezenet, error)
-    with pytest.raises(EncoderError, match=r"squeezenet1_1 failed on cpu: .* encountered$") as told:
-        squeezenet.encode(pictures(squeezenet, 2))
-    assert not isinstance(told.value, DeviceMemoryError)
+    with pytest.raises(
+        EncoderError, match=r"squeezenet1_1 failed on cpu: .* encountered$"
+    ) as raised:
+        squeezenet.encode(different_images(squeezenet, 2))
+    assert not isinstance(raised.value, DeviceMemoryError)
 
 
 def break_model(monkeypatch: pytest.MonkeyPatch, encoder: TorchEncoder, error: Exception) -> None:

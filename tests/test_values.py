@@ -86,10 +86,10 @@ class TestPython:
     @pytest.mark.parametrize("value", STORABLE)
     def test_accepted_values_are_stored_exactly(self, index: ImageIndex, value: Value) -> None:
         record = next(index.records())
-        field = f"kept as {type(value).__name__}"
+        field = f"stored as {type(value).__name__}"
         index.set_metadata(record.id, {field: value})
-        kept = index.get(record.id).metadata[field]
-        assert (type(kept), repr(kept)) == (type(value), repr(value))
+        stored = index.get(record.id).metadata[field]
+        assert (type(stored), repr(stored)) == (type(value), repr(value))
 
     @pytest.mark.weaviate
     def test_a_server_stores_and_rejects_the_same_values(self, on_a_server: ImageIndex) -> None:
@@ -167,7 +167,7 @@ class TestHttp:
 
     def test_accepted_values_are_stored_exactly(self, served: Served) -> None:
         for value in STORABLE:
-            field = f"kept as {type(value).__name__}"
+            field = f"stored as {type(value).__name__}"
             status, body = self.change(served, json.dumps({field: value}))
             assert (status, body["metadata"][field]) == (200, value)
 

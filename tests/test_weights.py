@@ -122,18 +122,18 @@ def no_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
 
 
-def kept() -> set[str]:
+def stored() -> set[str]:
     """Return the names of stored weights, without the lock and the notes of URLs."""
     folder = config.weights_dir()
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     return {name for name in names if name != ".lock" and not name.startswith("url-")}
 
 
-def refused(url: str) -> str:
+def download_error(url: str) -> str:
     """Return the message of a download that fails, after checking that it leaves nothing behind."""
     with pytest.raises(WeightsError) as caught:
         weights.download(url)
-    assert kept() == set()
+    assert stored() == set()
     return str(caught.value)
 
 
@@ -146,7 +146,7 @@ def test_a_download_is_stored_by_its_digest_and_reports_progress(server: Server)
     file = weights.download(url, events.append)
     assert (file.sha256, file.source) == (DIGEST, url)
     assert file.path.read_bytes() == CONTENT
-    assert kept() == {f"{DIGEST}.pth"}
+    assert stored() == {f"{DIGEST}.pth"}
     steps = [event for event in events if isinstance(event, Transfer)]
     assert steps == events
     assert {(step.name, step.total) for step in steps} == {(NAME, len(CONTENT))}
@@ -213,14 +213,14 @@ def test_concurrent_downloads_of_one_url_download_once(server: Server) -> None:
 
 
 def test_content_must_have_the_digest_in_the_name(server: Server) -> None:
-    message = refused(server.serve("/tiny-0123456789.pth"))
+    message = download_error(server.serve("/tiny-0123456789.pth"))
     assert "its SHA-256 begins with " + DIGEST[:10] in message
     assert "not with 0123456789" in message
 
 
 def test_an_incomplete_response_is_an_error(server: Server) -> None:
     whole = len(CONTENT) + 1000
-    message = refused(server.serve("/tiny.pth", length=whole))
+    message = download_error(server.serve("/tiny.pth", length=whole))
     assert f"the connection ended after {len(CONTENT):,} of {whole:,} bytes" in message
 
 
@@ -229,7 +229,9 @@ def test_an_incomplete_response_is_an_error(server: Server) -> None:
     [(b"<!doctype html><p>Sign in", "begins with b'<!doctype html>"), (b"", "is empty")],
 )
 def test_content_must_be_a_weights_file(server: Server, content: bytes, beginning: str) -> None:
-    assert f"not a file of PyTorch weights; it {beginning}" in refused(server.serve("/a", content))
+    assert f"not a file of PyTorch weights; it {beginning}" in download_error(
+        server.serve("/a", content)
+    )
 
 
 @pytest.mark.parametrize(
@@ -237,12 +239,12 @@ def test_content_must_be_a_weights_file(server: Server, content: bytes, beginnin
 )
 def test_an_error_status_is_reported(server: Server, status: int, words: str) -> None:
     url = server.fail("/tiny.pth", status)
-    assert refused(url) == f"{url} cannot be downloaded: the server responded with {words}"
+    assert download_error(url) == f"{url} cannot be downloaded: the server responded with {words}"
 
 
 def test_a_redirection_loop_ends(server: Server) -> None:
     url = server.redirect("/tiny.pth", to="/tiny.pth")
-    assert "302" in refused(url)
+    assert "302" in download_error(url)
 
 
 def test_a_silent_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +252,7 @@ def test_a_silent_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "CONNECT_TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
-        message = refused(f"http://127.0.0.1:{silent.getsockname()[1]}/tiny.pth")
+        message = download_error(f"http://127.0.0.1:{silent.getsockname()[1]}/tiny.pth")
         assert time.monotonic() - started < 3
     assert message.endswith("cannot be downloaded: no response within 0.5 seconds")
 
@@ -260,13 +262,13 @@ def test_a_hanging_name_lookup_times_out(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(download, "CONNECT_TIMEOUT", 0.2)
     over = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: over.wait(10) and [])
-    assert "no response within 0.2 seconds" in refused("http://imgsearch.invalid/tiny.pth")
+    assert "no response within 0.2 seconds" in download_error("http://imgsearch.invalid/tiny.pth")
     over.set()
 
 
 @pytest.mark.usefixtures("no_names")
 def test_an_unknown_host_is_named() -> None:
-    message = refused("https://imgsearch.invalid/tiny.pth")
+    message = download_error("https://imgsearch.invalid/tiny.pth")
     assert message == (
         "https://imgsearch.invalid/tiny.pth cannot be downloaded: "
         "the name imgsearch.invalid cannot be resolved (no network?)"
@@ -277,7 +279,7 @@ def test_a_refused_connection_is_reported(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("no_proxy", "*")
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    assert refused(f"http://127.0.0.1:{port}/a").endswith(
+    assert download_error(f"http://127.0.0.1:{port}/a").endswith(
         "cannot be downloaded: connection refused"
     )
 
@@ -290,19 +292,19 @@ def test_a_failing_proxy_is_mentioned_without_its_password(
         port = gone.getsockname()[1]
     monkeypatch.setenv("http_proxy", proxy.format(port=port))
     monkeypatch.setenv("no_proxy", "")
-    message = refused("http://models.example.org/a.pth")
+    message = download_error("http://models.example.org/a.pth")
     assert message.endswith("(through the proxy that http_proxy or the system names)")
     assert "secret" not in message
 
 
 @pytest.mark.parametrize("url", ["http://", "http://[/a.pth", "http://a:b/c.pth", "http://a b/c"])
 def test_a_malformed_url_is_an_error(url: str) -> None:
-    assert refused(url).startswith(f"{url} cannot be downloaded: ")
+    assert download_error(url).startswith(f"{url} cannot be downloaded: ")
 
 
 def test_a_stalled_download_times_out(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "READ_TIMEOUT", 0.3)
-    message = refused(server.serve("/tiny.pth", stall_at=100_000))
+    message = download_error(server.serve("/tiny.pth", stall_at=100_000))
     assert message.endswith("cannot be downloaded: no data for 0.3 seconds")
 
 
@@ -313,7 +315,7 @@ def test_an_interrupted_download_leaves_nothing_behind(server: Server) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         weights.download(server.serve("/tiny.pth"), interrupt)
-    assert kept() == set()
+    assert stored() == set()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
@@ -324,10 +326,10 @@ def test_a_download_restarts_after_a_kill_and_cleans_up(server: Server) -> None:
     with subprocess.Popen([sys.executable, "-c", script]) as process:
         wait_until(lambda: part.exists() and part.stat().st_size > 0)
         process.send_signal(signal.SIGKILL)
-    assert kept() == {"incoming.part"}
+    assert stored() == {"incoming.part"}
     server.go_on.set()
     assert weights.download(url).path.read_bytes() == CONTENT
-    assert kept() == {f"{DIGEST}.pth"}
+    assert stored() == {f"{DIGEST}.pth"}
 
 
 def test_an_unwritable_data_directory_is_named(
@@ -335,7 +337,7 @@ def test_an_unwritable_data_directory_is_named(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("IMGSEARCH_HOME", str(tmp_path / "file"))
-    message = refused(server.serve("/tiny.pth"))
+    message = download_error(server.serve("/tiny.pth"))
     assert message == f"weights cannot be stored in {tmp_path}/file/weights: Not a directory"
 
 
@@ -346,7 +348,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing_behind(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    message = refused(server.serve("/tiny.pth"))
+    message = download_error(server.serve("/tiny.pth"))
     assert message == f"weights cannot be stored in {config.weights_dir()}: No space left on device"
 
 
@@ -366,7 +368,7 @@ def test_a_given_file_is_stored_and_found_by_its_digest(tmp_path: Path) -> None:
     given = given_file(tmp_path / "mine.pth")
     file = weights.get(RESNET50, given)
     assert (file.sha256, file.source) == (DIGEST, given)
-    assert kept() == {f"{DIGEST}.pth"}
+    assert stored() == {f"{DIGEST}.pth"}
     os.unlink(given)
     assert weights.get(RESNET50, digest=DIGEST).path == file.path
 
@@ -397,7 +399,7 @@ def test_a_given_file_without_weights_is_not_stored(tmp_path: Path) -> None:
         WeightsError, match="not a file of PyTorch weights; it begins with b'hello'"
     ):
         weights.get(RESNET50, given_file(tmp_path / "mine.pth", b"hello"))
-    assert kept() == set()
+    assert stored() == set()
 
 
 def test_weights_must_be_those_of_the_collection(tmp_path: Path) -> None:

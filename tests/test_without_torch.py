@@ -21,7 +21,7 @@ from imgsearch.encoders.weights_cache import WeightsFile
 from imgsearch.errors import MissingTorchError, Remedy
 from imgsearch.events import Event, Note
 from tests.conftest import SAMPLES, Cli
-from tests.encoder_contract import pictures
+from tests.encoder_contract import different_images
 from tests.test_torch_encoder import Seeded, seeded
 
 __all__ = ["seeded"]
@@ -67,7 +67,7 @@ def test_an_installed_model_is_used(
     encoder = open_encoder(CPU)
     assert encoder.stamp == exported.stamp
     assert open_encoder(CPU, encoder.stamp).stamp == encoder.stamp
-    assert encoder.encode(pictures(encoder, 2)).shape == (2, 1280)
+    assert encoder.encode(different_images(encoder, 2)).shape == (2, 1280)
     found = model_files.last_used()
     assert found
     assert found.path.is_relative_to(config.home())
@@ -114,15 +114,15 @@ def test_an_installed_model_works_with_an_unwritable_data_directory(
 ) -> None:
     config.home().touch()  # in the place of the folder
     encoder = open_encoder(CPU, exported.stamp)
-    assert np.isfinite(encoder.encode(pictures(encoder, 1))).all()
+    assert np.isfinite(encoder.encode(different_images(encoder, 1))).all()
 
 
 def test_auto_uses_the_available_model(installed: Path) -> None:
     events: list[Event] = []
     encoder = open_encoder(EncoderRequest(device="cpu"), listener=events.append)
     assert encoder.stamp.model == "efficientnet-lite0"
-    told = [event.text for event in events if isinstance(event, Note)]
-    assert told == ["using efficientnet-lite0: torch, torchvision, for resnet50, is not installed"]
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert notes == ["using efficientnet-lite0: torch, torchvision, for resnet50, is not installed"]
 
 
 @pytest.mark.parametrize(

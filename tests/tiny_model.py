@@ -111,7 +111,7 @@ def exported(weights: Path) -> OnnxFile:
     return OnnxFile(folder / model_files.MODEL, SPEC, stamp)
 
 
-def pictures(count: int, seed: int = 0) -> Pixels:
+def blots(count: int, seed: int = 0) -> Pixels:
     """Return images of coloured blots, uint8 (count, 32, 32, 3)."""
     coarse = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
     return coarse.repeat(4, axis=1).repeat(4, axis=2)

@@ -15,7 +15,7 @@ from imgsearch.system.interrupts import INTERRUPTED, end_now
 
 __all__ = ["INTERRUPTED", "stop_on_signal"]
 
-_FINISHING = "finishing what is in flight; once more stops now"
+_FINISHING = "finishing what is in flight; press Ctrl-C again to stop now"
 _SECONDS_TO_PRINT = 1.0
 
 

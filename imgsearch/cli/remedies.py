@@ -8,10 +8,10 @@ _WORDS = {
     Remedy.RAISE_STORE_TIMEOUT: "wait longer with --store-timeout",
     Remedy.NAME_ONE_MODEL: "name it with --model",
     Remedy.GIVE_WEIGHTS: "give a file with --weights",
-    Remedy.LEAVE_OUT_MODEL: "leave out --model",
-    Remedy.LEAVE_OUT_WEIGHTS: "leave out --weights",
-    Remedy.LEAVE_OUT_PRECISION: f"leave out --precision (or {ENV_PRECISION})",
-    Remedy.LEAVE_OUT_DEVICE: "leave out --device",
+    Remedy.LEAVE_OUT_MODEL: "omit --model",
+    Remedy.LEAVE_OUT_WEIGHTS: "omit --weights",
+    Remedy.LEAVE_OUT_PRECISION: f"omit --precision (or {ENV_PRECISION})",
+    Remedy.LEAVE_OUT_DEVICE: "omit --device",
     Remedy.USE_CPU: "use --device cpu",
     Remedy.USE_FP32: "use --precision fp32",
     Remedy.USE_BUNDLED_MODEL: "use --model efficientnet-lite0, which needs no download",
@@ -25,8 +25,8 @@ _WORDS = {
     Remedy.INGEST: "create one with `imgsearch ingest`",
     Remedy.COPY: "copy it with `imgsearch copy --as NAME`",
     Remedy.COPY_TO_OTHER_NAME: "choose another name with --as",
-    Remedy.PRUNE: "use --prune to drop files that are gone",
-    Remedy.REMOVE: "take images out with `imgsearch remove`",
+    Remedy.PRUNE: "remove deleted files with --prune",
+    Remedy.REMOVE: "remove images with `imgsearch remove`",
 }
 
 

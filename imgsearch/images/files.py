@@ -31,7 +31,7 @@ _CHANGED = "the file changed while it was read; the next ingest reads it again"
 
 
 def fingerprint(path: str) -> Fingerprint:
-    """Read and hash a file. Raises ImageError if it is unreadable, empty, or changes meanwhile."""
+    """Read and hash a file. Raises ImageError if it is unreadable, empty or changing."""
     try:
         with open_file(path) as file:
             before = os.fstat(file.fileno())

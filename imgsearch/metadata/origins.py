@@ -14,6 +14,8 @@ from imgsearch.types import ImageRecord, Metadata, Origins, Value
 
 
 class Table(Protocol):
+    """A table of metadata, as far as ownership is concerned."""
+
     @property
     def id(self) -> str:
         """Identifier of the table, the same in every run."""

@@ -1,4 +1,4 @@
-"""Values of metadata: those that every store returns exactly as they were written."""
+"""Validate metadata values: every store must return them exactly as they were written."""
 
 import math
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ _INT64 = range(-(2**63), 2**63)
 
 
 def type_of(value: Value) -> FieldType:
+    """Return the field type of a value."""
     return _TYPES[type(value)]
 
 
@@ -54,6 +55,7 @@ def unstorable_reason(value: object) -> str | None:
 
 
 def is_storable(text: str) -> bool:
+    """Return whether every store can hold a text: it is Unicode without NUL."""
     return "\0" not in text and is_unicode(text)
 
 
