@@ -23,7 +23,8 @@ from fastapi import FastAPI
 from gradio.events import api
 from gradio_client import Client, handle_file
 from PIL import Image
-from starlette.types import ASGIApp
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imgsearch.server.address import listen
 from imgsearch.server.ui.gradio_files import COOKIE, GradioFiles
@@ -591,3 +592,31 @@ def test_a_file_deleted_by_the_page_is_unknown(page: Site) -> None:
         (page.folder / "uploads" / token).unlink()
         assert alice.get(f"gradio_api/file={token}").status_code == 404
         assert call(alice, file(token)).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [
+        ("queue/data?session_hash=x", {"msg": "unexpected_error", "message": "at /srv/secret.py"}),
+        ("heartbeat/x", "at /srv/secret.py"),
+    ],
+)
+def test_internal_errors_of_gradio_name_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, data: Any
+) -> None:
+    """It sends the text of any exception, such as where a task was cancelled."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # the gate sets it
+
+    async def cancelled(scope: Scope, receive: Receive, send: Send) -> None:
+        text = f"data: {json.dumps(data)}\n\n"
+        await Response(text, media_type="text/event-stream")(scope, receive, send)
+
+    async def ask() -> str:
+        app = GradioFiles(cancelled, tiny_page(), tmp_path, LIMITS)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return (await client.get(f"gradio_api/{path}")).text
+
+    text = asyncio.run(ask())
+    assert "the server has ended this request" in text
+    assert "secret" not in text

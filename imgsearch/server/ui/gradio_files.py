@@ -84,6 +84,7 @@ _PAGE = frozenset({"/", "/config"})
 # The rest of what Gradio would accept in a call is for its own use.
 _CALL_KEYS = frozenset({"data", "event_data", "fn_index", "trigger_id", "session_hash"})
 _FILES_PER_UPLOAD = 1000
+_INTERNAL = "the server has ended this request"
 _UPLOADS, _RESULTS = "uploads", "results"
 # Events whose visitor is remembered; results of an older one cannot be fetched any more.
 _MAX_EVENTS = 10_000
@@ -231,7 +232,7 @@ class GradioFiles:
             scope = with_path(scope, beat[1], self._session(visitor, beat[1]))
         else:
             raise _nothing()
-        rewritten = Rewritten(send, partial(self._outgoing, visitor, scope.get("root_path", "")))
+        rewritten = Rewritten(send, partial(self._message, visitor, scope.get("root_path", "")))
         try:
             await self._app(without(scope, b"accept-encoding"), receive, rewritten)
         except RuntimeError as error:
@@ -260,6 +261,14 @@ class GradioFiles:
             "a file of this call was not uploaded by this visitor, or has expired: send it again"
         )
         raise ApiError(422, "unknown-file", detail)
+
+    def _message(self, visitor: str, prefix: str, message: Any) -> Any:
+        """Return a message of a stream. Gradio's own errors name this machine's files."""
+        if isinstance(message, str):
+            return _INTERNAL
+        if isinstance(message, dict) and message.get("msg") == "unexpected_error":
+            return {**message, "message": _INTERNAL}
+        return self._outgoing(visitor, prefix, message)
 
     def _outgoing(self, visitor: str, prefix: str, value: Any) -> Any:
         """Replace files by tokens of the visitor. `prefix` is where the page is mounted."""
