@@ -8,9 +8,10 @@ import functools
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,9 @@ FILTERS: dict[str, Sequence[Condition]] = {
     "10 %": (Condition("one_in_10", "=", True),),
 }
 """Conditions by how many records meet them."""
+
+CONTENTS = 30
+"""Distinct contents of the kind "copies"."""
 
 _QUERY_CHUNK = 1_000_000
 _HARD_CENTRES = 2_000
@@ -68,10 +72,19 @@ def _clustered(chunk: int, count: int, dimension: int, _: Path) -> Vectors:
     return clustered(count, dimension, seed=chunk)
 
 
+def _copies(chunk: int, count: int, dimension: int, images: Path) -> Vectors:
+    """Copies of a few contents, which alternate."""
+    contents = _hard(0, CHUNK, dimension, images)[:CONTENTS]
+    if chunk == _QUERY_CHUNK:
+        return _hard(chunk, count, dimension, images)
+    return contents[(chunk * CHUNK + np.arange(count)) % CONTENTS]
+
+
 KINDS: dict[str, Callable[[int, int, int, Path], Vectors]] = {
     "clustered": _clustered,
     "hard": _hard,
     "near-real": _near_real,
+    "copies": _copies,
 }
 
 
@@ -122,23 +135,32 @@ class Data:
         """Yield the records and vectors, a chunk at a time."""
         for chunk, start in enumerate(range(0, self.records, CHUNK)):
             count = min(CHUNK, self.records - start)
-            yield [record(start + each) for each in range(count)], self.vectors(chunk)[:count]
+            numbers = range(start, start + count)
+            records = [record(each) for each in numbers]
+            if self.kind == "copies":
+                records = [
+                    replace(each, sha256=f"{number % CONTENTS:064x}")
+                    for number, each in zip(numbers, records, strict=True)
+                ]
+            yield records, self.vectors(chunk)[:count]
 
     def collection(self) -> Collection:
         """Open the collection, which is made first if it is not there."""
-        done = self.folder / "made.json"
-        if not done.exists():
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if not self.folder.exists():
+            self.work.mkdir(parents=True, exist_ok=True)
+            # Renamed at the end, so that what is there is complete.
+            making = Path(tempfile.mkdtemp(prefix="making-", dir=self.work))
             started = time.perf_counter()
-            with open_store(str(self.folder)) as store:
+            with open_store(str(making)) as store:
                 made = store.create(NAME, Stamp("synthetic", "0" * 64, "none", self.dimension))
                 made.add_fields(FIELDS)
                 for records, vectors in self.batches():
                     made.upsert(records, vectors)
                 written = time.perf_counter()
                 made.optimize()
-            ended = time.perf_counter()
-            done.write_text(json.dumps({"write_s": written - started, "index_s": ended - written}))
+            seconds = {"write_s": written - started, "index_s": time.perf_counter() - written}
+            (making / "made.json").write_text(json.dumps(seconds))
+            making.rename(self.folder)
         return open_store(str(self.folder)).open(NAME)
 
     def copy(self, place: Path) -> Collection:

@@ -2,10 +2,12 @@
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.million_data import CHUNK, FILTERS, Data, record
 from benchmarks.million_table import Line, median_seconds, recall_at_ten, row
+from imgsearch.search import SearchRequest, search_vector
 
 GOALS = {"none": 0.1, "100": 0.1, "1 %": 0.2, "10 %": 0.2}
 
@@ -62,3 +64,15 @@ def disk(data: Data) -> Iterator[Line]:
     size = data.collection().info().bytes or 0
     vectors = data.records * data.dimension * 4
     yield Line("disk / vectors", size / vectors, 1.5, "x", note=f"{size / 1e9:.2f} GB")
+
+
+@row("copies")
+def copies(data: Data) -> Iterator[Line]:
+    """Search for ten distinct contents, of which each has thousands of copies."""
+    data = replace(data, kind="copies", records=data.records // 10)
+    collection = data.collection()
+    request = SearchRequest(k=10)
+    took = median_seconds(lambda query: search_vector(collection, query, request), data.queries[:8])
+    hits = search_vector(collection, data.queries[0], request)
+    note = f"{hits[0].copies:,} copies of each; {len(hits)} hits"
+    yield Line("search among copies", took, 0.3, note=note)

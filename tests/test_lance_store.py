@@ -20,6 +20,7 @@ from imgsearch.copying import copy
 from imgsearch.encoders.base import normalised
 from imgsearch.errors import CollectionMismatchError, Remedy, StoreBusyError, StoreError, UsageError
 from imgsearch.events import Event, Note, Stage
+from imgsearch.search import SearchRequest, search_vector
 from imgsearch.stores import check_name, open_store
 from imgsearch.stores.base import VectorStore
 from imgsearch.stores.lance import filters, maintenance, scalar_indexes, vector_index
@@ -390,6 +391,22 @@ class TestIndex:
         found = collection.search_text(["shoe"], 5)
         assert {each.record.id for each in found} == {eight, record(9_999).id}
 
+    @pytest.mark.parametrize("k", [1, 3, 40, 400])
+    def test_the_first_uris_of_many_equal_matches_are_found(
+        self, collection: LanceCollection, monkeypatch: pytest.MonkeyPatch, k: int
+    ) -> None:
+        monkeypatch.setattr("imgsearch.stores.lance.collection._EQUAL_MATCHES", 20)
+        collection.add_fields({"kind": "str"})
+        order = np.random.default_rng(0).permutation(300).tolist()
+        kinds = {each: "red shoe" if each % 50 == 7 else "shoe hat" for each in order}
+        write(collection, [record(10_000 + each, kind=kinds[each]) for each in order])
+        collection.optimize()
+        found = [each.record for each in collection.search_text(["red", "shoe"], k)]
+        both = [each for each in sorted(order) if each % 50 == 7]
+        one = [each for each in sorted(order) if each % 50 != 7]
+        expected = [record(10_000 + each, kind=kinds[each]) for each in both + one]
+        assert found == expected[:k]
+
     def test_it_is_built_and_extended_with_a_line_of_progress(
         self, collection: LanceCollection
     ) -> None:
@@ -487,6 +504,21 @@ class TestIndex:
         least = replace(probing, probes=1, refine=1)
         monkeypatch.setattr(made._index, "probing", lambda: least)
         assert recall() < 0.9
+
+    def test_distinct_contents_are_found_among_copies_that_fill_partitions(
+        self, tmp_path: Path
+    ) -> None:
+        made = LanceStore(tmp_path).create("copies", STAMP)
+        contents = vectors(30, seed=5)
+        numbers = np.arange(self.ROWS) % 30
+        made.upsert([record(n, content=n % 30) for n in range(self.ROWS)], contents[numbers])
+        made.optimize()
+        assert made._index.exists()
+        for query in vectors(3, seed=6):
+            nearest = np.argsort(-(contents @ query))
+            for k in (1, 10, 30):
+                hits = search_vector(made, query, SearchRequest(k=k))
+                assert [int(hit.record.sha256, 16) for hit in hits] == nearest[:k].tolist()
 
     def test_an_index_of_an_earlier_version_is_searched_and_tuned_by_the_next_optimize(
         self, collection: LanceCollection

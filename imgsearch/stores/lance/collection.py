@@ -31,6 +31,8 @@ from imgsearch.types import CollectionInfo, Condition, FieldType, ImageRecord, S
 
 _VALUES_PER_FILTER = 1000
 _PAGE = 4096
+# So many matches of a text search are read first: the common ones have equal scores.
+_EQUAL_MATCHES = 1000
 # Rows to read at first for each digest, and by how many times more for those left over.
 _ROWS_PER_DIGEST = 4
 # A range of more than this share of all ids is not worth an index.
@@ -271,7 +273,9 @@ class LanceCollection:
         if exact or not self._index.exists():
             nearest["use_index"] = False
         else:
-            nearest |= self._index.search_options(k, total / max(1, self.count()))
+            share = total / max(1, self.count())
+            # Copies of an excluded content may fill the nearest partitions.
+            nearest |= self._index.search_options(k, share / (1 + len(exclude_digests)))
         table = self._dataset.read(
             [*columns.of_records, VECTOR],
             condition,
@@ -337,10 +341,15 @@ class LanceCollection:
             return []
         query = MatchQuery(" ".join(words), WORDS)
         condition = self._condition(where, exclude_digests)
-        found = self._match(query, condition, k, limit=k + 1)
-        if len(found) > k and found[k]["_score"] == found[k - 1]["_score"]:
+        limit = max(_EQUAL_MATCHES, 2 * k)
+        found = self._match(query, condition, limit, limit)
+        if len(found) == limit and found[k - 1]["_score"] == found[-1]["_score"]:
             # Many records may have the same words: which of them come first, their URIs decide.
-            found = self._match(query, condition, k, limit=None)
+            # No other one comes before the last one found, unless its URI does.
+            within = filters.all_of(condition, filters.in_range("uri", "", found[k - 1]["uri"]))
+            known = {row["id"]: row for row in found[:k]}
+            known |= {row["id"]: row for row in self._match(query, within, k, None)}
+            found = sorted(known.values(), key=lambda row: (-row["_score"], row["uri"]))
         records = self.lookup([row["id"] for row in found[:k]])
         return [
             Scored(records[row["id"]], row["_score"]) for row in found[:k] if row["id"] in records
@@ -349,7 +358,7 @@ class LanceCollection:
     def _match(
         self, query: MatchQuery, condition: str | None, k: int, limit: int | None
     ) -> list[dict[str, Any]]:
-        """Return ids and scores of the best k + 1 of `limit` matches, or of all matches."""
+        """Return the best k of the first `limit` matches, or of all, in the order of an answer."""
         best: pa.Table | None = None
         for batch in self._dataset.batches(
             ["id", "uri", "_score"],
@@ -361,7 +370,7 @@ class LanceCollection:
             table = pa.Table.from_batches([batch])
             table = table if best is None else pa.concat_tables([best, table])
             order = [("_score", "descending"), ("uri", "ascending")]
-            best = table.take(pc.select_k_unstable(table, min(k + 1, len(table)), order))
+            best = table.take(pc.select_k_unstable(table, min(k, len(table)), order))
         return [] if best is None else list(best.to_pylist())
 
     def optimize(self, listener: Listener = ignore) -> None:
