@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from imgsearch.errors import ImageError, UsageError
-from imgsearch.server.ui.fields import Filter, overview, selected
+from imgsearch.server.ui.fields import Filter, overview, settings
 from imgsearch.server.ui.query_images import QueryImages
 from imgsearch.server.ui.state import SearchState
 from imgsearch.types import FieldType, ImageRecord, Metadata
@@ -17,7 +17,7 @@ def test_an_address_and_what_it_asks_for_are_one() -> None:
     state = SearchState(
         record="r&1",
         region="0,0,0.5,1",
-        words="röd klänning",
+        text="röd klänning",
         where=("a=b&c", "year>=2012"),
         k=7,
         min_score=-0.25,
@@ -61,22 +61,26 @@ def filters_of_more(
 
 
 def test_each_field_gets_the_filter_that_suits_it() -> None:
-    assert filters("str", ["b", "a", "b"]) == (Filter("f", "choice", ("a", "b")),)
-    assert filters("bool", [True, False]) == (Filter("f", "choice", ("false", "true")),)
-    assert filters("int", [3, 1, 2]) == (Filter("f", "range", (), "1", "3", "1"),)
+    assert filters("str", ["b", "a", "b"]) == (Filter("f", "=", "choice", ("a", "b")),)
+    assert filters("bool", [True, False]) == (Filter("f", "=", "choice", ("false", "true")),)
+    assert filters("int", [3, 1, 2]) == (
+        Filter("f", ">=", "number", hint="1"),
+        Filter("f", "<=", "number", hint="3"),
+    )
     many = tuple(f"{each:02}" for each in range(41))
-    assert filters("str", many) == (Filter("f", "text", many),)
+    assert filters("str", many) == (Filter("f", "=", "text", many),)
     assert filters("str", ["same", "same"]) == ()
 
 
 def test_a_field_of_a_large_collection_takes_any_value() -> None:
     """Values that are rare, or all values of a rare field, are not among the records looked at."""
-    assert filters_of_more("str", ["b", "a", "b"]) == (Filter("f", "text", ("a", "b")),)
-    assert filters_of_more("str", []) == (Filter("f", "text"),)
-    assert filters_of_more("str", ["same"]) == (Filter("f", "text", ("same",)),)
-    assert filters_of_more("bool", [True]) == (Filter("f", "choice", ("false", "true")),)
-    assert filters_of_more("int", [3, 1]) == (Filter("f", "range", step="1"),)
-    assert filters_of_more("float", []) == (Filter("f", "range", step="any"),)
+    assert filters_of_more("str", ["b", "a", "b"]) == (Filter("f", "=", "text", ("a", "b")),)
+    assert filters_of_more("str", []) == (Filter("f", "=", "text"),)
+    assert filters_of_more("str", ["same"]) == (Filter("f", "=", "text", ("same",)),)
+    assert filters_of_more("bool", [True]) == (Filter("f", "=", "choice", ("false", "true")),)
+    any_number = (Filter("f", ">=", "number"), Filter("f", "<=", "number"))
+    assert filters_of_more("int", [3, 1]) == any_number
+    assert filters_of_more("float", []) == any_number
 
 
 def test_suggestions_are_short_and_few() -> None:
@@ -89,7 +93,7 @@ def test_suggestions_are_short_and_few() -> None:
 
 def test_a_value_that_only_some_records_have_can_be_filtered_by() -> None:
     some = records([{"f": True}, {}])
-    assert overview(2, {"f": "bool"}, some).filters == (Filter("f", "choice", ("true",)),)
+    assert overview(2, {"f": "bool"}, some).filters == (Filter("f", "=", "choice", ("true",)),)
 
 
 def test_a_field_whose_name_a_condition_cannot_have_gets_no_filter() -> None:
@@ -98,16 +102,24 @@ def test_a_field_whose_name_a_condition_cannot_have_gets_no_filter() -> None:
 
 
 def test_conditions_that_no_filter_can_show_are_kept() -> None:
-    settings, others = selected(["a=1", "b>=2", "b<=3", "c!=4", "a=5"])
-    assert settings == {("a", "="): "1", ("b", ">="): "2", ("b", "<="): "3"}
-    assert others == ["c!=4", "a=5"]
+    filters_ = [
+        Filter("a", "=", "choice", ("1", "2")),
+        Filter("b", ">=", "number"),
+        Filter("b", "<=", "number"),
+        Filter("c", "=", "text"),
+    ]
+    values, others = settings(filters_, ["a=1", "b>=2", "b<=3", "c!=4", "a=5", "d=6", "nothing"])
+    assert values == ["1", "2", "3", ""]
+    assert others == ["c!=4", "a=5", "d=6", "nothing"]
+    conditions = [each.condition(value) for each, value in zip(filters_, values, strict=True)]
+    assert conditions == ["a=1", "b>=2", "b<=3", ""]
 
 
 def test_the_images_used_longest_ago_are_dropped() -> None:
     async def store() -> None:
-        one = QueryImages(10_000)
+        one = QueryImages(10_000, 1000)
         size = one.get(await one.add(picture(1))).size
-        images = QueryImages(10_000, max_bytes=int(2.5 * size))
+        images = QueryImages(10_000, 1000, max_bytes=int(2.5 * size))
         names = [await images.add(picture(1)), await images.add(picture(2))]
         images.get(names[0])
         await images.add(picture(3))

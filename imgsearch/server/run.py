@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
@@ -20,6 +21,9 @@ from imgsearch.server.app import PagePort, create_app, mount_page
 from imgsearch.server.middleware.protocol import TimeoutProtocol
 from imgsearch.server.service import Service
 from imgsearch.server.settings import Limits
+
+if TYPE_CHECKING:
+    from imgsearch.server.ui.app import PageApp
 
 log = logging.getLogger("imgsearch.server")
 
@@ -125,17 +129,21 @@ class Running:
         await self._service.start()
         self._listener(Note(f"ready at http://{_name(api)}, documentation at /docs"))
         if page and (built := await self._page()):
-            mount_page(app, built)
-            self._listener(Note(f"the page is at http://{_name(page)}"))
-            self._service.page = "ready"
-            tasks.create_task(self._serve(PagePort(app), page))
+            tasks.create_task(self._serve_page(app, built, page))
         elif page:
             page.close()  # rejects clients instead of letting them wait
 
-    async def _page(self) -> ASGIApp | None:
+    async def _serve_page(self, app: FastAPI, page: "PageApp", listening: socket.socket) -> None:
+        async with page.running():
+            mount_page(app, page)
+            self._listener(Note(f"the page is at http://{_name(listening)}"))
+            self._service.page = "ready"
+            await self._serve(PagePort(app), listening)
+
+    async def _page(self) -> "PageApp | None":
         """Return the page's app; None if it cannot be built, which the API does not depend on."""
 
-        def build() -> ASGIApp:
+        def build() -> "PageApp":
             from imgsearch.server.ui import build_page
 
             return build_page(self._service)

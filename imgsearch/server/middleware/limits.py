@@ -19,10 +19,9 @@ from imgsearch.server.service import Service
 
 # Admitted under any load, so that no orchestrator restarts a busy service.
 _ALWAYS_ADMITTED = frozenset({"/", "/healthz", "/readyz", "/metrics"})
-# The page's only endpoints for large bodies: a form, and an image as it is.
+# The page's only endpoint for large bodies, a form.
 _PAGE = "/ui/"
 _PAGE_UPLOAD = "/ui/gradio_api/upload"
-_PAGE_IMAGE = "/ui/pictures"
 
 _DRAIN_SECONDS = 2.0
 # Memory that the framework needs for each part of a form: it spools larger files to the disk, and
@@ -91,7 +90,7 @@ class _Request:
         boundary = _boundary(scope, headers)
         self._delimiter = b"--" + boundary if boundary else b""
         self._max_bytes = self._limits.body
-        if not boundary and scope["path"] != _PAGE_IMAGE:
+        if not boundary:
             self._max_bytes = min(self._limits.plain_body, self._limits.body)
         self._began_in_time = service.state == "ready"
         self._in_flight = False

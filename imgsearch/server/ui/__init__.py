@@ -1,27 +1,27 @@
-"""The page, over the same service object as the API.
+"""The page, in Gradio, over the same service object as the API.
 
-The query string of its address is the whole state of a search (`state.py`): the page's script
-writes the address, and the server answers it as HTML (`views.py`, by the templates). Gradio lays
-the page out (`layout.py`) and carries views to the browser. `app.py` lets only the page's own
-requests through, and images come from the API's own endpoints.
+`layout.py` has its components and events; `views.py` answers searches as HTML, by the templates;
+`adding.py` adds images; `endpoint.py` is for programs. The query string of the page's address is
+the whole state of a search (`state.py`), and the images come from the API's own endpoints.
+`gradio_files.py` keeps the visitors' files apart.
 """
 
-from starlette.types import ASGIApp
+from typing import TYPE_CHECKING
 
 from imgsearch.server.service import Service
 
+if TYPE_CHECKING:
+    from imgsearch.server.ui.app import PageApp
 
-def build_page(service: Service) -> ASGIApp:
+
+def build_page(service: Service) -> "PageApp":
     """Return the page as an ASGI app over the service; importing Gradio takes seconds.
 
-    It has no middleware of its own; see `imgsearch.server.app.mount_page`.
+    For a thread without an event loop. The app has no middleware of its own; see
+    `imgsearch.server.app.mount_page`.
     """
-    from imgsearch.server.ui.app import Parts, own_app
-    from imgsearch.server.ui.asking import Asking
-    from imgsearch.server.ui.layout import gradio_app
-    from imgsearch.server.ui.views import Views
+    import asyncio
 
-    settings = service.settings
-    views = Views(service)
-    gradio, functions = gradio_app(views, settings.collection, settings.limits.body)
-    return Parts(gradio, Asking(gradio, functions), own_app(service, views))
+    from imgsearch.server.ui.app import page_app
+
+    return asyncio.run(page_app(service))

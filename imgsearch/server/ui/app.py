@@ -1,24 +1,31 @@
-"""The page as an ASGI app: its own few routes, and of Gradio's what the page needs."""
+"""The page as an ASGI app: Gradio's, behind the gate to its files and with security headers."""
 
+import contextlib
+import os
+from collections.abc import AsyncIterator
 from importlib.resources import files
+from pathlib import Path
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
-from starlette._utils import get_route_path
+# Before Gradio is imported, or it reports each start to its makers.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import gradio as gr
+from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from imgsearch import __version__
-from imgsearch.server.errors import add_error_handlers, problem
 from imgsearch.server.service import Service
+from imgsearch.server.ui.adding import Adding
+from imgsearch.server.ui.endpoint import search_endpoint
+from imgsearch.server.ui.gradio_files import GradioFiles
+from imgsearch.server.ui.layout import build_blocks
 from imgsearch.server.ui.views import Views
+from imgsearch.server.ui.visitor_files import FileLimits
+from imgsearch.system import scratch
 
-# Gradio has some fifty more, which fetch files, take uploads or show other visitors. By its
-# `app_id` the page learns that the server is back.
-_GRADIO = frozenset({"/", "/config", "/theme.css", "/favicon.ico", "/gradio_api/app_id"})
-_ASKING = "/gradio_api/run/predict"
-_GRADIO_FOLDERS = ("/assets/", "/static/")
-_OWN = ("/page.css", "/page.js", "/pictures")
+# Uploads of all visitors together, until they have been used.
+_UPLOADS_PER_BODY = 64
+_MAX_UPLOADS = 10_000
 
 # Gradio writes scripts into its page, and makes functions of texts. Whatever it may ask for, the
 # browser fetches nothing from another host.
@@ -41,17 +48,55 @@ _HEADERS = {
     "Content-Security-Policy": _POLICY,
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
 }
-_MEDIA_TYPES = {"page.css": "text/css", "page.js": "text/javascript"}
+# The system's own fonts: others would have to be fetched.
+_FONT = [gr.themes.Font("system-ui"), gr.themes.Font("sans-serif")]
+_MONO = [gr.themes.Font("ui-monospace"), gr.themes.Font("monospace")]
+_STATIC = files("imgsearch.server.ui") / "static"
 
 
-class Parts:
-    """Sends each request to the app that answers it, or answers 404."""
+async def page_app(service: Service) -> "PageApp":
+    """Return the page's app."""
+    layout = build_blocks(Views(service), Adding(service), search_endpoint(service))
+    body = service.settings.limits.body
+    cleanup = contextlib.ExitStack()
+    folder = cleanup.enter_context(scratch.folder([service.settings.data], anywhere=True))
+    return PageApp(
+        layout, folder, FileLimits(body, _UPLOADS_PER_BODY * body, _MAX_UPLOADS), cleanup
+    )
 
-    def __init__(self, gradio: ASGIApp, asking: ASGIApp, own: ASGIApp) -> None:
-        """`asking` is where Gradio's questions go; the rest of `gradio` are files."""
-        self._gradio = gradio
-        self._asking = asking
-        self._own = own
+
+class PageApp:
+    """Serves the blocks of the page; uploads are stored in a folder of its own."""
+
+    def __init__(
+        self, blocks: gr.Blocks, folder: Path, limits: FileLimits, cleanup: contextlib.ExitStack
+    ) -> None:
+        """`cleanup` deletes the folder."""
+        self._mounted = gr.mount_gradio_app(
+            FastAPI(openapi_url=None),
+            blocks,
+            path="/",
+            footer_links=["api"],
+            run_history=False,
+            show_error=False,
+            max_file_size=limits.file_bytes,
+            ssr_mode=False,
+            enable_monitoring=False,
+            pwa=False,
+            mcp_server=False,
+            theme=gr.themes.Soft(primary_hue="indigo", font=_FONT, font_mono=_MONO),
+            css=(_STATIC / "page.css").read_text(encoding="utf-8"),
+            head=f"<script>{(_STATIC / 'page.js').read_text(encoding='utf-8')}</script>",
+        )
+        self._app: ASGIApp = GradioFiles(self._mounted, blocks, folder, limits)
+        self._cleanup = cleanup
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run Gradio's queue; at the end, delete all uploads."""
+        with self._cleanup:
+            async with self._mounted.router.lifespan_context(self._mounted):
+                yield
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_on(message: Message) -> None:
@@ -61,44 +106,4 @@ class Parts:
                     headers.setdefault(name, value)
             await send(message)
 
-        await self._app_for(scope)(scope, receive, send_on)
-
-    def _app_for(self, scope: Scope) -> ASGIApp:
-        path = get_route_path(scope)
-        if scope["type"] != "http":
-            return problem(404, "not-found", "there is nothing here")
-        if path.startswith(_OWN):
-            return self._own
-        if path == _ASKING:
-            return self._asking
-        if path in _GRADIO or path.startswith(_GRADIO_FOLDERS):
-            return self._gradio
-        return problem(404, "not-found", "there is nothing here")
-
-
-def own_app(service: Service, views: Views) -> FastAPI:
-    """Return the app of the page's style, its script, and query images."""
-    app = FastAPI(openapi_url=None, version=__version__)
-    app.state.service = service
-    add_error_handlers(app)
-    folder = files("imgsearch.server.ui") / "static"
-    texts = {name: (folder / name).read_text(encoding="utf-8") for name in _MEDIA_TYPES}
-
-    @app.get("/page.css")
-    @app.get("/page.js")
-    async def static(request: Request) -> Response:
-        name = request.url.path.rpartition("/")[2]
-        headers = {"Cache-Control": "no-cache"}
-        return Response(texts[name], media_type=_MEDIA_TYPES[name], headers=headers)
-
-    @app.post("/pictures")
-    async def store(request: Request) -> JSONResponse:
-        """Store an image, the body as it is, to search with."""
-        return JSONResponse({"picture": await views.images.add(await request.body())})
-
-    @app.get("/pictures/{name}")
-    async def query_image(name: str) -> Response:
-        headers = {"Cache-Control": "private, max-age=3600"}
-        return Response(views.images.get(name).preview, media_type="image/webp", headers=headers)
-
-    return app
+        await self._app(scope, receive, send_on)

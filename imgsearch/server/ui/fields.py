@@ -6,13 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from imgsearch.filters import is_field
 from imgsearch.server.service import Service
 from imgsearch.types import FieldType, ImageRecord, Value
 
-Kind = Literal["choice", "range", "text"]
+Kind = Literal["choice", "number", "text"]
 _ORDER: tuple[Kind, ...] = get_args(Kind)
 
 # Records whose values are suggested; ids are digests, so the first ones are a fair sample. Filters
@@ -29,16 +29,19 @@ _SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A filter of one field: a choice of values, a range, or a text that it equals."""
+    """A control that sets one condition: a field, an operator, and the visitor's value."""
 
     name: str
+    operator: Literal["=", ">=", "<="]
     kind: Kind
     choices: tuple[str, ...] = ()
     """All values of a `choice`; suggestions for a `text`."""
-    least: str = ""
-    most: str = ""
-    step: str = "any"
-    """`1` for whole numbers, or `any`."""
+    hint: str = ""
+    """The least or greatest value of a `number`."""
+
+    def condition(self, value: str | None) -> str:
+        """Return the condition for a value of the control; empty if nothing is set."""
+        return f"{self.name}{self.operator}{value}" if value else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +80,14 @@ def overview(
     images: int, fields: Mapping[str, FieldType], records: Sequence[ImageRecord]
 ) -> Overview:
     """`records` are some of the collection's `images`, or all of them."""
-    made = [
-        _filter(
-            name,
-            kind,
-            [each.metadata[name] for each in records if name in each.metadata],
-            len(records) if len(records) >= images else None,
-        )
-        for name, kind in fields.items()
-        if is_field(name)
-    ]
-    filters = sorted((each for each in made if each), key=lambda each: _ORDER.index(each.kind))
+    filters: list[Filter] = []
+    for name, kind in fields.items():
+        if is_field(name):
+            values = [each.metadata[name] for each in records if name in each.metadata]
+            filters += _filters(
+                name, kind, values, len(records) if len(records) >= images else None
+            )
+    filters.sort(key=lambda each: _ORDER.index(each.kind))
     return Overview(images, tuple(filters), _distinct(records))
 
 
@@ -98,50 +98,53 @@ def _distinct(records: Iterable[ImageRecord]) -> tuple[ImageRecord, ...]:
     return tuple(reversed(by_content.values()))[:_SHOWN_RECORDS]
 
 
-def _filter(
+def _filters(
     name: str, kind: FieldType, values: Sequence[Value], records: int | None
-) -> Filter | None:
-    """The filter of a field; `records` is their number if `values` are those of all records."""
+) -> list[Filter]:
+    """The filters of a field; `records` is their number if `values` are those of all records."""
     distinct = set(values)
     is_complete = records is not None
     if is_complete and (not distinct or (len(distinct) == 1 and len(values) == records)):
-        return None  # it would keep all records, or none
+        return []  # it would keep all records, or none
     if kind in ("int", "float"):
         numbers = [value for value in distinct if not isinstance(value, str)]
-        step = "1" if kind == "int" else "any"
-        if is_complete:
-            return Filter(name, "range", (), str(min(numbers)), str(max(numbers)), step)
-        return Filter(name, "range", step=step)
+        least, most = (str(min(numbers)), str(max(numbers))) if is_complete else ("", "")
+        return [
+            Filter(name, ">=", "number", hint=least),
+            Filter(name, "<=", "number", hint=most),
+        ]
     if kind == "bool":
-        known = set(map(_text, distinct)) if is_complete else {"false", "true"}
-        return Filter(name, "choice", tuple(sorted(known)))
+        known = set(map(text_of, distinct)) if is_complete else {"false", "true"}
+        return [Filter(name, "=", "choice", tuple(sorted(known)))]
     if is_complete and len(distinct) <= _MAX_CHOICES:
-        return Filter(name, "choice", tuple(sorted(map(_text, distinct))))
-    return Filter(name, "text", _suggestions(values))
+        return [Filter(name, "=", "choice", tuple(sorted(map(text_of, distinct))))]
+    return [Filter(name, "=", "text", _suggestions(values))]
 
 
 def _suggestions(values: Iterable[Value]) -> tuple[str, ...]:
     """The most frequent values, in alphabetical order."""
-    texts = (text for text in map(_text, values) if len(text) <= _MAX_SUGGESTION_LENGTH)
+    texts = (text for text in map(text_of, values) if len(text) <= _MAX_SUGGESTION_LENGTH)
     return tuple(sorted(text for text, _ in Counter(texts).most_common(_MAX_SUGGESTIONS)))
 
 
-def _text(value: Value) -> str:
+def text_of(value: Value) -> str:
+    """Return a value as conditions write it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 _CONDITION = re.compile(r"\s*(?P<field>[^=!<>]+?)\s*(?P<operator>>=|<=|=)(?P<value>.*)", re.S)
 
 
-def selected(where: Iterable[str]) -> tuple[dict[tuple[str, str], str], list[str]]:
-    """Return values of filters by field and operator, and the conditions that are no filter's."""
-    settings: dict[tuple[str, str], str] = {}
+def settings(filters: Sequence[Filter], where: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the value that conditions set each filter to, and the conditions of no filter."""
+    values = dict.fromkeys(((each.name, each.operator) for each in filters), "")
     others = []
     for text in where:
         match = _CONDITION.fullmatch(text)
-        key = (match["field"], match["operator"]) if match else ("", "")
-        if match is None or key in settings:
-            others.append(text)
+        key: Any = (match["field"], match["operator"]) if match else None
+        value = match["value"].strip() if match else ""
+        if values.get(key) == "" and value:
+            values[key] = value
         else:
-            settings[key] = match["value"].strip()
-    return settings, others
+            others.append(text)
+    return list(values.values()), others

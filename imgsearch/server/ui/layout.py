@@ -1,155 +1,275 @@
-"""The page's layout in Gradio. The only module that imports Gradio."""
+"""The page in Gradio: its components, and what happens on their events.
 
-import asyncio
-import os
-from collections.abc import Mapping
+The query string of the page's address is the state of a search (`state.py`), which comes with each
+event. A link to another search changes the address, and `visit` shows what it asks for; a control
+changes the state, and the page's address follows (`page.js`).
+"""
+
+import itertools
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
-# Before Gradio is imported, or it reports each start to its makers.
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-
 import gradio as gr
-from fastapi import FastAPI
-from starlette.types import ASGIApp
+from gradio.events import Dependency, api
 
-from imgsearch.server.ui.rendering import render
-from imgsearch.server.ui.state import DEFAULT_K, MAX_K
+from imgsearch.errors import UsageError
+from imgsearch.server.jobs.job import Job
+from imgsearch.server.ui.adding import Adding
+from imgsearch.server.ui.fields import Filter, settings
+from imgsearch.server.ui.rendering import plain_text, render
+from imgsearch.server.ui.state import DEFAULT_K, MAX_K, SearchState
 from imgsearch.server.ui.views import View, Views
 
-# Visitors whose state Gradio remembers, which is next to nothing here.
-_MAX_SESSIONS = 200
-
-_HEAD = '<link rel="stylesheet" href="page.css"><script src="page.js" defer></script>'
-# The address is the whole state of the page. The values of the controls become part of it; they are
-# not sent themselves, as Gradio rejects a number that is still being typed.
-_HERE = f"() => [window.location.search, '', {DEFAULT_K}, 0]"
-_ASK = f"(...given) => [window.imgsearch.ask(...given.slice(1)), '', {DEFAULT_K}, 0]"
-
-_ANSWERED = "() => window.imgsearch?.answered()"
-
-# The system's own fonts: others would have to be fetched.
-_FONT = [gr.themes.Font("system-ui"), gr.themes.Font("sans-serif")]
-_MONO = [gr.themes.Font("ui-monospace"), gr.themes.Font("monospace")]
-
-# Plain requests, without Gradio's queue: the service has its own. Not for other clients.
-_QUIETLY: Any = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
+# Plain requests without Gradio's queue, as the service bounds them itself. Without `preprocess`, as
+# Gradio rejects a number that is still being typed.
+_SEARCH: Any = {
+    "queue": False,
+    "preprocess": False,
+    "trigger_mode": "always_last",
+    "show_progress": "minimal",
+    "api_visibility": "private",
+}
+_PRIVATE: Any = {"api_visibility": "private"}
+_SEND = """const [input, status] = element.querySelectorAll("input, p");
+input.onchange = async () => {
+  props.value = await imgsearch.send([...input.files], status, upload);
+};"""
+_SCRIPT: Any = {**_PRIVATE, "queue": False, "show_progress": "hidden"}
 
 
-def gradio_app(views: Views, collection: str, most_bytes: int) -> tuple[ASGIApp, Mapping[int, int]]:
-    """Return Gradio's app, and the number of inputs of each of its functions by its index.
+def build_blocks(views: Views, adding: Adding, search: Callable[..., Any]) -> gr.Blocks:
+    """Return the page; `search` is its endpoint for programs.
 
-    One request may add `most_bytes` of images.
-
-    For a thread without an event loop: else Gradio makes some of its own, and closes none of them.
+    For a running event loop: else Gradio makes some, and closes none of them.
     """
-    return asyncio.run(_built(views, collection, most_bytes))
-
-
-async def _built(
-    views: Views, collection: str, most_bytes: int
-) -> tuple[ASGIApp, Mapping[int, int]]:
+    blocks: gr.Blocks
     with gr.Blocks(title="imgsearch", analytics_enabled=False, fill_width=True) as blocks:
-        _lay_out(blocks, views, collection, most_bytes)
-    blocks.state_session_capacity = _MAX_SESSIONS
-    app = FastAPI(openapi_url=None)
-    mounted: FastAPI = gr.mount_gradio_app(
-        app,
-        blocks,
-        path="/",
-        footer_links=[],
-        run_history=False,
-        show_error=False,
-        max_file_size=0,
-        ssr_mode=False,
-        enable_monitoring=False,
-        pwa=False,
-        mcp_server=False,
-        theme=gr.themes.Soft(primary_hue="indigo", font=_FONT, font_mono=_MONO),
-        head=_HEAD,
-    )
-    functions = {number: len(each.inputs) for number, each in blocks.fns.items() if each.fn}
-    return mounted, functions
+        gr.HTML(
+            render("header.html", collection=views.collection), elem_id="header", js_on_load=None
+        )
+        with gr.Tabs():
+            with gr.Tab("Search"):
+                _search_tab(blocks, views)
+            with gr.Tab("Add images"):
+                _add_tab(adding)
+        api(search, api_name="search", concurrency_limit=None)
+    return blocks
 
 
-def _lay_out(blocks: gr.Blocks, views: Views, collection: str, most_bytes: int) -> None:
-    _html("header", render("header.html", collection=collection))
+def _search_tab(blocks: gr.Blocks, views: Views) -> None:
     with gr.Row(elem_id="columns"):
         with gr.Column(elem_id="question", min_width=280):
-            _html("picture", render("picture.html"))
-            query = _html("query")
-            words = gr.Textbox(
-                label="Words",
-                placeholder="in descriptions and metadata",
-                elem_id="words",
-                max_length=500,
+            image = gr.Image(
+                label="Image",
+                type="filepath",
+                sources=["upload", "webcam", "clipboard"],
+                height=190,
+                elem_id="image",
             )
-            with gr.Row(elem_id="bounds"):
-                # Their reset buttons would not tell the page.
-                plain: Any = {"min_width": 200, "buttons": []}
-                k = gr.Slider(1, MAX_K, DEFAULT_K, step=1, label="Hits", elem_id="k", **plain)
-                least = gr.Slider(
-                    0, 1, 0, step=0.01, label="Minimum score", elem_id="least", **plain
-                )
-            search = gr.Button("Search", variant="primary", elem_id="search")
-            with gr.Accordion("Filters", open=False):
-                filters = _html("filters")
-            with gr.Accordion("Add images to the collection", open=False):
-                _html("adding", render("adding.html", collection=collection, most=most_bytes))
+            query = gr.HTML(elem_id="query", apply_default_css=False, js_on_load=None)
+            text = gr.Textbox(
+                label="Text",
+                placeholder="in descriptions and metadata",
+                max_length=500,
+                elem_id="text",
+            )
+            k = gr.Slider(1, MAX_K, DEFAULT_K, step=1, label="Hits", buttons=[])
+            least = gr.Slider(0, 1, 0, step=0.01, label="Minimum score", buttons=[])
+            button = gr.Button("Search", variant="primary", elem_id="search")
+            filters = gr.JSON(visible=False)
+            filters_accordion = gr.Accordion("Filters", open=False)
+            jump = gr.Button("Results ↓", elem_id="jump")
         with gr.Column(elem_id="answer", scale=3, min_width=280):
-            results = _html("results", render("waiting.html"))
+            retries = [_retry_button() for _ in range(3)]
+            results = gr.HTML(
+                elem_id="results", apply_default_css=False, js_on_load="imgsearch.connect(trigger)"
+            )
     address = gr.Textbox(visible=False)
-    visit = gr.Button("Visit", visible="hidden", elem_id="visit")
-    ask = gr.Button("Ask", visible="hidden", elem_id="ask")
-    look = gr.Button("Look again", visible="hidden", elem_id="look")
-    settings = [address, words, k, least]
+    controls = [text, k, least]
+    answer = [query, results, address]
+    visits = itertools.count()
 
-    async def show(address: str, *_: object) -> list[Any]:
-        view = await views.show(address)
-        return [view.query, view.results]
+    def shown(view: View) -> list[Any]:
+        return [view.query, view.results, view.address]
 
-    async def show_all(address: str, *_: object) -> list[Any]:
-        view = await views.show(address)
-        return [view.query, view.results, *_settings(view)]
+    async def visit(request: gr.Request) -> list[Any]:
+        """Show what the address asks for, and set the controls by it."""
+        view = await views.visit(f"?{request.query_params}")
+        state = view.state
+        values = [asdict(each) | {"value": value} for each, value in await views.filters(state)]
+        # The number makes it a change, as the visitor may have set the filters otherwise since.
+        shown_filters = {"visit": next(visits), "filters": values}
+        return [*shown(view), shown_filters, state.text, state.k, max(0.0, state.min_score or 0.0)]
 
-    parts = [query, results]
-    # By a link: the controls are set as the address says.
+    async def search_with_controls(
+        request: gr.Request,
+        file: dict[str, Any] | None,
+        text: str | None,
+        k: float | None,
+        least: float | None,
+    ) -> list[Any]:
+        """Search with what the controls are set to, and the rest of the address."""
+        state = _changed(request, text, k, least)
+        view = await (views.show_with(state, Path(file["path"])) if file else views.show(state))
+        return [*shown(view), None]
+
     visited = gr.on(
-        [visit.click, blocks.load],
-        show_all,
-        settings,
-        [*parts, words, k, least],
-        js=_HERE,
-        trigger_mode="always_last",
-        **_QUIETLY,
+        [blocks.load, results.click, retries[0].click],
+        visit,
+        None,
+        [*answer, filters, *controls],
+        **_SEARCH,
     )
-    gr.on(
-        [visit.click, look.click, blocks.load],
-        views.filters,
-        [address],
-        [filters],
-        js="() => [window.location.search]",
-        trigger_mode="always_last",
-        **_QUIETLY,
+    searched = gr.on(
+        [button.click, text.submit, k.input, least.input, image.input, retries[1].click],
+        search_with_controls,
+        [image, *controls],
+        [*answer, image],
+        **_SEARCH,
     )
-    # By the page's own controls, which stay as they are.
-    answered = gr.on(
-        [ask.click, look.click, search.click, words.submit, k.input, least.input],
-        show,
-        settings,
-        parts,
-        js=_ASK,
-        trigger_mode="always_last",
-        **_QUIETLY,
+    _offer(retries[0], visited)
+    _offer(retries[1], searched)
+    results.change(None, address, jump, js="(to) => imgsearch.answered(to)", **_SCRIPT)
+    jump.click(None, js="() => document.querySelector('#results').scrollIntoView()", **_SCRIPT)
+
+    with filters_accordion:
+
+        @gr.render(filters, queue=False, show_progress="hidden")  # type: ignore[untyped-decorator]
+        def show_filters(given: dict[str, Any] | None) -> None:
+            values = given["filters"] if given else []
+            shown_values = [each.pop("value") for each in values]
+            known = [Filter(**each) for each in values]
+            inputs = [
+                _control(each, value) for each, value in zip(known, shown_values, strict=True)
+            ]
+
+            async def narrow(
+                request: gr.Request,
+                text: str,
+                k: float | None,
+                least: float | None,
+                *given: str | None,
+            ) -> list[Any]:
+                """Search with the conditions that the filters are set to."""
+                before = _changed(request, text, k, least)
+                conditions = [
+                    each.condition(value) for each, value in zip(known, given, strict=True)
+                ]
+                others = settings(known, before.where)[1]
+                state = replace(before, where=(*filter(None, conditions), *others))
+                # Leaving a number that has not changed is no search.
+                is_new = state != _state(request)
+                return shown(await views.show(state)) if is_new else [gr.skip()] * len(answer)
+
+            triggers = [
+                event
+                for each in inputs
+                for event in (
+                    [each.submit, each.blur] if isinstance(each, gr.Textbox) else [each.input]
+                )
+            ]
+            if not inputs:
+                gr.HTML(render("no_filters.html"))
+                return
+            narrowed = gr.on(
+                [*triggers, retries[2].click], narrow, [*controls, *inputs], answer, **_SEARCH
+            )
+            _offer(retries[2], narrowed)
+
+
+def _state(request: gr.Request) -> SearchState:
+    """Return the state that the page's address says; the default one if it makes no sense."""
+    try:
+        return SearchState.parse(str(request.query_params))
+    except UsageError:
+        return SearchState()
+
+
+def _changed(
+    request: gr.Request, text: str | None, k: float | None, least: float | None
+) -> SearchState:
+    """Return the address's state with what the controls are set to; numbers may be incomplete."""
+    return replace(
+        _state(request),
+        text=(text or "").strip(),
+        k=min(MAX_K, max(1, round(k))) if k else DEFAULT_K,
+        min_score=min(1.0, least) if least and least > 0 else None,
     )
-    for event in (visited, answered):
-        event.then(None, js=_ANSWERED, api_visibility="private", queue=False)
 
 
-def _html(name: str, html: str = "") -> gr.HTML:
-    """A part of the page that is plain HTML, without Gradio's style and script."""
-    return gr.HTML(html, elem_id=name, apply_default_css=False, js_on_load=None)
+def _control(each: Filter, value: str) -> gr.Dropdown | gr.Textbox:
+    """Return the control of a filter, set to a value."""
+    name = plain_text(each.name)
+    if each.kind == "number":
+        label = f"{name} {'from' if each.operator == '>=' else 'to'}"
+        # gr.Number cannot be empty.
+        return gr.Textbox(value, label=label, placeholder=each.hint, interactive=True)
+    choices = [*each.choices, *([value] if value and value not in each.choices else [])]
+    return gr.Dropdown(
+        [("any", ""), *((plain_text(choice), choice) for choice in choices)],
+        value=value,
+        label=name,
+        allow_custom_value=each.kind == "text",
+        interactive=True,
+    )
 
 
-def _settings(view: View) -> tuple[str, int, float]:
-    state = view.state
-    return state.words, state.k, max(0.0, state.min_score or 0.0)
+def _retry_button() -> gr.Button:
+    return gr.Button(
+        "The service did not answer; it may be busy. Try again",
+        visible=False,
+        variant="stop",
+        elem_classes="retry",
+    )
+
+
+def _offer(retry: gr.Button, event: Dependency) -> None:
+    """Offer to repeat a request that the service did not answer."""
+    show = "() => ({ __type__: 'update', visible: %s })"
+    event.success(None, None, retry, js=show % "false", **_SCRIPT)
+    event.failure(None, None, retry, js=show % "true", **_SCRIPT)
+
+
+def _add_tab(adding: Adding) -> None:
+    with gr.Column(elem_id="adding"):
+        sent = gr.HTML(
+            None,
+            html_template=render("uploader.html"),
+            js_on_load=_SEND,
+            elem_id="uploader",
+        )
+        description = gr.Textbox(
+            label="Description of all of them",
+            placeholder="optional; search finds its words",
+            max_length=10_000,
+        )
+        with gr.Row():
+            add_button = gr.Button("Add", variant="primary")
+            cancel_button = gr.Button("Cancel", visible=False)
+        added = gr.HTML(elem_id="added", js_on_load=None)
+    job = gr.Textbox(visible=False)
+
+    async def add(
+        sent: list[dict[str, Any]] | None,
+        description: str,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  (that is how Gradio finds it)
+    ) -> AsyncIterator[list[Any]]:
+        """Add the files to the collection."""
+
+        def report(job: Job) -> None:
+            progress((job.finished, job.found), desc="Adding", unit="images")
+
+        async for job_id, text in adding.add(sent or [], description, report):
+            yield [job_id, text, gr.Button(visible=bool(job_id)), gr.skip() if job_id else None]
+
+    add_button.click(
+        add,
+        [sent, description],
+        [job, added, cancel_button, sent],
+        concurrency_limit=8,
+        show_progress_on=added,
+        **_PRIVATE,
+    )
+    cancel_button.click(adding.cancel, job, None, queue=False, **_PRIVATE)

@@ -3,8 +3,8 @@
 So a search can be shared, bookmarked and gone back to.
 """
 
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 from urllib.parse import parse_qs, urlencode
 
 from imgsearch.errors import UsageError
@@ -26,7 +26,7 @@ class SearchState:
     image: str = ""
     region: str = ""
     """LEFT,TOP,RIGHT,BOTTOM in fractions."""
-    words: str = ""
+    text: str = ""
     where: tuple[str, ...] = ()
     k: int = DEFAULT_K
     min_score: float | None = None
@@ -42,9 +42,9 @@ class SearchState:
             raise UsageError("the address asks for too much at once") from None
         return cls(
             record=given.get("id", [""])[0],
-            image=given.get("picture", [""])[0],
+            image=given.get("image", [""])[0],
             region=given.get("region", [""])[0],
-            words=given.get("q", [""])[0],
+            text=given.get("q", [""])[0],
             where=tuple(given.get("where", ())),
             k=_number(given.get("k", [str(DEFAULT_K)])[0]),
             min_score=_score(given.get("min_score", [""])[0]),
@@ -55,9 +55,9 @@ class SearchState:
         """The query string, with its question mark."""
         parts = [
             ("id", self.record),
-            ("picture", self.image),
+            ("image", self.image),
             ("region", self.region),
-            ("q", self.words),
+            ("q", self.text),
             *(("where", each) for each in self.where),
             ("k", "" if self.k == DEFAULT_K else str(self.k)),
             ("min_score", "" if self.min_score is None else f"{self.min_score:g}"),
@@ -71,7 +71,7 @@ class SearchState:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to search with."""
-        return not (self.has_image or self.words.strip())
+        return not (self.has_image or self.text.strip())
 
     @property
     def area(self) -> Region | None:
@@ -87,21 +87,23 @@ class SearchState:
             ) from None
         return Region(left, top, right, bottom, "fractions")
 
+    @property
+    def edges(self) -> tuple[float, float, float, float]:
+        """The region's left, top, right and bottom in fractions; those of the whole image."""
+        try:
+            area = self.area
+        except UsageError:
+            area = None
+        return (area.left, area.top, area.right, area.bottom) if area else (0.0, 0.0, 1.0, 1.0)
+
     def like(self, record_id: str) -> str:
         """The address of a search with a record, under the same filters."""
-        return replace(self, record=record_id, image="", region="", words="").address
+        return replace(self, record=record_id, image="", region="", text="").address
 
-    def without_filters(self) -> str:
-        return replace(self, where=()).address
-
-    def without_min_score(self) -> str:
-        return replace(self, min_score=None).address
-
-    def without_image(self) -> str:
-        return replace(self, record="", image="", region="", min_score=None).address
-
-    def without_region(self) -> str:
-        return replace(self, region="").address
+    def without(self, *names: str) -> str:
+        """The address of the same search with the defaults of some fields."""
+        defaults: dict[str, Any] = {each.name: each.default for each in fields(self)}
+        return replace(self, **{name: defaults[name] for name in names}).address
 
     def without_condition(self, condition: str) -> str:
         return replace(self, where=tuple(each for each in self.where if each != condition)).address
