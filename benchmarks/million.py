@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.million_data import KINDS, Data
 from benchmarks.million_table import ROWS, Line, peak_megabytes
 
-MODULES = ("benchmarks.million_search",)
+MODULES = ("benchmarks.million_search", "benchmarks.million_ingest")
 """What registers rows."""
 
 
