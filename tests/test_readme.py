@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ PAGES = sorted(
     if path.name not in (*GENERATED, "changelog.md", "contributing.md")
 )
 IDS = [path.relative_to(ROOT).as_posix() for path in PAGES]
+
+PAGE = "http://127.0.0.1:7860"
 
 # Shown, and run by what is named here instead.
 RUN_ELSEWHERE = {
@@ -127,6 +130,8 @@ def test_the_output_shown_is_the_real_one(cli: Cli) -> None:
 @pytest.mark.usefixtures("shop")
 def test_the_python_shown_works(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for code in _blocks(page, "python"):
+        if PAGE in code:  # run by test_every_call_of_the_page_shown_works
+            continue
         names: dict[str, Any] = {}
         exec(code, names)
         if "report" in names:
@@ -134,6 +139,21 @@ def test_the_python_shown_works(page: Path, capsys: pytest.CaptureFixture[str]) 
             lines = capsys.readouterr().out.splitlines()
             assert len(lines) == 10
             assert all("'season': 'Summer'" in line for line in lines)
+
+
+def test_every_call_of_the_page_shown_works(shop: Path, cli: Cli) -> None:
+    from imgsearch.server.settings import Settings
+
+    assert cli("ingest", "./fashion-dataset").code == 0
+    calls = [code for page in PAGES for code in _blocks(page, "python") if PAGE in code]
+    assert calls
+    with serving(replace(Settings(), model="efficientnet-lite0"), with_page=True) as served:
+        deadline = time.monotonic() + 90
+        while served.client.get("/healthz").json()["page"] != "ready":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        for code in calls:
+            exec(code.replace(PAGE, served.page), {})
 
 
 def test_every_call_of_the_api_shown_works(shop: Path, cli: Cli) -> None:
