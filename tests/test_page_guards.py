@@ -1,5 +1,7 @@
 """What the page lets in, beside what it shows: none of Gradio's own doors, no names of files."""
 
+import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +13,11 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from imgsearch import ImageIndex
+from imgsearch.errors import UsageError
 from imgsearch.events import Event, Note
+from imgsearch.server.service import Service
 from imgsearch.server.settings import Limits
-from imgsearch.server.ui import fields, views
+from imgsearch.server.ui import app, fields, layout, views
 from imgsearch.types import ImageRecord
 from tests.fakes import ColourEncoder
 from tests.serving import Served, filled, picture, serving
@@ -271,3 +275,67 @@ def test_the_page_is_also_under_ui_of_the_apis_port(served: Served) -> None:
     path = f"v1/collections/images/records/{record}/thumbnail"
     assert served.client.get(f"/ui/{path}").headers["content-type"] == "image/webp"
     assert served.client.get("/ui/theme.css").status_code == 200
+
+
+def dependency(served: Served, name: str) -> dict[str, Any]:
+    """Return Gradio's description of one of the page's functions."""
+    config = served.client.get(f"{served.page}/config").json()
+    found: dict[str, Any]
+    (found,) = [each for each in config["dependencies"] if each["api_name"] == name]
+    return found
+
+
+def test_clients_cannot_define_filters(served: Served) -> None:
+    """Each would become a component, which takes time and memory."""
+    index = dependency(served, "apply")["id"]
+    one = {"name": "n", "operator": "=", "kind": "choice", "choices": ["forged"], "hint": ""}
+    for value in ({"visit": 1, "filters": [{**one, "value": ""}] * 300}, "unknown", None):
+        body = {"data": [value], "fn_index": index, "session_hash": "forged"}
+        response = served.client.post(f"{served.page}/gradio_api/run/predict", json=body)
+        assert response.status_code in (200, 422)
+        assert "forged" not in response.text
+        assert len(response.content) < 20_000
+
+
+@pytest.mark.parametrize("sent", ["x", ["path"], [1], {"a": 1}, [{}], [{"name": 1}], None])
+def test_malformed_lists_of_files_are_ignored(
+    served: Served, sent: object, capfd: pytest.CaptureFixture[str]
+) -> None:
+    index = dependency(served, "add")["id"]
+    body = {"data": [sent, None], "fn_index": index, "session_hash": "malformed"}
+    served.client.post(f"{served.page}/gradio_api/queue/join", json=body).raise_for_status()
+    url = f"{served.page}/gradio_api/queue/data?session_hash=malformed"
+    assert '"success":true' in served.client.get(url).text.replace(" ", "")
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_sessions_and_waiting_calls_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "_MAX_SESSIONS", 3)
+    monkeypatch.setattr(layout, "_MAX_CALLS", 1)
+    monkeypatch.setattr(layout, "_MAX_QUEUED", 2)
+    built = []
+
+    def build(*given: Any) -> Any:
+        built.append(layout.build_blocks(*given))
+        return built[0]
+
+    monkeypatch.setattr(app, "build_blocks", build)
+    answering = threading.Event()
+
+    async def search(*_: object) -> None:
+        await asyncio.to_thread(answering.wait, 60)
+        raise UsageError("done")
+
+    monkeypatch.setattr(Service, "search", search)
+    with serving(filled(tmp_path), ColourEncoder(), with_page=True) as served:
+        url = f"{served.page}/gradio_api"
+        for number in range(6):
+            body = {"data": [], "fn_index": 0, "session_hash": f"s{number}"}
+            served.client.post(f"{url}/run/predict", json=body).raise_for_status()
+        assert len(built[0].state_holder.session_data) <= 3
+        body = {"data": [None, "", "x", None, "", 1, None]}
+        statuses = [served.client.post(f"{url}/call/search", json=body) for _ in range(6)]
+        answering.set()
+        assert {each.status_code for each in statuses} == {200, 503}

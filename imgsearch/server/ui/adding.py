@@ -22,18 +22,19 @@ class Adding:
         self._service = service
 
     async def add(
-        self, sent: Sequence[dict[str, Any]], description: str, progress: Callable[[Job], None]
+        self, sent: Any, description: str, progress: Callable[[Job], None]
     ) -> AsyncIterator[tuple[str, str]]:
         """Yield the job's id, and then what became of the files as HTML.
 
         `sent` are the paths and names of files; instead of a path, some have the reason why they
-        could not be sent. Files are deleted.
+        could not be sent. Files are deleted. What is not of this form is ignored.
         """
+        sent = [each for each in sent if isinstance(each, dict)] if isinstance(sent, list) else []
         files = [(each["orig_name"], Path(each["path"])) for each in sent if "path" in each]
         rejected = [
-            {"name": each["name"], "reason": _reason(each["reason"])}
+            {"name": str(each["name"]), "reason": _reason(str(each["reason"]))}
             for each in sent
-            if "path" not in each
+            if "path" not in each and {"name", "reason"} <= each.keys()
         ]
         job = None
         error = ""

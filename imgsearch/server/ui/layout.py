@@ -5,13 +5,15 @@ event. A link to another search changes the address, and `visit` shows what it a
 changes the state, and the page's address follows (`page.js`).
 """
 
-import itertools
+import secrets
+import threading
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from cachetools import LRUCache
 from gradio.events import Dependency, api
 
 from imgsearch.errors import UsageError
@@ -31,6 +33,11 @@ _SEARCH: Any = {
     "show_progress": "minimal",
     "api_visibility": "private",
 }
+# Sessions whose filters Gradio keeps, about 75 kB each; clients name them as they like.
+_MAX_SESSIONS = 1000
+# Calls of `/search` at a time, which hold their images in memory, and calls that wait.
+_MAX_CALLS = 8
+_MAX_QUEUED = 100
 _PRIVATE: Any = {"api_visibility": "private"}
 _SEND = """const [input, status] = element.querySelectorAll("input, p");
 input.onchange = async () => {
@@ -54,7 +61,9 @@ def build_blocks(views: Views, adding: Adding, search: Callable[..., Any]) -> gr
                 _search_tab(blocks, views)
             with gr.Tab("Add images"):
                 _add_tab(adding)
-        api(search, api_name="search", concurrency_limit=None)
+        api(search, api_name="search", concurrency_limit=_MAX_CALLS)
+    blocks.state_session_capacity = _MAX_SESSIONS
+    blocks.queue(max_size=_MAX_QUEUED)
     return blocks
 
 
@@ -78,7 +87,7 @@ def _search_tab(blocks: gr.Blocks, views: Views) -> None:
             k = gr.Slider(1, MAX_K, DEFAULT_K, step=1, label="Hits", buttons=[])
             least = gr.Slider(0, 1, 0, step=0.01, label="Minimum score", buttons=[])
             button = gr.Button("Search", variant="primary", elem_id="search")
-            filters = gr.JSON(visible=False)
+            filters = gr.Textbox(visible=False)
             filters_accordion = gr.Accordion("Filters", open=False)
             jump = gr.Button("Results ↓", elem_id="jump")
         with gr.Column(elem_id="answer", scale=3, min_width=280):
@@ -89,7 +98,9 @@ def _search_tab(blocks: gr.Blocks, views: Views) -> None:
     address = gr.Textbox(visible=False)
     controls = [text, k, least]
     answer = [query, results, address]
-    visits = itertools.count()
+    # By a key of each visit: what a client sends itself could be any number of filters.
+    visits: LRUCache[str, list[tuple[Filter, str]]] = LRUCache(_MAX_SESSIONS)
+    lock = threading.Lock()
 
     def shown(view: View) -> list[Any]:
         return [view.query, view.results, view.address]
@@ -98,10 +109,11 @@ def _search_tab(blocks: gr.Blocks, views: Views) -> None:
         """Show what the address asks for, and set the controls by it."""
         view = await views.visit(f"?{request.query_params}")
         state = view.state
-        values = [asdict(each) | {"value": value} for each, value in await views.filters(state)]
-        # The number makes it a change, as the visitor may have set the filters otherwise since.
-        shown_filters = {"visit": next(visits), "filters": values}
-        return [*shown(view), shown_filters, state.text, state.k, max(0.0, state.min_score or 0.0)]
+        key = secrets.token_urlsafe(16)
+        shown_filters = await views.filters(state)
+        with lock:
+            visits[key] = shown_filters
+        return [*shown(view), key, state.text, state.k, max(0.0, state.min_score or 0.0)]
 
     async def search_with_controls(
         request: gr.Request,
@@ -137,13 +149,11 @@ def _search_tab(blocks: gr.Blocks, views: Views) -> None:
     with filters_accordion:
 
         @gr.render(filters, queue=False, show_progress="hidden")  # type: ignore[untyped-decorator]
-        def show_filters(given: dict[str, Any] | None) -> None:
-            values = given["filters"] if given else []
-            shown_values = [each.pop("value") for each in values]
-            known = [Filter(**each) for each in values]
-            inputs = [
-                _control(each, value) for each, value in zip(known, shown_values, strict=True)
-            ]
+        def show_filters(key: str | None) -> None:
+            with lock:
+                given = visits.get(key or "", [])
+            known = [each for each, _ in given]
+            inputs = [_control(each, value) for each, value in given]
 
             async def narrow(
                 request: gr.Request,
@@ -252,8 +262,8 @@ def _add_tab(adding: Adding) -> None:
     job = gr.Textbox(visible=False)
 
     async def add(
-        sent: list[dict[str, Any]] | None,
-        description: str,
+        sent: Any,
+        description: str | None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  (that is how Gradio finds it)
     ) -> AsyncIterator[list[Any]]:
         """Add the files to the collection."""
@@ -261,7 +271,7 @@ def _add_tab(adding: Adding) -> None:
         def report(job: Job) -> None:
             progress((job.finished, job.found), desc="Adding", unit="images")
 
-        async for job_id, text in adding.add(sent or [], description, report):
+        async for job_id, text in adding.add(sent, description or "", report):
             yield [job_id, text, gr.Button(visible=bool(job_id)), gr.skip() if job_id else None]
 
     add_button.click(
