@@ -309,6 +309,16 @@ def test_malformed_lists_of_files_are_ignored(
     assert "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("job", [None, "", "unknown", "../x"])
+def test_cancelling_no_job_is_no_error(
+    served: Served, job: object, capfd: pytest.CaptureFixture[str]
+) -> None:
+    body = {"data": [job], "fn_index": dependency(served, "cancel")["id"]}
+    response = served.client.post(f"{served.page}/gradio_api/run/predict", json=body)
+    assert response.status_code == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_sessions_and_waiting_calls_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,10 +64,10 @@ class Adding:
         lines = map(json.loads, self._service.jobs.report(job.id))
         return [each for each in lines if each["status"] == "rejected"]
 
-    async def cancel(self, job_id: str) -> None:
+    async def cancel(self, job_id: str | None) -> None:
         """Cancel a job, if it has not ended."""
         with contextlib.suppress(ImgsearchError):
-            await self._service.cancel(job_id)
+            await self._service.cancel(job_id or "")
 
 
 def _reason(error: str) -> str:
