@@ -82,7 +82,7 @@ def totals() -> dict[str, int]:
     return {}
 
 
-@pytest.mark.parametrize(("name", "fraction"), _moments())
+@pytest.mark.parametrize(("name", "fraction"), list(_moments()))
 def test_an_interrupted_command_exits_with_130(
     name: str, fraction: float, run: Run, totals: dict[str, int], tmp_path: Path
 ) -> None:
