@@ -66,7 +66,8 @@ window.imgsearch = (() => {
       const isLarge = edges[2] - edges[0] > 0.02 && edges[3] - edges[1] > 0.02;
       last.type === "pointerup" && isLarge ? setRegion(edges) : (frame.inset = before);
     };
-  });  on("submit", (event) => {
+  });
+  on("submit", (event) => {
     if (!event.target.matches("[data-region]")) return;
     event.preventDefault();
     setRegion([...event.target.querySelectorAll("input")].map((input) => input.value / 100));
@@ -77,8 +78,7 @@ window.imgsearch = (() => {
     input.files = clipboardData.files;
     input.dispatchEvent(new Event("change"));
   });
-  // One by one: in one request, as Gradio does it, a file that is too large would spoil all. While
-  // the service is busy, a file is sent again.
+  // One by one: a file that is too large fails its whole request. Sent again while the service is busy.
   const MOST_FILES = 500; // whose names fit into one request
   async function send(files, status, upload) {
     const sent = [];
