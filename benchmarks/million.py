@@ -2,7 +2,7 @@
 
     python -m benchmarks.million [ROW ...] [--records 1000000] [--data hard] [--work FOLDER]
 
-Each row runs in a process of its own, which tells its peak memory. The collections are made once,
+Each row runs in a process of its own, to measure its peak memory. The collections are made once,
 and kept in the working folder: 1,000,000 records of 1280 dimensions take 6 GB and some minutes.
 `--list` names the rows. Goals are for a million records on two cores.
 """

@@ -96,7 +96,7 @@ def _export(home: Path) -> None:
 
 @pytest.fixture(scope="session")
 def exported_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Models as exported for ONNX Runtime: every test may use those that another had made.
+    """Models as exported for ONNX Runtime: tests share them.
 
     Workers of xdist share the export, and not the folder, which records the model used last.
     """

@@ -64,14 +64,14 @@ def run(sample_store: str, tmp_path: Path) -> Run:
         """The ended process, and what it wrote of its moments."""
         shutil.copytree(sample_store, tmp_path / "store", dirs_exist_ok=True)
         words = COMMANDS[name].format(store=tmp_path / "store", new=tmp_path / "new").split()
-        told = tmp_path / "told"
+        written = tmp_path / "written"
         done = subprocess.run(
-            [sys.executable, "-m", "tests.interrupted", str(moment), str(told), *words],
+            [sys.executable, "-m", "tests.interrupted", str(moment), str(written), *words],
             capture_output=True,
             text=True,
             timeout=240,
         )
-        return done, told.read_text().strip()
+        return done, written.read_text().strip()
 
     return once
 
@@ -87,13 +87,13 @@ def test_an_interrupted_command_exits_with_130(
     name: str, fraction: float, run: Run, totals: dict[str, int], tmp_path: Path
 ) -> None:
     if name not in totals:
-        done, told = run(name, 0)
+        done, written = run(name, 0)
         assert done.returncode == 0, done.stderr
         shutil.rmtree(tmp_path / "store", ignore_errors=True)
         shutil.rmtree(tmp_path / "new", ignore_errors=True)
-        totals[name] = int(told)
-    done, told = run(name, 1 + int(0.95 * fraction * totals[name]))
-    assert told == "sent"
+        totals[name] = int(written)
+    done, written = run(name, 1 + int(0.95 * fraction * totals[name]))
+    assert written == "sent"
     assert done.returncode == 130, done.stderr
     if name in ORDERLY:
         for word in ("Traceback", "KeyboardInterrupt", "internal error", "Exception ignored"):

@@ -26,6 +26,7 @@ from imgsearch.stores.base import VectorStore
 from imgsearch.stores.lance import filters, maintenance, scalar_indexes, vector_index
 from imgsearch.stores.lance.collection import LanceCollection
 from imgsearch.stores.lance.dataset import Dataset
+from imgsearch.stores.lance.segments import count_to_merge
 from imgsearch.stores.lance.store import LanceStore
 from imgsearch.types import Condition
 from tests.store_contract import (
@@ -334,7 +335,7 @@ def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path: Path) -> None
 def test_an_index_merges_segments_that_are_no_larger(
     new: int, segments: list[int], merged: int
 ) -> None:
-    assert scalar_indexes._to_merge(segments, new) == merged
+    assert count_to_merge(segments, new) == merged
 
 
 def test_few_rows_are_read_for_content_with_many_copies(
@@ -536,8 +537,8 @@ class TestIndex:
     def test_an_evaluation_tells_how_it_is_tuned(self, collection: LanceCollection) -> None:
         assert evaluate(collection, "number", sample=2).vector_index is None
         collection.optimize()
-        told = evaluate(collection, "number", sample=2).to_dict()["vector_index"]
-        assert told == collection.info().details["vector_index"]
+        shown = evaluate(collection, "number", sample=2).to_dict()["vector_index"]
+        assert shown == collection.info().details["vector_index"]
 
     def test_few_records_are_outside_the_index_and_few_segments_in_it(
         self, collection: LanceCollection, monkeypatch: pytest.MonkeyPatch

@@ -107,7 +107,7 @@ def hits(page: Page) -> list[str]:
     return page.locator("#results .card-score > span:first-child").all_inner_texts()
 
 
-def told(page: Page, text: str | re.Pattern[str]) -> None:
+def shows(page: Page, text: str | re.Pattern[str]) -> None:
     """Wait until the answer begins with a text."""
     expect(page.locator("#results [data-heading]")).to_have_text(text)
 
@@ -127,22 +127,22 @@ def choose(page: Page, filter_: str, value: str) -> None:
 
 def test_it_begins_with_examples_to_click_and_goes_back(visit: Open) -> None:
     page = visit()
-    told(page, re.compile(r"images in collection images"))
+    shows(page, re.compile(r"images in collection images"))
     example = page.get_by_role("link", name=re.compile("^Find images similar to example 1:"))
     expect(example.locator("img")).to_have_js_property("complete", True)
     example.click()
-    told(page, HITS)
+    shows(page, HITS)
     assert float(hits(page)[0].split()[-1]) == pytest.approx(1, abs=1e-3)
     first = asked(page)["id"]
 
     page.get_by_role("link", name=re.compile("^Find images similar to hit 2:")).click()
     page.wait_for_url(lambda url: first[0] not in url)
-    told(page, HITS)
+    shows(page, HITS)
     page.go_back()
     page.wait_for_url(lambda url: first[0] in url)
-    told(page, HITS)
+    shows(page, HITS)
     page.go_back()
-    told(page, re.compile(r"images in collection images"))
+    shows(page, re.compile(r"images in collection images"))
 
 
 def test_an_image_is_chosen_dropped_and_pasted(visit: Open) -> None:
@@ -150,19 +150,19 @@ def test_an_image_is_chosen_dropped_and_pasted(visit: Open) -> None:
     with page.expect_file_chooser() as chooser:
         page.get_by_text("Click to Upload").click()
     chooser.value.set_files(SHIRT)
-    told(page, HITS)
+    shows(page, HITS)
     assert hits(page)[0].endswith("1.000")
     expect(page.get_by_alt_text("Your image")).to_have_js_property("complete", True)
     chosen = asked(page)["image"]
 
     # A fresh page: by its address, and then by the two other ways.
     shared = visit("?image=" + chosen[0])
-    told(shared, HITS)
+    shows(shared, HITS)
     expect(shared.get_by_alt_text("Your image")).to_be_visible()
     for way in ("drop", "paste"):
         page = visit()
         page.evaluate(HAND_OVER, [way, list(SHIRT.read_bytes())])
-        told(page, HITS)
+        shows(page, HITS)
         assert asked(page)["image"] == chosen
 
 
@@ -182,7 +182,7 @@ def test_an_image_is_photographed(visit: Open) -> None:
     page.get_by_text("Click to Access Webcam").click()
     page.wait_for_function("document.querySelector('#image video')?.videoWidth > 0")
     page.get_by_label("capture photo").click()
-    told(page, HITS)
+    shows(page, HITS)
     assert "image" in asked(page)
     expect(page.get_by_alt_text("Your image")).to_be_visible()
 
@@ -191,34 +191,34 @@ def test_a_file_that_is_no_image_is_explained(visit: Open) -> None:
     page = visit()
     choose = page.locator("#image input[type=file]")
     choose.set_input_files(SAMPLES / "awkward" / "text-named.jpg")
-    told(page, "not an image of a known format")
+    shows(page, "not an image of a known format")
     assert "image" not in asked(page)
     choose.set_input_files(SHIRT)
-    told(page, HITS)
+    shows(page, HITS)
 
 
 def test_words_bounds_and_filters_narrow_the_answer(visit: Open) -> None:
     page = visit()
     page.get_by_label("Text", exact=True).fill("sneakers")
     page.get_by_label("Text", exact=True).press("Enter")
-    told(page, HITS)
+    shows(page, HITS)
     assert asked(page) == {"q": ["sneakers"]}
     before = len(hits(page))
 
     page.get_by_role("button", name="Filters").click()
     choose(page, "gender", "Men")
     page.wait_for_url(lambda url: "where" in url)
-    told(page, HITS)
+    shows(page, HITS)
     assert asked(page) == {"q": ["sneakers"], "where": ["gender=Men"]}
     assert 0 < len(hits(page)) < before
 
     page.get_by_label("year from").fill("3000")
     page.keyboard.press("Tab")
-    told(page, "No hits.")
+    shows(page, "No hits.")
     expect(page.get_by_text("No image that matches the text passes the filters")).to_be_visible()
     expect(page.get_by_role("combobox", name="gender")).to_have_value("Men")
     page.get_by_role("link", name="Search without filters").click()
-    told(page, HITS)
+    shows(page, HITS)
     assert len(hits(page)) == before
     expect(page.get_by_role("combobox", name="gender")).to_have_value("any")
 
@@ -226,12 +226,12 @@ def test_words_bounds_and_filters_narrow_the_answer(visit: Open) -> None:
 def test_an_address_tells_the_whole_search(visit: Open) -> None:
     shirt = id_of(SHIRT)
     page = visit(f"?id={shirt}&k=3&min_score=0.99&where=gender%3DWomen")
-    told(page, "No hits.")
+    shows(page, "No hits.")
     expect(page.get_by_text("which is below the minimum of 0.99")).to_be_visible()
     expect(page.get_by_label("number input for Hits")).to_have_value("3")
     expect(page.get_by_label("number input for Minimum score")).to_have_value("0.99")
     page.get_by_role("link", name="Search without a minimum score").click()
-    told(page, re.compile("^3 hits in "))
+    shows(page, re.compile("^3 hits in "))
     assert asked(page) == {"id": [shirt], "k": ["3"], "where": ["gender=Women"]}
 
 
@@ -240,20 +240,20 @@ def test_what_an_address_asks_for_in_vain_is_told(visit: Open, address: str) -> 
     page = visit(address)
     expect(page.locator(".error [data-heading]")).to_be_visible()
     page.get_by_role("link", name="Start over").click()
-    told(page, re.compile(r"images in collection images"))
+    shows(page, re.compile(r"images in collection images"))
 
 
 def test_filters_alone_show_what_passes_them_and_are_taken_off_one_by_one(visit: Open) -> None:
     page = visit()
     page.get_by_role("button", name="Filters").click()
     choose(page, "gender", "Women")
-    told(page, re.compile(r"^\d+ images pass the filters\.$"))
+    shows(page, re.compile(r"^\d+ images pass the filters\.$"))
     choose(page, "season", "Summer")
     page.wait_for_url(lambda url: "Summer" in url)
-    told(page, re.compile(r"^\d+ images? pass(es)? the filters\.$"))
+    shows(page, re.compile(r"^\d+ images? pass(es)? the filters\.$"))
     page.get_by_role("link", name="Without the filter gender=Women").click()
     page.wait_for_url(lambda url: "Women" not in url)
-    told(page, re.compile(r"^\d+ images pass the filters\.$"))
+    shows(page, re.compile(r"^\d+ images pass the filters\.$"))
     assert asked(page) == {"where": ["season=Summer"]}
 
 
@@ -277,16 +277,16 @@ def test_numbers_that_are_being_typed_break_nothing(visit: Open) -> None:
     for typed, k in (("", ""), ("500", "&k=200"), ("3", "&k=3")):
         number.fill(typed)
         page.wait_for_url(f"**/?id={id_of(SHIRT)}{k}")
-        told(page, HITS)
+        shows(page, HITS)
     assert len(hits(page)) == 3
     page.get_by_label("number input for Minimum score").fill("5")
     page.wait_for_url(lambda url: "min_score=1" in url)
-    told(page, re.compile(HITS.pattern + "|^No hits"))
+    shows(page, re.compile(HITS.pattern + "|^No hits"))
 
 
 def test_a_minimum_score_is_left_out_of_words_alone(visit: Open) -> None:
     page = visit("?q=sneakers&min_score=0.5")
-    told(page, HITS)
+    shows(page, HITS)
     expect(page.get_by_text("needs an image")).to_be_visible()
     expect(page.get_by_role("list", name="Hits, the most relevant first")).to_be_visible()
 
@@ -307,7 +307,7 @@ def test_of_what_is_asked_in_a_hurry_the_last_is_shown(visit: Open) -> None:
     page.wait_for_url("**/" + str(href))
     name = urlsplit(str(href)).query.removeprefix("id=")
     expect(page.locator("[data-marker] img")).to_have_attribute("src", re.compile(name))
-    told(page, HITS)
+    shows(page, HITS)
     page.unroute_all(behavior="wait")
     assert asked(page) == {"id": [name]}
 
@@ -332,7 +332,7 @@ def test_a_search_that_is_not_answered_can_be_repeated(visit: Open, way: str) ->
     page.unroute("**/run/predict*")
     again.click()
     expect(again).to_be_hidden()
-    told(page, HITS)
+    shows(page, HITS)
     if way == "link":
         assert asked(page)["id"] != [id_of(SHIRT)]
     elif way == "button":
@@ -346,7 +346,7 @@ def test_a_server_that_was_away_is_asked_again(browser: Browser, served: Served)
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
     page.goto(served.page + "/?id=" + id_of(SHIRT))
-    told(page, HITS)
+    shows(page, HITS)
     context.set_offline(True)
     link = page.get_by_role("link", name=re.compile("^Find images similar to hit 2:"))
     href = str(link.get_attribute("href"))
@@ -355,7 +355,7 @@ def test_a_server_that_was_away_is_asked_again(browser: Browser, served: Served)
     context.set_offline(False)
     # Gradio loads the page again, and its address holds the search.
     expect(page.locator("[data-marker] img")).to_have_attribute("src", re.compile(href[4:]))
-    told(page, HITS)
+    shows(page, HITS)
     assert asked(page)["id"] == [href[4:]]
     context.close()
 
@@ -369,7 +369,7 @@ def test_on_a_phone_an_answer_out_of_sight_is_pointed_at(visit: Open) -> None:
     page.get_by_label("Text", exact=True).fill("shirt")
     page.get_by_label("Text", exact=True).press("Enter")
     page.wait_for_url(lambda url: "q=shirt" in url)
-    told(page, HITS)
+    shows(page, HITS)
     expect(page.locator("#results [data-heading]")).to_be_in_viewport()
 
 
@@ -419,7 +419,7 @@ def test_a_part_is_marked_by_the_mouse_and_by_the_keyboard(visit: Open) -> None:
     page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + box["height"] * 0.5)
     page.mouse.up()
     page.wait_for_url(lambda url: "region" in url)
-    told(page, HITS)
+    shows(page, HITS)
     edges = [float(each) for each in asked(page)["region"][0].split(",")]
     assert edges == pytest.approx([0.25, 0.25, 0.75, 0.5], abs=0.02)
     expect(page.get_by_text("Searching with this part")).to_be_visible()
@@ -432,7 +432,7 @@ def test_a_part_is_marked_by_the_mouse_and_by_the_keyboard(visit: Open) -> None:
     page.get_by_label("Left", exact=True).press("ArrowUp")
     page.get_by_role("button", name="Search with this part").press("Enter")
     page.wait_for_url(lambda url: "region" in url)
-    told(page, HITS)
+    shows(page, HITS)
     assert asked(page)["region"] == ["0.01,0,1,1"]
 
 
@@ -440,7 +440,7 @@ def test_it_can_be_used_by_keyboard_and_read_aloud(visit: Open) -> None:
     page = visit()
     page.locator("#results [role=status]").evaluate("(each) => { each.seen = 'before'; }")
     page.get_by_role("link", name=re.compile("^Find images similar to example 2:")).press("Enter")
-    told(page, HITS)
+    shows(page, HITS)
     # The same element holds the text of each answer, so that a change is announced.
     expect(page.locator("#results [role=status]")).to_have_text(HITS)
     expect(page.locator("#results [role=status]")).to_have_js_property("seen", "before")
@@ -466,7 +466,7 @@ def test_images_are_added_with_a_description_and_found(visit: Open, tmp_path: Pa
     expect(form.locator("#added")).to_contain_text("text-named.jpg: not an image")
 
     page = visit("?q=quilt")
-    told(page, re.compile("^1 hit in "))
+    shows(page, re.compile("^1 hit in "))
     expect(page.locator(".card-title")).to_have_text(hostile)
     expect(page).to_have_title(re.compile("^1 hit in .* . imgsearch$"))
 
@@ -520,14 +520,14 @@ def test_a_large_collection_can_be_filtered_by_a_value_that_is_not_offered(
         page.get_by_role("button", name="Filters").click()
         page.get_by_label("number from").fill("7")
         page.get_by_label("number from").press("Enter")
-        told(page, re.compile("^1 image passes"))
+        shows(page, re.compile("^1 image passes"))
         page.get_by_role("link", name="Clear filters").click()
-        told(page, re.compile("^8 images in"))
+        shows(page, re.compile("^8 images in"))
         kind = page.get_by_role("combobox", name="kind")
         expect(kind).to_have_value("any")
         kind.fill("even")
         kind.press("Enter")
-        told(page, re.compile("^4 images pass"))
+        shows(page, re.compile("^4 images pass"))
         page.context.close()  # before its service ends, which it would miss
 
 
@@ -548,7 +548,7 @@ def test_without_a_collection_it_tells_how_to_make_one(visit: Open, tmp_path: Pa
     settings = Settings(store=str(tmp_path / "secret"), data=tmp_path / "home")
     with serving(settings, with_page=True) as empty:
         page = visit(base=empty.page)
-        told(page, "There is no collection images yet.")
+        shows(page, "There is no collection images yet.")
         expect(page.get_by_text("imgsearch ingest ./my-images")).to_be_visible()
         assert "secret" not in page.content()
 
@@ -563,6 +563,6 @@ def test_with_a_key_the_browser_asks_for_it(visit: Open, tmp_path: Path) -> None
         credentials = {"username": "anyone", "password": "open sesame"}
         page = visit(base=locked.page, http_credentials=credentials)
         page.get_by_role("link", name=re.compile("^Find images similar to example 1:")).click()
-        told(page, HITS)
+        shows(page, HITS)
         expect(page.locator(".card img").first).to_have_js_property("complete", True)
         assert page.locator(".card img").first.evaluate("(each) => each.naturalWidth") > 0

@@ -199,7 +199,7 @@ class StageMeter:
         return _mapped(self._pool, function, paths, 2 * self._options.workers)
 
     def _usable(self) -> Iterator[str]:
-        """Repeat the paths of the sample, without those that have turned out to be unusable."""
+        """Repeat the paths of the sample, except the unusable ones."""
         while usable := [path for path in self.sample if path not in self._report.unusable]:
             yield from usable
 

@@ -8,6 +8,7 @@ are no larger. So there are few of them, and a row is indexed again only a few t
 from collections.abc import Sequence
 
 from imgsearch.events import Listener, Stage, ignore
+from imgsearch.stores.lance import segments
 from imgsearch.stores.lance.dataset import Dataset
 from imgsearch.stores.lance.schema import WORDS
 
@@ -39,23 +40,14 @@ class ScalarIndexes:
         if rows < MIN_ROWS:
             return
         for column in columns:
-            segments = self._segments(column)
-            new = rows - sum(segments or ())
-            if segments is None:
+            indexed = segments.row_counts(self._dataset.handle, column)
+            new = rows - sum(indexed or ())
+            if indexed is None:
                 listener(Stage(f"building the index of {column} over {rows:,} records"))
                 self._dataset.retry("no index can be built", lambda: self._build(column))  # noqa: B023
             elif new > MAX_UNINDEXED:
                 listener(Stage(f"adding {new:,} records to the index of {column}"))
                 self._dataset.retry("the index cannot be extended", lambda: self._extend(column))  # noqa: B023
-
-    def _segments(self, column: str) -> list[int] | None:
-        """Return the rows of each segment of an index, the oldest first; None without an index."""
-        handle = self._dataset.handle
-        rows = {each.fragment_id: each.count_rows() for each in handle.get_fragments()}
-        for index in handle.describe_indices():
-            if index.field_names == [column]:
-                return [sum(rows.get(f, 0) for f in one.fragment_ids) for one in index.segments]
-        return None
 
     def _build(self, column: str) -> None:
         dataset = self._dataset.writable()
@@ -77,22 +69,4 @@ class ScalarIndexes:
         )
 
     def _extend(self, column: str) -> None:
-        dataset = self._dataset.writable()
-        segments = self._segments(column) or []
-        merged = _to_merge(segments, dataset.count_rows() - sum(segments))
-        name = next(x.name for x in dataset.describe_indices() if x.field_names == [column])
-        dataset.optimize.optimize_indices(index_names=[name], num_indices_to_merge=merged)
-
-
-def _to_merge(segments: Sequence[int], new: int) -> int:
-    """Return how many of the last segments are merged with `new` rows.
-
-    `segments` are the rows of each.
-    """
-    merged = 0
-    for rows in reversed(segments):
-        if rows > new:
-            break
-        new += rows
-        merged += 1
-    return merged
+        segments.extend(self._dataset.writable(), column)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from imgsearch.events import Listener, Stage
 from imgsearch.stores.base import Vectors
+from imgsearch.stores.lance import segments
 from imgsearch.stores.lance.arrow import lance
 from imgsearch.stores.lance.dataset import Dataset
 from imgsearch.stores.lance.schema import VECTOR, to_numpy
@@ -129,12 +130,7 @@ class VectorIndex:
 
     def _segments(self) -> list[int]:
         """Return how many rows each segment of the index covers, the oldest first."""
-        dataset = self._dataset.handle
-        for index in dataset.describe_indices():
-            if index.field_names == [VECTOR]:
-                rows = {each.fragment_id: each.count_rows() for each in dataset.get_fragments()}
-                return [sum(rows.get(f, 0) for f in one.fragment_ids) for one in index.segments]
-        return []
+        return segments.row_counts(self._dataset.handle, VECTOR) or []
 
     def _has_outgrown(self, rows: int) -> bool:
         probing = self.probing()
@@ -172,15 +168,7 @@ class VectorIndex:
             self._build_of(dataset, max(1, fewer // 2))
 
     def _extend(self) -> None:
-        """Index the new rows, and merge the newest segments that are not much larger."""
-        merged, rows = 0, self.unindexed_rows()
-        for segment in reversed(self._segments()):
-            if segment > _MERGE_FACTOR * rows:
-                break
-            merged, rows = merged + 1, rows + segment
-        self._dataset.writable().optimize.optimize_indices(
-            index_names=[f"{VECTOR}_idx"], num_indices_to_merge=merged
-        )
+        segments.extend(self._dataset.writable(), VECTOR, _MERGE_FACTOR)
 
     def _tune(self, listener: Listener) -> None:
         """Find the least work that finds what comparing all finds, and keep it."""
