@@ -499,6 +499,7 @@ class TestIndex:
             "partitions": 63,
             "probes": probing.probes,
             "refine": probing.refine,
+            "filtered_refine": probing.filtered_refine,
             "recall": round(probing.recall, 4),
         }
         assert recall() >= 0.98

@@ -8,8 +8,9 @@ data, so the index is tuned after each build, against exact answers.
 import json
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from imgsearch.events import Listener, Stage
 from imgsearch.stores.base import Vectors
 from imgsearch.stores.lance import segments
-from imgsearch.stores.lance.arrow import lance
+from imgsearch.stores.lance.arrow import lance, pc
 from imgsearch.stores.lance.dataset import Dataset
 from imgsearch.stores.lance.schema import VECTOR, to_numpy
 
@@ -41,7 +42,15 @@ _SAMPLE = 128
 _K = 10
 _REFINES = (5, 10, 20, 40, 80, 160)
 _MIN_PROBES = 8
-_FILTERED_REFINE = 20
+# Tuned for a filter that passes a tenth of the records, and for one that passes about the fewest of
+# which not all are compared. The fewer pass, the more candidates it takes: the nearest that pass
+# are far away, where many are about equally far.
+_FILTERED_SAMPLE = 32
+_FILTER_SHARE = 0.1
+_FILTERED_ROWS = 2 * MAX_COMPARED
+_LARGEST_SHARE = 0.25
+# Where an earlier version tuned the index, without a filter.
+_UNTUNED_FILTERED_REFINE = 40
 
 _RecallOf = Callable[[int, int], float]
 """Returns the recall@10 of a search of so many partitions with such a refine factor."""
@@ -52,7 +61,8 @@ class Probing:
     """How an index is searched, as it was tuned when it was built over `rows` records.
 
     A search of k records reads `probes` of the `partitions`, and compares `refine` times k
-    candidates in full. `recall` is the recall@10 of the sample queries.
+    candidates in full. `recall` is the recall@10 of the sample queries. A search with a filter
+    reads more partitions, and compares at least `filtered_refine` times k candidates.
     """
 
     rows: int
@@ -60,6 +70,7 @@ class Probing:
     probes: int
     refine: int
     recall: float
+    filtered_refine: int = _UNTUNED_FILTERED_REFINE
 
     def to_dict(self) -> dict[str, int | float]:
         """Return what `imgsearch info` shows."""
@@ -67,6 +78,7 @@ class Probing:
             "partitions": self.partitions,
             "probes": self.probes,
             "refine": self.refine,
+            "filtered_refine": self.filtered_refine,
             "recall": round(self.recall, 4),
         }
 
@@ -78,7 +90,7 @@ class Probing:
             # that are about equally near. Of 200,000 hard vectors, a tenth of which pass, 320 of
             # 447 partitions find 97.5 %, and all of them 100 % in 1.1 times the time.
             probes = math.ceil(4 * probes / share)
-            refine = max(_FILTERED_REFINE, 4 * refine)
+            refine = max(refine, self.filtered_refine)
         if k > 100:  # among many candidates the order by codes is right more often
             refine = max(5, refine // 4)
         # The least: where a filter leaves too few records in them, further ones are searched.
@@ -174,48 +186,77 @@ class VectorIndex:
         """Find the least work that finds what comparing all finds, and keep it."""
         listener(Stage(f"tuning the index of {VECTOR}"))
         rows, partitions = self._dataset.count(), self._partitions_now()
-        queries = self._sample(rows)
-        exact = self._exact_scores(queries)
+        shares = (_FILTER_SHARE, min(_LARGEST_SHARE, _FILTERED_ROWS / rows))
+        queries = self._sample(rows, max(shares))
+        least, *least_filtered = self._least_scores(queries, shares)
 
         def recall(probes: int, refine: int) -> float:
-            found = (self._found_scores(each, probes, refine) for each in queries)
-            return _recall(list(found), exact)
+            # One more, for the query itself, which is the first.
+            found = [self._scores(each, _K + 1, probes, refine)[1:] for each in queries]
+            return _recall(found, least)
+
+        def filtered_refine(share: float, least: NDArray[np.float32]) -> int:
+            condition = f"id < '{_first_id_after(share)}'"
+            probes = probing.options(_K, share)["minimum_nprobes"]
+
+            def recall(probes: int, refine: int) -> float:
+                found = [
+                    self._scores(each, _K, probes, refine, condition)
+                    for each in queries[:_FILTERED_SAMPLE]
+                ]
+                return _recall(found, least[:_FILTERED_SAMPLE])
+
+            return _least_refine(recall, probes)
 
         probing = _tuned(recall, rows, partitions)
+        refine = max(map(filtered_refine, shares, least_filtered))
+        probing = replace(probing, filtered_refine=refine)
         text = json.dumps(asdict(probing))
         self._dataset.retry(
             "the index cannot be tuned",
             lambda: self._dataset.writable().update_config({_CONFIG_KEY: text}),
         )
 
-    def _sample(self, rows: int) -> Vectors:
-        """Return vectors of the collection, always the same, of shape (n, dimension)."""
+    def _sample(self, rows: int, share: float) -> Vectors:
+        """Return vectors of the collection, always the same, of shape (n, dimension).
+
+        Not of the records that the filters of the tuning pass, the first `share` of all ids.
+        """
         chosen = np.random.default_rng(0).choice(rows, min(rows, _SAMPLE), replace=False)
-        table = self._dataset.newest().take(sorted(chosen.tolist()), columns=[VECTOR])
+        table = self._dataset.newest().take(sorted(chosen.tolist()), columns=["id", VECTOR])
+        table = table.filter(pc.greater_equal(table["id"], _first_id_after(share)))
         return to_numpy(table[VECTOR], self._dataset.stamp.dimension)
 
-    def _exact_scores(self, queries: Vectors) -> NDArray[np.float32]:
-        """Return the scores of the k nearest of each query, shape (n, k), ascending.
+    def _least_scores(self, queries: Vectors, shares: Sequence[float]) -> list[NDArray[np.float32]]:
+        """Return the score of the tenth of the records most like each query, but itself.
 
-        The nearest is the query itself, so there are k + 1 with it.
+        Of all records, and then of each share of them, the first by id; each of shape (n,).
         """
         best = np.full((len(queries), _K + 1), -np.inf, np.float32)
-        for batch in self._dataset.batches([VECTOR], None, batch_size=4096):
+        filtered = [np.full((len(queries), _K), -np.inf, np.float32) for _ in shares]
+        for batch in self._dataset.batches(["id", VECTOR], None, batch_size=4096):
             scores = queries @ to_numpy(batch[VECTOR], self._dataset.stamp.dimension).T
-            both = np.concatenate([best, scores], axis=1)
-            best = np.partition(both, -_K - 1, axis=1)[:, -_K - 1 :]
-        return np.asarray(np.sort(best, axis=1)[:, :_K])
+            best = _highest(best, scores)
+            for at, share in enumerate(shares):
+                passes = pc.less(batch["id"], _first_id_after(share))
+                filtered[at] = _highest(
+                    filtered[at], scores[:, passes.to_numpy(zero_copy_only=False)]
+                )
+        return [each.min(axis=1) for each in (best, *filtered)]
 
-    def _found_scores(self, query: Vectors, probes: int, refine: int) -> NDArray[np.float32]:
+    def _scores(
+        self, query: Vectors, k: int, probes: int, refine: int, condition: str | None = None
+    ) -> NDArray[np.float32]:
+        """Return the scores of the k records that a search finds, descending."""
         nearest: dict[str, Any] = {
             "column": VECTOR,
             "q": query,
-            "k": _K + 1,
+            "k": k,
             "metric": self._dataset.stamp.distance,
             "nprobes": probes,
             "refine_factor": refine,
         }
-        table = self._dataset.read(["_distance"], None, nearest=nearest)
+        table = self._dataset.read(["_distance"], condition, nearest=nearest, prefilter=True)
         distances: NDArray[np.float32] = table["_distance"].to_numpy()
         return 1 - distances
 
@@ -228,36 +269,42 @@ class VectorIndex:
         return Probing(0, partitions, probes, refine, math.nan)
 
 
+def _least_refine(recall: _RecallOf, probes: int) -> int:
+    """Return the least factor that reaches the target, or the largest."""
+    at = bisect_left(_REFINES, True, key=lambda each: recall(probes, each) >= TARGET_RECALL)
+    return _REFINES[min(at, len(_REFINES) - 1)]
+
+
 def _tuned(recall: _RecallOf, rows: int, partitions: int) -> Probing:
     """Return the least candidates, and for them the least partitions, that reach the target."""
-    refine, reached = _REFINES[0], 0.0
-    for refine in _REFINES:
-        reached = recall(partitions, refine)
-        if reached >= TARGET_RECALL:
-            break
+    refine = _least_refine(recall, partitions)
+    recalls = {partitions: recall(partitions, refine)}
+    target = min(TARGET_RECALL, recalls[partitions])
+
+    def reaches(probes: int) -> bool:
+        recalls[probes] = recall(probes, refine)
+        return recalls[probes] >= target
+
+    # More partitions find more, so that bisection finds the least.
     choices = [_MIN_PROBES << step for step in range(32) if _MIN_PROBES << step < partitions]
-    found = Probing(rows, partitions, partitions, refine, reached)
-    # More partitions find more, so that halving finds the least.
-    low, high = 0, len(choices)
-    while low < high:
-        middle = (low + high) // 2
-        reached = recall(choices[middle], refine)
-        if reached >= min(TARGET_RECALL, found.recall):
-            found = Probing(rows, partitions, choices[middle], refine, reached)
-            high = middle
-        else:
-            low = middle + 1
-    return found
+    probes = [*choices, partitions][bisect_left(choices, True, key=reaches)]
+    return Probing(rows, partitions, probes, refine, recalls[probes])
 
 
-def _recall(found: Sequence[NDArray[np.float32]], exact: NDArray[np.float32]) -> float:
+def _first_id_after(share: float) -> str:
+    """Return the id before which this share of all ids is: they are hashes, in hexadecimal."""
+    return f"{min(round(share * 16**8), 16**8 - 1):08x}"
+
+
+def _highest(best: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the highest of both of each row, as many as in `best`, which is of shape (n, k)."""
+    k = best.shape[1]
+    return np.partition(np.concatenate([best, scores], axis=1), -k, axis=1)[:, -k:]
+
+
+def _recall(found: Sequence[NDArray[np.float32]], least: NDArray[np.float32]) -> float:
     """Return the share of the exact answers that was found; equal scores stand for each other."""
-    least = exact[:, 0] - 1e-5
-    # Not the query itself, which is among what was found.
-    hits = [
-        min(_K, int((scores >= limit).sum()) - 1)
-        for scores, limit in zip(found, least, strict=True)
-    ]
+    hits = [int((scores >= low - 1e-5).sum()) for scores, low in zip(found, least, strict=True)]
     return sum(hits) / (_K * len(hits))
 
 
