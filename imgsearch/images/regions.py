@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from imgsearch.errors import UsageError
 
@@ -20,6 +20,18 @@ class Region:
     right: float
     bottom: float
     unit: Literal["pixels", "fractions"] = "pixels"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the region of a text, LEFT,TOP,RIGHT,BOTTOM in fractions. Raises UsageError."""
+        try:
+            left, top, right, bottom = map(float, text.split(","))
+        except ValueError:
+            raise UsageError(
+                f"region {text[:100]!r}: write it as LEFT,TOP,RIGHT,BOTTOM, for example "
+                "0.25,0,0.75,0.5"
+            ) from None
+        return cls(left, top, right, bottom, "fractions")
 
     def box(self, width: int, height: int) -> tuple[int, int, int, int]:
         """Return left, top, right, bottom in pixels. Raises UsageError if no pixel is inside."""

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from imgsearch.sources import PICTURE_EXTENSIONS
+from imgsearch.sources import IMAGE_EXTENSIONS
 from imgsearch.uris import uri_to_path
 
 # Normalized, the most reliable first: next to a file name, an id may be anything.
@@ -51,7 +51,7 @@ def has_joining_name(header: list[str]) -> bool:
 
 
 def is_image_name(cell: str) -> bool:
-    return os.path.splitext(cell.strip())[1].lower() in PICTURE_EXTENSIONS
+    return os.path.splitext(cell.strip())[1].lower() in IMAGE_EXTENSIONS
 
 
 def key_of(cell: str) -> str:

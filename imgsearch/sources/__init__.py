@@ -2,12 +2,12 @@
 
 from imgsearch.sources.base import STDIN, Candidate, ScanLog, Sources, Unusable
 from imgsearch.sources.lists import read_list
-from imgsearch.sources.names import PICTURE_EXTENSIONS, SYSTEM_FOLDERS, is_left_out
+from imgsearch.sources.names import IMAGE_EXTENSIONS, SYSTEM_FOLDERS, is_left_out
 from imgsearch.sources.resolve import resolve
 from imgsearch.sources.scan import scan
 
 __all__ = [
-    "PICTURE_EXTENSIONS",
+    "IMAGE_EXTENSIONS",
     "STDIN",
     "SYSTEM_FOLDERS",
     "Candidate",

@@ -5,7 +5,7 @@ import stat
 
 # Files with another extension are recognized by their first bytes.
 # fmt: off
-PICTURE_EXTENSIONS = frozenset(
+IMAGE_EXTENSIONS = frozenset(
     {
         ".apng", ".avif", ".avifs", ".bmp", ".cur", ".dds", ".dib", ".gif", ".heic",
         ".heif", ".hif", ".icns", ".ico", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe",
@@ -40,7 +40,7 @@ SYSTEM_FOLDERS = frozenset(
 
 
 def has_image_extension(path: str) -> bool:
-    return os.path.splitext(path)[1].lower() in PICTURE_EXTENSIONS
+    return os.path.splitext(path)[1].lower() in IMAGE_EXTENSIONS
 
 
 def is_hidden_name(name: str) -> bool:

@@ -88,16 +88,14 @@ async def remove(service: ServiceDep, collection: CollectionName, record_id: str
     return Response(status_code=204)
 
 
-@router.get("/{collection}/records/{record_id}/image", tags=["pictures"], response_class=Response)
+@router.get("/{collection}/records/{record_id}/image", tags=["images"], response_class=Response)
 async def image(request: Request, service: ServiceDep, collection: str, record_id: str) -> Response:
     """Return the original image file, or a part of it (`Range`)."""
     record = await service.record(record_id, collection)
     return image_response(request, await service.open_image(record))
 
 
-@router.get(
-    "/{collection}/records/{record_id}/thumbnail", tags=["pictures"], response_class=Response
-)
+@router.get("/{collection}/records/{record_id}/thumbnail", tags=["images"], response_class=Response)
 async def thumbnail(
     request: Request,
     service: ServiceDep,

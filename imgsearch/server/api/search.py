@@ -4,7 +4,6 @@ from typing import Annotated
 
 from fastapi import File, Form, UploadFile
 
-from imgsearch.errors import UsageError
 from imgsearch.images import Region
 from imgsearch.search import SearchRequest
 from imgsearch.server.api.models import SearchAnswer
@@ -71,7 +70,7 @@ async def search(
             images=[await each.read() for each in files],
             records=record or (),
             text=text,
-            region=_region(region) if region else None,
+            region=Region.parse(region) if region else None,
             k=k,
             where=where or (),
             min_score=min_score,
@@ -80,13 +79,3 @@ async def search(
         )
         result = await service.search(request, collection, offset=offset)
     return SearchAnswer.from_result(result, show_path=service.settings.show_paths)
-
-
-def _region(text: str) -> Region:
-    try:
-        left, top, right, bottom = map(float, text.split(","))
-    except ValueError:
-        raise UsageError(
-            f"region {text[:100]!r}: write it as LEFT,TOP,RIGHT,BOTTOM, for example 0.25,0,0.75,0.5"
-        ) from None
-    return Region(left, top, right, bottom, "fractions")

@@ -76,16 +76,7 @@ class SearchState:
     @property
     def area(self) -> Region | None:
         """The region of the image to search with. Raises UsageError if it is malformed."""
-        if not self.region:
-            return None
-        try:
-            left, top, right, bottom = map(float, self.region.split(","))
-        except ValueError:
-            raise UsageError(
-                f"region {self.region[:100]!r}: write it as LEFT,TOP,RIGHT,BOTTOM, for example "
-                "0.25,0,0.75,0.5"
-            ) from None
-        return Region(left, top, right, bottom, "fractions")
+        return Region.parse(self.region) if self.region else None
 
     @property
     def edges(self) -> tuple[float, float, float, float]:
