@@ -2,6 +2,7 @@
 
 import datetime
 import multiprocessing
+import shutil
 import subprocess
 import sys
 import threading
@@ -358,27 +359,58 @@ def test_few_rows_are_read_for_content_with_many_copies(
         assert sum(rows) < 20 * len(digests)
 
 
+_ROWS = 4000
+
+
+def _lower_thresholds(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(scalar_indexes, "MIN_ROWS", 1000)
+    patch.setattr(scalar_indexes, "MAX_UNINDEXED", 500)
+    patch.setattr(vector_index, "MIN_ROWS", 1000)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of two equal collections: one without indexes, one with them, tuned in full."""
+    folder = tmp_path_factory.mktemp("built")
+    store = LanceStore(folder)
+    collection = store.create("images", STAMP)
+    collection.add_fields({"number": "int"})
+    write(collection, [record(number, number=number) for number in range(_ROWS)])
+    shutil.copytree(folder / "images.lance", folder / "indexed.lance")
+    with pytest.MonkeyPatch.context() as patch:
+        _lower_thresholds(patch)
+        store.open("indexed").optimize()
+    return folder
+
+
+@pytest.fixture
+def quick_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tune by a few queries, for tests of what does not depend on the result."""
+    monkeypatch.setattr(vector_index, "_SAMPLE", 8)
+    monkeypatch.setattr(vector_index, "_FILTERED_SAMPLE", 2)
+
+
 class TestIndex:
     """With the thresholds lowered, so that small collections get the indexes of large ones."""
 
-    ROWS = 4000
-
     @pytest.fixture(autouse=True)
     def _low_thresholds(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(scalar_indexes, "MIN_ROWS", 1000)
-        monkeypatch.setattr(scalar_indexes, "MAX_UNINDEXED", 500)
-        monkeypatch.setattr(vector_index, "MIN_ROWS", 1000)
+        _lower_thresholds(monkeypatch)
 
     @pytest.fixture
-    def collection(self, tmp_path: Path) -> LanceCollection:
-        collection = LanceStore(tmp_path).create("images", STAMP)
-        collection.add_fields({"number": "int"})
-        write(collection, [record(number, number=number) for number in range(self.ROWS)])
-        return collection
+    def collection(self, built: Path, tmp_path: Path) -> LanceCollection:
+        shutil.copytree(built / "images.lance", tmp_path / "images.lance")
+        return LanceStore(tmp_path).open("images")
+
+    @pytest.fixture
+    def indexed(self, built: Path, tmp_path: Path) -> LanceCollection:
+        shutil.copytree(built / "indexed.lance", tmp_path / "indexed.lance")
+        return LanceStore(tmp_path).open("indexed")
 
     def test_words_are_found_inside_and_outside_the_index(
-        self, collection: LanceCollection
+        self, collection: LanceCollection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(vector_index, "MIN_ROWS", 10**6)
         collection.add_fields({"kind": "str"})
         seven, eight = record(7).id, record(8).id
         collection.update_metadata({seven: {"kind": "Käse 鞋"}, eight: {"kind": "a shoe"}})
@@ -396,6 +428,7 @@ class TestIndex:
     def test_the_first_uris_of_many_equal_matches_are_found(
         self, collection: LanceCollection, monkeypatch: pytest.MonkeyPatch, k: int
     ) -> None:
+        monkeypatch.setattr(vector_index, "MIN_ROWS", 10**6)
         monkeypatch.setattr("imgsearch.stores.lance.collection._EQUAL_MATCHES", 20)
         collection.add_fields({"kind": "str"})
         order = np.random.default_rng(0).permutation(300).tolist()
@@ -408,6 +441,7 @@ class TestIndex:
         expected = [record(10_000 + each, kind=kinds[each]) for each in both + one]
         assert found == expected[:k]
 
+    @pytest.mark.usefixtures("quick_tuning")
     def test_it_is_built_and_extended_with_a_line_of_progress(
         self, collection: LanceCollection
     ) -> None:
@@ -415,56 +449,53 @@ class TestIndex:
         collection.optimize(events.append)
         stages = [event.text for event in events if isinstance(event, Stage)]
         assert any("building the index of vector" in text for text in stages)
-        more = [record(number, number=number) for number in range(self.ROWS, self.ROWS + 1000)]
+        more = [record(number, number=number) for number in range(_ROWS, _ROWS + 1000)]
         write(collection, more, seed=1)
         events.clear()
         collection.optimize(events.append)
         stages = [event.text for event in events if isinstance(event, Stage)]
         assert any("adding 1,000 records" in text for text in stages)
-        assert collection._maintenance.indexed_rows()["vector"] == self.ROWS + 1000
+        assert collection._maintenance.indexed_rows()["vector"] == _ROWS + 1000
         events.clear()
         collection.optimize(events.append)
         assert events == []
 
     def test_an_ingest_indexes_what_it_looks_up_in_few_segments(
-        self, collection: LanceCollection, monkeypatch: pytest.MonkeyPatch
+        self, indexed: LanceCollection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        collection.optimize()
         monkeypatch.setattr(maintenance, "_UPSERTS_BETWEEN_INDEXING", 2)
-        rows = self.ROWS
+        rows = _ROWS
         for upsert in range(40):
-            write(collection, [record(rows + each) for each in range(260)], seed=upsert)
+            write(indexed, [record(rows + each) for each in range(260)], seed=upsert)
             rows += 260
             for column in ("id", "sha256", "uri"):
-                assert rows - collection._maintenance.indexed_rows()[column] <= 2 * 260
-        segments = [len(each.segments) for each in collection._dataset.handle.describe_indices()]
+                assert rows - indexed._maintenance.indexed_rows()[column] <= 2 * 260
+        segments = [len(each.segments) for each in indexed._dataset.handle.describe_indices()]
         assert max(segments) <= 6
-        wanted = [record(number) for number in (0, self.ROWS - 1, self.ROWS, rows - 1)]
-        assert set(collection.lookup([each.id for each in wanted])) == {x.id for x in wanted}
-        assert set(collection.vectors_by_digest([each.sha256 for each in wanted])) == {
+        wanted = [record(number) for number in (0, _ROWS - 1, _ROWS, rows - 1)]
+        assert set(indexed.lookup([each.id for each in wanted])) == {x.id for x in wanted}
+        assert set(indexed.vectors_by_digest([each.sha256 for each in wanted])) == {
             each.sha256 for each in wanted
         }
-        collection.delete([wanted[0].id])
-        collection.upsert([wanted[1]], vectors(1))
-        assert collection.lookup([each.id for each in wanted]).keys() == {
+        indexed.delete([wanted[0].id])
+        indexed.upsert([wanted[1]], vectors(1))
+        assert indexed.lookup([each.id for each in wanted]).keys() == {
             each.id for each in wanted[1:]
         }
-        assert len(everything(collection, "file:///pictures/0000")) == 99
+        assert len(everything(indexed, "file:///pictures/0000")) == 99
 
-    def test_a_folder_is_read_by_the_index_of_uris(self, collection: LanceCollection) -> None:
-        collection.optimize()
+    def test_a_folder_is_read_by_the_index_of_uris(self, indexed: LanceCollection) -> None:
         condition = filters.starts_with_any("uri", ["file:///pictures/0001", "file:///other/"])
-        plan = collection._dataset.handle.scanner(columns=["uri"], filter=condition).explain_plan()
+        plan = indexed._dataset.handle.scanner(columns=["uri"], filter=condition).explain_plan()
         assert "ScalarIndexQuery" in plan
-        assert len(everything(collection, "file:///pictures/0001")) == 100
+        assert len(everything(indexed, "file:///pictures/0001")) == 100
 
-    def test_recall_holds_with_and_without_filters(self, collection: LanceCollection) -> None:
-        collection.optimize()
+    def test_recall_holds_with_and_without_filters(self, indexed: LanceCollection) -> None:
         for where in ([], [Condition("number", "<", 400)], [Condition("number", "<", 40)]):
             hits = 0
             for query in vectors(20, seed=3):
-                exact = {each.record.id for each in collection.search(query, 10, where, exact=True)}
-                found = {each.record.id for each in collection.search(query, 10, where)}
+                exact = {each.record.id for each in indexed.search(query, 10, where, exact=True)}
+                found = {each.record.id for each in indexed.search(query, 10, where)}
                 hits += len(exact & found)
             assert hits / 200 >= 0.98, where
 
@@ -475,25 +506,25 @@ class TestIndex:
         made = LanceStore(tmp_path).create("hard", STAMP)
         chance = np.random.default_rng(1)
         centres = vectors(300, seed=5)
-        count = self.ROWS + 50
+        count = _ROWS + 50
         parts = [
             chance.uniform(0, 1, (count, 1)) * centres[chance.integers(0, 300, count)]
             for _ in range(3)
         ]
         mixed = normalised(np.sum(parts, axis=0, dtype=np.float32))
-        made.upsert([record(number) for number in range(self.ROWS)], mixed[: self.ROWS])
+        made.upsert([record(number) for number in range(_ROWS)], mixed[:_ROWS])
         made.optimize()
 
         def recall() -> float:
             hits = 0
-            for query in mixed[self.ROWS :]:
+            for query in mixed[_ROWS:]:
                 exact = made.search(query, 10, exact=True)[-1].score
                 hits += sum(each.score >= exact - 1e-6 for each in made.search(query, 10))
             return hits / 500
 
         probing = made._index.probing()
         assert probing is not None
-        assert (probing.rows, probing.partitions) == (self.ROWS, 63)
+        assert (probing.rows, probing.partitions) == (_ROWS, 63)
         assert probing.recall >= 0.99
         assert made.info().details["vector_index"] == {
             "partitions": 63,
@@ -507,13 +538,14 @@ class TestIndex:
         monkeypatch.setattr(made._index, "probing", lambda: least)
         assert recall() < 0.9
 
+    @pytest.mark.usefixtures("quick_tuning")
     def test_distinct_contents_are_found_among_copies_that_fill_partitions(
         self, tmp_path: Path
     ) -> None:
         made = LanceStore(tmp_path).create("copies", STAMP)
         contents = vectors(30, seed=5)
-        numbers = np.arange(self.ROWS) % 30
-        made.upsert([record(n, content=n % 30) for n in range(self.ROWS)], contents[numbers])
+        numbers = np.arange(_ROWS) % 30
+        made.upsert([record(n, content=n % 30) for n in range(_ROWS)], contents[numbers])
         made.optimize()
         assert made._index.exists()
         for query in vectors(3, seed=6):
@@ -522,81 +554,77 @@ class TestIndex:
                 hits = search_vector(made, query, SearchRequest(k=k))
                 assert [int(hit.record.sha256, 16) for hit in hits] == nearest[:k].tolist()
 
+    @pytest.mark.usefixtures("quick_tuning")
     def test_an_index_of_an_earlier_version_is_searched_and_tuned_by_the_next_optimize(
-        self, collection: LanceCollection
+        self, indexed: LanceCollection
     ) -> None:
-        collection.optimize()
         query = vectors(1, seed=3)[0]
-        before = collection.search(query, 1)
-        collection._dataset.writable().delete_config_keys(["imgsearch:vector_index"])
-        assert collection.search(query, 1) == before
-        assert collection._index.probing() is None
-        assert collection.info().details == {}
-        collection.optimize()
-        assert collection._index.probing() is not None
+        before = indexed.search(query, 1)
+        indexed._dataset.writable().delete_config_keys(["imgsearch:vector_index"])
+        assert indexed.search(query, 1) == before
+        assert indexed._index.probing() is None
+        assert indexed.info().details == {}
+        indexed.optimize()
+        assert indexed._index.probing() is not None
 
-    def test_an_evaluation_tells_how_it_is_tuned(self, collection: LanceCollection) -> None:
+    def test_an_evaluation_tells_how_it_is_tuned(
+        self, collection: LanceCollection, indexed: LanceCollection
+    ) -> None:
         assert evaluate(collection, "number", sample=2).vector_index is None
-        collection.optimize()
-        shown = evaluate(collection, "number", sample=2).to_dict()["vector_index"]
-        assert shown == collection.info().details["vector_index"]
+        shown = evaluate(indexed, "number", sample=2).to_dict()["vector_index"]
+        assert shown == indexed.info().details["vector_index"]
 
     def test_few_records_are_outside_the_index_and_few_segments_in_it(
-        self, collection: LanceCollection, monkeypatch: pytest.MonkeyPatch
+        self, indexed: LanceCollection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        collection.optimize()
         monkeypatch.setattr(vector_index, "MAX_UNINDEXED", 100)
         unindexed, segments = [], []
         for step in range(30):
-            first = self.ROWS + 60 * step
+            first = _ROWS + 60 * step
             more = [record(number, number=number) for number in range(first, first + 60)]
-            new = write(collection, more, seed=100 + step)
-            assert collection.search(new[7], 1)[0].record == more[7]
-            unindexed.append(collection._index.unindexed_rows())
-            segments.append(len(collection._index._segments()))
+            new = write(indexed, more, seed=100 + step)
+            assert indexed.search(new[7], 1)[0].record == more[7]
+            unindexed.append(indexed._index.unindexed_rows())
+            segments.append(len(indexed._index._segments()))
         assert max(unindexed) <= 100
         assert max(segments) <= 3
-        collection.optimize()
-        assert collection._index.unindexed_rows() <= 12
+        indexed.optimize()
+        assert indexed._index.unindexed_rows() <= 12
 
+    @pytest.mark.usefixtures("quick_tuning")
     def test_partitions_are_made_again_once_the_collection_has_grown_fourfold(
-        self, collection: LanceCollection
+        self, indexed: LanceCollection
     ) -> None:
-        collection.optimize()
-        write(collection, [record(number) for number in range(self.ROWS, 4 * self.ROWS - 1)], 1)
-        collection.optimize()
-        assert collection._index._partitions_now() == 63
-        write(collection, [record(4 * self.ROWS)], 2)
-        collection.optimize()
-        assert collection._index._partitions_now() == 126
-        assert collection._index.unindexed_rows() == 0
+        write(indexed, [record(number) for number in range(_ROWS, 4 * _ROWS - 1)], 1)
+        indexed.optimize()
+        assert indexed._index._partitions_now() == 63
+        write(indexed, [record(4 * _ROWS)], 2)
+        indexed.optimize()
+        assert indexed._index._partitions_now() == 126
+        assert indexed._index.unindexed_rows() == 0
 
     @pytest.mark.parametrize("compared", [0, 10**6])
     def test_a_filtered_search_is_right_by_the_index_and_without(
-        self, collection: LanceCollection, monkeypatch: pytest.MonkeyPatch, compared: int
+        self, indexed: LanceCollection, monkeypatch: pytest.MonkeyPatch, compared: int
     ) -> None:
         monkeypatch.setattr(vector_index, "MAX_COMPARED", compared)
-        collection.optimize()
         # Equal scores, among which the URI decides.
-        collection.upsert(
+        indexed.upsert(
             [record(number, number=-1) for number in range(8_000, 8_030)],
             np.repeat(vectors(1, seed=8), 30, axis=0),
         )
         for query in vectors(5, seed=8):
             for where in ("number", "<", 40), ("number", "<", 0), ("number", "<", -1):
-                wanted = collection.search(query, 10, [Condition(*where)], exact=True)
-                found = collection.search(query, 10, [Condition(*where)])
+                wanted = indexed.search(query, 10, [Condition(*where)], exact=True)
+                found = indexed.search(query, 10, [Condition(*where)])
                 assert [each.score for each in found] == [each.score for each in wanted]
                 if compared:
                     assert found == wanted
 
-    def test_records_written_after_it_are_found_immediately(
-        self, collection: LanceCollection
-    ) -> None:
-        collection.optimize()
+    def test_records_written_after_it_are_found_immediately(self, indexed: LanceCollection) -> None:
         new = vectors(1, seed=77)
-        collection.upsert([record(10**6)], new)
-        assert collection.search(new[0], 1)[0].record == record(10**6)
+        indexed.upsert([record(10**6)], new)
+        assert indexed.search(new[0], 1)[0].record == record(10**6)
 
 
 def test_a_search_is_exact_below_the_index(tmp_path: Path) -> None:
@@ -609,6 +637,7 @@ def test_a_search_is_exact_below_the_index(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("quick_tuning")
 @pytest.mark.parametrize("contents", [1, 2, 9])
 def test_an_index_is_built_also_over_few_different_vectors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contents: int
