@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.vectors import clustered
 from imgsearch.encoders.base import Vectors, normalised
 from imgsearch.stores import open_store
-from imgsearch.stores.base import Collection, ExactQuery
+from imgsearch.stores.base import Collection, VectorQuery
 from imgsearch.types import Condition, FieldType, ImageRecord, Stamp
 
 CHUNK = 4096
@@ -174,7 +174,11 @@ class Data:
         kept = self.folder / "exact.json"
         if not kept.exists():
             answers = self.collection().search_exact(
-                [ExactQuery(each, 10, where) for where in FILTERS.values() for each in self.queries]
+                [
+                    VectorQuery(each, 10, where)
+                    for where in FILTERS.values()
+                    for each in self.queries
+                ]
             )
             scores = iter([[hit.score for hit in answer] for answer in answers])
             exact = {name: [next(scores) for _ in self.queries] for name in FILTERS}

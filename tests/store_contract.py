@@ -14,7 +14,13 @@ from imgsearch.errors import (
     StoreError,
     UsageError,
 )
-from imgsearch.stores.base import MAX_EXCLUDED_DIGESTS, Collection, ExactQuery, Vectors, VectorStore
+from imgsearch.stores.base import (
+    MAX_EXCLUDED_DIGESTS,
+    Collection,
+    VectorQuery,
+    Vectors,
+    VectorStore,
+)
 from imgsearch.text import query_words
 from imgsearch.types import Condition, FieldType, ImageRecord, Metadata, Operator, Stamp, Value
 
@@ -108,17 +114,17 @@ class StoreContract:
         collection.optimize()
         without = [each.sha256 for each in records[:300]]
         queries = [
-            ExactQuery(vectors(1, seed=9)[0], 10, [], without),
-            ExactQuery(vectors(1, seed=10)[0], 2000, [Condition("kind", "=", "hat")]),
-            ExactQuery(
+            VectorQuery(vectors(1, seed=9)[0], 10, [], without),
+            VectorQuery(vectors(1, seed=10)[0], 2000, [Condition("kind", "=", "hat")]),
+            VectorQuery(
                 vectors(1, seed=11)[0],
                 2000,
                 [Condition("kind", "!=", "hat"), Condition("year", ">", 40)],
                 without,
             ),
-            ExactQuery(vectors(1, seed=12)[0], 10, [Condition("year", ">", 99)]),
+            VectorQuery(vectors(1, seed=12)[0], 10, [Condition("year", ">", 99)]),
         ]
-        queries.append(ExactQuery(queries[0].vector, 0))
+        queries.append(VectorQuery(queries[0].vector, 0))
         answers = collection.search_exact(queries)
         assert len(answers) == len(queries)
         for query, answer in zip(queries, answers, strict=True):
@@ -142,16 +148,46 @@ class StoreContract:
             assert {each.record.uri for each in answer} <= {each.uri for each in matching}
         assert collection.search_exact([]) == []
 
+    def test_many_searches_find_what_each_alone_finds(self, collection: Collection) -> None:
+        collection.add_fields({"kind": "str"})
+        kinds = ["hat", "shoe", "scarf"]
+        records = [
+            record(number, content=number // 2, kind=kinds[number % 3]) for number in range(300)
+        ]
+        write(collection, records)
+        hats, excluded = [Condition("kind", "=", "hat")], [records[0].sha256, records[7].sha256]
+        queries = [
+            *(VectorQuery(each, 5) for each in vectors(20, seed=21)),
+            *(VectorQuery(each, 200, hats) for each in vectors(3, seed=22)),
+            *(VectorQuery(each, 12, (), excluded) for each in vectors(3, seed=23)),
+            *(VectorQuery(each, 1000, hats, excluded) for each in vectors(2, seed=24)),
+            VectorQuery(vectors(1, seed=25)[0], 3, [Condition("kind", "=", "none")]),
+            VectorQuery(vectors(1, seed=26)[0], 0),
+        ]
+        answers = collection.search_many(queries)
+        assert len(answers) == len(queries)
+        for query, answer in zip(queries, answers, strict=True):
+            alone = collection.search(
+                query.vector, query.k, query.where, exclude_digests=query.exclude_digests
+            )
+            assert [each.record for each in answer] == [each.record for each in alone]
+            scores = [each.score for each in alone]
+            assert [each.score for each in answer] == pytest.approx(scores, abs=1e-6)
+        assert collection.search_many([]) == []
+
+    def test_an_empty_collection_answers_many_searches(self, collection: Collection) -> None:
+        assert collection.search_many([VectorQuery(vectors(1)[0], 5)] * 2) == [[], []]
+
     def test_many_exact_queries_order_equal_scores_by_uri(self, collection: Collection) -> None:
         records = [record(number) for number in range(300)]
         same = np.repeat(vectors(1), len(records), axis=0)
         assert collection.upsert(records, same) == {}
-        queries = [ExactQuery(same[0], k) for k in (1, 3, 40)]
+        queries = [VectorQuery(same[0], k) for k in (1, 3, 40)]
         found = [[each.record for each in answer] for answer in collection.search_exact(queries)]
         assert found == [records[: each.k] for each in queries]
 
     def test_an_empty_collection_answers_exact_queries(self, collection: Collection) -> None:
-        assert collection.search_exact([ExactQuery(vectors(1)[0], 5)] * 2) == [[], []]
+        assert collection.search_exact([VectorQuery(vectors(1)[0], 5)] * 2) == [[], []]
 
     def test_a_new_collection_is_empty_and_stamped(
         self, store: VectorStore, collection: Collection, name: str

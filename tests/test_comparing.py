@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from imgsearch.encoders.base import normalised
-from imgsearch.stores.base import ExactQuery, Vectors
+from imgsearch.stores.base import VectorQuery, Vectors
 from imgsearch.stores.comparing import Page, compare
 from imgsearch.types import Condition, ImageRecord
 
@@ -44,7 +44,7 @@ class Pages:
 
 def test_each_page_is_read_once_and_few_records_are_parsed() -> None:
     pages = Pages(drawn(10_000, seed=1))
-    queries = [ExactQuery(each, 5) for each in drawn(20, seed=2)]
+    queries = [VectorQuery(each, 5) for each in drawn(20, seed=2)]
     answers = compare(pages, queries)
     assert pages.reads == 50
     assert max(pages.parsed.values()) == 1
@@ -57,7 +57,7 @@ def test_each_page_is_read_once_and_few_records_are_parsed() -> None:
 def test_a_filter_that_few_records_meet_parses_each_record_once() -> None:
     pages = Pages(drawn(2000, seed=1))
     rare = [Condition("kind", "=", "rare")]
-    answers = compare(pages, [ExactQuery(each, 20, rare) for each in drawn(10, seed=2)])
+    answers = compare(pages, [VectorQuery(each, 20, rare) for each in drawn(10, seed=2)])
     assert max(pages.parsed.values()) == 1
     assert all(
         {each.record.uri for each in answer}
@@ -69,7 +69,7 @@ def test_a_filter_that_few_records_meet_parses_each_record_once() -> None:
 @pytest.mark.parametrize("count", [1, 7, 64])
 def test_equal_vectors_have_equal_scores_wherever_they_stand(count: int) -> None:
     pages = Pages(np.repeat(drawn(1, seed=3), 611, axis=0))
-    queries = [ExactQuery(each, 9) for each in drawn(count, seed=4)]
+    queries = [VectorQuery(each, 9) for each in drawn(count, seed=4)]
     for answer in compare(pages, queries):
         assert [each.record.uri for each in answer] == [f"file:///{n:06}.jpg" for n in range(9)]
         assert len({each.score for each in answer}) == 1
@@ -78,5 +78,5 @@ def test_equal_vectors_have_equal_scores_wherever_they_stand(count: int) -> None
 def test_nothing_is_read_if_no_query_wants_results() -> None:
     pages = Pages(drawn(10, seed=1))
     assert compare(pages, []) == []
-    assert compare(pages, [ExactQuery(pages.vectors[0], 0)]) == [[]]
+    assert compare(pages, [VectorQuery(pages.vectors[0], 0)]) == [[]]
     assert pages.reads == 0

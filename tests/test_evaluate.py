@@ -12,7 +12,7 @@ from imgsearch.encoders.base import normalised
 from imgsearch.errors import MetadataError
 from imgsearch.events import Counted, Event, Outcome
 from imgsearch.stores import open_store
-from imgsearch.stores.base import Collection, ExactQuery
+from imgsearch.stores.base import Collection, VectorQuery
 from imgsearch.types import Condition, ImageRecord, Scored, Stamp
 from tests.conftest import Cli
 
@@ -114,7 +114,7 @@ class CountingPasses(Forgetful):
         assert not exact, "a pass over the collection for one query"
         return self._collection.search(vector, k, where, exclude_digests=exclude_digests)
 
-    def search_exact(self, queries: Sequence[ExactQuery]) -> list[list[Scored]]:
+    def search_exact(self, queries: Sequence[VectorQuery]) -> list[list[Scored]]:
         self.passes += 1
         return self._collection.search_exact(queries)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from imgsearch.errors import CollectionMismatchError, Remedy
 from imgsearch.stores import open_store
-from imgsearch.stores.base import ExactQuery, VectorStore
+from imgsearch.stores.base import VectorQuery, VectorStore
 from imgsearch.stores.weaviate import schema
 from imgsearch.stores.weaviate.collection import WeaviateCollection
 from imgsearch.types import Condition, FieldType, ImageRecord, Operator, Value
@@ -203,7 +203,7 @@ def test_exact_queries_read_each_page_once_however_many_they_are(
         requests.clear()
         collection.search_exact(
             [
-                ExactQuery(each, 10, where)
+                VectorQuery(each, 10, where)
                 for each in vectors(count, seed=5)
                 for where in ([], [Condition("even", "=", True)])
             ]

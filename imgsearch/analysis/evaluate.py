@@ -16,7 +16,7 @@ import numpy as np
 from imgsearch.encoders.base import Vectors
 from imgsearch.errors import MetadataError
 from imgsearch.events import Counted, Listener, Outcome, Stage, ignore
-from imgsearch.stores.base import VECTOR_INDEX, Collection, ExactQuery
+from imgsearch.stores.base import VECTOR_INDEX, Collection, VectorQuery
 from imgsearch.types import Condition, ImageRecord, Scored, Value
 
 K = 10
@@ -108,7 +108,7 @@ def evaluate(
         # Two searches for each image: without a filter, and with one on its label.
         exact = collection.search_exact(
             [
-                ExactQuery(each.vector, each.k, where, each.exclude_digests)
+                VectorQuery(each.vector, each.k, where, each.exclude_digests)
                 for each in block
                 for where in ((), each.same_label)
             ]

@@ -63,8 +63,8 @@ class StoredVector:
 
 
 @dataclass(frozen=True, slots=True)
-class ExactQuery:
-    """One query of `Collection.search_exact`; the fields are the arguments of `search`."""
+class VectorQuery:
+    """One query of many; the fields are the arguments of `Collection.search`."""
 
     vector: Vectors
     k: int
@@ -194,7 +194,16 @@ class Collection(Protocol):
         """
         ...
 
-    def search_exact(self, queries: Sequence[ExactQuery]) -> list[list[Scored]]:
+    def search_many(self, queries: Sequence[VectorQuery]) -> list[list[Scored]]:
+        """Return the results of `search` for many queries, in much less time than one by one.
+
+        Uses the index only where that is quicker than to compare the queries with all vectors,
+        and otherwise finds everything. Memory grows with the number of queries and the sum of all
+        `k`, not with the size of the collection: split a long list of queries into blocks.
+        """
+        ...
+
+    def search_exact(self, queries: Sequence[VectorQuery]) -> list[list[Scored]]:
         """Return the results of `search(exact=True)` for many queries in one pass.
 
         Memory grows with the sum of all `k`, not with the size of the collection: split a long

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from imgsearch.stores.base import ExactQuery, Vectors
+from imgsearch.stores.base import VectorQuery, Vectors
 from imgsearch.types import Condition, ImageRecord, Scored
 
 
@@ -19,7 +19,7 @@ class Page:
     record: Callable[[int], ImageRecord]
 
 
-def compare(pages: Iterable[Page], queries: Sequence[ExactQuery]) -> list[list[Scored]]:
+def compare(pages: Iterable[Page], queries: Sequence[VectorQuery]) -> list[list[Scored]]:
     """Return the results of each query, best first, equal scores in the order of their URIs.
 
     Reads the pages once, and not at all if every `k` is zero. Memory holds one page and the best
@@ -72,7 +72,7 @@ class _Records:
             self._parsed[row] = self._parse(row)
         return self._parsed[row]
 
-    def matching(self, rows: NDArray[np.intp], query: ExactQuery) -> NDArray[np.intp]:
+    def matching(self, rows: NDArray[np.intp], query: VectorQuery) -> NDArray[np.intp]:
         """Return the rows whose records meet the query's conditions."""
         if not query.where and not query.exclude_digests:
             return rows

@@ -12,9 +12,16 @@ from imgsearch.events import Listener, ignore
 from imgsearch.metadata.changes import Changes, OriginChanges, changed
 from imgsearch.sites import HERE, Sites
 from imgsearch.stores import id_ranges
-from imgsearch.stores.base import NO_WORDS, VECTOR_INDEX, ExactQuery, StoredVector, Vectors, batched
+from imgsearch.stores.base import (
+    NO_WORDS,
+    VECTOR_INDEX,
+    StoredVector,
+    VectorQuery,
+    Vectors,
+    batched,
+)
 from imgsearch.stores.comparing import Page, compare, cosine_scores, rank
-from imgsearch.stores.lance import filters, vector_index
+from imgsearch.stores.lance import filters, many, vector_index
 from imgsearch.stores.lance.arrow import MatchQuery, lance, pa, pc
 from imgsearch.stores.lance.dataset import Dataset
 from imgsearch.stores.lance.errors import translate_errors
@@ -224,7 +231,7 @@ class LanceCollection:
             share = 1.0
         ids: list[str] = []
         for start, end in id_ranges.widening(after, share):
-            condition = filters.all_of(self._condition(where), filters.in_range("id", start, end))
+            condition = filters.all_of(self.condition(where), filters.in_range("id", start, end))
             ids += self._lowest_ids(limit - len(ids), condition)
             if len(ids) >= limit:
                 break
@@ -240,14 +247,14 @@ class LanceCollection:
         return list(lowest.to_pylist())
 
     def count(self, where: Sequence[Condition] = ()) -> int:
-        return self._dataset.count(self._condition(where))
+        return self._dataset.count(self.condition(where))
 
     def count_by_digest(
         self, digests: Sequence[str], where: Sequence[Condition] = ()
     ) -> dict[str, int]:
         counts: Counter[str] = Counter()
         for part in batched(digests, _VALUES_PER_FILTER):
-            condition = filters.all_of(filters.is_one_of("sha256", part), self._condition(where))
+            condition = filters.all_of(filters.is_one_of("sha256", part), self.condition(where))
             for batch in self._dataset.batches(["sha256"], condition):
                 for each in pc.value_counts(batch["sha256"]).to_pylist():
                     counts[each["values"]] += each["counts"]
@@ -265,7 +272,7 @@ class LanceCollection:
         if k < 1 or (total := self.count(where)) == 0:
             return []
         columns = self._dataset.refresh()
-        condition = self._condition(where, exclude_digests)
+        condition = self.condition(where, exclude_digests)
         if where and total <= vector_index.MAX_COMPARED:
             return self._compare_all(vector, k, condition, columns)
         nearest: dict[str, Any] = {"column": VECTOR, "q": vector, "k": min(k, total)}
@@ -317,7 +324,10 @@ class LanceCollection:
         ]
         return sorted(scored, key=rank)[:k]
 
-    def search_exact(self, queries: Sequence[ExactQuery]) -> list[list[Scored]]:
+    def search_many(self, queries: Sequence[VectorQuery]) -> list[list[Scored]]:
+        return many.search(self, self._dataset, self._index, queries)
+
+    def search_exact(self, queries: Sequence[VectorQuery]) -> list[list[Scored]]:
         columns = self._dataset.refresh()
         batches = self._dataset.batches([*columns.of_records, VECTOR], None, batch_size=_PAGE)
         return compare((self._to_page(batch, columns) for batch in batches), queries)
@@ -340,7 +350,7 @@ class LanceCollection:
         if k < 1 or not words:
             return []
         query = MatchQuery(" ".join(words), WORDS)
-        condition = self._condition(where, exclude_digests)
+        condition = self.condition(where, exclude_digests)
         limit = max(_EQUAL_MATCHES, 2 * k)
         found = self._match(query, condition, limit, limit)
         if len(found) == limit and found[k - 1]["_score"] == found[-1]["_score"]:
@@ -384,9 +394,10 @@ class LanceCollection:
         details = {VECTOR_INDEX: probing.to_dict()} if probing else {}
         return CollectionInfo(self.name, self.stamp, count, dict(self.fields), size, details)
 
-    def _condition(
+    def condition(
         self, where: Sequence[Condition], exclude_digests: Sequence[str] = ()
     ) -> str | None:
+        """Return a test in Lance's SQL."""
         columns = self._dataset.columns
         if any(condition.field not in columns.by_field for condition in where):
             columns = self._dataset.refresh()

@@ -67,10 +67,16 @@ class Dataset:
             return dataset.scanner(columns=columns, filter=condition, **options).to_table()
 
     def batches(
-        self, columns: list[str], condition: str | None, **options: Any
+        self,
+        columns: list[str],
+        condition: str | None,
+        version: lance.LanceDataset | None = None,
+        **options: Any,
     ) -> Iterator[pa.RecordBatch]:
+        """Yield the rows that meet a condition, of a version, by default the newest."""
         with translate_errors(f"{self.path}: cannot be read"):
-            scanner = self.newest().scanner(columns=columns, filter=condition, **options)
+            dataset = version or self.newest()
+            scanner = dataset.scanner(columns=columns, filter=condition, **options)
             yield from scanner.to_batches()
 
     def count(self, condition: str | None = None) -> int:

@@ -1,6 +1,7 @@
 """One collection: records and vectors in a class of Weaviate."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from imgsearch.sites import Sites
 from imgsearch.stores import id_ranges
 from imgsearch.stores.base import (
     NO_WORDS,
-    ExactQuery,
     StoredVector,
+    VectorQuery,
     Vectors,
     batched,
 )
@@ -42,6 +43,8 @@ from imgsearch.types import (
 _MOST_RESULTS = 10_000
 _IDS_PER_REQUEST = 1000
 _VECTORS_PER_REQUEST = 500
+# More make a server of two cores no quicker.
+_CONCURRENT_SEARCHES = 8
 # Attempts to add properties while other writers take the same names.
 _NAMING_TRIES = 3
 # Attempts to write words and origins while other writers change the same record.
@@ -348,7 +351,7 @@ class WeaviateCollection:
         if k < 1:
             return []
         if exact or k > _MOST_RESULTS:
-            return self.search_exact([ExactQuery(vector, k, where, exclude_digests)])[0]
+            return self.search_exact([VectorQuery(vector, k, where, exclude_digests)])[0]
         condition = self._filter(where, *_excluding(exclude_digests))
         # The server computes distances from the whole vectors, so they are exact to 1e-6.
         answer = self._reader.call(
@@ -368,7 +371,18 @@ class WeaviateCollection:
             key=rank,
         )
 
-    def search_exact(self, queries: Sequence[ExactQuery]) -> list[list[Scored]]:
+    def search_many(self, queries: Sequence[VectorQuery]) -> list[list[Scored]]:
+        """Search for several at a time. The server answers each, by its index."""
+
+        def search(query: VectorQuery) -> list[Scored]:
+            return self.search(
+                query.vector, query.k, query.where, exclude_digests=query.exclude_digests
+            )
+
+        with ThreadPoolExecutor(_CONCURRENT_SEARCHES, "imgsearch-search") as pool:
+            return list(pool.map(search, queries))
+
+    def search_exact(self, queries: Sequence[VectorQuery]) -> list[list[Scored]]:
         """Compare on the client: a server's search always uses its index."""
         return compare((self._compared(page) for page in self._reader.pages(vectors=True)), queries)
 

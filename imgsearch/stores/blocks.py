@@ -1,0 +1,109 @@
+"""Exact search of many queries at a time: each block of vectors is multiplied by all of them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgsearch.stores.base import Vectors
+
+# More candidates than results: whether equal scores are among the results, their URIs decide.
+_SLACK = 16
+# Scores are computed for so many pairs of a query and a vector at a time: 32 MB at 2048 dimensions.
+_PAIRS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some vectors, float32 of shape (n, dimension), and the number of each, int64 (n,)."""
+
+    vectors: Vectors
+    numbers: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The vectors with the highest cosine similarities to each query, descending.
+
+    `scores` is float64 and `numbers` int64, both of shape (queries, k + some more); where there
+    are fewer vectors, scores are -inf. `incomplete` (queries,) is true where further vectors have
+    a score that is equal to that of the k-th, as far as rounding lets one know.
+    """
+
+    scores: NDArray[np.float64]
+    numbers: NDArray[np.int64]
+    incomplete: NDArray[np.bool_]
+
+
+def candidates(blocks: Iterable[Block], queries: Vectors, k: int) -> Candidates:
+    """Return the vectors of all blocks that are among the k most similar to each query.
+
+    `queries` is of shape (n, dimension), L2-normalized like the vectors. Reads the blocks once;
+    memory holds one of them, and its products with all queries.
+    """
+    width = k + _SLACK
+    scores = np.full((len(queries), width), -np.inf)
+    numbers = np.full((len(queries), width), -1, np.int64)
+    # A matrix product rounds a vector differently depending on its place. It only selects
+    # candidates, with the largest possible rounding error as tolerance.
+    tolerance = 2 * queries.shape[1] * float(np.finfo(np.float32).eps)
+    for block in blocks:
+        products = queries @ block.vectors.T
+        at, rows = _selected(products, scores[:, k - 1] - tolerance, width)
+        found = _scores(queries, block.vectors, at, rows)
+        _merge(scores, numbers, at, found, block.numbers[rows])
+    incomplete = (scores[:, -1] > -np.inf) & (scores[:, -1] >= scores[:, k - 1] - tolerance)
+    return Candidates(scores, numbers, incomplete)
+
+
+def _selected(
+    products: Vectors, least: NDArray[np.float64], width: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the pairs of a query and a vector that may be among the `width` best of the query."""
+    near = products >= least[:, None].astype(np.float32)
+    crowded = np.flatnonzero(near.sum(axis=1) > width)
+    if len(crowded):
+        # All further ones are below the last of these.
+        kept = np.argpartition(products[crowded], -width, axis=1)[:, -width:]
+        chosen = np.zeros((len(crowded), products.shape[1]), np.bool_)
+        np.put_along_axis(chosen, kept, True, axis=1)
+        near[crowded] &= chosen
+    at, rows = np.nonzero(near)
+    return at, rows
+
+
+def _scores(
+    queries: Vectors, vectors: Vectors, at: NDArray[np.intp], rows: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Return the cosine similarities of pairs as `comparing.cosine_scores` does."""
+    scores = np.empty(len(at))
+    for start in range(0, len(at), _PAIRS):
+        part = slice(start, start + _PAIRS)
+        products = queries[at[part]] * vectors[rows[part]]
+        scores[part] = products.sum(axis=1, dtype=np.float64)
+    return np.clip(scores, -1.0, 1.0)
+
+
+def _merge(
+    scores: NDArray[np.float64],
+    numbers: NDArray[np.int64],
+    at: NDArray[np.intp],
+    found: NDArray[np.float64],
+    found_numbers: NDArray[np.int64],
+) -> None:
+    """Merge new candidates, sorted by query, into the best of each query."""
+    changed, first, counts = np.unique(at, return_index=True, return_counts=True)
+    if not len(changed):
+        return
+    width = scores.shape[1]
+    more = int(counts.max())
+    new_scores = np.full((len(changed), width + more), -np.inf)
+    new_numbers = np.full((len(changed), width + more), -1, np.int64)
+    new_scores[:, :width], new_numbers[:, :width] = scores[changed], numbers[changed]
+    row = np.repeat(np.arange(len(changed)), counts)
+    column = width + np.arange(len(at)) - np.repeat(first, counts)
+    new_scores[row, column], new_numbers[row, column] = found, found_numbers
+    order = np.argsort(-new_scores, axis=1, kind="stable")[:, :width]
+    scores[changed] = np.take_along_axis(new_scores, order, axis=1)
+    numbers[changed] = np.take_along_axis(new_numbers, order, axis=1)

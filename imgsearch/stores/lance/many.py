@@ -1,0 +1,147 @@
+"""Many searches at a time: by the index, or by one pass over all vectors, whichever is quicker."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgsearch.stores.base import VectorQuery, Vectors, batched
+from imgsearch.stores.blocks import Block, Candidates, candidates
+from imgsearch.stores.comparing import rank
+from imgsearch.stores.lance import filters
+from imgsearch.stores.lance.arrow import lance
+from imgsearch.stores.lance.dataset import Dataset
+from imgsearch.stores.lance.schema import VECTOR, to_numpy
+from imgsearch.stores.lance.vector_index import VectorIndex
+from imgsearch.types import Condition, ImageRecord, Scored
+
+_BLOCK_ROWS = 4096
+_ROWS_PER_FILTER = 1000
+# What decides between the two ways, in seconds. A search by the index, which uses all cores; and
+# reading a byte of the vectors, and a multiplication by one core.
+_INDEXED = 0.012
+_READ = 1e-9
+_MULTIPLY = 2.5e-11
+_CONCURRENT = 4
+
+
+class _Searches(Protocol):
+    """What this module needs of a collection."""
+
+    def search(
+        self,
+        vector: Vectors,
+        k: int,
+        where: Sequence[Condition] = (),
+        *,
+        exclude_digests: Sequence[str] = (),
+    ) -> list[Scored]: ...
+
+    def search_exact(self, queries: Sequence[VectorQuery]) -> list[list[Scored]]: ...
+
+    def condition(self, where: Sequence[Condition]) -> str | None: ...
+
+
+def search(
+    collection: _Searches, dataset: Dataset, index: VectorIndex, queries: Sequence[VectorQuery]
+) -> list[list[Scored]]:
+    """Return the results of each query; see `Collection.search_many`."""
+    answers: list[list[Scored]] = [[] for _ in queries]
+    groups: dict[tuple[Condition, ...], list[int]] = {}
+    others: list[int] = []
+    for at, query in enumerate(queries):
+        if query.k > 0:
+            alike = groups.setdefault(tuple(query.where), [])
+            (others if query.exclude_digests else alike).append(at)
+    rows = dataset.count()
+    quick = index.exists() and not _pays(rows, dataset.stamp.dimension, len(queries))
+    for where, members in groups.items():
+        group = [queries[at] for at in members]
+        if quick:
+            others += members
+            continue
+        found = _by_blocks(dataset, collection.condition(where), group) if group else []
+        for at, answer in zip(members, found, strict=True):
+            if answer is None:
+                others.append(at)
+            else:
+                answers[at] = answer
+    rest = [queries[at] for at in others]
+    for at, answer in zip(others, _one_by_one(collection, rest, quick=quick), strict=True):
+        answers[at] = answer
+    return answers
+
+
+def _pays(rows: int, dimension: int, queries: int) -> bool:
+    """Return whether comparing with all vectors is quicker than that many searches by the index."""
+    multiply = _MULTIPLY / (os.cpu_count() or 1)
+    return rows * dimension * (4 * _READ + queries * multiply) < queries * _INDEXED
+
+
+def _one_by_one(
+    collection: _Searches, queries: Sequence[VectorQuery], *, quick: bool
+) -> list[list[Scored]]:
+    if not quick:
+        return collection.search_exact(queries)
+
+    def search(query: VectorQuery) -> list[Scored]:
+        return collection.search(
+            query.vector, query.k, query.where, exclude_digests=query.exclude_digests
+        )
+
+    with ThreadPoolExecutor(_CONCURRENT, "imgsearch-search") as pool:
+        return list(pool.map(search, queries))
+
+
+def _by_blocks(
+    dataset: Dataset, condition: str | None, queries: Sequence[VectorQuery]
+) -> list[list[Scored] | None]:
+    """Return the results of queries of one condition; None where many have equal scores."""
+    version = dataset.readable()
+    vectors = np.stack([query.vector for query in queries], dtype=np.float32)
+    k = max(query.k for query in queries)
+    found = candidates(_blocks(dataset, version, condition), vectors, k)
+    chosen = [_best(found, at, query.k) for at, query in enumerate(queries)]
+    records = _records(dataset, version, np.unique(np.concatenate([found.numbers[0, :0], *chosen])))
+    answers: list[list[Scored] | None] = []
+    for at, (query, numbers) in enumerate(zip(queries, chosen, strict=True)):
+        if found.incomplete[at]:
+            answers.append(None)
+            continue
+        scores = found.scores[at, : len(numbers)].tolist()
+        hits = [
+            Scored(records[number], score)
+            for number, score in zip(numbers.tolist(), scores, strict=True)
+        ]
+        answers.append(sorted(hits, key=rank)[: query.k])
+    return answers
+
+
+def _blocks(
+    dataset: Dataset, version: lance.LanceDataset, condition: str | None
+) -> Iterator[Block]:
+    options = {"batch_size": _BLOCK_ROWS, "with_row_id": True}
+    for batch in dataset.batches([VECTOR], condition, version, **options):
+        vectors = to_numpy(batch[VECTOR], dataset.stamp.dimension)
+        yield Block(vectors, batch["_rowid"].to_numpy().astype(np.int64))
+
+
+def _best(found: Candidates, at: int, k: int) -> NDArray[np.int64]:
+    """Return the rows of the k best of a query, with those that are equal to the last of them."""
+    scores = found.scores[at]
+    count = int((scores >= max(scores[k - 1], -2.0)).sum())
+    return found.numbers[at, :count]
+
+
+def _records(
+    dataset: Dataset, version: lance.LanceDataset, rows: NDArray[np.int64]
+) -> dict[int, ImageRecord]:
+    columns = dataset.columns
+    records: dict[int, ImageRecord] = {}
+    for part in batched(rows.tolist(), _ROWS_PER_FILTER):
+        table = dataset.read(columns.of_records, filters.is_row(part), version, with_row_id=True)
+        records.update((row["_rowid"], columns.to_record(row)) for row in table.to_pylist())
+    return records
