@@ -18,7 +18,11 @@ from pathlib import Path
 from benchmarks.million_data import KINDS, Data
 from benchmarks.million_table import ROWS, Line, peak_megabytes
 
-MODULES = ("benchmarks.million_search", "benchmarks.million_ingest")
+MODULES = (
+    "benchmarks.million_search",
+    "benchmarks.million_ingest",
+    "benchmarks.million_weaviate",
+)
 """What registers rows."""
 
 

@@ -394,7 +394,7 @@ def test_a_connection_that_fails_halfway_is_closed(monkeypatch: pytest.MonkeyPat
         ("weaviate://host/path", "follow the host"),
         ("weaviate://host?grcp=1", "no option 'grcp'"),
         ("weaviate://host?grpc=x", "a number from 1 to 65535"),
-        ("weaviate://host?compression=zip", "one of rq8, none"),
+        ("weaviate://host?compression=zip", "one of rq8, rq1, none"),
         ("weaviate://key@host", "WEAVIATE_API_KEY"),
         ("weaviate://host:99999", "weaviate://HOST"),
     ],

@@ -224,7 +224,8 @@ class Collection(Protocol):
         By BM25: the more of the words, the rarer they are, and the shorter the record's text, the
         better. The words are `imgsearch.text.query_words` of a text. Only records that meet all
         conditions; equal scores in the order of their URIs; `exclude_digests` as in `search`. A
-        store that is spread over shards may compute rarity and length per shard. Raises
+        store that is spread over shards may compute rarity and length per shard. Of more than a
+        thousand equally relevant records, or 2k, a server may choose any k. Raises
         CollectionMismatchError for a collection of an early version, which stored no words.
         """
         ...

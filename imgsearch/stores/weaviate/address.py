@@ -11,7 +11,7 @@ from imgsearch.errors import UsageError
 
 ENV_KEY = "WEAVIATE_API_KEY"
 
-Compression = Literal["rq8", "none"]
+Compression = Literal["rq8", "rq1", "none"]
 Consistency = Literal["ONE", "QUORUM", "ALL"]
 
 _CLOUD = re.compile(r"([a-z0-9-]+\.)+weaviate\.(cloud|network)(:443)?", re.I)

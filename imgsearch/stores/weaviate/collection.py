@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,12 +24,12 @@ from imgsearch.stores.base import (
 from imgsearch.stores.comparing import Page, clip, compare, rank
 from imgsearch.stores.weaviate import schema as schemas
 from imgsearch.stores.weaviate import status, values
-from imgsearch.stores.weaviate.client import aggregate, config, query
+from imgsearch.stores.weaviate.client import config, query
 from imgsearch.stores.weaviate.connection import Server
 from imgsearch.stores.weaviate.patch import patch
 from imgsearch.stores.weaviate.properties import add_properties
 from imgsearch.stores.weaviate.push import push
-from imgsearch.stores.weaviate.reader import Reader
+from imgsearch.stores.weaviate.reader import MOST_RESULTS, Reader
 from imgsearch.stores.weaviate.schema import VECTOR, WORDS, Schema
 from imgsearch.text import record_words
 from imgsearch.types import (
@@ -39,14 +41,18 @@ from imgsearch.types import (
     Stamp,
 )
 
-# The most results of one search, unless the server sets QUERY_MAXIMUM_RESULTS otherwise.
-_MOST_RESULTS = 10_000
 _IDS_PER_REQUEST = 1000
 _VECTORS_PER_REQUEST = 500
 # More make a server of two cores no quicker.
 _CONCURRENT_SEARCHES = 8
+# How many copies of images a request for vectors reads at most.
+_COPIES_PER_REQUEST = 50
+# Up to so many copies of an image, grouping them takes no longer than a request for each image.
+_GROUPED_PER_DIGEST = 20
 # Attempts to add properties while other writers take the same names.
 _NAMING_TRIES = 3
+# Of more equally relevant records than so many, the server chooses, which reads no others.
+_EQUAL_MATCHES = 1000
 # Attempts to write words and origins while other writers change the same record.
 _SETTLING_ROUNDS = 20
 
@@ -188,19 +194,25 @@ class WeaviateCollection:
 
     def vectors_by_digest(self, digests: Sequence[str]) -> dict[str, StoredVector]:
         found: dict[str, StoredVector] = {}
-        for part in batched(digests, _VECTORS_PER_REQUEST):
-            missing = set(part)
-            while missing:
-                # An image may have any number of copies: digests that the limit cut off come next.
-                limit = len(missing) + 50
-                condition = query.Filter.by_property("sha256").contains_any(sorted(missing))
-                answer = self._reader.fetch(condition, limit, vectors=True)
-                for each in answer:
-                    record = self._record(each)
-                    found[record.sha256] = StoredVector(_vector(each), record.width, record.height)
-                missing -= set(found)
-                if len(answer) < limit:
-                    break
+        digest = query.Filter.by_property("sha256")
+
+        def keep(answer: Iterable[Any]) -> None:
+            for each in answer:
+                record = self._record(each)
+                found[record.sha256] = StoredVector(_vector(each), record.width, record.height)
+
+        for part in batched(sorted(set(digests)), _VECTORS_PER_REQUEST):
+            limit = len(part) + _COPIES_PER_REQUEST
+            answer = self._reader.fetch(digest.contains_any(part), limit, vectors=True)
+            keep(answer)
+            if len(answer) == limit:
+                # Copies of some images, any number of them, may have taken the place of others.
+                missing = [each for each in part if each not in found]
+                alone = [
+                    partial(self._reader.fetch, digest.equal(each), 1, vectors=True)
+                    for each in missing
+                ]
+                keep(chain.from_iterable(self._reader.in_parallel(alone)))
         return found
 
     def _record(self, found: Any) -> ImageRecord:
@@ -277,12 +289,11 @@ class WeaviateCollection:
         deleted = 0
         for part in batched(ids, _IDS_PER_REQUEST):
             # The server's own count includes records that only a lagging replica still has.
-            there = len(self.lookup(part))
+            chosen = query.Filter.by_id().contains_any(part)
+            there = len(self._reader.fetch(chosen, len(part), only=[]))
             answer = self._server.call(
                 f"collection {self.name} cannot be written to",
-                lambda part=part: self._reader.handle.data.delete_many(  # type: ignore[misc]
-                    where=query.Filter.by_id().contains_any(part)
-                ),
+                lambda chosen=chosen: self._reader.handle.data.delete_many(where=chosen),  # type: ignore[misc]
             )
             deleted += there
             if answer.failed:
@@ -326,17 +337,19 @@ class WeaviateCollection:
         self, digests: Sequence[str], where: Sequence[Condition] = ()
     ) -> dict[str, int]:
         counts: dict[str, int] = {}
+        digest = query.Filter.by_property("sha256")
         for part in batched(sorted(set(digests)), _IDS_PER_REQUEST):
-            condition = self._filter(where, query.Filter.by_property("sha256").contains_any(part))
-            group = aggregate.GroupByAggregate(prop="sha256", limit=len(part))
-            answer: Any = self._reader.call(
-                lambda condition=condition, group=group: self._reader.handle.aggregate.over_all(  # type: ignore[misc]
-                    group_by=group, filters=condition, total_count=True
-                )
-            )
-            counts |= {
-                str(each.grouped_by.value): int(each.total_count or 0) for each in answer.groups
-            }
+            condition = self._filter(where, digest.contains_any(part))
+            if self._reader.count(condition) <= _GROUPED_PER_DIGEST * len(part):
+                counts |= self._reader.count_by("sha256", condition, len(part))
+                continue
+            # Grouping reads each record; counting those of one digest reads none.
+            one_each = [
+                partial(self._reader.count, self._filter(where, digest.equal(each)))
+                for each in part
+            ]
+            numbers = self._reader.in_parallel(one_each)
+            counts |= {each: number for each, number in zip(part, numbers, strict=True) if number}
         return counts
 
     def search(
@@ -350,7 +363,7 @@ class WeaviateCollection:
     ) -> list[Scored]:
         if k < 1:
             return []
-        if exact or k > _MOST_RESULTS:
+        if exact or k > MOST_RESULTS:
             return self.search_exact([VectorQuery(vector, k, where, exclude_digests)])[0]
         condition = self._filter(where, *_excluding(exclude_digests))
         # The server computes distances from the whole vectors, so they are exact to 1e-6.
@@ -397,17 +410,21 @@ class WeaviateCollection:
         *,
         exclude_digests: Sequence[str] = (),
     ) -> list[Scored]:
-        """Search by BM25; returns at most 10,000 records."""
+        """Search by BM25; returns at most 10,000 records.
+
+        Of more than 1,000 equally relevant records, or 2k, the server chooses.
+        """
         if not self._schema.has_words:
             raise CollectionMismatchError(f"collection {self.name}: {NO_WORDS}", Remedy.COPY)
         if k < 1 or not words:
             return []
         condition, text = self._filter(where, *_excluding(exclude_digests)), " ".join(words)
-        k = min(k, _MOST_RESULTS)
-        found = self._by_words(text, condition, min(k + 1, _MOST_RESULTS))
+        k = min(k, MOST_RESULTS)
+        found = self._by_words(text, condition, min(k + 1, MOST_RESULTS))
         if len(found) > k and found[k][:1] == found[k - 1][:1]:
             # Many records may have the same words: which of them come first, their URIs decide.
-            found = self._by_words(text, condition, _MOST_RESULTS)
+            limit = min(max(_EQUAL_MATCHES, 2 * k), MOST_RESULTS)
+            found = self._by_words(text, condition, limit)
         records = self.lookup([record_id for _, _, record_id in found[:k]])
         return [Scored(records[each], -score) for score, _, each in found[:k] if each in records]
 

@@ -1,20 +1,29 @@
 """Read the objects of one class: by condition, by id, in pages."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from imgsearch.stores import id_ranges
-from imgsearch.stores.weaviate.client import config, query
+from imgsearch.stores.base import batched
+from imgsearch.stores.weaviate import id_blocks
+from imgsearch.stores.weaviate.client import aggregate, config, query
 from imgsearch.stores.weaviate.connection import Server
 from imgsearch.stores.weaviate.schema import FOLDERS, folder_word
 
 T = TypeVar("T")
 
+MOST_RESULTS = 10_000
+"""The most results of one request, unless the server sets QUERY_MAXIMUM_RESULTS otherwise."""
+
 _PAGE = 1000
-# To read a part by a pattern costs a pass over the whole index of URIs for each page; where it is
-# more than this part of the collection, reading all is faster.
-_PATTERN_WORTH = 10
-_WORDS_WORTH = 1.25
+# Where more than this part of the collection matches, reading all of it is faster.
+_WORTH = 1.25
+# A pattern reads all URIs that match it again for each page. Passing 25 of them takes as long as
+# reading one object.
+_PATTERN_WORTH = 25 * _PAGE
+# Reading the id of one object takes as long as passing ten in the index.
+_ID_COST = 10
 _MOST_PREFIXES = 100
 
 _FOLDERS = query.Filter.by_property(FOLDERS)
@@ -34,6 +43,15 @@ class Reader:
     def call(self, request: Callable[[], T]) -> T:
         """Return what a reading request returns, repeated while the server is away."""
         return self._server.call(f"collection {self.name} cannot be read", request)
+
+    def in_parallel(self, requests: Iterable[Callable[[], T]]) -> list[T]:
+        """Return what methods of this object return, a few at a time."""
+        futures = [self._server.pushers.submit(each) for each in requests]
+        try:
+            return [each.result() for each in futures]
+        finally:
+            for each in futures:
+                each.cancel()
 
     def fetch(
         self,
@@ -88,16 +106,28 @@ class Reader:
         )
         return int(answer.total_count or 0)
 
+    def count_by(self, name: str, condition: Any, values: int) -> dict[str, int]:
+        """Return how many objects that meet a condition have each value of a property.
+
+        The server reads them all. `values` is the largest number of different ones.
+        """
+        group = aggregate.GroupByAggregate(prop=name, limit=values)
+        answer: Any = self.call(
+            lambda: self.handle.aggregate.over_all(
+                group_by=group, filters=condition, total_count=True
+            )
+        )
+        return {str(each.grouped_by.value): int(each.total_count or 0) for each in answer.groups}
+
     def first(self, limit: int, last: str, condition: Any = None) -> Iterator[Any]:
         """Yield the first `limit` objects by id that come after `last` and meet a condition."""
-        matching = self.count(condition) if condition is not None else 0
+        if condition is not None:
+            batches = self._matching(condition, self.count(condition), last, min(limit, _PAGE))
+            yield from islice(chain.from_iterable(batches), max(0, limit))
+            return
         while limit > 0:
             size = min(limit, _PAGE)
-            page = (
-                self.after(last, size)
-                if condition is None
-                else self._range(size, last, condition, matching)
-            )
+            page = self.after(last, size)
             yield from page
             if len(page) < size:
                 return
@@ -116,51 +146,77 @@ class Reader:
         if "" in prefixes or len(prefixes) > _MOST_PREFIXES:
             yield from self.pages(only=only)
             return
-        by_word = has_folders and all(each.endswith("/") for each in prefixes)
-        if by_word and self.count(_FOLDERS.is_none(True)):  # written by an earlier version
-            by_word = False
+        by_word = self._finds_by_word(prefixes, has_folders)
         condition = _in_folders(prefixes) if by_word else _like(prefixes)
-        matching = self.count(condition)
-        worth = _WORDS_WORTH if by_word else _PATTERN_WORTH
-        if matching * worth > self.count():
+        matching, total = self.count(condition), self.count()
+        if matching * _WORTH > total or (not by_word and matching**2 > _PATTERN_WORTH * total):
             yield from self.pages(only=only)
             return
-        last = ""
-        while matching and (page := self._range(_PAGE, last, condition, matching, only)):
-            yield page
-            last = str(page[-1].uuid)
+        yield from self._matching(condition, matching, "", _PAGE, only)
 
-    def _range(
+    def count_prefix(self, prefix: str, *, has_folders: bool) -> int:
+        """Return how many objects have a URI with a prefix."""
+        by_word = self._finds_by_word([prefix], has_folders)
+        return self.count(_in_folders([prefix]) if by_word else _like([prefix]))
+
+    def _finds_by_word(self, prefixes: Sequence[str], has_folders: bool) -> bool:
+        if not has_folders or not all(each.endswith("/") for each in prefixes):
+            return False
+        return self.count(_FOLDERS.is_none(True)) == 0  # others are of an earlier version
+
+    def _matching(
         self,
-        limit: int,
-        after: str,
         condition: Any,
         matching: int,
+        after: str,
+        size: int,
         only: Sequence[str] | None = None,
-    ) -> Sequence[Any]:
-        """Return the first `limit` objects by id, of those behind an id that meet a condition.
+    ) -> Iterator[Sequence[Any]]:
+        """Yield the objects behind an id that meet a condition, in the order of their ids.
 
-        Weaviate has no cursor under a filter, and sorts only by reading all that match; but a range
-        of ids is a filter like others.
+        The batches hold about `size` objects. Weaviate has no cursor under a filter, and sorts only
+        by reading all that match. So the ids of few objects are read at once and sorted here; many
+        objects are read by blocks of ids.
         """
-        found: list[Any] = []
-        share = id_ranges.share(limit, matching)
-        most = 3 * limit + 100  # far more than the range should hold
-        while len(found) < limit:
-            end = id_ranges.reach(after, share)
-            by_id = query.Filter.by_property("_id")
-            tests = [condition]
-            tests += [by_id.greater_than(after)] if after else []
-            tests += [by_id.less_or_equal(end)] if end else []
-            answer = self.fetch(query.Filter.all_of(tests), most, only=only)
-            if len(answer) >= most:
+        passed = self.count() * id_ranges.share(size, 1)
+        if matching < MOST_RESULTS and matching**2 * _ID_COST < passed:
+            listed = self.fetch(condition, MOST_RESULTS, only=[])
+            if len(listed) < MOST_RESULTS:
+                ids = sorted(key for each in listed if (key := str(each.uuid)) > after)
+                for part in batched(ids, size):
+                    chosen = query.Filter.by_id().contains_any(part)
+                    yield _sorted(self.fetch(condition & chosen, len(part), only=only))
+                return
+        yield from self._by_blocks(condition, matching, after, size, only)
+
+    def _by_blocks(
+        self,
+        condition: Any,
+        matching: int,
+        after: str,
+        size: int,
+        only: Sequence[str] | None,
+    ) -> Iterator[Sequence[Any]]:
+        share = id_ranges.share(size, matching)
+        most = 3 * size + 100  # far more than the range should hold
+        by_id = query.Filter.by_property("_id")
+        while after < id_blocks.LAST:
+            patterns, last = id_blocks.behind(after, share)
+            within = condition
+            if patterns:
+                within = condition & query.Filter.any_of([by_id.like(each) for each in patterns])
+            found = self.fetch(within, most, only=only)
+            if len(found) >= most:
                 share /= 4
                 continue
-            found += sorted(answer, key=lambda each: str(each.uuid))
-            if end is None:
-                break
-            after, share = end, share * 4
-        return found[:limit]
+            yield _sorted(each for each in found if str(each.uuid) > after)
+            after = last
+            if 2 * len(found) < size:
+                share *= 2
+
+
+def _sorted(objects: Iterable[Any]) -> list[Any]:
+    return sorted(objects, key=lambda each: str(each.uuid))
 
 
 def _in_folders(folders: Sequence[str]) -> Any:

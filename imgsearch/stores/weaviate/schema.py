@@ -28,7 +28,8 @@ ORIGINS = "origins"
 """The property that says which table set each field."""
 
 _PREFIX = "Imgsearch_"
-_RQ_BITS = 8
+_BITS = {"rq8": 8, "rq1": 1}
+"""The bits of a dimension in the compressed vectors."""
 
 
 # Names. Weaviate takes letters, digits and "_", and does not tell capitals apart: so a capital
@@ -322,11 +323,9 @@ def class_options(
     """Return the arguments that create a class."""
     notes = [home_property(home)] if home else []
     notes += [site_property(site) for site in sorted(sites)]
-    quantizer = (
-        config.Configure.VectorIndex.Quantizer.none()
-        if address.compression == "none"
-        else config.Configure.VectorIndex.Quantizer.rq(bits=_RQ_BITS)
-    )
+    bits = _BITS.get(address.compression or "rq8")
+    quantizers = config.Configure.VectorIndex.Quantizer
+    quantizer = quantizers.rq(bits=bits) if bits else quantizers.none()
     return {
         "description": describe(name, stamp),
         "properties": [*_BASE, *notes, *field_properties(fields)],
@@ -346,6 +345,12 @@ def class_options(
         if address.shards
         else None,
     }
+
+
+def bytes_per_vector(compression: str, dimension: int) -> float:
+    """Return the memory of one vector in the index; unknown compressions count as `rq8`."""
+    bits = {"none": 32, **_BITS}.get(compression, _BITS["rq8"])
+    return dimension * bits / 8
 
 
 def compression_of(configuration: Any) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 from imgsearch.errors import StoreError
 from imgsearch.events import Listener, Stage
 from imgsearch.stores.weaviate import schema as schemas
-from imgsearch.stores.weaviate.client import query
 from imgsearch.stores.weaviate.connection import Server
 from imgsearch.stores.weaviate.reader import Reader
 from imgsearch.stores.weaviate.schema import Schema
@@ -56,7 +55,7 @@ def details(
     waiting = _waiting(nodes)
     compression = schemas.compression_of(found)
     replicas = found.replication_config.factor
-    size = stamp.dimension * (4 if compression == "none" else 1) + _LINK_BYTES
+    size = schemas.bytes_per_vector(compression, stamp.dimension) + _LINK_BYTES
     return {
         "version": server.version,
         "nodes": {node.name: node.status for node in nodes},
@@ -66,7 +65,7 @@ def details(
         "vectors_indexed": images - waiting,
         "vectors_waiting": waiting,
         "compression": compression,
-        "memory_estimate_bytes": _HEADROOM * images * replicas * size,
+        "memory_estimate_bytes": round(_HEADROOM * images * replicas * size),
         "site": server.site,
         "images_by_site": _images_by_site(reader, schema, images),
     }
@@ -75,7 +74,7 @@ def details(
 def _images_by_site(reader: Reader, schema: Schema, images: int) -> dict[str, int]:
     """Return how many images each site has, the home site first."""
     counts = {
-        site: reader.count(query.Filter.by_property("uri").like(f"file://{site}/*"))
+        site: reader.count_prefix(f"file://{site}/", has_folders=schema.has_folders)
         for site in sorted(schema.sites)
     }
     return {schema.home or "(not yet said)": images - sum(counts.values()), **counts}
