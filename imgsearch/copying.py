@@ -13,9 +13,15 @@ from imgsearch.errors import CollectionMismatchError, Remedy
 from imgsearch.events import Counted, Listener, Outcome, Status, ignore
 from imgsearch.ingest.verify import WriteVerifier
 from imgsearch.sites import Sites
-from imgsearch.stores.base import Collection, Vectors, VectorStore
+from imgsearch.stores.base import (
+    Collection,
+    Vectors,
+    VectorStore,
+    check_dtype,
+    check_dtype_of_store,
+)
 from imgsearch.system.pipeline import prefetch
-from imgsearch.types import ImageRecord
+from imgsearch.types import ImageRecord, VectorDtype
 
 # Records per batch. Up to three batches are in memory, of 16 MB each with 2048 dimensions.
 _BATCH = 2048
@@ -71,19 +77,24 @@ def copy(
     name: str,
     listener: Listener = ignore,
     stop: threading.Event | None = None,
+    *,
+    vector_dtype: VectorDtype | None = None,
 ) -> CopyReport:
     """Copy all records of `collection` to the collection `name` of the target.
 
     The collection is created if necessary. Records that it already has are replaced, or skipped if
     they are equal, so an interrupted copy can be run again. Its other records stay. Setting `stop`
-    ends the copy early. Raises CollectionNotFoundError, CollectionMismatchError if the target's
-    collection has another stamp, or StoreError.
+    ends the copy early. A new collection keeps its vectors as `vector_dtype`, by default like the
+    source if the target can. Raises CollectionNotFoundError, CollectionMismatchError if the
+    target's collection has another stamp or number format, UsageError if the target does not offer
+    the number format, or StoreError.
     """
     started = time.monotonic()
     stop = stop or threading.Event()
+    check_dtype_of_store(target, vector_dtype)
     origin = source.open(collection)
     with target.write_lock(name, listener):
-        destination = _open_destination(target, name, origin, listener)
+        destination = _open_destination(target, name, origin, vector_dtype, listener)
         verifier = WriteVerifier(destination)
         listener(Counted(origin.count()))
         counts = _copy_all(origin, destination, verifier, listener, stop)
@@ -106,10 +117,16 @@ def copy(
 
 
 def _open_destination(
-    target: VectorStore, name: str, origin: Collection, listener: Listener
+    target: VectorStore,
+    name: str,
+    origin: Collection,
+    vector_dtype: VectorDtype | None,
+    listener: Listener,
 ) -> Collection:
     if name not in target.names():
-        destination = target.open_or_create(name, origin.stamp, origin.fields)
+        if vector_dtype is None and origin.vector_dtype in target.vector_dtypes:
+            vector_dtype = origin.vector_dtype
+        destination = target.open_or_create(name, origin.stamp, origin.fields, vector_dtype)
     else:
         destination = target.open(name)
         if differences := origin.stamp.differences(destination.stamp):
@@ -118,6 +135,7 @@ def _open_destination(
                 f"those of {origin.name} ({'; '.join(differences)})",
                 Remedy.COPY_TO_OTHER_NAME,
             )
+        check_dtype(destination, vector_dtype, Remedy.COPY_TO_OTHER_NAME)
         destination.add_fields(origin.fields)
     destination.join_site(listener)
     return destination

@@ -30,7 +30,16 @@ from imgsearch.search import (
 )
 from imgsearch.stores import check_name
 from imgsearch.stores.base import Collection, VectorStore
-from imgsearch.types import CollectionInfo, Condition, FieldType, Hit, ImageRecord, Stamp, Value
+from imgsearch.types import (
+    CollectionInfo,
+    Condition,
+    FieldType,
+    Hit,
+    ImageRecord,
+    Stamp,
+    Value,
+    VectorDtype,
+)
 
 if TYPE_CHECKING:
     from imgsearch.ingest import IngestReport
@@ -67,6 +76,7 @@ class ImageIndex:
         weights: str | None = None,
         device: str | None = None,
         precision: Precision | None = None,
+        vector_dtype: VectorDtype | None = None,
         max_pixels: int = config.DEFAULT_MAX_PIXELS,
         timeout: float = config.DEFAULT_STORE_TIMEOUT,
         listener: Listener = ignore,
@@ -75,8 +85,8 @@ class ImageIndex:
         """Configure an index. Nothing is opened yet.
 
         Omitted arguments are taken from the `IMGSEARCH_*` environment variables, else from the
-        defaults. `model` and `precision` matter only for a new collection; an existing one
-        determines its own.
+        defaults. `model`, `precision` and `vector_dtype` matter only for a new collection; an
+        existing one determines its own.
 
         Args:
             collection: The name of the collection.
@@ -86,6 +96,8 @@ class ImageIndex:
             device: The device that runs the model: `cpu`, `cuda`, `cuda:1`, `cuda:all`, `mps` or
                 `auto`, which is the CPU for searches.
             precision: `fp32` or `int8`.
+            vector_dtype: How the embedded store keeps the vectors: `float32`, or `float16`, which
+                takes half the space.
             max_pixels: The largest width x height of an image; larger ones raise ImageError.
             timeout: Seconds to wait for an unreachable store, or for another writer.
             listener: Receives the events of `imgsearch.events`.
@@ -102,6 +114,7 @@ class ImageIndex:
             config.setting(device, config.ENV_DEVICE, config.DEFAULT_DEVICE),
             precision_setting(precision),
         )
+        self._vector_dtype = vector_dtype
         self._max_pixels = max_pixels
         self._listener = listener
         self._encoder_opener = encoder_opener
@@ -427,7 +440,8 @@ class ImageIndex:
             prune: Remove the records of deleted files. A folder most of whose files are missing is
                 left alone; see `IngestReport.unpruned`.
             prune_missing: Prune such folders too.
-            replace: Embed all images again with the index's `model` and `precision`.
+            replace: Make the collection again with the index's `model`, `precision` and
+                `vector_dtype`. Another model or precision embeds all images again.
             count_ahead: Count the files while they are processed, and report the total to the
                 listener.
             stdin: Paths of files, for the source `"-"`.
@@ -443,7 +457,8 @@ class ImageIndex:
             SourceError: A source cannot be read.
             NothingFoundError: The sources contain no image.
             MetadataError: The CSV file is invalid or does not fit the collection.
-            CollectionMismatchError: The collection was made with another model or precision.
+            CollectionMismatchError: The collection was made with another model, precision or
+                number format.
             StoreError: The store fails. Images written before stay.
         """
         from imgsearch.ingest import IngestOptions, ingest  # not needed by searches
@@ -456,6 +471,7 @@ class ImageIndex:
             prune=prune,
             prune_missing=prune_missing,
             replace=replace,
+            vector_dtype=self._vector_dtype,
             max_pixels=self._max_pixels,
             count_ahead=count_ahead or progress,
         )

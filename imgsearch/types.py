@@ -14,6 +14,9 @@ Origins = Mapping[str, str]
 FieldType = Literal["int", "float", "bool", "str"]
 FIELD_TYPES: tuple[FieldType, ...] = get_args(FieldType)
 
+VectorDtype = Literal["float32", "float16"]
+VECTOR_DTYPES: tuple[VectorDtype, ...] = get_args(VectorDtype)
+
 DESCRIPTION = "description"
 """The field for the description of an image in words; always of type `str`."""
 
@@ -203,7 +206,8 @@ class CollectionInfo:
     """A description of a collection.
 
     `images` is the number of records, `bytes` the size on disk, or None if the store does not know
-    it. `details` depends on the store.
+    it. `vector_dtype` is the number format in which the store keeps the vectors. `details` depends
+    on the store.
     """
 
     name: str
@@ -212,6 +216,7 @@ class CollectionInfo:
     fields: Mapping[str, FieldType]
     bytes: int | None
     details: Mapping[str, Any] = field(default_factory=dict)
+    vector_dtype: VectorDtype = "float32"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object that `imgsearch info --json` prints for a collection."""
@@ -220,6 +225,7 @@ class CollectionInfo:
             "model": self.stamp.model,
             "stamp": self.stamp.to_dict(),
             "dimension": self.stamp.dimension,
+            "vector_dtype": self.vector_dtype,
             "images": self.images,
             "fields": dict(self.fields),
             "bytes": self.bytes,

@@ -617,7 +617,7 @@ class StoreContract:
         written = write(collection, [record(number) for number in range(3)])
         found = collection.vectors_by_id([record(2).id, record(0).id, record(9).id])
         assert set(found) == {record(0).id, record(2).id}
-        np.testing.assert_allclose(found[record(2).id], written[2], atol=1e-4)
+        np.testing.assert_allclose(found[record(2).id], written[2], atol=5e-4)
         assert collection.vectors_by_id([]) == {}
 
     def test_a_replacement_is_not_listed_before_it_is_promoted(

@@ -273,7 +273,8 @@ class TestInfoAndRemove:
         report = cli("info", "--json").json
         assert list(report) == ["store", "collections"]
         (one,) = report["collections"]
-        keys = ["name", "model", "stamp", "dimension", "images", "fields", "bytes", "details"]
+        keys = ["name", "model", "stamp", "dimension", "vector_dtype"]
+        keys += ["images", "fields", "bytes", "details"]
         assert list(one) == keys
         assert (one["name"], one["model"], one["images"]) == ("images", LITE0, 4)
         assert one["fields"] == {"kind": "str", "year": "int"}

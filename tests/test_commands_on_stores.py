@@ -105,6 +105,7 @@ COMMANDS = [
 # They change neither what is asked of a store nor what it answers, or have tests of their own.
 OTHER_OPTIONS = {
     *("--model", "--weights", "--device", "--precision", "--batch-size", "--workers"),
+    *("--vector-dtype",),
     *("--max-pixels", "--store-timeout", "--quiet", "--prepare", "--all", "--limit", "--paths"),
     *("--text", "--k", "--null", "--yes"),
 }

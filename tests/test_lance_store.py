@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from imgsearch.stores.lance.collection import LanceCollection
 from imgsearch.stores.lance.dataset import Dataset
 from imgsearch.stores.lance.segments import count_to_merge
 from imgsearch.stores.lance.store import LanceStore
-from imgsearch.types import Condition
+from imgsearch.types import Condition, FieldType, Stamp, VectorDtype
 from tests.store_contract import (
     OTHER_STAMP,
     STAMP,
@@ -45,6 +45,20 @@ class TestLanceStore(StoreContract):
     @pytest.fixture
     def store(self, tmp_path: Path) -> Iterator[VectorStore]:
         with open_store(str(tmp_path / "store")) as opened:
+            yield opened
+
+
+class _HalfStore(LanceStore):
+    def _create(
+        self, path: Path, stamp: Stamp, fields: Mapping[str, FieldType], vector_dtype: VectorDtype
+    ) -> None:
+        super()._create(path, stamp, fields, "float16")
+
+
+class TestLanceStoreInFloat16(StoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[VectorStore]:
+        with _HalfStore(str(tmp_path / "store")) as opened:
             yield opened
 
 

@@ -136,7 +136,7 @@ def test_missing_images_prevent_the_switch(
 
 def test_the_command_requires_a_model(tmp_path: Path, folder: Path, cli: Cli) -> None:
     done = cli("ingest", folder, "--replace", "--store", tmp_path / "store")
-    assert (done.code, "--replace needs --model or --precision" in done.err) == (2, True)
+    assert (done.code, "--replace needs --model, --precision" in done.err) == (2, True)
 
 
 def test_a_resumed_run_restores_nothing_removed_or_changed_since(

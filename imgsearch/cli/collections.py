@@ -40,7 +40,9 @@ def _print_collection(info: "CollectionInfo") -> None:
         "",
         f"{info.name}: {info.images:,} images{size}",
         f"  model   {stamp.model}, {stamp.dimension} dimensions, {stamp.variant}, "
-        f"weights {stamp.weights[:12]}",
+        f"weights {stamp.weights[:12]}"
+        + ", vectors stored as float16"
+        * (info.vector_dtype == "float16"),
         f"  input   {stamp.preprocessing}",
         f"  fields  {fields}",
         *(f"  {line}" for line in _details(info.details)),

@@ -32,6 +32,14 @@ def copy(
             show_default=False,
         ),
     ] = None,
+    vector_dtype: Annotated[
+        options.VectorDtypeName | None,
+        typer.Option(
+            help="How a new collection of the embedded store keeps its vectors; float16 takes half "
+            "the space. Default: like the source.",
+            show_default=False,
+        ),
+    ] = None,
     store_timeout: options.StoreTimeout = config.DEFAULT_STORE_TIMEOUT,
     as_json: options.Json = False,
 ) -> None:
@@ -50,7 +58,10 @@ def copy(
         open_store(target, store_timeout, display) as destination,
         stop_on_signal(stop, display),
     ):
-        report = run(origin, destination, collection, name or collection, display, stop)
+        report = run(
+            *(origin, destination, collection, name or collection, display, stop),
+            vector_dtype=vector_dtype,
+        )
     if as_json:
         print_json(report.to_dict())
     else:

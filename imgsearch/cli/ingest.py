@@ -34,6 +34,7 @@ def ingest(
     weights: options.Weights = None,
     device: options.Device = config.DEFAULT_DEVICE,
     precision: options.Precision = None,
+    vector_dtype: options.VectorDtype = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -75,8 +76,9 @@ def ingest(
         bool,
         typer.Option(
             "--replace",
-            help="With --model or --precision: embed all images again into a new collection, which "
-            "replaces the old one atomically once it is complete.",
+            help="With --model, --precision or --vector-dtype: make a new collection, which "
+            "replaces the old one atomically once it is complete. Another model or precision "
+            "embeds all images again.",
         ),
     ] = False,
     strict: Annotated[
@@ -108,8 +110,8 @@ def ingest(
     from imgsearch.sources import read_list
     from imgsearch.system.outputs import outcome_report
 
-    if replace and model == config.DEFAULT_MODEL and precision is None:
-        raise UsageError("--replace needs --model or --precision")
+    if replace and model == config.DEFAULT_MODEL and not (precision or vector_dtype):
+        raise UsageError("--replace needs --model, --precision or --vector-dtype")
     stop = threading.Event()
     with (
         outcome_report(report) if report else contextlib.nullcontext() as lines,
@@ -121,6 +123,7 @@ def ingest(
             weights=weights,
             device=device,
             precision=precision,
+            vector_dtype=vector_dtype,
             max_pixels=max_pixels,
             timeout=store_timeout,
             listener=display,

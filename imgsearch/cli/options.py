@@ -84,6 +84,15 @@ Precision = Annotated[
         show_default=False,
     ),
 ]
+VectorDtypeName = Literal["float32", "float16"]
+VectorDtype = Annotated[
+    VectorDtypeName | None,
+    typer.Option(
+        help="How a new collection of the embedded store keeps its vectors: float32, or float16, "
+        "which takes half the space. Default: float32, or the collection's own.",
+        show_default=False,
+    ),
+]
 MaxPixels = Annotated[
     int,
     typer.Option(

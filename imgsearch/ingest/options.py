@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from imgsearch import config
+from imgsearch.types import VectorDtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,10 @@ class IngestOptions:
     prune_missing: bool = False
     """Remove the records in such folders, too."""
     replace: bool = False
-    """Encode with another model into a new collection, which then replaces the current one."""
+    """Fill a new collection of another model, precision or number format, which then replaces the
+    current one."""
+    vector_dtype: VectorDtype | None = None
+    """How the store keeps the vectors. None takes that of the collection, or float32."""
     max_pixels: int = config.DEFAULT_MAX_PIXELS
     """Maximum width x height of an image."""
     count_ahead: bool = False

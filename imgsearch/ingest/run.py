@@ -89,6 +89,7 @@ def ingest(
             encoder_opener,
             listener,
             replace=options.replace,
+            vector_dtype=options.vector_dtype,
             batch_size=options.batch_size,
         )
         target.resume(sources)
@@ -252,8 +253,8 @@ class _Run:
             )
             target.promote()
             target.collection.optimize(self._listener)
-            stamp = target.collection.stamp
-            self._listener(Note(f"collection {target.name} now has vectors of {describe(stamp)}"))
+            new = describe(target.collection.stamp, target.collection.vector_dtype)
+            self._listener(Note(f"collection {target.name} now has vectors of {new}"))
         return True
 
     def _may_drop(self, previous: Collection) -> Callable[[ImageRecord], bool]:

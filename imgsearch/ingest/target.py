@@ -14,8 +14,14 @@ from imgsearch.ingest import limits
 from imgsearch.ingest.replacement import reconcile
 from imgsearch.sites import HERE, Sites
 from imgsearch.sources import Sources
-from imgsearch.stores.base import Collection, StoredVector, VectorStore
-from imgsearch.types import FieldType, ImageRecord, Stamp
+from imgsearch.stores.base import (
+    Collection,
+    StoredVector,
+    VectorStore,
+    check_dtype,
+    check_dtype_of_store,
+)
+from imgsearch.types import FieldType, ImageRecord, Stamp, VectorDtype
 
 
 class Target:
@@ -33,14 +39,17 @@ class Target:
         listener: Listener,
         *,
         replace: bool = False,
+        vector_dtype: VectorDtype | None = None,
         batch_size: int | None = None,
     ) -> None:
-        """`replace` and `batch_size` are those of `IngestOptions`."""
+        """`replace`, `vector_dtype` and `batch_size` are those of `IngestOptions`."""
+        check_dtype_of_store(store, vector_dtype)
         self.store = store
         self.name = name
         self._request = request
         self._open_encoder = encoder_opener
         self._listener = listener
+        self._vector_dtype = vector_dtype
         self._batch_size = batch_size
         self._encoder: Encoder | None = None
         self._fields: dict[str, FieldType] = {}
@@ -58,18 +67,28 @@ class Target:
                 self._begin_replacement(self.collection)
             else:
                 check_request(request, self.collection.stamp)
+                conversions = Remedy.REPLACE_VECTORS, Remedy.COPY_VECTORS
+                check_dtype(self.collection, vector_dtype, *conversions)
 
     def _begin_replacement(self, current: Collection) -> None:
-        if self._request.model == AUTO and self._request.precision:  # only the precision changes
-            self._request = replace(self._request, model=current.stamp.model)
-        self._encoder = self._opened(None)
-        stamp = self._encoder.stamp
-        if stamp == current.stamp:
-            self._listener(Note(f"collection {self.name} already has vectors of {describe(stamp)}"))
+        stamp = self._stamp_of_replacement(current.stamp)
+        vector_dtype = self._vector_dtype or current.vector_dtype
+        if (stamp, vector_dtype) == (current.stamp, current.vector_dtype):
+            made = describe(stamp, vector_dtype)
+            self._listener(Note(f"collection {self.name} already has vectors of {made}"))
             return
         self.previous = current
-        self.collection = self.store.replacement(self.name, stamp, current.fields)
+        self.collection = self.store.replacement(self.name, stamp, current.fields, vector_dtype)
         self.collection.join_site(self._listener)
+
+    def _stamp_of_replacement(self, current: Stamp) -> Stamp:
+        request = self._request
+        if request.model == AUTO and (request.precision or self._vector_dtype):
+            if not request.precision and not request.weights:  # only the number format changes
+                return current
+            self._request = replace(request, model=current.model)
+        self._encoder = self._opened(None)
+        return self._encoder.stamp
 
     def resume(self, sources: Sources) -> None:
         """Update what an interrupted run put into the new collection."""
@@ -115,13 +134,19 @@ class Target:
 
     def vectors_by_digest(self, digests: Sequence[str]) -> dict[str, StoredVector]:
         """Return the stored vectors of content, by SHA-256."""
-        return self.collection.vectors_by_digest(digests) if self.collection and digests else {}
+        found = self.collection.vectors_by_digest(digests) if self.collection and digests else {}
+        if self.previous and self.previous.stamp == self.stamp:
+            missing = [digest for digest in digests if digest not in found]
+            found |= self.previous.vectors_by_digest(missing) if missing else {}
+        return found
 
     def writable(self) -> Collection:
         """Return the collection, which is created if it does not exist."""
         if self.collection is None:
             stamp = self.encoder().stamp
-            self.collection = self.store.open_or_create(self.name, stamp, self._fields)
+            self.collection = self.store.open_or_create(
+                self.name, stamp, self._fields, self._vector_dtype
+            )
             self.collection.join_site(self._listener)
         return self.collection
 
@@ -164,6 +189,7 @@ class Target:
         return min(self._encoder.concurrency, limits.MAX_IN_FLIGHT) if self._encoder else 1
 
 
-def describe(stamp: Stamp) -> str:
-    """Name a model and its precision for a message."""
-    return f"{stamp.model} in {stamp.dtype}"
+def describe(stamp: Stamp, vector_dtype: VectorDtype) -> str:
+    """Name a model, its precision, and the number format of its vectors for a message."""
+    stored = f", stored as {vector_dtype}" * (vector_dtype != "float32")
+    return f"{stamp.model} in {stamp.dtype}{stored}"

@@ -12,11 +12,19 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from imgsearch.errors import CollectionMismatchError
+from imgsearch.errors import CollectionMismatchError, Remedy, UsageError
 from imgsearch.events import Listener, ignore
 from imgsearch.metadata.changes import Changes, OriginChanges
 from imgsearch.sites import Sites
-from imgsearch.types import CollectionInfo, Condition, FieldType, ImageRecord, Scored, Stamp
+from imgsearch.types import (
+    CollectionInfo,
+    Condition,
+    FieldType,
+    ImageRecord,
+    Scored,
+    Stamp,
+    VectorDtype,
+)
 
 Vectors = NDArray[np.float32]
 
@@ -53,6 +61,29 @@ def check_stamp(collection: "Collection", stamp: Stamp) -> None:
         )
 
 
+def check_dtype_of_store(store: "VectorStore", vector_dtype: VectorDtype | None) -> None:
+    """Raise UsageError if a store cannot keep vectors in this number format."""
+    if vector_dtype not in (None, *store.vector_dtypes):
+        raise UsageError(
+            f"{store.url}: this store keeps vectors as {' or '.join(store.vector_dtypes)}, not as "
+            f"{vector_dtype}, which only the embedded store offers",
+            Remedy.LEAVE_OUT_VECTOR_DTYPE,
+        )
+
+
+def check_dtype(
+    collection: "Collection", vector_dtype: VectorDtype | None, *remedies: Remedy
+) -> None:
+    """Raise CollectionMismatchError if vectors are kept in another number format than this one."""
+    if vector_dtype not in (None, collection.vector_dtype):
+        raise CollectionMismatchError(
+            f"collection {collection.name} keeps its vectors as {collection.vector_dtype}, not as "
+            f"{vector_dtype}",
+            Remedy.LEAVE_OUT_VECTOR_DTYPE,
+            *remedies,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class StoredVector:
     """A vector, float32 of shape (dimension,), and its image's size in pixels."""
@@ -75,6 +106,8 @@ class VectorQuery:
 class Collection(Protocol):
     """The records of one stamp. Vectors are float32 of shape (n, dimension), L2-normalised.
 
+    A store may keep them in another number format, and returns them as float32.
+
     Several threads may use one object, of which one may write. Methods raise StoreError when the
     store fails.
     """
@@ -84,6 +117,11 @@ class Collection(Protocol):
 
     @property
     def stamp(self) -> Stamp: ...
+
+    @property
+    def vector_dtype(self) -> VectorDtype:
+        """The number format in which the vectors are kept."""
+        ...
 
     @property
     def sites(self) -> Sites:
@@ -243,26 +281,41 @@ class VectorStore(Protocol):
     @property
     def url(self) -> str: ...
 
+    @property
+    def vector_dtypes(self) -> Sequence[VectorDtype]:
+        """The number formats in which collections can keep their vectors, the default first."""
+        ...
+
     def names(self) -> list[str]:
         """Return the names of the collections, sorted."""
         ...
 
     def create(
-        self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
+        self,
+        name: str,
+        stamp: Stamp,
+        fields: Mapping[str, FieldType] = NO_FIELDS,
+        vector_dtype: VectorDtype = "float32",
     ) -> Collection:
         """Create an empty collection with these metadata fields.
 
-        Raises StoreError if the name is taken.
+        Raises StoreError if the name is taken, UsageError if the store cannot keep vectors of this
+        number format.
         """
         ...
 
     def open_or_create(
-        self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
+        self,
+        name: str,
+        stamp: Stamp,
+        fields: Mapping[str, FieldType] = NO_FIELDS,
+        vector_dtype: VectorDtype | None = None,
     ) -> Collection:
         """Open a collection, or create it; safe while other writers do the same.
 
-        Either way it has the metadata fields afterwards. Raises CollectionMismatchError if the
-        collection has another stamp, or one of the fields with another type.
+        Either way it has the metadata fields afterwards. A `vector_dtype` of None is that of the
+        collection, or float32 for a new one. Raises CollectionMismatchError if the collection has
+        another stamp or number format, or one of the fields with another type.
         """
         ...
 
@@ -275,12 +328,18 @@ class VectorStore(Protocol):
         ...
 
     def replacement(
-        self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
+        self,
+        name: str,
+        stamp: Stamp,
+        fields: Mapping[str, FieldType] = NO_FIELDS,
+        vector_dtype: VectorDtype | None = None,
     ) -> Collection:
-        """Open or create the unlisted collection that is to replace `name` under another stamp.
+        """Open or create the unlisted collection that is to replace `name`.
 
-        It has the metadata fields. A replacement that an earlier call began is resumed, and one of
-        a third stamp is dropped. Only the holder of the write lock of `name` may call this.
+        It has another stamp or number format than `name`, and the metadata fields. A replacement
+        that an earlier call began is resumed, and one of a third stamp or number format is dropped.
+        A `vector_dtype` of None is that of the one begun, or float32. Only the holder of the write
+        lock of `name` may call this.
         """
         ...
 

@@ -34,7 +34,15 @@ from imgsearch.stores.lance.schema import (
     origins_column,
     to_numpy,
 )
-from imgsearch.types import CollectionInfo, Condition, FieldType, ImageRecord, Scored, Stamp
+from imgsearch.types import (
+    CollectionInfo,
+    Condition,
+    FieldType,
+    ImageRecord,
+    Scored,
+    Stamp,
+    VectorDtype,
+)
 
 _VALUES_PER_FILTER = 1000
 _PAGE = 4096
@@ -44,6 +52,9 @@ _EQUAL_MATCHES = 1000
 _ROWS_PER_DIGEST = 4
 # A range of more than this share of all ids is not worth an index.
 _WIDE_RANGE = 0.05
+# Among vectors of float16 Lance compares with a query that is rounded, too, which changes scores by
+# 2e-5: so many more are read, and their order is decided here.
+_ROUNDING_MARGIN = 16
 
 
 class LanceCollection:
@@ -63,6 +74,10 @@ class LanceCollection:
     @property
     def stamp(self) -> Stamp:
         return self._dataset.stamp
+
+    @property
+    def vector_dtype(self) -> VectorDtype:
+        return self._dataset.columns.vector_dtype
 
     @property
     def sites(self) -> Sites:
@@ -279,6 +294,8 @@ class LanceCollection:
         nearest["metric"] = self.stamp.distance
         if exact or not self._index.exists():
             nearest["use_index"] = False
+            if columns.vector_dtype == "float16":
+                nearest["k"] = min(k + _ROUNDING_MARGIN, total)
         else:
             share = total / max(1, self.count())
             # Copies of an excluded content may fill the nearest partitions.
@@ -294,7 +311,7 @@ class LanceCollection:
         # round differently, and equal vectors must have equal scores.
         scores = cosine_scores(to_numpy(table[VECTOR], self.stamp.dimension), vector)
         records = [columns.to_record(row) for row in table.drop_columns(VECTOR).to_pylist()]
-        return sorted(map(Scored, records, scores), key=rank)
+        return sorted(map(Scored, records, scores), key=rank)[:k]
 
     def _compare_all(
         self, vector: Vectors, k: int, condition: str | None, columns: Columns
@@ -392,7 +409,15 @@ class LanceCollection:
         count = self.count()
         probing = self._index.probing()
         details = {VECTOR_INDEX: probing.to_dict()} if probing else {}
-        return CollectionInfo(self.name, self.stamp, count, dict(self.fields), size, details)
+        return CollectionInfo(
+            name=self.name,
+            stamp=self.stamp,
+            images=count,
+            fields=dict(self.fields),
+            bytes=size,
+            details=details,
+            vector_dtype=self.vector_dtype,
+        )
 
     def condition(
         self, where: Sequence[Condition], exclude_digests: Sequence[str] = ()

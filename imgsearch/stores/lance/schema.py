@@ -16,7 +16,7 @@ from imgsearch.sites import HERE
 from imgsearch.stores.base import Vectors
 from imgsearch.stores.lance.arrow import pa
 from imgsearch.text import record_words
-from imgsearch.types import FieldType, ImageRecord, Metadata, Stamp, Value
+from imgsearch.types import FieldType, ImageRecord, Metadata, Stamp, Value, VectorDtype
 
 WORDS = "words"
 """The column that a text search reads."""
@@ -34,9 +34,13 @@ _ARROW_TYPES: dict[FieldType, pa.DataType] = {
     "str": pa.string(),
 }
 _FIELD_TYPES = {arrow: kind for kind, arrow in _ARROW_TYPES.items()}
+_VECTOR_TYPES: dict[VectorDtype, pa.DataType] = {"float32": pa.float32(), "float16": pa.float16()}
+_VECTOR_DTYPES = {arrow: dtype for dtype, arrow in _VECTOR_TYPES.items()}
 
 
-def collection_schema(stamp: Stamp, fields: Mapping[str, FieldType]) -> pa.Schema:
+def collection_schema(
+    stamp: Stamp, fields: Mapping[str, FieldType], vector_dtype: VectorDtype
+) -> pa.Schema:
     """Return the Arrow schema of a new collection."""
     texts = ("id", "uri", "sha256")
     columns = [
@@ -44,7 +48,8 @@ def collection_schema(stamp: Stamp, fields: Mapping[str, FieldType]) -> pa.Schem
         for name in ("id", *_RECORD_COLUMNS)
     ]
     columns += [pa.field(WORDS, pa.string()), origins_column()]
-    columns.append(pa.field(VECTOR, pa.list_(pa.float32(), stamp.dimension), nullable=False))
+    vectors = pa.list_(_VECTOR_TYPES[vector_dtype], stamp.dimension)
+    columns.append(pa.field(VECTOR, vectors, nullable=False))
     columns += [metadata_column(field, kind) for field, kind in fields.items()]
     return pa.schema(columns, metadata={_STAMP_KEY: stamp.to_json().encode()})
 
@@ -77,10 +82,14 @@ def origins_column() -> pa.Field:
 
 
 def to_numpy(column: pa.ChunkedArray | pa.Array, dimension: int) -> Vectors:
-    """Return a column of vectors as float32 of shape (n, dimension)."""
+    """Return a column of vectors as float32 of shape (n, dimension), L2-normalised."""
     whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     flat = whole.flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat, dtype=np.float32).reshape(-1, dimension)
+    vectors = np.asarray(flat, dtype=np.float32).reshape(-1, dimension)
+    if flat.dtype == np.float16:
+        # Rounding changes the length by some 1e-5, too little to be rounded otherwise next time.
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +112,11 @@ class Columns:
                 fields[name.decode()] = _FIELD_TYPES[column.type]
                 by_field[name.decode()] = column.name
         return cls(schema, fields, by_field)
+
+    @property
+    def vector_dtype(self) -> VectorDtype:
+        """The number format of the stored vectors."""
+        return _VECTOR_DTYPES[self.schema.field(VECTOR).type.value_type]
 
     @property
     def has_words(self) -> bool:
@@ -145,7 +159,7 @@ class Columns:
             WORDS: [record_words(record.metadata) or None for record in records],
             _ORIGINS: [to_text(record.origins) for record in records],
             VECTOR: pa.FixedSizeListArray.from_arrays(
-                pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1)),
+                pa.array(np.ascontiguousarray(vectors, dtype=self.vector_dtype).reshape(-1)),
                 vectors.shape[1],
             ),
         }

@@ -8,19 +8,19 @@ operating system that ends with the process.
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from imgsearch import config
 from imgsearch.errors import CollectionNotFoundError, Remedy, StoreBusyError, StoreError
 from imgsearch.events import Listener, Note, ignore
-from imgsearch.stores.base import NO_FIELDS, check_stamp
+from imgsearch.stores.base import NO_FIELDS, check_dtype, check_stamp
 from imgsearch.stores.lance.arrow import lance, pa
 from imgsearch.stores.lance.collection import LanceCollection
 from imgsearch.stores.lance.errors import translate_errors
 from imgsearch.stores.lance.schema import collection_schema
 from imgsearch.system import scratch
-from imgsearch.types import FieldType, Stamp
+from imgsearch.types import VECTOR_DTYPES, FieldType, Stamp, VectorDtype
 
 _SUFFIX = ".lance"
 # No collection's name has a "~".
@@ -40,6 +40,10 @@ class LanceStore:
     def url(self) -> str:
         return str(self._folder)
 
+    @property
+    def vector_dtypes(self) -> Sequence[VectorDtype]:
+        return VECTOR_DTYPES
+
     def __enter__(self) -> "LanceStore":
         return self
 
@@ -58,7 +62,11 @@ class LanceStore:
             return sorted(stem for stem in stems if not stem.endswith(_REPLACEMENT))
 
     def create(
-        self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
+        self,
+        name: str,
+        stamp: Stamp,
+        fields: Mapping[str, FieldType] = NO_FIELDS,
+        vector_dtype: VectorDtype = "float32",
     ) -> LanceCollection:
         if name in self.names():
             raise StoreError(f"{self.url}: there is a collection {name} already")
@@ -66,22 +74,33 @@ class LanceStore:
         with translate_errors(f"{path}: cannot be created"):
             # Left of a collection that another program, or an earlier version, deleted.
             _remove(self._path(name + _REPLACEMENT))
-        self._create(path, stamp, fields)
+        self._create(path, stamp, fields, vector_dtype)
         return self.open(name)
 
     def open_or_create(
-        self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
+        self,
+        name: str,
+        stamp: Stamp,
+        fields: Mapping[str, FieldType] = NO_FIELDS,
+        vector_dtype: VectorDtype | None = None,
     ) -> LanceCollection:
         """Open or create a collection; the write lock keeps others from doing so meanwhile."""
         if name not in self.names():
-            return self.create(name, stamp, fields)
+            return self.create(name, stamp, fields, vector_dtype or "float32")
         collection = self.open(name)
         check_stamp(collection, stamp)
+        check_dtype(collection, vector_dtype)
         collection.add_fields(fields)
         return collection
 
-    def _create(self, path: Path, stamp: Stamp, fields: Mapping[str, FieldType]) -> None:
-        schema = collection_schema(stamp, fields)
+    def _create(
+        self,
+        path: Path,
+        stamp: Stamp,
+        fields: Mapping[str, FieldType],
+        vector_dtype: VectorDtype,
+    ) -> None:
+        schema = collection_schema(stamp, fields, vector_dtype)
         with translate_errors(f"{path}: cannot be created"):
             self._folder.mkdir(parents=True, exist_ok=True)
             lance.write_dataset(schema.empty_table(), str(path), mode="create")
@@ -109,17 +128,21 @@ class LanceStore:
             path.rename(doomed / path.name)
 
     def replacement(
-        self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
+        self,
+        name: str,
+        stamp: Stamp,
+        fields: Mapping[str, FieldType] = NO_FIELDS,
+        vector_dtype: VectorDtype | None = None,
     ) -> LanceCollection:
         path = self._path(name + _REPLACEMENT)
         if _is_dataset(path):
             begun = LanceCollection(name, path)
-            if begun.stamp == stamp:
+            if begun.stamp == stamp and vector_dtype in (None, begun.vector_dtype):
                 begun.add_fields(fields)
                 return begun
         with translate_errors(f"{path}: cannot be replaced"):
             _remove(path)
-        self._create(path, stamp, fields)
+        self._create(path, stamp, fields, vector_dtype or "float32")
         return LanceCollection(name, path)
 
     def promote(self, name: str, stamp: Stamp) -> None:

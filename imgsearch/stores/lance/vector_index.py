@@ -256,9 +256,15 @@ class VectorIndex:
             "nprobes": probes,
             "refine_factor": refine,
         }
-        table = self._dataset.read(["_distance"], condition, nearest=nearest, prefilter=True)
-        distances: NDArray[np.float32] = table["_distance"].to_numpy()
-        return 1 - distances
+        table = self._dataset.read(
+            [VECTOR],
+            condition,
+            nearest=nearest,
+            prefilter=True,
+            disable_scoring_autoprojection=True,
+        )
+        # Lance's distances to vectors of float16 are less precise.
+        return to_numpy(table[VECTOR], self._dataset.stamp.dimension) @ query
 
     def _untuned(self, partitions: int) -> Probing:
         """Return how an index of an earlier version was searched."""

@@ -39,6 +39,7 @@ from imgsearch.types import (
     ImageRecord,
     Scored,
     Stamp,
+    VectorDtype,
 )
 
 _IDS_PER_REQUEST = 1000
@@ -78,6 +79,10 @@ class WeaviateCollection:
     @property
     def stamp(self) -> Stamp:
         return self._stamp
+
+    @property
+    def vector_dtype(self) -> VectorDtype:
+        return "float32"
 
     @property
     def sites(self) -> Sites:

@@ -1,25 +1,19 @@
 """Collections on a Weaviate: list, create, open, replace and drop them."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from imgsearch.errors import CollectionNotFoundError, Remedy, StoreError
 from imgsearch.events import Listener, ignore
-from imgsearch.stores.base import (
-    NO_FIELDS,
-    check_stamp,
-)
+from imgsearch.stores.base import NO_FIELDS, check_dtype_of_store, check_stamp
 from imgsearch.stores.weaviate import repair
 from imgsearch.stores.weaviate import schema as schemas
 from imgsearch.stores.weaviate.address import parse
 from imgsearch.stores.weaviate.client import exceptions
 from imgsearch.stores.weaviate.collection import WeaviateCollection
 from imgsearch.stores.weaviate.connection import Server
-from imgsearch.types import (
-    FieldType,
-    Stamp,
-)
+from imgsearch.types import FieldType, Stamp, VectorDtype
 
 T = TypeVar("T")
 
@@ -42,6 +36,11 @@ class WeaviateStore:
     @property
     def url(self) -> str:
         return self._server.address.url
+
+    @property
+    def vector_dtypes(self) -> Sequence[VectorDtype]:
+        """The server compresses its index instead."""
+        return ("float32",)
 
     def __enter__(self) -> "WeaviateStore":
         return self
@@ -70,16 +69,25 @@ class WeaviateStore:
         return self._server.call(f"{self.url}: {problem}", request)
 
     def create(
-        self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
+        self,
+        name: str,
+        stamp: Stamp,
+        fields: Mapping[str, FieldType] = NO_FIELDS,
+        vector_dtype: VectorDtype = "float32",
     ) -> WeaviateCollection:
         if name in self.names():
             raise StoreError(f"{self.url}: there is a collection {name} already")
-        return self.open_or_create(name, stamp, fields)
+        return self.open_or_create(name, stamp, fields, vector_dtype)
 
     def open_or_create(
-        self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
+        self,
+        name: str,
+        stamp: Stamp,
+        fields: Mapping[str, FieldType] = NO_FIELDS,
+        vector_dtype: VectorDtype | None = None,
     ) -> WeaviateCollection:
         """Open or create a collection; of several concurrent creators, one alias counts."""
+        check_dtype_of_store(self, vector_dtype)
         if name not in self.names():
             # Listed before the alias exists, so that a replacement begun later is not among them.
             left_behind = self._classes_of(name)
@@ -192,8 +200,13 @@ class WeaviateStore:
             )
 
     def replacement(
-        self, name: str, stamp: Stamp, fields: Mapping[str, FieldType] = NO_FIELDS
+        self,
+        name: str,
+        stamp: Stamp,
+        fields: Mapping[str, FieldType] = NO_FIELDS,
+        vector_dtype: VectorDtype | None = None,
     ) -> WeaviateCollection:
+        check_dtype_of_store(self, vector_dtype)
         class_name = schemas.class_of(name, stamp)
         there = self._classes_of(name)
         self._drop_classes(name, there - {self._classes().get(name, ""), class_name})
