@@ -37,6 +37,7 @@ def row(name: str) -> Callable[[Measure], Measure]:
     """Register a function that measures one row of the table."""
 
     def register(measure: Measure) -> Measure:
+        assert name not in ROWS, f"two rows are named {name}"
         ROWS[name] = measure
         return measure
 

@@ -29,9 +29,21 @@ _FUSION_DEPTH = 200
 _MAX_REQUESTS = 50
 _FEW_REQUESTS = 5
 _FEW_COPIES = 8
+# Copies of a content in a sample: with so many expected, hardly a content is missed.
+_SAMPLED_COPIES = 8
+_MAX_SAMPLE = 8192
 
-_Search = Callable[[int, Sequence[str]], list[Scored]]
-"""Returns the best `k` records, without those of some contents, given as SHA-256s."""
+
+@dataclass(frozen=True, slots=True)
+class _Ranking:
+    """A search of the store for one query.
+
+    `search` returns the best `k` records, without those of some contents, given as SHA-256s, among
+    a share of the records. `copies_are_equal` says that records of equal content score equally.
+    """
+
+    search: Callable[[int, Sequence[str], float], list[Scored]]
+    copies_are_equal: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,17 +211,20 @@ def search_vector(
             f"{collection.name} have the shape ({dimension},)"
         )
 
-    def nearest(k: int, excluded: Sequence[str]) -> list[Scored]:
-        return collection.search(vector, k, request.conditions, exclude_digests=excluded)
+    def nearest(k: int, excluded: Sequence[str], share: float) -> list[Scored]:
+        return collection.search(
+            vector, k, request.conditions, exclude_digests=excluded, share=share
+        )
 
+    similarity = _Ranking(nearest, copies_are_equal=True)
     if request.text.strip():
         depth = max(request.k, _FUSION_DEPTH)
-        similar = _distinct(nearest, depth, request, enough=request.k)
-        by_text = _by_text(collection, request)
-        relevant = _distinct(by_text, depth, request, enough=request.k)
+        similar = _distinct(collection, similarity, depth, request, enough=request.k)
+        relevance = _by_text(collection, request)
+        relevant = _distinct(collection, relevance, depth, request, enough=request.k)
         found = _fused(collection, vector, similar, relevant, request)
     else:
-        similar = _distinct(nearest, request.k, request)
+        similar = _distinct(collection, similarity, request.k, request)
         found = [_Found(scored.record, scored.score) for scored in similar]
     if request.min_score is not None:
         found = [each for each in found if each.score >= request.min_score]
@@ -223,7 +238,7 @@ def search_text(collection: Collection, request: SearchRequest) -> list[Hit]:
     """
     if request.min_score is not None:
         raise UsageError("a minimum score is a similarity to an image, and there is none")
-    relevant = _distinct(_by_text(collection, request), request.k, request)
+    relevant = _distinct(collection, _by_text(collection, request), request.k, request)
     found = [_Found(scored.record, scored.score, scored.score) for scored in relevant]
     return _hits(collection, found[: request.k], request)
 
@@ -280,11 +295,14 @@ def _key(record: ImageRecord, request: SearchRequest) -> str:
     return record.sha256 if request.collapse else record.id
 
 
-def _by_text(collection: Collection, request: SearchRequest) -> _Search:
+def _by_text(collection: Collection, request: SearchRequest) -> _Ranking:
     words = query_words(request.text)
-    return lambda k, excluded: collection.search_text(
-        words, k, request.conditions, exclude_digests=excluded
-    )
+
+    def relevant(k: int, excluded: Sequence[str], _: float) -> list[Scored]:
+        return collection.search_text(words, k, request.conditions, exclude_digests=excluded)
+
+    # Copies may have other words in their metadata.
+    return _Ranking(relevant, copies_are_equal=False)
 
 
 def mean(vectors: Vectors) -> Vectors:
@@ -310,7 +328,8 @@ def _digests(sources: Sequence[Source]) -> tuple[list[str], list[Source]]:
 
 
 def _distinct(
-    search: _Search,
+    collection: Collection,
+    ranking: _Ranking,
     k: int,
     request: SearchRequest,
     enough: int | None = None,
@@ -319,32 +338,68 @@ def _distinct(
 
     The first request to the store excludes nothing, because searches without a filter are the
     fastest. Further requests exclude the contents with the most copies in earlier results. So the
-    size of results does not depend on the number of copies. The number of requests is limited to
+    size of results does not depend on the number of copies. Where copies fill the results again,
+    a sample of the records shows which contents have many. The number of requests is limited to
     `_MAX_REQUESTS`, or to `_FEW_REQUESTS` once `enough` records are found.
     """
     without = request.exclude_digests
     found: dict[str, Scored] = {}
+    # Keys that only a sample has shown: contents with fewer copies may come before them.
+    sampled: set[str] = set()
     # By content: the maximum number of its records in a result, which a further request must add.
     crowd = Counter(dict.fromkeys(without, 1))
     excluded: list[str] = []
     more = k
     for attempt in range(1, _MAX_REQUESTS + 1):
         wanted = more + crowd.total() - sum(crowd[each] for each in excluded)
-        answer = search(wanted, excluded)
+        answer = ranking.search(wanted, excluded, 1.0)
         contents = Counter(scored.record.sha256 for scored in answer)
         crowd |= Counter(contents if request.collapse else {d: contents[d] for d in without})
         for scored in answer:
             if scored.record.sha256 not in without:
                 found.setdefault(_key(scored.record, request), scored)
-        before, excluded = excluded, [each for each, _ in crowd.most_common(MAX_EXCLUDED_DIGESTS)]
-        if len(found) >= k or len(answer) < wanted or before == excluded:
+        least = answer[-1].score if answer else 0.0
+        certain = sum(key not in sampled or found[key].score >= least for key in found)
+        before, excluded = excluded, _most_common(crowd)
+        if certain >= k or len(answer) < wanted or before == excluded:
             break
-        if enough is not None and len(found) >= enough and attempt >= _FEW_REQUESTS:
+        if enough is not None and certain >= enough and attempt >= _FEW_REQUESTS:
             break
         copies = len(answer) / len(contents)
         # Larger requests pay only if copies are few; otherwise, copies fill them too.
         if request.collapse and copies <= _FEW_COPIES:
-            more = min(math.ceil((k - len(found)) * copies), 2 * k)
+            more = min(math.ceil((k - certain) * copies), 2 * k)
         else:
             more = k
+        if request.collapse and copies > _FEW_COPIES and attempt > 1 and ranking.copies_are_equal:
+            for scored in _sample(collection, ranking, contents, excluded, k, request):
+                if len(crowd) >= MAX_EXCLUDED_DIGESTS:
+                    break
+                if (digest := scored.record.sha256) not in crowd:
+                    found[digest] = scored
+                    sampled.add(digest)
+                    crowd[digest] = 1
+            excluded = _most_common(crowd)
     return sorted(found.values(), key=lambda scored: (-scored.score, scored.record.uri))
+
+
+def _most_common(crowd: Counter[str]) -> list[str]:
+    return [each for each, _ in crowd.most_common(MAX_EXCLUDED_DIGESTS)]
+
+
+def _sample(
+    collection: Collection,
+    ranking: _Ranking,
+    contents: Counter[str],
+    excluded: Sequence[str],
+    k: int,
+    request: SearchRequest,
+) -> list[Scored]:
+    """Return records of contents that have about as many copies as the most common of `contents`.
+
+    Of such a content a few copies are in the sample, and of one with few copies mostly none.
+    """
+    (digest, _), *_ = contents.most_common(1)
+    copies = collection.count_by_digest([digest], request.conditions).get(digest, 1)
+    share = min(1.0, _SAMPLED_COPIES / copies)
+    return ranking.search(min(2 * _SAMPLED_COPIES * k, _MAX_SAMPLE), excluded, share)

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -731,6 +732,30 @@ class StoreContract:
         everything = [each.sha256 for each in records]
         assert collection.search(query, 5, exclude_digests=everything) == []
         assert collection.search_text(["shoe"], 5, exclude_digests=everything) == []
+
+    def test_a_sample_of_the_records_can_be_searched(self, collection: Collection) -> None:
+        collection.add_fields({"year": "int"})
+        records = [record(number, content=number // 2, year=number) for number in range(60)]
+        write(collection, records)
+        query = vectors(1, seed=9)[0]
+        everything = {each.id for each in records}
+
+        def sample(share: float, **options: Any) -> set[str]:
+            return {
+                each.record.id for each in collection.search(query, 100, share=share, **options)
+            }
+
+        half = sample(0.5)
+        assert half == {each for each in everything if each < "8"}
+        assert sample(0.25) < half
+        assert sample(1.0) == everything
+        assert sample(0.5, exact=True) == half
+        (many,) = collection.search_many([VectorQuery(query, 100, share=0.5)])
+        assert {each.record.id for each in many} == half
+        late = [Condition("year", ">=", 30)]
+        assert sample(0.5, where=late) == half & {each.id for each in records[30:]}
+        without = [record(0, content=0).sha256]
+        assert sample(0.5, exclude_digests=without) == half - {each.id for each in records[:2]}
 
     def test_as_many_contents_as_promised_can_be_excluded(self, collection: Collection) -> None:
         records = [record(number) for number in range(MAX_EXCLUDED_DIGESTS + 3)]

@@ -83,9 +83,10 @@ class Forgetful:
         *,
         exact: bool = False,
         exclude_digests: Sequence[str] = (),
+        share: float = 1.0,
     ) -> list[Scored]:
         answer = self._collection.search(
-            vector, k + 2, where, exact=True, exclude_digests=exclude_digests
+            vector, k + 2, where, exact=True, exclude_digests=exclude_digests, share=share
         )
         return answer[:k] if exact or where else [answer[0], *answer[2:]][:k]
 
@@ -110,9 +111,12 @@ class CountingPasses(Forgetful):
         *,
         exact: bool = False,
         exclude_digests: Sequence[str] = (),
+        share: float = 1.0,
     ) -> list[Scored]:
         assert not exact, "a pass over the collection for one query"
-        return self._collection.search(vector, k, where, exclude_digests=exclude_digests)
+        return self._collection.search(
+            vector, k, where, exclude_digests=exclude_digests, share=share
+        )
 
     def search_exact(self, queries: Sequence[VectorQuery]) -> list[list[Scored]]:
         self.passes += 1

@@ -1,5 +1,6 @@
 """A search among many copies of few images gives distinct hits with bounded store results."""
 
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ import pytest
 
 from imgsearch.search import SearchRequest, search_text, search_vector
 from imgsearch.stores import open_store
-from imgsearch.stores.base import Collection
+from imgsearch.stores.base import Collection, VectorStore
 from imgsearch.types import Scored
 from tests.store_contract import DIMENSION, STAMP, record, vectors
 
 COPIES = 400
 CROWDED = 6
+LARGEST = 160
+"""The most records of one result in a search for 10, however many copies there are."""
 
 
 class Spy:
@@ -77,8 +80,32 @@ def test_the_size_of_store_results_does_not_depend_on_the_number_of_copies(
 ) -> None:
     spy: Any = Spy(collection)
     assert len(search_vector(spy, query, SearchRequest(k=10))) == 10
-    assert len(spy.ks) <= 10
-    assert max(spy.ks) <= 20
+    assert max(spy.ks) <= LARGEST
+
+
+@pytest.mark.parametrize("k", [5, 6, 10, 26, 40])
+def test_the_number_of_requests_depends_on_neither_copies_nor_k(
+    collection: Collection, query: Any, k: int
+) -> None:
+    spy: Any = Spy(collection)
+    search_vector(spy, query, SearchRequest(k=k))
+    assert len(spy.ks) <= 5
+
+
+def test_single_images_among_sampled_contents_are_found(store: VectorStore, query: Any) -> None:
+    """Each content of an even number has 300 copies, each of an odd number one."""
+    made = store.create(name := f"copies-{uuid.uuid4().hex[:12]}", STAMP)
+    contents = [n for n in range(20) for _ in range(1 if n % 2 else 300)]
+    records = [record(number, content=content) for number, content in enumerate(contents)]
+    angles = 0.05 * np.array(contents, np.float32)[:, None]
+    rest = np.zeros((len(contents), DIMENSION - 2), np.float32)
+    made.upsert(records, np.hstack([np.cos(angles), np.sin(angles), rest]).astype(np.float32))
+    for k in (3, 7, 10, 20):
+        spy: Any = Spy(made)
+        hits = search_vector(spy, query, SearchRequest(k=k))
+        assert [int(hit.record.sha256, 16) for hit in hits] == list(range(k))
+        assert len(spy.ks) <= 6
+    store.drop(name)
 
 
 @pytest.mark.parametrize("collapse", [True, False])
@@ -90,7 +117,7 @@ def test_a_crowded_image_is_excluded_with_all_its_copies(
     hits = search_vector(spy, query, SearchRequest(k=10, collapse=collapse, exclude_digests=[own]))
     assert len(hits) == 10
     assert own not in {hit.record.sha256 for hit in hits}
-    assert max(spy.ks) <= 20
+    assert max(spy.ks) <= LARGEST
 
 
 def test_text_and_fused_searches_find_distinct_images(collection: Collection, query: Any) -> None:

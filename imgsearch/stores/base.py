@@ -101,6 +101,7 @@ class VectorQuery:
     k: int
     where: Sequence[Condition] = ()
     exclude_digests: Sequence[str] = ()
+    share: float = 1.0
 
 
 class Collection(Protocol):
@@ -223,12 +224,15 @@ class Collection(Protocol):
         *,
         exact: bool = False,
         exclude_digests: Sequence[str] = (),
+        share: float = 1.0,
     ) -> list[Scored]:
         """Return the k records most similar to a vector of shape (dimension,), best first.
 
         Only records that meet all conditions; equal scores in the order of their URIs. `exact`
         compares with every vector, and uses no index that might miss one. The store leaves out
-        records with one of the SHA-256 `exclude_digests`, at most `MAX_EXCLUDED_DIGESTS`.
+        records with one of the SHA-256 `exclude_digests`, at most `MAX_EXCLUDED_DIGESTS`. A
+        `share` below 1 searches only a sample of about this share of all records, which depends on
+        nothing but their ids.
         """
         ...
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from imgsearch.stores import id_ranges
 from imgsearch.stores.base import VectorQuery, Vectors
 from imgsearch.types import Condition, ImageRecord, Scored
 
@@ -74,7 +75,8 @@ class _Records:
 
     def matching(self, rows: NDArray[np.intp], query: VectorQuery) -> NDArray[np.intp]:
         """Return the rows whose records meet the query's conditions."""
-        if not query.where and not query.exclude_digests:
+        last = id_ranges.sample(query.share)
+        if not query.where and not query.exclude_digests and last is None:
             return rows
         tested = self._tested.setdefault(tuple(query.where), {})
         excluded = frozenset(query.exclude_digests)
@@ -83,7 +85,8 @@ class _Records:
             if row not in tested:
                 metadata = self.record(row).metadata
                 tested[row] = all(condition.holds(metadata) for condition in query.where)
-            if tested[row] and self.record(row).sha256 not in excluded:
+            record = self.record(row)
+            if tested[row] and record.sha256 not in excluded and (not last or record.id <= last):
                 chosen.append(row)
         return np.asarray(chosen, dtype=np.intp)
 

@@ -35,6 +35,11 @@ def reach(after: str, share: float) -> str | None:
     return str(uuid.UUID(int=end)) if end < _END else None
 
 
+def sample(share: float) -> str | None:
+    """Return the last id of a sample that holds `share` of all ids; None if it holds all."""
+    return reach("", share)
+
+
 def widening(after: str, share: float) -> Iterator[tuple[str, str | None]]:
     """Yield adjacent ranges (after, last) behind `after`, each wider, up to the end."""
     while True:

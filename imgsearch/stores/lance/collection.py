@@ -283,12 +283,15 @@ class LanceCollection:
         *,
         exact: bool = False,
         exclude_digests: Sequence[str] = (),
+        share: float = 1.0,
     ) -> list[Scored]:
-        if k < 1 or (total := self.count(where)) == 0:
+        sample = filters.in_range("id", "", id_ranges.sample(share))
+        narrowed = filters.all_of(self.condition(where), sample)
+        if k < 1 or (total := self._dataset.count(narrowed)) == 0:
             return []
         columns = self._dataset.refresh()
-        condition = self.condition(where, exclude_digests)
-        if where and total <= vector_index.MAX_COMPARED:
+        condition = filters.all_of(self.condition(where, exclude_digests), sample)
+        if narrowed and total <= vector_index.MAX_COMPARED:
             return self._compare_all(vector, k, condition, columns)
         nearest: dict[str, Any] = {"column": VECTOR, "q": vector, "k": min(k, total)}
         nearest["metric"] = self.stamp.distance
@@ -297,9 +300,9 @@ class LanceCollection:
             if columns.vector_dtype == "float16":
                 nearest["k"] = min(k + _ROUNDING_MARGIN, total)
         else:
-            share = total / max(1, self.count())
+            passing = total / max(1, self.count())
             # Copies of an excluded content may fill the nearest partitions.
-            nearest |= self._index.search_options(k, share / (1 + len(exclude_digests)))
+            nearest |= self._index.search_options(k, passing / (1 + len(exclude_digests)))
         table = self._dataset.read(
             [*columns.of_records, VECTOR],
             condition,

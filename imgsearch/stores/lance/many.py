@@ -38,6 +38,7 @@ class _Searches(Protocol):
         where: Sequence[Condition] = (),
         *,
         exclude_digests: Sequence[str] = (),
+        share: float = 1.0,
     ) -> list[Scored]: ...
 
     def search_exact(self, queries: Sequence[VectorQuery]) -> list[list[Scored]]: ...
@@ -55,7 +56,7 @@ def search(
     for at, query in enumerate(queries):
         if query.k > 0:
             alike = groups.setdefault(tuple(query.where), [])
-            (others if query.exclude_digests else alike).append(at)
+            (others if query.exclude_digests or query.share < 1 else alike).append(at)
     rows = dataset.count()
     quick = index.exists() and not _pays(rows, dataset.stamp.dimension, len(queries))
     for where, members in groups.items():
@@ -89,7 +90,11 @@ def _one_by_one(
 
     def search(query: VectorQuery) -> list[Scored]:
         return collection.search(
-            query.vector, query.k, query.where, exclude_digests=query.exclude_digests
+            query.vector,
+            query.k,
+            query.where,
+            exclude_digests=query.exclude_digests,
+            share=query.share,
         )
 
     with ThreadPoolExecutor(_CONCURRENT, "imgsearch-search") as pool:

@@ -365,12 +365,13 @@ class WeaviateCollection:
         *,
         exact: bool = False,
         exclude_digests: Sequence[str] = (),
+        share: float = 1.0,
     ) -> list[Scored]:
         if k < 1:
             return []
         if exact or k > MOST_RESULTS:
-            return self.search_exact([VectorQuery(vector, k, where, exclude_digests)])[0]
-        condition = self._filter(where, *_excluding(exclude_digests))
+            return self.search_exact([VectorQuery(vector, k, where, exclude_digests, share)])[0]
+        condition = self._filter(where, *_excluding(exclude_digests), *_within(share))
         # The server computes distances from the whole vectors, so they are exact to 1e-6.
         answer = self._reader.call(
             lambda: self._reader.handle.query.near_vector(
@@ -394,7 +395,11 @@ class WeaviateCollection:
 
         def search(query: VectorQuery) -> list[Scored]:
             return self.search(
-                query.vector, query.k, query.where, exclude_digests=query.exclude_digests
+                query.vector,
+                query.k,
+                query.where,
+                exclude_digests=query.exclude_digests,
+                share=query.share,
             )
 
         with ThreadPoolExecutor(_CONCURRENT_SEARCHES, "imgsearch-search") as pool:
@@ -473,3 +478,8 @@ def _excluding(digests: Sequence[str]) -> list[Any]:
     if not digests:
         return []
     return [query.Filter.not_(query.Filter.by_property("sha256").contains_any(list(digests)))]
+
+
+def _within(share: float) -> list[Any]:
+    last = id_ranges.sample(share)
+    return [query.Filter.by_property("_id").less_or_equal(last)] if last else []
