@@ -21,9 +21,11 @@ from imgsearch.encoders.request import EncoderRequest
 from imgsearch.events import Listener, ignore
 from imgsearch.images import Pixels, Preprocessing
 from imgsearch.ingest import IngestOptions, IngestReport, ingest
+from imgsearch.ingest.limits import LOOKUP_FILES
 from imgsearch.stores import open_store
-from imgsearch.stores.base import Collection
+from imgsearch.stores.base import Collection, batched
 from imgsearch.types import Stamp
+from imgsearch.uris import record_id
 
 _FILES_PER_FOLDER = 1000
 # Of each row, so that files take a tenth of the records.
@@ -136,8 +138,24 @@ def again(data: Data) -> Iterator[Line]:
         seconds = run(store, files, data).seconds
         note = f"{count:,} files"
         yield Line("unchanged files, s a million", seconds * 1e6 / count, 60, note=note)
+        looked_up, before = _lookups(store)
+        scale = 1e6 / count
+        yield Line("  looking them up", looked_up * scale, 30, before=before * scale)
         pruned = run(store, files, data, prune=True).seconds
         yield Line("  with --prune / without", pruned / seconds, 1.3, "x")
+
+
+def _lookups(store: Path) -> tuple[float, float]:
+    """Return the seconds of looking up all files, and those of reading their records by id."""
+    collection = open_store(str(store)).open(NAME)
+    uris = sorted(uri for batch in collection.uris() for uri in batch)
+    started = time.perf_counter()
+    for some in batched(uris, LOOKUP_FILES):
+        assert len(collection.file_stats(some)) == len(some)
+    middle = time.perf_counter()
+    for some in batched(uris, _LOOKUP):
+        assert len(collection.lookup([record_id(uri) for uri in some])) == len(some)
+    return middle - started, time.perf_counter() - middle
 
 
 def _best_of_three(collection: Collection, **options: object) -> float:

@@ -308,6 +308,18 @@ class StoreContract:
         assert collection.vectors_by_digest([]) == {}
         assert collection.upsert([], vectors(0)) == {}
 
+    def test_size_and_mtime_are_found_by_uri(self, collection: Collection) -> None:
+        assert collection.file_stats([]) == {}
+        # Neighbours in a folder, of which some are not wanted, and single files of other folders.
+        near = [record(number) for number in range(60)]
+        far = [replace(record(n), uri=f"file:///{n}/it's.jpg") for n in range(30)]
+        write(collection, near + far)
+        for wanted in (near, near[::2], near[:2], far, far[:1], near[20:40] + far):
+            expected = {each.uri: (each.size, each.mtime_ns) for each in wanted}
+            missing = [f"{each.uri}.png" for each in wanted]
+            assert collection.file_stats([*missing, *reversed(expected)]) == expected
+        assert collection.file_stats(["file:///pictures/"]) == {}
+
     def test_vectors_are_found_by_content(self, collection: Collection) -> None:
         written = write(collection, [record(1), record(2)])
         found = collection.vectors_by_digest([record(2).sha256])[record(2).sha256]

@@ -32,7 +32,7 @@ from imgsearch.stores import VectorStore, open_store
 from imgsearch.stores.base import StoredVector, Vectors
 from imgsearch.stores.lance.collection import LanceCollection
 from imgsearch.types import ImageRecord
-from imgsearch.uris import path_to_uri
+from imgsearch.uris import path_to_uri, record_id
 from tests.conftest import Painter
 from tests.fakes import ColourEncoder
 
@@ -198,6 +198,30 @@ def test_the_store_is_asked_once_for_content_that_repeats(
     monkeypatch.setattr(LanceCollection, "vectors_by_digest", note)
     assert counts(run(path.parent)) == (0, 30, 1, 0)
     assert len(asked) == 1
+
+
+def test_records_are_read_only_of_files_that_changed_or_have_a_row_in_a_table(
+    run: Run, shop: Shop, paint: Painter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    lookup = LanceCollection.lookup
+
+    def note(collection: LanceCollection, ids: Sequence[str]) -> dict[str, ImageRecord]:
+        read.extend(ids)
+        return lookup(collection, ids)
+
+    folder = shop(8)
+    run(folder)
+    monkeypatch.setattr(LanceCollection, "lookup", note)
+    assert counts(run(folder)) == (0, 0, 8, 0)
+    assert read == []
+    changed = paint("shop/003.png", 103)
+    assert counts(run(folder)) == (1, 0, 7, 0)
+    assert set(read) == {record_id(path_to_uri(str(changed)))}
+    read.clear()
+    (folder / "styles.csv").write_text("id,kind\n5,shoe\n")
+    assert counts(run(folder)) == (0, 1, 7, 0)
+    assert len(set(read)) == 8
 
 
 def test_vectors_that_are_not_remembered_are_read_again(

@@ -498,6 +498,39 @@ class TestIndex:
         }
         assert len(everything(indexed, "file:///pictures/0000")) == 99
 
+    def test_neighbours_are_found_in_one_read_and_scattered_ones_by_uri(
+        self, indexed: LanceCollection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read, conditions = indexed._dataset.read, list[str]()
+
+        def watched(columns: list[str], condition: str, **options: Any) -> Any:
+            conditions.append(condition)
+            return read(columns, condition, **options)
+
+        monkeypatch.setattr(indexed._dataset, "read", watched)
+        near = [record(number) for number in range(100)]
+        scattered = [record(number) for number in range(0, _ROWS, _ROWS // 100)]
+        gone = [f"file:///{number}/0.jpg" for number in range(100)]
+        for wanted, reads in ((near, [" <= "]), (scattered, [" <= ", " IN "])):
+            found = indexed.file_stats([each.uri for each in wanted])
+            assert found == {each.uri: (each.size, each.mtime_ns) for each in wanted}
+            assert len(conditions) == len(reads)
+            assert all(sign in each for sign, each in zip(reads, conditions, strict=True))
+            conditions.clear()
+        assert indexed.file_stats(gone) == {}
+        assert len(conditions) == 1
+        assert " IN " in conditions[0]
+
+    def test_without_an_index_of_uris_that_of_ids_finds_files(
+        self, indexed: LanceCollection
+    ) -> None:
+        dataset = indexed._dataset.writable()
+        dataset.drop_index("uri_idx")
+        indexed._dataset.newest()
+        wanted = [record(number) for number in (0, 7, _ROWS - 1)]
+        expected = {each.uri: (each.size, each.mtime_ns) for each in wanted}
+        assert indexed.file_stats(list(expected)) == expected
+
     def test_a_folder_is_read_by_the_index_of_uris(self, indexed: LanceCollection) -> None:
         condition = filters.starts_with_any("uri", ["file:///pictures/0001", "file:///other/"])
         plan = indexed._dataset.handle.scanner(columns=["uri"], filter=condition).explain_plan()

@@ -127,6 +127,10 @@ class Target:
     def sites(self) -> Sites:
         return self.collection.sites if self.collection else HERE
 
+    def file_stats(self, uris: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Return size and mtime_ns by URI, without the URIs that have no record."""
+        return self.collection.file_stats(uris) if self.collection and uris else {}
+
     def lookup(self, ids: Sequence[str]) -> tuple[dict[str, ImageRecord], dict[str, ImageRecord]]:
         """Return the records with these ids: the collection's, and the previous one's if any."""
         known = self.collection.lookup(ids) if self.collection and ids else {}

@@ -48,7 +48,7 @@ class Encode:
             items,
             lambda: self._target.batch_size,
             weight=lambda item: item.image is not None,
-            max_length=limits.LOOKUP_FILES,
+            max_length=limits.WRITE_ROWS,
         )
 
     def __call__(self, batches: Iterable[list[Item] | Flush]) -> Iterator[list[Item] | Flush]:

@@ -56,9 +56,8 @@ class Lookup:
                 return
             if not (sites := self._target.sites).at_home:
                 chunk = [replace(entry, sites=sites) for entry in chunk]
-            ids = [entry.id for entry in chunk if isinstance(entry, Candidate)]
             with self._stopwatch("lookup"):
-                known, previous = self._target.lookup(ids)
+                unchanged, known, previous = self._look_up(chunk)
             for entry in chunk:
                 if self._is_ending():
                     return
@@ -67,13 +66,36 @@ class Lookup:
                     item = Item(Candidate(entry.path, 0, 0))
                     item.reject(entry.reason)
                     yield item
-                    continue
-                changed = self._if_changed(entry, known.get(entry.id), previous.get(entry.id))
-                if changed:
+                elif entry.uri in unchanged:
+                    self._progress.finish(entry.uri, "skipped")
+                elif changed := self._if_changed(
+                    entry, known.get(entry.id), previous.get(entry.id)
+                ):
                     yield changed
                 else:
                     self._progress.finish(entry.uri, "skipped")
             yield None
+
+    def _look_up(
+        self, entries: Sequence[Candidate | Unusable]
+    ) -> tuple[set[str], dict[str, ImageRecord], dict[str, ImageRecord]]:
+        """Return URIs that are unchanged without a look at metadata, and records of the others.
+
+        The records are those of `Target.lookup`, by id.
+        """
+        candidates = [entry for entry in entries if isinstance(entry, Candidate)]
+        stats = self._target.file_stats([each.uri for each in candidates])
+        unchanged, ids = set[str](), list[str]()
+        for each in candidates:
+            stat = stats.get(each.uri)
+            if stat == (each.size, each.mtime_ns) and not self._has_tables(each):
+                unchanged.add(each.uri)
+            elif stat or self._target.previous:
+                ids.append(each.id)
+        return unchanged, *self._target.lookup(ids)
+
+    def _has_tables(self, candidate: Candidate) -> bool:
+        return any(table.covers(candidate.path) for table in self._tables)
 
     def _if_changed(
         self, candidate: Candidate, known: ImageRecord | None, previous: ImageRecord | None

@@ -75,7 +75,9 @@ class Write:
 
     def _upsert(self, new: Mapping[str, Item]) -> dict[str, str]:
         collection = self._target.writable()
-        known = collection.lookup(list(new))
+        stored = collection.file_stats([item.candidate.uri for item in new.values()])
+        existing = [key for key, item in new.items() if item.candidate.uri in stored]
+        known = collection.lookup(existing) if existing else {}
         self.replaced_newer += sum(_is_older(item, known.get(key)) for key, item in new.items())
         records = {key: _record(item, known.get(key)) for key, item in new.items()}
 

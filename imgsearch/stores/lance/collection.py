@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from imgsearch.types import (
     Stamp,
     VectorDtype,
 )
+from imgsearch.uris import record_id
 
 _VALUES_PER_FILTER = 1000
 _PAGE = 4096
@@ -50,6 +52,10 @@ _PAGE = 4096
 _EQUAL_MATCHES = 1000
 # Rows to read at first for each digest, and by how many times more for those left over.
 _ROWS_PER_DIGEST = 4
+# URIs of one folder are read as a range: 2,048 in 5 ms, instead of 20 one by one. A range takes as
+# long as so many single URIs.
+_URIS_PER_RANGE = 16
+_URIS_PER_READ = 2048
 # A range of more than this share of all ids is not worth an index.
 _WIDE_RANGE = 0.05
 # Among vectors of float16 Lance compares with a query that is rounded, too, which changes scores by
@@ -120,6 +126,35 @@ class LanceCollection:
             known.update((row["id"], columns.to_record(row)) for row in found.to_pylist())
         return known
 
+    def file_stats(self, uris: Sequence[str]) -> dict[str, tuple[int, int]]:
+        stats: dict[str, tuple[int, int]] = {}
+        wanted = set(uris)
+        for part in batched(sorted(wanted), _URIS_PER_READ):
+            for found in self._records_at(part, ["uri", "size", "mtime_ns"]):
+                columns = (found[name].to_pylist() for name in ("uri", "size", "mtime_ns"))
+                for uri, size, mtime_ns in zip(*columns, strict=True):
+                    if uri in wanted:
+                        stats[uri] = size, mtime_ns
+        return stats
+
+    def _records_at(self, uris: Sequence[str], columns: list[str]) -> Iterator[pa.Table]:
+        """Yield columns of the records with these URIs, which are sorted, and perhaps others."""
+        indexed = self._maintenance.indexed_rows()
+        if "uri" not in indexed and "id" in indexed:  # a collection of an earlier version
+            ids = [record_id(uri) for uri in uris]
+            for some in batched(ids, _VALUES_PER_FILTER):
+                yield self._dataset.read(columns, filters.is_one_of("id", some))
+            return
+        ranges = _ranges(uris)
+        if len(ranges) * _URIS_PER_RANGE <= len(uris):
+            limit = 2 * len(uris)  # where most of the records in between are others
+            table = self._dataset.read(columns, filters.is_within_any("uri", ranges), limit=limit)
+            if len(table) < limit:
+                yield table
+                return
+        for part in batched(uris, _VALUES_PER_FILTER):
+            yield self._dataset.read(columns, filters.is_one_of("uri", part))
+
     def _stored(self, ids: Sequence[str]) -> list[str]:
         """Return the ids that have a record, sorted."""
         found: list[str] = []
@@ -181,7 +216,7 @@ class LanceCollection:
         if any(record.origins is not None for record in records):
             self._add_origins()
         table = self._dataset.columns.to_table(records, vectors)
-        replaces = bool(self._stored([record.id for record in records]))
+        replaces = bool(self.file_stats([record.uri for record in records]))
 
         def write() -> None:
             dataset = self._dataset.writable()
@@ -433,3 +468,12 @@ class LanceCollection:
             filters.meets_all(where, columns.by_field),
             filters.is_none_of("sha256", exclude_digests),
         )
+
+
+def _ranges(uris: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the first and the last of the URIs in each folder; they are sorted."""
+    ranges = []
+    for _, group in groupby(uris, lambda uri: uri.rpartition("/")[0]):
+        within = list(group)
+        ranges.append((within[0], within[-1]))
+    return ranges

@@ -20,6 +20,14 @@ def is_one_of(column: str, values: Sequence[str]) -> str:
     return f"{column} IN ({', '.join(map(_literal, values))})"
 
 
+def is_within_any(column: str, ranges: Sequence[tuple[str, str]]) -> str:
+    """Return a test for texts from the first to the second of any of these pairs."""
+    return " OR ".join(
+        f"({column} >= {_literal(first)} AND {column} <= {_literal(last)})"
+        for first, last in ranges
+    )
+
+
 def is_row(row_ids: Sequence[int]) -> str:
     """Return a test for rows of one version of a dataset."""
     return f"_rowid IN ({', '.join(map(str, row_ids))})"

@@ -41,8 +41,10 @@ from imgsearch.types import (
     Stamp,
     VectorDtype,
 )
+from imgsearch.uris import record_id
 
 _IDS_PER_REQUEST = 1000
+_FILE_STAT = ["uri", "size", "mtime_ns"]
 _VECTORS_PER_REQUEST = 500
 # More make a server of two cores no quicker.
 _CONCURRENT_SEARCHES = 8
@@ -188,6 +190,15 @@ class WeaviateCollection:
                 record = self._record(each)
                 found[record.id] = record
         return found
+
+    def file_stats(self, uris: Sequence[str]) -> dict[str, tuple[int, int]]:
+        stats: dict[str, tuple[int, int]] = {}
+        for part in batched(list({record_id(uri) for uri in uris}), _IDS_PER_REQUEST):
+            condition = query.Filter.by_id().contains_any(part)
+            for each in self._reader.fetch(condition, len(part), only=_FILE_STAT):
+                uri, size, mtime_ns = values.to_file_stat(each)
+                stats[uri] = size, mtime_ns
+        return stats
 
     def vectors_by_id(self, ids: Sequence[str]) -> dict[str, Vectors]:
         found: dict[str, Vectors] = {}
@@ -435,7 +446,7 @@ class WeaviateCollection:
             # Many records may have the same words: which of them come first, their URIs decide.
             limit = min(max(_EQUAL_MATCHES, 2 * k), MOST_RESULTS)
             found = self._by_words(text, condition, limit)
-        records = self.lookup([record_id for _, _, record_id in found[:k]])
+        records = self.lookup([each for _, _, each in found[:k]])
         return [Scored(records[each], -score) for score, _, each in found[:k] if each in records]
 
     def _by_words(self, words: str, condition: Any, limit: int) -> list[tuple[float, str, str]]:

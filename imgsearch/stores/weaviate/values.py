@@ -5,8 +5,9 @@ value is stored in a twin of its property too, as a text that sorts like the val
 there first. So a filter means what `Condition.holds` says, for every value.
 """
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import count
 from operator import and_
@@ -127,6 +128,25 @@ def _plain(value: Value) -> Value:
     return int(rounded) if isinstance(value, int) and not isinstance(value, bool) else rounded
 
 
+def to_file_stat(found: Object) -> tuple[str, int, int]:
+    """Return the URI, size and mtime_ns of an object, of which nothing else need be read."""
+    with _written_by_imgsearch(found):
+        have: Mapping[str, Any] = found.properties
+        return str(have["uri"]), int(have["size"]), int(have["mtime_ns"])
+
+
+@contextlib.contextmanager
+def _written_by_imgsearch(found: Object) -> Iterator[None]:
+    """Raise StoreError where an object lacks a property of all records."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"object {found.uuid} was not written by imgsearch: it lacks a property ({error}); "
+            "remove it, or use another collection"
+        ) from error
+
+
 def to_record(found: Object, schema: Schema, sites: Sites) -> ImageRecord:
     """Return the record of an object. Raises StoreError if it is not a record of imgsearch."""
     have: Mapping[str, Any] = found.properties
@@ -138,7 +158,7 @@ def to_record(found: Object, schema: Schema, sites: Sites) -> ImageRecord:
                 metadata[field] = _from_twin(twin, schema.fields[field])
             elif schema.fields[field] == "float":
                 metadata[field] = float(have[name])
-    try:
+    with _written_by_imgsearch(found):
         return ImageRecord(
             uri=have["uri"],
             sha256=have["sha256"],
@@ -150,11 +170,6 @@ def to_record(found: Object, schema: Schema, sites: Sites) -> ImageRecord:
             origins=from_text(have.get(schema.origins or "")),
             site=sites.split(have["uri"])[0],
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(
-            f"object {found.uuid} was not written by imgsearch: it lacks a property ({error}); "
-            "remove it, or use another collection"
-        ) from error
 
 
 def to_filter(conditions: Sequence[Condition], schema: Schema, *more: Filter) -> Filter | None:
