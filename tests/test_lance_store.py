@@ -281,8 +281,7 @@ def test_edits_of_single_records_leave_few_files_whoever_makes_them(
 ) -> None:
     monkeypatch.setattr(maintenance, "_VERSIONS_BETWEEN_CLEANUPS", 16)
     monkeypatch.setattr(maintenance, "_TINY_FRAGMENTS", 8)
-    monkeypatch.setattr(maintenance, "_MANY_VERSIONS", 16)
-    monkeypatch.setattr(maintenance, "_VERSION_AGE_IF_MANY", datetime.timedelta(0))
+    monkeypatch.setattr(maintenance, "_AGE_AT_REST", datetime.timedelta(0))
     made = LanceStore(tmp_path).create("images", STAMP)
     made.add_fields({"year": "int"})
     write(made, [record(number) for number in range(40)])

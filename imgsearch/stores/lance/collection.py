@@ -27,6 +27,7 @@ from imgsearch.stores.lance.arrow import MatchQuery, lance, pa, pc
 from imgsearch.stores.lance.dataset import Dataset
 from imgsearch.stores.lance.errors import translate_errors
 from imgsearch.stores.lance.maintenance import Maintenance
+from imgsearch.stores.lance.readers import Work
 from imgsearch.stores.lance.schema import (
     VECTOR,
     WORDS,
@@ -167,10 +168,10 @@ class LanceCollection:
         found: dict[str, StoredVector] = {}
         columns = ["sha256", "width", "height"]
         for part in batched(sorted(set(digests)), _VALUES_PER_FILTER):
-            dataset = self._dataset.readable()  # row ids are those of one version
-            if not (rows := self._one_row_each(dataset, part)):
-                continue
-            table, vectors = self._vectors(dataset, columns, filters.is_row(rows))
+            with self._dataset.reading() as dataset:  # row ids are those of one version
+                if not (rows := self._one_row_each(dataset, part)):
+                    continue
+                table, vectors = self._vectors(dataset, columns, filters.is_row(rows))
             for row, vector in zip(table.to_pylist(), vectors, strict=True):
                 found[row["sha256"]] = StoredVector(vector, row["width"], row["height"])
         return found
@@ -197,8 +198,9 @@ class LanceCollection:
     def vectors_by_id(self, ids: Sequence[str]) -> dict[str, Vectors]:
         found: dict[str, Vectors] = {}
         for part in batched(ids, _VALUES_PER_FILTER):
-            dataset = self._dataset.readable()
-            table, vectors = self._vectors(dataset, ["id"], filters.is_one_of("id", part))
+            with self._dataset.reading() as dataset:
+                condition = filters.is_one_of("id", part)
+                table, vectors = self._vectors(dataset, ["id"], condition)
             found.update(zip(table["id"].to_pylist(), vectors, strict=True))
         return found
 
@@ -261,12 +263,14 @@ class LanceCollection:
     def scan(self, *uri_prefixes: str) -> Iterator[list[ImageRecord]]:
         columns = self._dataset.refresh()
         condition = filters.starts_with_any("uri", uri_prefixes)
-        for batch in self._dataset.batches(columns.of_records, condition, batch_size=_PAGE):
+        for batch in self._dataset.batches(
+            columns.of_records, condition, work=Work.SCAN, batch_size=_PAGE
+        ):
             yield [columns.to_record(row) for row in batch.to_pylist()]
 
     def uris(self, *uri_prefixes: str) -> Iterator[list[str]]:
         condition = filters.starts_with_any("uri", uri_prefixes)
-        for batch in self._dataset.batches(["uri"], condition, batch_size=_PAGE):
+        for batch in self._dataset.batches(["uri"], condition, work=Work.SCAN, batch_size=_PAGE):
             yield batch["uri"].to_pylist()
 
     def page(
@@ -277,8 +281,9 @@ class LanceCollection:
             return []
         share = id_ranges.share(limit, total)
         # Without an index, or where the range is wide, all ids are read: once, not range by range.
-        if share > _WIDE_RANGE or not self._maintenance.has_index("id"):
-            share = 1.0
+        with self._dataset.reading():
+            if share > _WIDE_RANGE or not self._maintenance.has_index("id"):
+                share = 1.0
         ids: list[str] = []
         for start, end in id_ranges.widening(after, share):
             condition = filters.all_of(self.condition(where), filters.in_range("id", start, end))
@@ -330,14 +335,15 @@ class LanceCollection:
             return self._compare_all(vector, k, condition, columns)
         nearest: dict[str, Any] = {"column": VECTOR, "q": vector, "k": min(k, total)}
         nearest["metric"] = self.stamp.distance
-        if exact or not self._index.exists():
-            nearest["use_index"] = False
-            if columns.vector_dtype == "float16":
-                nearest["k"] = min(k + _ROUNDING_MARGIN, total)
-        else:
-            passing = total / max(1, self.count())
-            # Copies of an excluded content may fill the nearest partitions.
-            nearest |= self._index.search_options(k, passing / (1 + len(exclude_digests)))
+        with self._dataset.reading():
+            if exact or not self._index.exists():
+                nearest["use_index"] = False
+                if columns.vector_dtype == "float16":
+                    nearest["k"] = min(k + _ROUNDING_MARGIN, total)
+            else:
+                passing = total / max(1, self.count())
+                # Copies of an excluded content may fill the nearest partitions.
+                nearest |= self._index.search_options(k, passing / (1 + len(exclude_digests)))
         table = self._dataset.read(
             [*columns.of_records, VECTOR],
             condition,
@@ -358,8 +364,7 @@ class LanceCollection:
 
         Lance's own search would read the vectors of all records.
         """
-        with translate_errors(f"{self.path}: cannot be read"):
-            version = self._dataset.newest()
+        with self._dataset.reading() as version:
             matches = version.scanner(
                 columns=[VECTOR], filter=condition, with_row_id=True, late_materialization=True
             ).to_table()
@@ -384,7 +389,9 @@ class LanceCollection:
 
     def search_exact(self, queries: Sequence[VectorQuery]) -> list[list[Scored]]:
         columns = self._dataset.refresh()
-        batches = self._dataset.batches([*columns.of_records, VECTOR], None, batch_size=_PAGE)
+        batches = self._dataset.batches(
+            [*columns.of_records, VECTOR], None, work=Work.SCAN, batch_size=_PAGE
+        )
         return compare((self._to_page(batch, columns) for batch in batches), queries)
 
     def _to_page(self, batch: pa.RecordBatch, columns: Columns) -> Page:
@@ -445,7 +452,8 @@ class LanceCollection:
         with translate_errors(f"{self.path}: cannot be read"):
             size = sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
         count = self.count()
-        probing = self._index.probing()
+        with self._dataset.reading():
+            probing = self._index.probing()
         details = {VECTOR_INDEX: probing.to_dict()} if probing else {}
         return CollectionInfo(
             name=self.name,

@@ -1,11 +1,13 @@
 """One Lance dataset: read the newest version, write with retries."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from imgsearch.errors import StaleCollectionError, StoreError
+from imgsearch.stores.lance import readers
 from imgsearch.stores.lance.arrow import lance, pa
 from imgsearch.stores.lance.errors import translate_errors
 from imgsearch.stores.lance.schema import Columns, read_stamp
@@ -44,15 +46,19 @@ class Dataset:
         """Return a handle of the newest version for one write, which changes the handle."""
         return self.newest().checkout_version(self.handle.version)
 
-    def readable(self) -> lance.LanceDataset:
-        """Return a handle of the newest version, for reads that must see the same one."""
-        with translate_errors(f"{self.path}: cannot be read"):
-            return self.newest()
+    @contextlib.contextmanager
+    def reading(self, work: readers.Work = readers.Work.READ) -> Iterator[lance.LanceDataset]:
+        """Return a handle of the newest version, whose files stay until the end of the context."""
+        with (
+            translate_errors(f"{self.path}: cannot be read"),
+            readers.at_work(self.path, work),
+        ):
+            yield self.newest()
 
     def refresh(self) -> Columns:
         """Return the columns of the newest version."""
-        self.readable()
-        return self.columns
+        with self.reading():
+            return self.columns
 
     def read(
         self,
@@ -62,8 +68,8 @@ class Dataset:
         **options: Any,
     ) -> pa.Table:
         """Return the rows that meet a condition, of a version, by default the newest."""
-        with translate_errors(f"{self.path}: cannot be read"):
-            dataset = version or self.newest()
+        with self.reading() as newest:
+            dataset = version or newest
             return dataset.scanner(columns=columns, filter=condition, **options).to_table()
 
     def batches(
@@ -71,17 +77,18 @@ class Dataset:
         columns: list[str],
         condition: str | None,
         version: lance.LanceDataset | None = None,
+        work: readers.Work = readers.Work.READ,
         **options: Any,
     ) -> Iterator[pa.RecordBatch]:
         """Yield the rows that meet a condition, of a version, by default the newest."""
-        with translate_errors(f"{self.path}: cannot be read"):
-            dataset = version or self.newest()
+        with self.reading(work) as newest:
+            dataset = version or newest
             scanner = dataset.scanner(columns=columns, filter=condition, **options)
             yield from scanner.to_batches()
 
     def count(self, condition: str | None = None) -> int:
-        with translate_errors(f"{self.path}: cannot be read"):
-            return int(self.newest().count_rows(filter=condition))
+        with self.reading() as newest:
+            return int(newest.count_rows(filter=condition))
 
     def add_columns(self, columns: list[pa.Field]) -> None:
         with translate_errors(f"{self.path}: no column can be added"):

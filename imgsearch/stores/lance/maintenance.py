@@ -1,4 +1,18 @@
-"""Indexes, compaction and old versions of a dataset."""
+"""Indexes, compaction and old versions of a dataset.
+
+Each write leaves an old version, whose files are removed as soon as nobody needs them, so that a
+collection at rest takes little more than its records: compacting writes them all again. An old
+version is kept
+
+- for a day at most while a reader scans all records, as a copy of a large collection does;
+- for a minute while a reader searches or looks something up, which takes seconds;
+- for two seconds otherwise;
+- for an hour where it is not known whether there are readers: on Windows, and on file systems
+  without locks.
+
+A process that is killed is no reader any more (see `readers`). The removal follows compaction,
+`optimize`, and every sixty-fourth version.
+"""
 
 import contextlib
 import datetime
@@ -8,6 +22,7 @@ from imgsearch.errors import StoreError
 from imgsearch.events import Listener, Stage
 from imgsearch.stores.lance import vector_index
 from imgsearch.stores.lance.dataset import Dataset
+from imgsearch.stores.lance.readers import Work, is_at_work
 from imgsearch.stores.lance.scalar_indexes import ScalarIndexes
 
 # A search that compares all takes a third of the time where fragments are of two thousand rows, not
@@ -26,11 +41,10 @@ _UPSERTS_BETWEEN_INDEXING = 16
 _VERSIONS_BETWEEN_CLEANUPS = 64
 _TINY_FRAGMENT = 256
 _TINY_FRAGMENTS = 32
-# Readers that opened an older version may still need its files; where versions follow each other
-# quickly, their number counts as well.
-_VERSION_AGE = datetime.timedelta(hours=1)
-_VERSION_AGE_IF_MANY = datetime.timedelta(minutes=1)
-_MANY_VERSIONS = 512
+_AGE_WHILE_SCANNED = datetime.timedelta(days=1)
+_AGE_WHILE_READ = datetime.timedelta(minutes=1)
+_AGE_AT_REST = datetime.timedelta(seconds=2)
+_AGE_IF_UNKNOWN = datetime.timedelta(hours=1)
 
 
 class Maintenance:
@@ -98,8 +112,17 @@ class Maintenance:
 
     def _remove_old_versions(self) -> None:
         dataset = self._dataset.writable()
-        many = len(list((self._dataset.path / "_versions").iterdir())) > _MANY_VERSIONS
-        dataset.cleanup_old_versions(older_than=_VERSION_AGE_IF_MANY if many else _VERSION_AGE)
+        # After that: a reader that begins now reads this version, or a newer one.
+        dataset.cleanup_old_versions(older_than=self._age_to_keep())
+
+    def _age_to_keep(self) -> datetime.timedelta:
+        scanned = is_at_work(self._dataset.path, Work.SCAN)
+        read = is_at_work(self._dataset.path, Work.READ)
+        if scanned:
+            return _AGE_WHILE_SCANNED
+        if scanned is None or read is None:
+            return _AGE_IF_UNKNOWN
+        return _AGE_WHILE_READ if read else _AGE_AT_REST
 
     def _compact(self, rows_per_fragment: int) -> None:
         def compact() -> None:

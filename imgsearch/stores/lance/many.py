@@ -14,6 +14,7 @@ from imgsearch.stores.comparing import rank
 from imgsearch.stores.lance import filters
 from imgsearch.stores.lance.arrow import lance
 from imgsearch.stores.lance.dataset import Dataset
+from imgsearch.stores.lance.readers import Work
 from imgsearch.stores.lance.schema import VECTOR, to_numpy
 from imgsearch.stores.lance.vector_index import VectorIndex
 from imgsearch.types import Condition, ImageRecord, Scored
@@ -105,12 +106,13 @@ def _by_blocks(
     dataset: Dataset, condition: str | None, queries: Sequence[VectorQuery]
 ) -> list[list[Scored] | None]:
     """Return the results of queries of one condition; None where many have equal scores."""
-    version = dataset.readable()
     vectors = np.stack([query.vector for query in queries], dtype=np.float32)
     k = max(query.k for query in queries)
-    found = candidates(_blocks(dataset, version, condition), vectors, k)
-    chosen = [_best(found, at, query.k) for at, query in enumerate(queries)]
-    records = _records(dataset, version, np.unique(np.concatenate([found.numbers[0, :0], *chosen])))
+    with dataset.reading(Work.SCAN) as version:
+        found = candidates(_blocks(dataset, version, condition), vectors, k)
+        chosen = [_best(found, at, query.k) for at, query in enumerate(queries)]
+        rows = np.unique(np.concatenate([found.numbers[0, :0], *chosen]))
+        records = _records(dataset, version, rows)
     answers: list[list[Scored] | None] = []
     for at, (query, numbers) in enumerate(zip(queries, chosen, strict=True)):
         if found.incomplete[at]:
@@ -128,8 +130,9 @@ def _by_blocks(
 def _blocks(
     dataset: Dataset, version: lance.LanceDataset, condition: str | None
 ) -> Iterator[Block]:
-    options = {"batch_size": _BLOCK_ROWS, "with_row_id": True}
-    for batch in dataset.batches([VECTOR], condition, version, **options):
+    for batch in dataset.batches(
+        [VECTOR], condition, version, batch_size=_BLOCK_ROWS, with_row_id=True
+    ):
         vectors = to_numpy(batch[VECTOR], dataset.stamp.dimension)
         yield Block(vectors, batch["_rowid"].to_numpy().astype(np.int64))
 

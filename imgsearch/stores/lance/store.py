@@ -149,7 +149,7 @@ class LanceStore:
         """Write it as a new version of the same dataset: the only step that is atomic everywhere.
 
         This copies the data once more, at the speed of the disk; `optimize` builds the indexes
-        again. Readers of older versions have their files for another hour.
+        again. Readers at work keep the files of the older version.
         """
         new = self.replacement(name, stamp)
         with translate_errors(f"{new.path}: cannot take the place of collection {name}"):
