@@ -1,5 +1,6 @@
 """One collection: records and vectors in a class of Weaviate."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -50,8 +51,8 @@ _VECTORS_PER_REQUEST = 500
 _CONCURRENT_SEARCHES = 8
 # How many copies of images a request for vectors reads at most.
 _COPIES_PER_REQUEST = 50
-# Up to so many copies of an image, grouping them takes no longer than a request for each image.
-_GROUPED_PER_DIGEST = 20
+# Up to so many copies of an image, reading them takes no longer than a request for each image.
+_COUNTED_HERE = 20
 # Attempts to add properties while other writers take the same names.
 _NAMING_TRIES = 3
 # Of more equally relevant records than so many, the server chooses, which reads no others.
@@ -356,10 +357,11 @@ class WeaviateCollection:
         digest = query.Filter.by_property("sha256")
         for part in batched(sorted(set(digests)), _IDS_PER_REQUEST):
             condition = self._filter(where, digest.contains_any(part))
-            if self._reader.count(condition) <= _GROUPED_PER_DIGEST * len(part):
-                counts |= self._reader.count_by("sha256", condition, len(part))
+            limit = min(_COUNTED_HERE * len(part), MOST_RESULTS)
+            answer = self._reader.fetch(condition, limit, only=["sha256"])
+            if len(answer) < limit:
+                counts |= Counter(str(each.properties["sha256"]) for each in answer)
                 continue
-            # Grouping reads each record; counting those of one digest reads none.
             one_each = [
                 partial(self._reader.count, self._filter(where, digest.equal(each)))
                 for each in part

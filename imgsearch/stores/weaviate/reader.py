@@ -1,5 +1,6 @@
 """Read the objects of one class: by condition, by id, in pages."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any, TypeVar
@@ -7,7 +8,7 @@ from typing import Any, TypeVar
 from imgsearch.stores import id_ranges
 from imgsearch.stores.base import batched
 from imgsearch.stores.weaviate import id_blocks
-from imgsearch.stores.weaviate.client import aggregate, config, query
+from imgsearch.stores.weaviate.client import config, query
 from imgsearch.stores.weaviate.connection import Server
 from imgsearch.stores.weaviate.schema import FOLDERS, folder_word
 
@@ -101,28 +102,16 @@ class Reader:
             last = str(page[-1].uuid)
 
     def count(self, condition: Any = None) -> int:
+        """Return how many objects meet a condition; the server reads them all, some us each."""
         answer = self.call(
             lambda: self.handle.aggregate.over_all(total_count=True, filters=condition)
         )
         return int(answer.total_count or 0)
 
-    def count_by(self, name: str, condition: Any, values: int) -> dict[str, int]:
-        """Return how many objects that meet a condition have each value of a property.
-
-        The server reads them all. `values` is the largest number of different ones.
-        """
-        group = aggregate.GroupByAggregate(prop=name, limit=values)
-        answer: Any = self.call(
-            lambda: self.handle.aggregate.over_all(
-                group_by=group, filters=condition, total_count=True
-            )
-        )
-        return {str(each.grouped_by.value): int(each.total_count or 0) for each in answer.groups}
-
     def first(self, limit: int, last: str, condition: Any = None) -> Iterator[Any]:
         """Yield the first `limit` objects by id that come after `last` and meet a condition."""
         if condition is not None:
-            batches = self._matching(condition, self.count(condition), last, min(limit, _PAGE))
+            batches = self._matching(condition, last, min(limit, _PAGE))
             yield from islice(chain.from_iterable(batches), max(0, limit))
             return
         while limit > 0:
@@ -152,7 +141,7 @@ class Reader:
         if matching * _WORTH > total or (not by_word and matching**2 > _PATTERN_WORTH * total):
             yield from self.pages(only=only)
             return
-        yield from self._matching(condition, matching, "", _PAGE, only)
+        yield from self._matching(condition, "", _PAGE, only)
 
     def count_prefix(self, prefix: str, *, has_folders: bool) -> int:
         """Return how many objects have a URI with a prefix."""
@@ -165,39 +154,31 @@ class Reader:
         return self.count(_FOLDERS.is_none(True)) == 0  # others are of an earlier version
 
     def _matching(
-        self,
-        condition: Any,
-        matching: int,
-        after: str,
-        size: int,
-        only: Sequence[str] | None = None,
+        self, condition: Any, after: str, size: int, only: Sequence[str] | None = None
     ) -> Iterator[Sequence[Any]]:
         """Yield the objects behind an id that meet a condition, in the order of their ids.
 
         The batches hold about `size` objects. Weaviate has no cursor under a filter, and sorts only
         by reading all that match. So the ids of few objects are read at once and sorted here; many
-        objects are read by blocks of ids.
+        objects are read by blocks of ids. It also counts only by reading all that match, so that
+        nothing is counted first.
         """
-        passed = self.count() * id_ranges.share(size, 1)
-        if matching < MOST_RESULTS and matching**2 * _ID_COST < passed:
-            listed = self.fetch(condition, MOST_RESULTS, only=[])
-            if len(listed) < MOST_RESULTS:
-                ids = sorted(key for each in listed if (key := str(each.uuid)) > after)
-                for part in batched(ids, size):
-                    chosen = query.Filter.by_id().contains_any(part)
-                    yield _sorted(self.fetch(condition & chosen, len(part), only=only))
-                return
-        yield from self._by_blocks(condition, matching, after, size, only)
+        total = self.count()
+        few = math.isqrt(int(total * id_ranges.share(size, 1) / _ID_COST)) + 1
+        limit = min(MOST_RESULTS, few)
+        listed = self.fetch(condition, limit, only=[])
+        if len(listed) == limit:
+            yield from self._by_blocks(condition, total, after, size, only)
+            return
+        ids = sorted(key for each in listed if (key := str(each.uuid)) > after)
+        for part in batched(ids, size):
+            chosen = query.Filter.by_id().contains_any(part)
+            yield _sorted(self.fetch(condition & chosen, len(part), only=only))
 
     def _by_blocks(
-        self,
-        condition: Any,
-        matching: int,
-        after: str,
-        size: int,
-        only: Sequence[str] | None,
+        self, condition: Any, total: int, after: str, size: int, only: Sequence[str] | None
     ) -> Iterator[Sequence[Any]]:
-        share = id_ranges.share(size, matching)
+        share = id_ranges.share(size, total)  # right if all meet the condition
         most = 3 * size + 100  # far more than the range should hold
         by_id = query.Filter.by_property("_id")
         while after < id_blocks.LAST:
@@ -212,7 +193,7 @@ class Reader:
             yield _sorted(each for each in found if str(each.uuid) > after)
             after = last
             if 2 * len(found) < size:
-                share *= 2
+                share *= 4
 
 
 def _sorted(objects: Iterable[Any]) -> list[Any]:
