@@ -19,12 +19,15 @@ class Counted:
     total: int
 
 
-Status = Literal["indexed", "reused", "skipped", "rejected", "removed"]
+Status = Literal["indexed", "reused", "skipped", "rejected", "removed", "answered"]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result for one file. Each file found has one; `removed` refers to a record instead."""
+    """The result for one file. Each file found has one.
+
+    `removed` refers to a record instead, and `answered` to a query image.
+    """
 
     uri: str
     status: Status

@@ -42,6 +42,7 @@ from imgsearch.types import (
 )
 
 if TYPE_CHECKING:
+    from imgsearch.bulk import QueryResult
     from imgsearch.ingest import IngestReport
     from imgsearch.progress import ProgressBars
 
@@ -292,6 +293,98 @@ class ImageIndex:
             ),
             stamp=stamp,
         )
+
+    def search_many(
+        self,
+        *sources: str | os.PathLike[str],
+        text: str = "",
+        k: int = DEFAULT_K,
+        where: Where = (),
+        min_score: float | None = None,
+        exclude_self: bool = False,
+        collapse: bool = True,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        skip: Callable[[str], bool] = lambda _: False,
+        count_ahead: bool = False,
+        stdin: Iterable[str] = (),
+        progress: bool = False,
+        listener: Listener | None = None,
+        stop: threading.Event | None = None,
+    ) -> "Iterator[QueryResult]":
+        """Search with each image of folders, files, globs or lists, and yield a result for each.
+
+        Reading, decoding, encoding and searching overlap, and searches share passes over the
+        collection. An image whose content is in the collection is searched for by its stored
+        vector. Unlike `search`, uses a GPU if there is one and `device` is `auto`.
+
+        Args:
+            sources: Folders, which are searched recursively, files, globs, or `"-"` for the paths
+                in `stdin`.
+            text: Words to search for in all text metadata, with each image.
+            k: The maximum number of hits for each image.
+            where: Conditions on the metadata; all must hold.
+            min_score: The minimum cosine similarity.
+            exclude_self: Exclude the query image and its exact copies.
+            collapse: Return identical images as one hit, with the number of copies.
+            batch_size: Images per batch of the model; the default depends on the device.
+            workers: Threads that read and decode; by default, one per core, at most 16.
+            skip: Returns whether to leave out the image at a path.
+            count_ahead: Count the files while they are processed, and report the total to the
+                listener.
+            stdin: Paths of files, for the source `"-"`.
+            progress: Show progress bars, in a terminal or a notebook.
+            listener: Receives events, instead of the index's own listener.
+            stop: When set, the run ends early; images in progress still get their results.
+
+        Returns:
+            The results in the order of the sources, as soon as they are known. An unusable image
+            has a result with the reason.
+
+        Raises:
+            SourceError: A source cannot be read.
+            NothingFoundError: The sources contain no image.
+            StaleCollectionError: The collection has been replaced during the run.
+            UsageError: As `search`.
+        """
+        from imgsearch.bulk import BulkOptions, search_images  # not needed by single searches
+        from imgsearch.sources import resolve
+
+        listener = listener or self._listener
+        request = SearchRequest(
+            text=text, k=k, min_score=min_score, exclude_self=exclude_self, collapse=collapse
+        )
+        if k < 1:
+            raise UsageError(f"k is {k}: it must be at least 1")
+        collection = self.collection
+        request = replace(request, where=parse_conditions(collection, where, listener))
+        options = BulkOptions(
+            batch_size=batch_size,
+            workers=workers or config.default_workers(),
+            max_pixels=self._max_pixels,
+            count_ahead=count_ahead or progress,
+            skip=skip,
+        )
+        resolved = resolve([os.fspath(source) for source in sources])
+        wanted = EncoderRequest(weights=self._request.weights, device=self._request.device)
+
+        def open_encoder() -> Encoder:
+            return self._encoder_opener(wanted, collection.stamp, listener)
+
+        def results() -> "Iterator[QueryResult]":
+            with _progress_bars() if progress else nullcontext() as bars:
+                yield from search_images(
+                    collection,
+                    open_encoder,
+                    resolved,
+                    request,
+                    options,
+                    stdin=stdin,
+                    listener=both(listener, bars) if bars else listener,
+                    stop=stop,
+                )
+
+        return results()
 
     def find(
         self,

@@ -15,7 +15,7 @@ from imgsearch.errors import UsageError, no_record
 from imgsearch.events import Listener, Note
 from imgsearch.filters import check_condition, comparisons_of_texts, parse_where
 from imgsearch.images import Region, Source
-from imgsearch.stores.base import MAX_EXCLUDED_DIGESTS, Collection
+from imgsearch.stores.base import MAX_EXCLUDED_DIGESTS, Collection, VectorQuery
 from imgsearch.text import query_words
 from imgsearch.types import Condition, FieldType, Hit, ImageRecord, Scored
 
@@ -32,6 +32,8 @@ _FEW_COPIES = 8
 # Copies of a content in a sample: with so many expected, hardly a content is missed.
 _SAMPLED_COPIES = 8
 _MAX_SAMPLE = 8192
+# Of many searches, how many records are requested for each hit, until there are enough contents.
+_FACTORS = (1, 8, 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,12 +213,7 @@ def search_vector(
             f"{collection.name} have the shape ({dimension},)"
         )
 
-    def nearest(k: int, excluded: Sequence[str], share: float) -> list[Scored]:
-        return collection.search(
-            vector, k, request.conditions, exclude_digests=excluded, share=share
-        )
-
-    similarity = _Ranking(nearest, copies_are_equal=True)
+    similarity = _by_vector(collection, vector, request)
     if request.text.strip():
         depth = max(request.k, _FUSION_DEPTH)
         similar = _distinct(collection, similarity, depth, request, enough=request.k)
@@ -250,11 +247,44 @@ class _Found:
     text_score: float | None = None
 
 
+def search_vectors(
+    collection: Collection, vectors: Vectors, requests: Sequence[SearchRequest]
+) -> list[list[Hit]]:
+    """Return the hits for many vectors, float32 of shape (n, dimension), with a request for each.
+
+    The requests may differ in what they exclude. The result is that of `search_vector` for each,
+    in much less time unless they have a text. Memory grows with n and k.
+    """
+    if any(request.text.strip() for request in requests):
+        return [search_vector(collection, *each) for each in zip(vectors, requests, strict=True)]
+    nearest = _distinct_of_many(collection, vectors, requests)
+    found = [
+        [
+            _Found(scored.record, scored.score)
+            for scored in scoreds[: request.k]
+            if request.min_score is None or scored.score >= request.min_score
+        ]
+        for scoreds, request in zip(nearest, requests, strict=True)
+    ]
+    collapsed = [
+        each.record.sha256
+        for several, request in zip(found, requests, strict=True)
+        if request.collapse
+        for each in several
+    ]
+    copies = collection.count_by_digest(collapsed, requests[0].conditions) if collapsed else {}
+    return [_numbered(each, copies) for each in found]
+
+
 def _hits(collection: Collection, found: Sequence[_Found], request: SearchRequest) -> list[Hit]:
     copies: dict[str, int] = {}
     if request.collapse and found:
         digests = [each.record.sha256 for each in found]
         copies = collection.count_by_digest(digests, request.conditions)
+    return _numbered(found, copies)
+
+
+def _numbered(found: Sequence[_Found], copies: Mapping[str, int]) -> list[Hit]:
     return [
         Hit(rank, each.score, each.record, copies.get(each.record.sha256, 1), each.text_score)
         for rank, each in enumerate(found, start=1)
@@ -293,6 +323,15 @@ def _fused(
 
 def _key(record: ImageRecord, request: SearchRequest) -> str:
     return record.sha256 if request.collapse else record.id
+
+
+def _by_vector(collection: Collection, vector: Vectors, request: SearchRequest) -> _Ranking:
+    def nearest(k: int, excluded: Sequence[str], share: float) -> list[Scored]:
+        return collection.search(
+            vector, k, request.conditions, exclude_digests=excluded, share=share
+        )
+
+    return _Ranking(nearest, copies_are_equal=True)
 
 
 def _by_text(collection: Collection, request: SearchRequest) -> _Ranking:
@@ -381,6 +420,34 @@ def _distinct(
                     crowd[digest] = 1
             excluded = _most_common(crowd)
     return sorted(found.values(), key=lambda scored: (-scored.score, scored.record.uri))
+
+
+def _distinct_of_many(
+    collection: Collection, vectors: Vectors, requests: Sequence[SearchRequest]
+) -> list[list[Scored]]:
+    """Return the results of `_distinct` for many vectors, by few requests to the store for all."""
+    found: dict[int, list[Scored]] = {}
+    waiting = list(range(len(requests)))
+    for factor in _FACTORS:
+        wanted = [factor * requests[at].k + len(requests[at].exclude_digests) for at in waiting]
+        queries = [
+            VectorQuery(vectors[at], k, requests[at].conditions)
+            for at, k in zip(waiting, wanted, strict=True)
+        ]
+        for at, k, answer in zip(waiting, wanted, collection.search_many(queries), strict=True):
+            request, distinct = requests[at], dict[str, Scored]()
+            for scored in answer:
+                if scored.record.sha256 not in request.exclude_digests:
+                    distinct.setdefault(_key(scored.record, request), scored)
+            if len(distinct) >= request.k or len(answer) < k:
+                found[at] = list(distinct.values())
+        waiting = [at for at in waiting if at not in found]
+        if not waiting:
+            break
+    for at in waiting:  # copies of few contents fill their results
+        ranking = _by_vector(collection, vectors[at], requests[at])
+        found[at] = _distinct(collection, ranking, requests[at].k, requests[at])
+    return [found[at] for at in range(len(requests))]
 
 
 def _most_common(crowd: Counter[str]) -> list[str]:

@@ -39,6 +39,12 @@ def printable(text: str) -> str:
     )
 
 
+def short_path(path: str) -> str:
+    """Return a path relative to the current directory if it is inside it."""
+    here = os.path.join(os.getcwd(), "")
+    return path.removeprefix(here)
+
+
 def print_line(text: str = "", style: str = "") -> None:
     """Print a line of a result to stdout. It is not wrapped."""
     stdout().print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)

@@ -11,7 +11,8 @@ import typer
 
 from imgsearch import config
 from imgsearch.cli import options
-from imgsearch.cli.console import Display, print_json, printable, stdout
+from imgsearch.cli.console import Display, print_json, printable, short_path, stdout
+from imgsearch.cli.query_many import ManyOptions, are_many, fields_to_show, query_many
 from imgsearch.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
@@ -21,11 +22,12 @@ _SHOWN_FIELDS = 4
 
 
 def query(
-    image: Annotated[
-        str | None,
+    sources: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="[IMAGE]",
-            help="The image, or - to read it from stdin. Optional with --text.",
+            metavar="[IMAGE]...",
+            help="The image, or - to read it from stdin. Optional with --text. With several files, "
+            "folders, quoted globs, or a list of paths on stdin: search with each image.",
             show_default=False,
         ),
     ] = None,
@@ -94,6 +96,25 @@ def query(
             show_default=False,
         ),
     ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="With many images: write a row for each hit to a .parquet, .csv or .jsonl file.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue an interrupted run with the same --output."),
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="With many images: exit with 1 if one was rejected."),
+    ] = False,
+    workers: options.Workers = None,
     store: options.Store = None,
     collection: options.Collection = config.DEFAULT_COLLECTION,
     weights: options.Weights = None,
@@ -103,12 +124,45 @@ def query(
     """Find images similar to IMAGE, matching --text, or both.
 
     The score is the cosine similarity to IMAGE, 1 for identical images; without IMAGE, it is the
-    text relevance (BM25).
+    text relevance (BM25). With many images, each has a result of its own: --json prints a line for
+    each, and --output writes a table.
     """
     if as_json and paths:
         raise UsageError("--json and --paths: use only one of them")
     if null and not paths:
         raise UsageError("--null needs --paths")
+    many = are_many(sources)
+    if (output or resume or strict or workers) and not many:
+        raise UsageError("--output, --resume, --strict and --workers are for many images")
+    if many:
+        assert sources is not None
+        query_many(
+            sources,
+            ManyOptions(
+                text=text,
+                k=k,
+                where=where or [],
+                min_score=min_score,
+                exclude_self=exclude_self,
+                copies=copies,
+                show=show or [],
+                as_json=as_json,
+                paths=paths,
+                null=null,
+                gallery=gallery,
+                output=output,
+                resume=resume,
+                strict=strict,
+                workers=workers,
+                store=store,
+                collection=collection,
+                weights=weights,
+                device=device,
+                max_pixels=max_pixels,
+            ),
+        )
+        return
+    image = sources[0] if sources else None
     _check_words(image, text, min_score=min_score, exclude_self=exclude_self)
     started = time.monotonic()
     source = None if image is None else _read_query(image)
@@ -136,7 +190,7 @@ def query(
         stamp = index.collection.stamp
         if not (as_json or paths):
             meanwhile.submit(_load_table)
-        fields = _fields_to_show(show, list(index.fields))
+        fields = fields_to_show(show, list(index.fields), _SHOWN_FIELDS)
         hits = index.search(
             source,
             text=text,
@@ -201,18 +255,8 @@ def _read_query(image: str) -> str | bytes:
     if not os.path.exists(path):
         raise SourceError(f"{image}: no such file")
     if not os.path.isfile(path):
-        raise SourceError(f"{image}: is not a file; query takes one image")
+        raise SourceError(f"{image}: is not a file")
     return path
-
-
-def _fields_to_show(wanted: list[str] | None, known: list[str]) -> list[str]:
-    if wanted is None:
-        return known[:_SHOWN_FIELDS]
-    for name in wanted:
-        if name not in known:
-            has = ", ".join(known) or "none"
-            raise UsageError(f"--show {name}: no such field; the collection has {has}")
-    return wanted
 
 
 def _print_table(hits: Sequence["Hit"], fields: Sequence[str], *, words: bool) -> None:
@@ -234,7 +278,7 @@ def _print_table(hits: Sequence["Hit"], fields: Sequence[str], *, words: bool) -
     for field in fields:
         table.add_column(Text(printable(field)), overflow="fold")
     for hit in hits:
-        path = Text(printable(_short(hit.record.path)))
+        path = Text(printable(short_path(hit.record.path)))
         if hit.copies > 1:
             path.append(f"  x{hit.copies}", style="bold cyan")
         values = (hit.record.metadata.get(field, "") for field in fields)
@@ -243,9 +287,3 @@ def _print_table(hits: Sequence["Hit"], fields: Sequence[str], *, words: bool) -
         scores = ["" if number is None else f"{number:.4f}" for number in numbers]
         table.add_row(str(hit.rank), *scores, path, *cells)
     console.print(table)
-
-
-def _short(path: str) -> str:
-    """Return a path relative to the current directory if it is inside it."""
-    here = os.path.join(os.getcwd(), "")
-    return path.removeprefix(here)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from imgsearch import config
 from imgsearch.encoders.base import Encoder
@@ -22,6 +23,20 @@ from imgsearch.stores.base import (
     check_dtype_of_store,
 )
 from imgsearch.types import FieldType, ImageRecord, Stamp, VectorDtype
+
+
+class VectorSource(Protocol):
+    """What the stages need of a collection and its encoder."""
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def concurrency(self) -> int: ...
+
+    def encoder(self) -> Encoder: ...
+
+    def vectors_by_digest(self, digests: Sequence[str]) -> dict[str, StoredVector]: ...
 
 
 class Target:

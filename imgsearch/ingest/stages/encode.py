@@ -16,7 +16,7 @@ from imgsearch.images import Pixels
 from imgsearch.ingest import limits
 from imgsearch.ingest.items import Item
 from imgsearch.ingest.stopwatch import Stopwatch
-from imgsearch.ingest.target import Target
+from imgsearch.ingest.target import VectorSource
 from imgsearch.system.pipeline import FLUSH, Flush, batched
 
 
@@ -32,7 +32,7 @@ class _InFlight:
 class Encode:
     """Encodes images; equal content is encoded once per run."""
 
-    def __init__(self, target: Target, stopwatch: Stopwatch, listener: Listener) -> None:
+    def __init__(self, target: VectorSource, stopwatch: Stopwatch, listener: Listener) -> None:
         self._target = target
         self._stopwatch = stopwatch
         self._listener = listener

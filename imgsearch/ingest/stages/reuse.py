@@ -8,7 +8,7 @@ from imgsearch.ingest import limits
 from imgsearch.ingest.items import Item
 from imgsearch.ingest.stages.read import ReadAhead
 from imgsearch.ingest.stopwatch import Stopwatch
-from imgsearch.ingest.target import Target
+from imgsearch.ingest.target import VectorSource
 from imgsearch.stores.base import StoredVector
 from imgsearch.system.pipeline import FLUSH, Flush, batched
 
@@ -16,7 +16,7 @@ from imgsearch.system.pipeline import FLUSH, Flush, batched
 class Reuse:
     """Gives items of known content the vector that the collection has for it."""
 
-    def __init__(self, target: Target, read_ahead: ReadAhead, stopwatch: Stopwatch) -> None:
+    def __init__(self, target: VectorSource, read_ahead: ReadAhead, stopwatch: Stopwatch) -> None:
         self._target = target
         self._read_ahead = read_ahead
         self._stopwatch = stopwatch
