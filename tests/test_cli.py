@@ -239,7 +239,7 @@ class TestQuery:
         ("words", "code", "message"),
         [
             (["/no/such.jpg"], 1, "no such file"),
-            (["{folder}"], 1, "one image"),
+            (["{folder}/nothing"], 1, "no such file"),
             (["{folder}/styles.csv"], 1, "not an image"),
             (["{image}", "--collection", "nowhere"], 1, "no collection nowhere"),
             (["{image}", "--where", "colour=red"], 2, "kind, year"),

@@ -69,6 +69,9 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(SAMPLES / "images", folder / "images")
     shutil.copy(SAMPLES / "styles.csv", folder)
     shutil.copy(SAMPLES / "images" / "10501.jpg", tmp_path / "shoe.jpg")
+    (tmp_path / "supplier").mkdir()
+    for name in ("10101.jpg", "10901.jpg"):
+        shutil.copy(SAMPLES / "images" / name, tmp_path / "supplier")
     shutil.make_archive(str(tmp_path / "more"), "zip", folder / "images", ".")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IMGSEARCH_MODEL", "efficientnet-lite0")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -70,9 +70,10 @@ def are_many(sources: Sequence[str] | None) -> bool:
 
 def _stdin() -> io.BufferedReader:
     """Return stdin with `peek`."""
+    assert isinstance(sys.stdin, io.TextIOWrapper)
     if not isinstance(sys.stdin.buffer, io.BufferedReader):
-        sys.stdin = io.TextIOWrapper(io.BufferedReader(sys.stdin.buffer))
-    buffer: BinaryIO = sys.stdin.buffer
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(sys.stdin.detach()))
+    buffer = sys.stdin.buffer
     assert isinstance(buffer, io.BufferedReader)
     return buffer
 
