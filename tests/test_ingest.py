@@ -224,6 +224,31 @@ def test_records_are_read_only_of_files_that_changed_or_have_a_row_in_a_table(
     assert len(set(read)) == 8
 
 
+def test_known_content_is_asked_for_many_files_at_once_unless_they_are_large(
+    run: Run, paint: Painter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    vectors_by_digest = LanceCollection.vectors_by_digest
+
+    def note(collection: LanceCollection, digests: Sequence[str]) -> dict[str, StoredVector]:
+        asked.append(len(digests))
+        return vectors_by_digest(collection, digests)
+
+    monkeypatch.setattr(LanceCollection, "vectors_by_digest", note)
+    monkeypatch.setattr(limits, "ALERT_SECONDS", 60.0)
+    folder = paint("shop/first.png", 0).parent
+    run(folder)
+    for number in range(40):
+        paint(f"shop/{number}.png", 1 + number)
+    assert counts(run(folder)) == (40, 0, 1, 0)
+    assert asked == [40]
+    monkeypatch.setattr(limits, "REUSE_BYTES", 1)
+    for number in range(12):
+        paint(f"shop/large{number}.png", 100 + number)
+    assert counts(run(folder)) == (12, 0, 41, 0)
+    assert asked == [40, 4, 4, 4]
+
+
 def test_vectors_that_are_not_remembered_are_read_again(
     run: Run, store: VectorStore, paint: Painter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

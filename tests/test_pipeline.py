@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from imgsearch.system.pipeline import FLUSH, Flush, map_ahead, prefetch, timed_batches
+from imgsearch.system.pipeline import FLUSH, Flush, batched, map_ahead, prefetch, timed_batches
 
 
 def test_map_ahead_preserves_the_order() -> None:
@@ -156,3 +156,8 @@ def test_a_flush_yields_the_items_in_progress() -> None:
         assert list(itertools.islice(results, 4)) == [0, 1, 2, FLUSH]
         assert met == []
         assert list(results) == [3]
+
+
+def test_a_batch_ends_when_its_first_item_has_waited_long() -> None:
+    assert list(batched(range(4), lambda: 3, seconds=60)) == [[0, 1, 2], [3]]
+    assert list(batched(range(3), lambda: 3, seconds=0)) == [[0], [1], [2]]

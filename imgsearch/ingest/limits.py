@@ -2,6 +2,10 @@
 
 LOOKUP_FILES = 2048
 """Files per lookup in the store: a lookup of 512 takes half as long."""
+REUSE_FILES = 512
+"""Maximum number of files per question for known content: as quick as for 32."""
+REUSE_BYTES = 16 << 20
+"""Bytes of files per question for known content, if there is more than one batch for the model."""
 RECENT_VECTORS = 2048
 """Stored vectors that a run retains for further copies of the same images: 16 MB of 2048 values."""
 WRITE_ROWS = 512

@@ -6,6 +6,7 @@ it meets `FLUSH`, and then `FLUSH` itself. So no item waits for another that may
 
 import contextlib
 import enum
+import math
 import queue
 import sys
 import threading
@@ -95,13 +96,15 @@ def batched(
     *,
     weight: Callable[[T], int] = lambda _: 1,
     max_length: int = sys.maxsize,
+    seconds: float = math.inf,
 ) -> Iterator[list[T] | Flush]:
     """Yield lists of items, each as soon as the sum of its weights is `size()`.
 
-    A list is shorter if it has `max_length` items, and before `FLUSH` and the end.
+    A list is shorter if it has `max_length` items, if an item comes `seconds` after its first one,
+    and before `FLUSH` and the end.
     """
     batch: list[T] = []
-    total = 0
+    total, since = 0, 0.0
     for item in items:
         if item is FLUSH:
             if batch:
@@ -109,9 +112,12 @@ def batched(
             yield FLUSH
             batch, total = [], 0
             continue
+        if not batch:
+            since = time.monotonic()
         batch.append(item)
         total += weight(item)
-        if total >= size() or len(batch) >= max_length:
+        late = time.monotonic() - since >= seconds
+        if late or total >= size() or len(batch) >= max_length:
             yield batch
             batch, total = [], 0
     if batch:

@@ -108,7 +108,8 @@ class Encode:
     @property
     def _max_recent(self) -> int:
         """More than the number of images that the pipeline can hold."""
-        return (16 + 2 * self._target.concurrency) * self._target.batch_size + limits.WRITE_ROWS
+        batches = (16 + 2 * self._target.concurrency) * self._target.batch_size
+        return batches + limits.REUSE_FILES + limits.WRITE_ROWS
 
     def _encode(self, pixels: Pixels) -> Vectors:
         """Encode a batch, in parts if it does not fit into the device's memory."""

@@ -24,7 +24,14 @@ class Reuse:
         self._recent: OrderedDict[str, StoredVector] = OrderedDict()
 
     def __call__(self, items: Iterable[Item | Flush]) -> Iterator[Item | Flush]:
-        for chunk in batched(items, lambda: self._target.batch_size):
+        # Few large questions, but not so large that files wait long or fill the memory.
+        chunks = batched(
+            items,
+            lambda: limits.REUSE_FILES,
+            weight=self._weight,
+            seconds=limits.ALERT_SECONDS,
+        )
+        for chunk in chunks:
             if chunk is FLUSH:
                 yield FLUSH
                 continue
@@ -40,6 +47,12 @@ class Reuse:
                     # Open the encoder in this one thread, before those that decode need it.
                     self._target.encoder()
                 yield item
+
+    def _weight(self, item: Item) -> int:
+        """Return a file's share of a question, so that one has at least a batch for the model."""
+        data = item.fingerprint.data if item.fingerprint else None
+        share = 1 + len(data or b"") * limits.REUSE_FILES // limits.REUSE_BYTES
+        return min(share, max(1, limits.REUSE_FILES // self._target.batch_size))
 
     def _stored(self, chunk: Sequence[Item]) -> dict[str, StoredVector]:
         """Return the stored vectors of items' content, by SHA-256."""
