@@ -25,8 +25,9 @@ def scan(
     by name. Of a folder with more than `_SORTED_ENTRIES` entries so many are sorted at a time, as
     the file system lists them. A linked folder is walked once, at its real path, so that loops end.
 
-    Memory holds so many entries, the names of one folder's subfolders, and a short digest of each
-    file that was named one by one.
+    Memory holds so many entries and the names of one folder's subfolders. It grows with the files
+    that are named one by one or match a glob: by a digest of each, 75 bytes, and for a glob by the
+    path as well. Without the digests a file that is named twice would be yielded twice.
     """
     walk = _Walk(log, stopped)
     for folder in sources.folders:
