@@ -5,14 +5,18 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import (
     Browser,
+    BrowserContext,
     ConsoleMessage,
+    HttpCredentials,
     Locator,
     Page,
+    Playwright,
     Route,
     ViewportSize,
     expect,
@@ -35,20 +39,48 @@ PATIENCE = 60_000
 Open = Callable[..., Page]
 
 
+# Chromium's own sandbox does not work as root in a container; it sees our own pages alone.
+_OPTIONS = [
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
+
+
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def path() -> str:
     try:
-        path = browsers.find()
+        return browsers.find()
     except browsers.BrowserUnavailable as error:
         pytest.skip(str(error))
-    with sync_playwright() as playwright:
-        # Its own sandbox does not work as root in a container; it sees our own pages alone.
-        camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-        launched = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage", *camera]
-        )
-        yield launched
-        launched.close()
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright, path: str) -> Iterator[Browser]:
+    """For contexts with options of their own, none of which finds the page in a cache."""
+    launched = playwright.chromium.launch(executable_path=path, args=_OPTIONS)
+    yield launched
+    launched.close()
+
+
+@pytest.fixture(scope="module")
+def context(
+    playwright: Playwright, path: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[BrowserContext]:
+    """With a cache on disk, which holds the page's scripts and what they were compiled to."""
+    shared = playwright.chromium.launch_persistent_context(
+        tmp_path_factory.mktemp("browser"), executable_path=path, args=_OPTIONS
+    )
+    yield shared
+    shared.close()
 
 
 @pytest.fixture(scope="module")
@@ -61,21 +93,26 @@ def served(sample_store: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture
-def visit(browser: Browser, served: Served) -> Iterator[Open]:
+def visit(context: BrowserContext, served: Served) -> Iterator[Open]:
     """`visit("?k=3")` opens the page at an address, and waits until it shows something.
 
     Fails at the end where a page asked another host for anything, or had errors.
     """
     troubles: list[str] = []
-    contexts = []
+    pages: list[Page] = []
 
     def open_page(
-        address: str = "", size: ViewportSize = DESKTOP, base: str = "", **options: object
+        address: str = "",
+        size: ViewportSize = DESKTOP,
+        base: str = "",
+        within: BrowserContext = context,
+        scheme: Literal["light", "dark"] = "light",
     ) -> Page:
-        context = browser.new_context(viewport=size, **options)  # type: ignore[arg-type]
-        contexts.append(context)
-        context.set_default_timeout(PATIENCE)
-        page = context.new_page()
+        page = within.new_page()
+        pages.append(page)
+        page.set_default_timeout(PATIENCE)
+        page.set_viewport_size(size)
+        page.emulate_media(color_scheme=scheme)
         page.on("pageerror", lambda error: troubles.append(f"script: {error}"))
         page.on("console", lambda line: troubles.extend(_errors(line)))
         page.on("request", lambda request: troubles.extend(_abroad(request.url)))
@@ -85,8 +122,11 @@ def visit(browser: Browser, served: Served) -> Iterator[Open]:
 
     expect.set_options(timeout=PATIENCE)
     yield open_page
-    for context in contexts:
-        context.close()
+    for page in pages:
+        if not page.is_closed():
+            page.evaluate("localStorage.clear()")
+            page.close()
+    context.clear_cookies()
     assert troubles == []
 
 
@@ -404,7 +444,7 @@ def test_one_file_that_is_too_large_keeps_no_other_from_being_added(
         expect(form.locator("#added")).to_contain_text(again)
         page.get_by_role("tab", name="Search").click()
         expect(page.get_by_label("Text", exact=True)).to_have_value("half typed")
-        page.context.close()
+        page.close()
 
 
 def test_a_part_is_marked_by_the_mouse_and_by_the_keyboard(visit: Open) -> None:
@@ -507,13 +547,13 @@ def test_adding_shows_its_progress_and_can_be_cancelled(visit: Open, tmp_path: P
         expect(form.locator("#added")).to_contain_text(re.compile(r"Cancelled: \d+ added"))
         expect(form.locator("#added")).to_contain_text("were not added: choose them again")
         expect(form.get_by_role("button", name="Cancel")).to_be_hidden()
-        page.context.close()
+        page.close()
 
 
 def test_a_large_collection_can_be_filtered_by_a_value_that_is_not_offered(
     visit: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    visit().context.close()  # two pages of one process disturb each other while they start
+    visit().close()  # two pages of one process disturb each other while they start
     monkeypatch.setattr(fields, "_SAMPLE", 2)
     with serving(filled(tmp_path, 8), ColourEncoder(), with_page=True) as large:
         page = visit(base=large.page)
@@ -528,7 +568,7 @@ def test_a_large_collection_can_be_filtered_by_a_value_that_is_not_offered(
         kind.fill("even")
         kind.press("Enter")
         shows(page, re.compile("^4 images pass"))
-        page.context.close()  # before its service ends, which it would miss
+        page.close()  # before its service ends, which it would miss
 
 
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
@@ -536,7 +576,7 @@ def test_a_large_collection_can_be_filtered_by_a_value_that_is_not_offered(
 def test_it_fits_phones_and_follows_the_dark(
     visit: Open, size: ViewportSize, scheme: str, tmp_path: Path
 ) -> None:
-    page = visit("?k=6&id=" + id_of(SHIRT), size, color_scheme=scheme)
+    page = visit("?k=6&id=" + id_of(SHIRT), size, scheme=scheme)
     page.screenshot(path=tmp_path / "page.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -553,15 +593,16 @@ def test_without_a_collection_it_tells_how_to_make_one(visit: Open, tmp_path: Pa
         assert "secret" not in page.content()
 
 
-def test_with_a_key_the_browser_asks_for_it(visit: Open, tmp_path: Path) -> None:
+def test_with_a_key_the_browser_asks_for_it(visit: Open, browser: Browser, tmp_path: Path) -> None:
     settings = filled(tmp_path, 3, api_key="open sesame")
     with serving(settings, ColourEncoder(), with_page=True) as locked:
         for path in ("", "config", "gradio_api/info", "theme.css", "v1/collections", "assets/x"):
             answer = locked.client.get(f"{locked.page}/{path}")
             assert answer.status_code == 401, path
             assert answer.headers["www-authenticate"].startswith("Basic ")
-        credentials = {"username": "anyone", "password": "open sesame"}
-        page = visit(base=locked.page, http_credentials=credentials)
+        credentials: HttpCredentials = {"username": "anyone", "password": "open sesame"}
+        context = browser.new_context(http_credentials=credentials)
+        page = visit(base=locked.page, within=context)
         page.get_by_role("link", name=re.compile("^Find images similar to example 1:")).click()
         shows(page, HITS)
         expect(page.locator(".card img").first).to_have_js_property("complete", True)
