@@ -240,8 +240,9 @@ def test_a_jpeg_of_several_images_shows_its_first() -> None:
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("restart", [0, 3])
-def test_a_jpeg_without_its_end_marker_is_indexed(
-    mode: str, progressive: bool, restart: int
+@pytest.mark.parametrize("step", [40, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_jpeg_without_its_end_marker_is_indexed_and_one_that_lacks_more_is_not(
+    mode: str, progressive: bool, restart: int, step: int
 ) -> None:
     for quality, subsampling, size in ((50, 2, (48, 36)), (95, 0, (33, 17)), (80, 1, (1, 50))):
         sound = encoded(
@@ -250,7 +251,7 @@ def test_a_jpeg_without_its_end_marker_is_indexed(
         )  # fmt: skip
         for tail in (b"", b"\xff"):
             assert same_pixels(sound[:-2] + tail, sound)
-        for cut in range(1, len(sound) - 100, 3):
+        for cut in range(1, len(sound) - 100, step):
             with pytest.raises(ImageError):
                 load(sound[: -2 - cut])
 
