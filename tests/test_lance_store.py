@@ -536,6 +536,39 @@ class TestIndex:
         assert "ScalarIndexQuery" in plan
         assert len(everything(indexed, "file:///pictures/0001")) == 100
 
+    def test_pages_are_read_by_the_index_of_ids(
+        self, indexed: LanceCollection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(indexed, "_lowest_ids", None)  # the way without an index
+        by_id = sorted(
+            (record(number, number=number) for number in range(_ROWS)), key=lambda each: each.id
+        )
+        assert indexed.page(40) == by_id[:40]
+        assert indexed.page(40, by_id[-20].id) == by_id[-19:]
+        where = [Condition("number", "<", 2000)]
+        expected = [each for each in by_id if each.metadata["number"] < 2000]  # type: ignore[operator]
+        assert (
+            indexed.page(20, by_id[9].id, where)
+            == [x for x in expected if x not in by_id[:10]][:20]
+        )
+
+    def test_a_version_is_counted_once(
+        self, indexed: LanceCollection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        counted: list[object] = []
+        count_rows = lance.LanceDataset.count_rows
+
+        def count(dataset: lance.LanceDataset, **options: Any) -> int:
+            counted.append(options)
+            return int(count_rows(dataset, **options))
+
+        monkeypatch.setattr(lance.LanceDataset, "count_rows", count)
+        where = [Condition("number", "<", 100)]
+        assert [indexed.count(where) for _ in range(3)] == [100] * 3
+        assert len(counted) == 1
+        indexed.delete([record(5).id])
+        assert indexed.count(where) == 99
+
     def test_recall_holds_with_and_without_filters(self, indexed: LanceCollection) -> None:
         for where in ([], [Condition("number", "<", 400)], [Condition("number", "<", 40)]):
             hits = 0

@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from imgsearch.errors import ImageError, UsageError
-from imgsearch.server.ui.fields import Filter, overview, settings
+from imgsearch.server.settings import Settings
+from imgsearch.server.ui.fields import Filter, Overviews, overview, settings
 from imgsearch.server.ui.query_images import QueryImages
 from imgsearch.server.ui.state import SearchState
-from imgsearch.types import FieldType, ImageRecord, Metadata
+from imgsearch.server.ui.views import Views
+from imgsearch.types import CollectionInfo, FieldType, ImageRecord, Metadata, Stamp
 from tests.serving import picture
 
 
@@ -130,3 +133,45 @@ def test_the_images_used_longest_ago_are_dropped() -> None:
             await images.add(b"no picture")
 
     asyncio.run(store())
+
+
+class CountingService:
+    """A service of some records, which lists the requests that read them."""
+
+    def __init__(self, images: int) -> None:
+        self.held = records([{"f": each} for each in range(images)])
+        self.requests: list[str] = []
+
+    async def info(self) -> CollectionInfo:
+        self.requests.append("info")
+        stamp = Stamp("synthetic", "0" * 64, "none", 8)
+        return CollectionInfo("images", stamp, len(self.held), {"f": "int"}, None)
+
+    async def records(self, *, limit: int, where: Sequence[str] = ()) -> list[ImageRecord]:
+        self.requests.append("records")
+        return self.held[:limit]
+
+    async def count(self, where: Sequence[str] = ()) -> int:
+        self.requests.append("count")
+        return len(self.held)
+
+
+def test_the_overview_is_read_once_until_the_collection_changes() -> None:
+    service: Any = CountingService(3)
+    overviews = Overviews(service)
+    first = asyncio.run(overviews.get())
+    assert first.images == 3
+    assert sorted(service.requests) == ["info", "records"]
+    assert asyncio.run(overviews.get()) is first
+    assert service.requests[2:] == ["count"]
+    service.held.pop()
+    assert asyncio.run(overviews.get()).images == 2
+
+
+def test_only_a_full_page_of_filtered_images_is_counted() -> None:
+    for images, requests in ((3, ["records"]), (10, ["records", "count"])):
+        service: Any = CountingService(images)
+        service.settings = Settings()
+        page = asyncio.run(Views(service).show(SearchState(where=("f>=0",), k=10)))
+        assert f"{images} images pass the filters" in page.results
+        assert service.requests == requests

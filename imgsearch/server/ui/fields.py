@@ -66,14 +66,16 @@ class Overviews:
     async def get(self) -> Overview:
         """Raises StoreError."""
         async with self._reading:
-            images = (await self.service.info()).images
             known = self._known
-            if known is None or known.images != images or time.monotonic() > self._until:
+            if known is None or time.monotonic() > self._until or await self._has_changed(known):
+                info = await self.service.info()
                 records = await self.service.records(limit=_SAMPLE)
-                fields = (await self.service.info()).fields
-                known = overview(images, fields, records)
+                known = overview(info.images, info.fields, records)
                 self._known, self._until = known, time.monotonic() + _SECONDS
             return known
+
+    async def _has_changed(self, known: Overview) -> bool:
+        return await self.service.count() != known.images
 
 
 def overview(

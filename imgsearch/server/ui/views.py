@@ -108,7 +108,10 @@ class Views:
     async def _filtered(self, state: SearchState) -> str:
         """Filters alone: how many images pass, and some of them."""
         records = await self._service.records(limit=state.k, where=state.where)
-        count = await self._service.count(state.where)
+        # Fewer than were wanted are all that pass.
+        count = len(records)
+        if count == state.k:
+            count = await self._service.count(state.where)
         return render(
             "filtered.html", state=state, collection=self.collection, records=records, count=count
         )

@@ -280,18 +280,28 @@ class LanceCollection:
         if limit < 1 or (total := self.count(where)) == 0:
             return []
         share = id_ranges.share(limit, total)
-        # Without an index, or where the range is wide, all ids are read: once, not range by range.
         with self._dataset.reading():
-            if share > _WIDE_RANGE or not self._maintenance.has_index("id"):
-                share = 1.0
-        ids: list[str] = []
-        for start, end in id_ranges.widening(after, share):
-            condition = filters.all_of(self.condition(where), filters.in_range("id", start, end))
-            ids += self._lowest_ids(limit - len(ids), condition)
-            if len(ids) >= limit:
-                break
+            by_ranges = share <= _WIDE_RANGE and self._maintenance.has_index("id")
+        if by_ranges:
+            return self._page_by_ranges(limit, after, where, share)
+        # Without an index, or where the range is wide, all ids are read.
+        condition = filters.all_of(self.condition(where), filters.in_range("id", after, None))
+        ids = self._lowest_ids(limit, condition)
         records = self.lookup(ids)
         return [records[each] for each in ids if each in records]
+
+    def _page_by_ranges(
+        self, limit: int, after: str, where: Sequence[Condition], share: float
+    ) -> list[ImageRecord]:
+        columns, page = self._dataset.refresh(), list[ImageRecord]()
+        for start, end in id_ranges.widening(after, share):
+            condition = filters.all_of(self.condition(where), filters.in_range("id", start, end))
+            found = self._dataset.read(["id", *columns.of_records], condition)
+            lowest = pc.sort_indices(found["id"]).slice(0, limit - len(page))
+            page += map(columns.to_record, found.take(lowest).to_pylist())
+            if len(page) >= limit:
+                break
+        return page
 
     def _lowest_ids(self, limit: int, condition: str | None) -> list[str]:
         lowest = pa.array([], pa.string())

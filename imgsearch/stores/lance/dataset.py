@@ -15,6 +15,7 @@ from imgsearch.stores.lance.schema import Columns, read_stamp
 # Lance's own bound is a gigabyte, which the files of old versions fill in the end.
 _METADATA_CACHE = 64 << 20
 _ATTEMPTS = 5
+_MAX_COUNTS = 64
 
 
 class Dataset:
@@ -26,6 +27,8 @@ class Dataset:
             self.handle = lance.dataset(str(path), metadata_cache_size_bytes=_METADATA_CACHE)
         self.stamp = read_stamp(path, self.handle.schema)
         self.columns = Columns.of(self.handle.schema)
+        # By condition, of one version: a page and its total, or page after page, need the same.
+        self._counts: tuple[int, dict[str | None, int]] = (0, {})
 
     def newest(self) -> lance.LanceDataset:
         """Return a handle of the newest version, which threads can share as nobody changes it."""
@@ -88,7 +91,13 @@ class Dataset:
 
     def count(self, condition: str | None = None) -> int:
         with self.reading() as newest:
-            return int(newest.count_rows(filter=condition))
+            version, counts = self._counts
+            if version != newest.version or len(counts) >= _MAX_COUNTS:
+                counts = {}
+                self._counts = (newest.version, counts)
+            if (known := counts.get(condition)) is None:
+                known = counts[condition] = int(newest.count_rows(filter=condition))
+            return known
 
     def add_columns(self, columns: list[pa.Field]) -> None:
         with translate_errors(f"{self.path}: no column can be added"):
