@@ -24,7 +24,7 @@ from benchmarks.million_data import FILTERS, NAME, Data, embeddings, record
 from benchmarks.million_table import peak_megabytes
 from imgsearch.copying import copy
 from imgsearch.stores import open_store
-from imgsearch.stores.base import Collection, ExactQuery, Vectors
+from imgsearch.stores.base import Collection, VectorQuery, Vectors
 from imgsearch.types import Scored, Stamp, VectorDtype
 
 SIDES: tuple[VectorDtype, VectorDtype] = ("float32", "float16")
@@ -42,7 +42,7 @@ def photographs(images: Path) -> None:
             collection.upsert([record(each) for each in range(len(vectors))], vectors)
             answers[side] = []
             for start in range(0, len(vectors), _BLOCK):
-                block = [ExactQuery(each, 11) for each in vectors[start : start + _BLOCK]]
+                block = [VectorQuery(each, 11) for each in vectors[start : start + _BLOCK]]
                 # Without the query itself.
                 answers[side] += [hits[1:] for hits in collection.search_exact(block)]
     wanted, found = ([{hit.record.id for hit in hits} for hits in answers[side]] for side in SIDES)

@@ -554,6 +554,7 @@ def test_a_large_collection_can_be_filtered_by_a_value_that_is_not_offered(
     visit: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     visit().close()  # two pages of one process disturb each other while they start
+    monkeypatch.setattr(fields, "_MOST_READ", 2)
     monkeypatch.setattr(fields, "_SAMPLE", 2)
     with serving(filled(tmp_path, 8), ColourEncoder(), with_page=True) as large:
         page = visit(base=large.page)

@@ -193,6 +193,7 @@ def test_a_call_of_the_api_by_the_page_counts_once(served: Served) -> None:
 def test_a_page_view_reads_no_more_than_a_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(fields, "_MOST_READ", 3)
     monkeypatch.setattr(fields, "_SAMPLE", 3)
     read: list[int] = []
     page = ImageIndex.page

@@ -15,9 +15,10 @@ from imgsearch.types import FieldType, ImageRecord, Value
 Kind = Literal["choice", "number", "text"]
 _ORDER: tuple[Kind, ...] = get_args(Kind)
 
-# Records whose values are suggested; ids are digests, so the first ones are a fair sample. Filters
-# of a larger collection take any value: to know all of them, the whole collection must be read.
-_SAMPLE = 1000
+# Up to so many records, all are read. Filters of a larger collection take any value, and suggest
+# those of a few records; ids are digests, so the first ones are a fair sample.
+_MOST_READ = 1000
+_SAMPLE = 400
 _MAX_CHOICES = 40
 _MAX_SUGGESTIONS = 200
 # In characters: nobody chooses a description from a list.
@@ -69,7 +70,8 @@ class Overviews:
             known = self._known
             if known is None or time.monotonic() > self._until or await self._has_changed(known):
                 info = await self.service.info()
-                records = await self.service.records(limit=_SAMPLE)
+                limit = info.images if info.images <= _MOST_READ else _SAMPLE
+                records = await self.service.records(limit=limit)
                 known = overview(info.images, info.fields, records)
                 self._known, self._until = known, time.monotonic() + _SECONDS
             return known
