@@ -21,6 +21,7 @@ from benchmarks.million_table import ROWS, Line, peak_megabytes
 MODULES = (
     "benchmarks.million_search",
     "benchmarks.million_ingest",
+    "benchmarks.million_service",
     "benchmarks.million_weaviate",
 )
 """What registers rows."""
