@@ -668,6 +668,7 @@ def test_only_a_few_batches_are_read_ahead_of_encoding(
         return real(path)
 
     monkeypatch.setattr("imgsearch.images.fingerprint", counting)
+    monkeypatch.setattr(limits, "REUSE_FILES", 4)  # files of one question to the store
     encoder.gate = threading.Event()
     seen: list[int] = []
 
