@@ -113,10 +113,29 @@ class TestPython:
         answered.set()
         assert [each.path for each in results] == [str(shop / "01.png")]
 
-    def test_a_stopped_run_answers_what_is_in_progress(self, index: ImageIndex, shop: Path) -> None:
-        stop = threading.Event()
+    def test_a_stopped_run_answers_what_is_at_the_model(
+        self, index: ImageIndex, encoder: ColourEncoder, paint: Painter, tmp_path: Path
+    ) -> None:
+        for number in range(100):
+            paint(f"new/{number:03}.png", 100 + number)
+        stop, encoder.gate = threading.Event(), threading.Event()
+        encoder.at_gate.clear()
+        found: list[QueryResult] = []
+
+        def search() -> None:
+            found.extend(index.search_many(tmp_path / "new", batch_size=4, workers=2, stop=stop))
+
+        running = threading.Thread(target=search)
+        running.start()
+        assert encoder.at_gate.wait(60)
         stop.set()
-        assert len(list(index.search_many(shop, stop=stop))) <= 12
+        encoder.gate.set()
+        running.join(60)
+        assert 4 <= len(found) <= 40
+        assert [Path(each.path).name for each in found] == [
+            f"{n:03}.png" for n in range(len(found))
+        ]
+        assert all(each.hits for each in found)
 
     def test_no_image_at_all_is_an_error(self, index: ImageIndex, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()

@@ -183,7 +183,10 @@ class _Run:
         )
         ahead = vectors.batch_size + self._options.workers
         items = reuse(map_ahead(pool, read, self._items(sources, stdin), ahead))
-        yield from map_ahead(pool, decode, items, ahead)
+        for item in map_ahead(pool, decode, items, ahead):
+            # After a stop, what is not at the model yet is left to the next run.
+            if item is FLUSH or not (item.image and self._stop.is_set()):
+                yield item
 
     def _searched(self, batches: Iterable[list[Item] | Flush]) -> Iterator[QueryResult]:
         """Search for the images of some batches at a time."""
