@@ -43,7 +43,7 @@ PROGRESS = {"eval": "comparing 20 images with all others\n"}
 ORDERLY = {"ingest", "ingest anew", "copy", "bench"}
 
 # Each moment is a process of up to two seconds.
-QUICK = _fractions(3)
+QUICK = _fractions(2)
 
 
 def _moments() -> Iterator[Any]:

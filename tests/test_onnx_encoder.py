@@ -57,6 +57,7 @@ class TestEfficientNetLite0(EncoderContract):
         return OnnxEncoder(lite0)
 
 
+@pytest.mark.slow
 class TestManyThreads(EncoderContract):
     """Use more threads than there are images."""
 
@@ -65,6 +66,7 @@ class TestManyThreads(EncoderContract):
         return OnnxEncoder(lite0, threads=5)
 
 
+@pytest.mark.slow
 class TestAnyTorchvisionModel(EncoderContract):
     @pytest.fixture
     def encoder(self, seeded: Seeded) -> Encoder:

@@ -216,6 +216,7 @@ HAND_OVER = """([way, bytes]) => {
 }"""
 
 
+@pytest.mark.slow
 def test_an_image_is_photographed(visit: Open) -> None:
     page = visit()
     page.get_by_label("Capture from camera").click()
@@ -237,6 +238,7 @@ def test_a_file_that_is_no_image_is_explained(visit: Open) -> None:
     shows(page, HITS)
 
 
+@pytest.mark.slow
 def test_words_bounds_and_filters_narrow_the_answer(visit: Open) -> None:
     page = visit()
     page.get_by_label("Text", exact=True).fill("sneakers")
@@ -275,7 +277,15 @@ def test_an_address_tells_the_whole_search(visit: Open) -> None:
     assert asked(page) == {"id": [shirt], "k": ["3"], "where": ["gender=Women"]}
 
 
-@pytest.mark.parametrize("address", ["?k=none", "?id=nobody", "?q=a&where=nothing", "?image=gone"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "?k=none",
+        pytest.param("?id=nobody", marks=pytest.mark.slow),
+        pytest.param("?q=a&where=nothing", marks=pytest.mark.slow),
+        pytest.param("?image=gone", marks=pytest.mark.slow),
+    ],
+)
 def test_what_an_address_asks_for_in_vain_is_told(visit: Open, address: str) -> None:
     page = visit(address)
     expect(page.locator(".error [data-heading]")).to_be_visible()
@@ -283,6 +293,7 @@ def test_what_an_address_asks_for_in_vain_is_told(visit: Open, address: str) -> 
     shows(page, re.compile(r"images in collection images"))
 
 
+@pytest.mark.slow
 def test_filters_alone_show_what_passes_them_and_are_taken_off_one_by_one(visit: Open) -> None:
     page = visit()
     page.get_by_role("button", name="Filters").click()
@@ -297,6 +308,7 @@ def test_filters_alone_show_what_passes_them_and_are_taken_off_one_by_one(visit:
     assert asked(page) == {"where": ["season=Summer"]}
 
 
+@pytest.mark.slow
 def test_a_hit_whose_file_is_not_the_one_that_was_indexed_says_so(visit: Open) -> None:
     page = visit("?q=shirt")
     cards = page.locator("#results .card").count()
@@ -311,6 +323,7 @@ def test_a_hit_whose_file_is_not_the_one_that_was_indexed_says_so(visit: Open) -
     expect(images.first).to_have_attribute("alt", re.compile("changed since it was indexed"))
 
 
+@pytest.mark.slow
 def test_numbers_that_are_being_typed_break_nothing(visit: Open) -> None:
     page = visit("?id=" + id_of(SHIRT))
     number = page.get_by_label("number input for Hits")
@@ -324,6 +337,7 @@ def test_numbers_that_are_being_typed_break_nothing(visit: Open) -> None:
     shows(page, re.compile(HITS.pattern + "|^No hits"))
 
 
+@pytest.mark.slow
 def test_a_minimum_score_is_left_out_of_words_alone(visit: Open) -> None:
     page = visit("?q=sneakers&min_score=0.5")
     shows(page, HITS)
@@ -331,6 +345,7 @@ def test_a_minimum_score_is_left_out_of_words_alone(visit: Open) -> None:
     expect(page.get_by_role("list", name="Hits, the most relevant first")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_of_what_is_asked_in_a_hurry_the_last_is_shown(visit: Open) -> None:
     page = visit()
 
@@ -352,7 +367,9 @@ def test_of_what_is_asked_in_a_hurry_the_last_is_shown(visit: Open) -> None:
     assert asked(page) == {"id": [name]}
 
 
-@pytest.mark.parametrize("way", ["link", "button", "filter"])
+@pytest.mark.parametrize(
+    "way", ["link", *(pytest.param(each, marks=pytest.mark.slow) for each in ("button", "filter"))]
+)
 def test_a_search_that_is_not_answered_can_be_repeated(visit: Open, way: str) -> None:
     page = visit("?id=" + id_of(SHIRT))
     page.get_by_role("button", name="Filters").click()
@@ -381,6 +398,7 @@ def test_a_search_that_is_not_answered_can_be_repeated(visit: Open, way: str) ->
         assert asked(page)["where"] == ["gender=Women"]
 
 
+@pytest.mark.slow
 def test_a_server_that_was_away_is_asked_again(browser: Browser, served: Served) -> None:
     context = browser.new_context()
     context.set_default_timeout(PATIENCE)
@@ -400,6 +418,7 @@ def test_a_server_that_was_away_is_asked_again(browser: Browser, served: Served)
     context.close()
 
 
+@pytest.mark.slow
 def test_on_a_phone_an_answer_out_of_sight_is_pointed_at(visit: Open) -> None:
     page = visit("?id=" + id_of(SHIRT), PHONE)
     jump = page.get_by_role("button", name=re.compile(r"^\d+ hits in .* ↓$"))
@@ -422,6 +441,7 @@ def adding(page: Page, files: list[Path]) -> Locator:
     return form
 
 
+@pytest.mark.slow
 def test_one_file_that_is_too_large_keeps_no_other_from_being_added(
     visit: Open, tmp_path: Path
 ) -> None:
@@ -511,6 +531,7 @@ def test_images_are_added_with_a_description_and_found(visit: Open, tmp_path: Pa
     expect(page).to_have_title(re.compile("^1 hit in .* . imgsearch$"))
 
 
+@pytest.mark.slow
 def test_a_file_is_sent_again_while_the_service_is_busy(visit: Open, tmp_path: Path) -> None:
     fresh = tmp_path / "busy.png"
     fresh.write_bytes(picture(77))
@@ -530,6 +551,7 @@ def test_a_file_is_sent_again_while_the_service_is_busy(visit: Open, tmp_path: P
     assert refused == ["POST"]
 
 
+@pytest.mark.slow
 def test_adding_shows_its_progress_and_can_be_cancelled(visit: Open, tmp_path: Path) -> None:
     files = []
     for number in range(60):
@@ -550,6 +572,7 @@ def test_adding_shows_its_progress_and_can_be_cancelled(visit: Open, tmp_path: P
         page.close()
 
 
+@pytest.mark.slow
 def test_a_large_collection_can_be_filtered_by_a_value_that_is_not_offered(
     visit: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -572,8 +595,15 @@ def test_a_large_collection_can_be_filtered_by_a_value_that_is_not_offered(
         page.close()  # before its service ends, which it would miss
 
 
-@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    [
+        pytest.param(PHONE, "dark", id="phone, dark"),
+        pytest.param(PHONE, "light", id="phone, light", marks=pytest.mark.slow),
+        pytest.param(DESKTOP, "dark", id="desktop, dark", marks=pytest.mark.slow),
+        pytest.param(DESKTOP, "light", id="desktop, light", marks=pytest.mark.slow),
+    ],
+)
 def test_it_fits_phones_and_follows_the_dark(
     visit: Open, size: ViewportSize, scheme: str, tmp_path: Path
 ) -> None:
@@ -585,6 +615,7 @@ def test_it_fits_phones_and_follows_the_dark(
     assert (max(shades) < 80) == (scheme == "dark")
 
 
+@pytest.mark.slow
 def test_without_a_collection_it_tells_how_to_make_one(visit: Open, tmp_path: Path) -> None:
     settings = Settings(store=str(tmp_path / "secret"), data=tmp_path / "home")
     with serving(settings, with_page=True) as empty:

@@ -351,7 +351,9 @@ def noise(seed: int) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("full", ["the data directory", "the store"])
+@pytest.mark.parametrize(
+    "full", ["the data directory", pytest.param("the store", marks=pytest.mark.slow)]
+)
 def test_a_full_disk_loses_no_uploads_and_accepts_more_once_there_is_space(
     tmp_path: Path, small_disk: Path, full: str
 ) -> None:

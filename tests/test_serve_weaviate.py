@@ -80,6 +80,7 @@ def wait_for(responses: list[httpx.Response], status: int) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_the_service_waits_for_a_store_that_is_down_at_the_start(
     own_server: Servers, tmp_path: Path
 ) -> None:

@@ -103,6 +103,7 @@ class TestResNet50(EncoderContract):
         return resnet50
 
 
+@pytest.mark.slow
 class TestAnyTorchvisionModel(EncoderContract):
     """SqueezeNet, whose classifier is a convolution."""
 

@@ -177,6 +177,7 @@ class TestIngest:
             return None, told
         return report, told
 
+    @pytest.mark.slow
     def test_the_accounts_hold_over_a_crash(self, server: Cluster, folder: Path) -> None:
         node = server.nodes[0]
 
@@ -241,6 +242,7 @@ def test_a_full_disk_is_distinguished_from_other_failures(own_server: Servers) -
         assert set(everything(collection)) == taken
 
 
+@pytest.mark.slow
 def test_a_run_ends_when_an_index_that_is_built_in_the_background_is_whole(
     own_server: Servers,
 ) -> None:
@@ -267,6 +269,7 @@ with open_store(sys.argv[1]) as store:
 """
 
 
+@pytest.mark.slow
 def test_a_client_that_is_killed_is_made_good_by_the_next_run(server: Cluster) -> None:
     with open_store(server.url, 30) as store:
         collection = store.create("resumed", STAMP)

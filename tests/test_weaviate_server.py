@@ -112,6 +112,7 @@ def test_a_running_server_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
         assert url == "weaviate://elsewhere:1234"
 
 
+@pytest.mark.slow
 def test_a_port_that_was_taken_in_between_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     free_block = weaviate.free_block
     with socket.create_server(("127.0.0.1", 0)) as other:
