@@ -29,7 +29,7 @@ from imgsearch.encoders.request import EncoderRequest
 from imgsearch.stores import open_store
 from imgsearch.stores.base import VectorQuery
 
-_QUERY_BLOCK = 2048
+_QUERY_BLOCK = 4096
 _VECTOR_BLOCK = 4096
 _SINGLE = 100
 

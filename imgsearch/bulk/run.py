@@ -5,7 +5,6 @@ searched for by its stored vector, and neither decoded nor encoded. Searches go 
 blocks. Memory holds the images in progress and the results of one block.
 """
 
-import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,8 +32,8 @@ from imgsearch.stores.base import Collection, StoredVector
 from imgsearch.system.pipeline import FLUSH, Flush, map_ahead, prefetch, timed_batches
 
 # A search of a block may read all vectors, so that a block is as large as memory and patience
-# allow: 2048 vectors of 2048 dimensions are 16 MB, and their products with as many others too.
-_BLOCK = 2048
+# allow: 4096 vectors of 2048 dimensions are 34 MB, and their products with as many others 67 MB.
+_BLOCK = 4096
 _BLOCK_HITS = 100_000
 _BLOCK_SECONDS = 5.0
 
@@ -192,7 +191,7 @@ class _Run:
         """Search for the images of some batches at a time."""
         size = max(1, min(_BLOCK, _BLOCK_HITS // self._request.k))
         waiting: list[Item] = []
-        last_search = -math.inf
+        last_search = time.monotonic()
         for batch in batches:
             if batch is not FLUSH:
                 waiting += batch

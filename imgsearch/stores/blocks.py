@@ -62,14 +62,15 @@ def _selected(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the pairs of a query and a vector that may be among the `width` best of the query."""
     near = products >= least[:, None].astype(np.float32)
-    crowded = np.flatnonzero(near.sum(axis=1) > width)
+    crowded = np.flatnonzero(np.count_nonzero(near, axis=1) > width)
     if len(crowded):
         # All further ones are below the last of these.
         kept = np.argpartition(products[crowded], -width, axis=1)[:, -width:]
         chosen = np.zeros((len(crowded), products.shape[1]), np.bool_)
         np.put_along_axis(chosen, kept, True, axis=1)
         near[crowded] &= chosen
-    at, rows = np.nonzero(near)
+    # In a third of the time of `nonzero` with two dimensions.
+    at, rows = np.divmod(np.flatnonzero(near), near.shape[1])
     return at, rows
 
 
