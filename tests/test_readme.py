@@ -140,7 +140,7 @@ def test_the_python_shown_works(page: Path, capsys: pytest.CaptureFixture[str]) 
         if "report" in names:
             assert names["report"].indexed == 60
             lines = capsys.readouterr().out.splitlines()
-            assert len(lines) == 10
+            assert len(lines) == 10 + 2  # hits, and results of the supplier's images
             assert all("'season': 'Summer'" in line for line in lines)
 
 
