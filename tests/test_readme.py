@@ -139,9 +139,9 @@ def test_the_python_shown_works(page: Path, capsys: pytest.CaptureFixture[str]) 
         exec(code, names)
         if "report" in names:
             assert names["report"].indexed == 60
-            lines = capsys.readouterr().out.splitlines()
-            assert len(lines) == 10 + 2  # hits, and results of the supplier's images
-            assert all("'season': 'Summer'" in line for line in lines)
+            hits = [line for line in capsys.readouterr().out.splitlines() if "'season'" in line]
+            assert len(hits) == 10
+            assert all("'season': 'Summer'" in line for line in hits)
 
 
 def test_every_call_of_the_page_shown_works(shop: Path, cli: Cli) -> None:
