@@ -117,7 +117,7 @@ def search(data: Data) -> Iterator[Line]:
 
 @row("weaviate-count")
 def count(data: Data) -> Iterator[Line]:
-    """Count all records, and those that meet conditions."""
+    """Count all records, and the matches of conditions."""
     with opened(data) as collection:
         for name, where in FILTERS.items():
             took = best(lambda where=where: collection.count(where))
@@ -169,7 +169,7 @@ def remove(data: Data) -> Iterator[Line]:
 
 @row("weaviate-lookup")
 def lookup(data: Data) -> Iterator[Line]:
-    """Look up records by id: those that are there, and new ones."""
+    """Look up the ids of stored and of new records."""
     spread = np.linspace(0, data.records - 1, _LOOKUP).astype(int).tolist()
     known = [record(each).id for each in spread]
     new = [record(2 * data.records + each).id for each in range(_LOOKUP)]

@@ -9,7 +9,6 @@ import csv
 import json
 import os
 from collections.abc import Iterator, Mapping
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +18,7 @@ from imgsearch.errors import UsageError
 from imgsearch.system.atomic import publish
 from imgsearch.system.outputs import check_replaceable, not_written
 from imgsearch.types import FieldType, Value
+from imgsearch.uris import path_digest
 
 _COLUMNS = ("query", "rank", "score", "id", "uri", "path", "sha256")
 _ERROR = "error"
@@ -91,7 +91,7 @@ class ResultFile:
 
     def has(self, path: str) -> bool:
         """Return whether the image at a path has a result."""
-        return _digest(path) in self._done
+        return path_digest(path) in self._done
 
     def add(self, result: QueryResult) -> None:
         """Append a result. Raises SourceError if the disk is full."""
@@ -110,7 +110,7 @@ class ResultFile:
         line = {"query": result.path, "hits": hits, _ERROR: result.error}
         with self._writing():
             self._lines.write(json.dumps(line) + "\n")
-        self._done.add(_digest(result.path))
+        self._done.add(path_digest(result.path))
 
     def finish(self) -> None:
         """Write the file. Raises SourceError, and then leaves the partial one."""
@@ -145,7 +145,7 @@ class ResultFile:
                     break
                 end += len(line)
                 result = json.loads(line)
-                self._done.add(_digest(result["query"]))
+                self._done.add(path_digest(result["query"]))
                 self.rejected += result[_ERROR] is not None
             lines.truncate(end)
 
@@ -197,10 +197,6 @@ def _as_text(row: Row) -> Row:
         else value
         for name, value in row.items()
     }
-
-
-def _digest(path: str) -> bytes:
-    return blake2b(os.fsencode(path), digest_size=12).digest()
 
 
 def _difference(found: str, wanted: str) -> str:

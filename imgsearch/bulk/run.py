@@ -17,7 +17,6 @@ import numpy as np
 from imgsearch import config
 from imgsearch.bulk.result import QueryResult
 from imgsearch.encoders.base import Encoder
-from imgsearch.errors import NothingFoundError
 from imgsearch.events import Counted, Listener, Outcome, ignore
 from imgsearch.ingest import limits
 from imgsearch.ingest.items import Item
@@ -26,10 +25,18 @@ from imgsearch.ingest.stages.encode import Encode
 from imgsearch.ingest.stages.read import Read, ReadAhead
 from imgsearch.ingest.stages.reuse import Reuse
 from imgsearch.ingest.stopwatch import Stopwatch
+from imgsearch.ingest.target import VectorSource
 from imgsearch.search import SearchRequest, search_vectors
-from imgsearch.sources import Candidate, ScanLog, Sources, Unusable, scan
+from imgsearch.sources import Candidate, ScanLog, Sources, Unusable, nothing_found, scan
 from imgsearch.stores.base import Collection, StoredVector
-from imgsearch.system.pipeline import FLUSH, Flush, map_ahead, prefetch, timed_batches
+from imgsearch.system.pipeline import (
+    FLUSH,
+    Flush,
+    flush_when_slow,
+    map_ahead,
+    prefetch,
+    timed_batches,
+)
 
 # A search of a block may read all vectors, so that a block is as large as memory and patience
 # allow: 4096 vectors of 2048 dimensions are 34 MB, and their products with as many others 67 MB.
@@ -75,25 +82,15 @@ def search_images(
     yield from run.over(sources, stdin)
 
 
-class _Vectors:
-    """The vectors of a collection, and the encoder that made them, opened on first use."""
+class _Vectors(VectorSource):
+    """The vectors of a collection, and the encoder that made them."""
 
     def __init__(
         self, collection: Collection, open_encoder: Callable[[], Encoder], batch_size: int | None
     ) -> None:
+        super().__init__(batch_size)
         self._collection = collection
         self._open_encoder = open_encoder
-        self._batch_size = batch_size
-        self._encoder: Encoder | None = None
-
-    @property
-    def batch_size(self) -> int:
-        suggested = self._encoder.batch_size if self._encoder else config.DEFAULT_BATCH_SIZE
-        return self._batch_size or suggested
-
-    @property
-    def concurrency(self) -> int:
-        return min(self._encoder.concurrency, limits.MAX_IN_FLIGHT) if self._encoder else 1
 
     def encoder(self) -> Encoder:
         if self._encoder is None:
@@ -140,12 +137,11 @@ class _Run:
                 yield from self._searched(encoded)
         finally:
             self._ended.set()
-        if self._found == 0 and not self._is_ending(done=False):
-            places = ", ".join(sources.folders + sources.files + sources.matches) or "the list"
-            raise NothingFoundError(f"no image found in {places}")
+        if self._found == 0 and not self._stop.is_set():
+            raise nothing_found(sources, self._log)
 
-    def _is_ending(self, *, done: bool = True) -> bool:
-        return self._stop.is_set() or (done and self._ended.is_set())
+    def _is_ending(self) -> bool:
+        return self._stop.is_set() or self._ended.is_set()
 
     def _count_ahead(self, sources: Sources) -> None:
         def count() -> None:
@@ -154,7 +150,8 @@ class _Run:
 
         threading.Thread(target=count, name="imgsearch-count", daemon=True).start()
 
-    def _items(self, sources: Sources, stdin: Iterable[str]) -> Iterator[Item | Flush]:
+    def _items(self, sources: Sources, stdin: Iterable[str]) -> Iterator[Item | None]:
+        """Yield the items of each chunk, then None, also for a chunk without any."""
         entries = scan(sources, self._log, stdin, self._is_ending)
         chunks = timed_batches(entries, limits.LOOKUP_FILES, limits.ALERT_SECONDS)
         with closing(chunks):
@@ -165,8 +162,7 @@ class _Run:
                     self._found += 1
                     if not self._options.skip(entry.path):
                         yield _item(entry)
-                if len(chunk) < limits.LOOKUP_FILES:  # the next one may take long
-                    yield FLUSH
+                yield None
 
     def _decoded(
         self, sources: Sources, stdin: Iterable[str], pool: Executor
@@ -181,7 +177,8 @@ class _Run:
             stopwatch,
         )
         ahead = vectors.batch_size + self._options.workers
-        items = reuse(map_ahead(pool, read, self._items(sources, stdin), ahead))
+        found = flush_when_slow(self._items(sources, stdin), limits.WRITE_SECONDS)
+        items = reuse(map_ahead(pool, read, found, ahead))
         for item in map_ahead(pool, decode, items, ahead):
             # After a stop, what is not at the model yet is left to the next run.
             if item is FLUSH or not (item.image and self._stop.is_set()):

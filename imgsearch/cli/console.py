@@ -45,9 +45,11 @@ def short_path(path: str) -> str:
     return path.removeprefix(here)
 
 
-def print_line(text: str = "", style: str = "") -> None:
-    """Print a line of a result to stdout. It is not wrapped."""
-    stdout().print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
+def print_line(text: str = "", style: str = "", console: "Console | None" = None) -> None:
+    """Print a line of a result to stdout. It is not wrapped. Many lines share a `console`."""
+    (console or stdout()).print(
+        printable(text), style=style, markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def print_json(value: Any) -> None:

@@ -1,6 +1,7 @@
 """`imgsearch query` with many images: a result for each."""
 
 import contextlib
+import glob
 import io
 import json
 import os
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from imgsearch.bulk.output import ResultFile
     from imgsearch.index import ImageIndex
 
-_STDIN = "-"
-_GLOB = frozenset("*?[")
 # Control characters but tab, line feed, carriage return and NUL, which separates paths.
 _BINARY = bytes({*range(1, 32), 127} - {9, 10, 13})
 
@@ -62,10 +61,10 @@ def are_many(sources: Sequence[str] | None) -> bool:
     """Return whether the sources of a query may be many images, and not one file."""
     if not sources or len(sources) > 1:
         return bool(sources)
-    if sources[0] == _STDIN:
+    if sources[0] == "-":
         return _is_list(_stdin().peek(4096))
     path = os.path.expanduser(sources[0])
-    return os.path.isdir(path) or (bool(_GLOB & set(path)) and not os.path.exists(path))
+    return os.path.isdir(path) or (glob.has_magic(path) and not os.path.exists(path))
 
 
 def _stdin() -> io.BufferedReader:
@@ -136,7 +135,7 @@ def query_many(sources: Sequence[str], options: ManyOptions) -> None:
             workers=options.workers,
             skip=file.has if file else lambda _: False,
             count_ahead=display.shows_bar,
-            stdin=read_list(_stdin()) if _STDIN in sources else (),
+            stdin=read_list(_stdin()) if "-" in sources else (),
             stop=stop,
         )
         before = file.done if file else 0
@@ -203,21 +202,18 @@ def _print(result: "QueryResult", options: ManyOptions) -> None:
 
 
 def _print_hits(result: "QueryResult", fields: Sequence[str]) -> None:
-    _print_line(short_path(result.path), style="bold")
+    print_line(short_path(result.path), style="bold", console=_console())
     if result.error is not None:
-        _print_line(f"  rejected: {result.error}", style="yellow")
+        print_line(f"  rejected: {result.error}", style="yellow", console=_console())
     elif not result.hits:
-        _print_line("  nothing matches")
+        print_line("  nothing matches", console=_console())
     for hit in result.hits:
         copies = f"  x{hit.copies}" if hit.copies > 1 else ""
         values = "".join(
             f"  {printable(str(hit.record.metadata.get(name, '')))}" for name in fields
         )
-        _print_line(f"{hit.rank:3}  {hit.score:.4f}  {short_path(hit.record.path)}{copies}{values}")
-
-
-def _print_line(text: str, style: str = "") -> None:
-    _console().print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
+        line = f"{hit.rank:3}  {hit.score:.4f}  {short_path(hit.record.path)}{copies}{values}"
+        print_line(line, console=_console())
 
 
 class _Summary:

@@ -20,7 +20,6 @@ from imgsearch import config
 from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.request import EncoderRequest, check_device
-from imgsearch.errors import NothingFoundError
 from imgsearch.events import Counted, Listener, Note, ignore
 from imgsearch.ingest import replacement
 from imgsearch.ingest.items import Item
@@ -40,7 +39,7 @@ from imgsearch.ingest.tables import open_tables, resolve_fields
 from imgsearch.ingest.target import Target, describe
 from imgsearch.ingest.verify import WriteVerifier
 from imgsearch.metadata.table import MetadataReport, MetadataTable
-from imgsearch.sources import ScanLog, Sources, resolve, scan
+from imgsearch.sources import ScanLog, Sources, nothing_found, resolve, scan
 from imgsearch.stores import is_server
 from imgsearch.stores.base import Collection, VectorStore
 from imgsearch.system import scratch
@@ -169,7 +168,7 @@ class _Run:
                 encoded.close()
                 batches.close()
         if self._progress.found == 0 and not self._stop.is_set():
-            raise NothingFoundError(self._nothing_found(sources))
+            raise nothing_found(sources, self._log)
         removed = self._prune(sources) if self._options.prune else 0
         with self._stopwatch("index"):
             verified = self._finish() if not self._stop.is_set() else False
@@ -263,12 +262,6 @@ class _Run:
             return lambda _: False
         found: Survey = self._pruner.survey(previous.uris, previous.sites)
         return lambda record: is_deleted(record) and not found.retains(record.path)
-
-    def _nothing_found(self, sources: Sources) -> str:
-        places = ", ".join(sources.folders + sources.files + sources.matches) or "the list"
-        others = f" ({self._log.other_files:,} other files)" if self._log.other_files else ""
-        unreadable = "".join(f"; {path}: {reason}" for path, reason in self._log.unreadable[:3])
-        return f"no image found in {places}{others}{unreadable}"
 
     def _report(self, seconds: float, removed: int, verified: bool) -> IngestReport:
         self._progress.check()

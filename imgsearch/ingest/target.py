@@ -1,9 +1,9 @@
 """The collection that an ingest writes to, and the encoder that fills it."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from imgsearch import config
 from imgsearch.encoders.base import Encoder
@@ -25,21 +25,35 @@ from imgsearch.stores.base import (
 from imgsearch.types import FieldType, ImageRecord, Stamp, VectorDtype
 
 
-class VectorSource(Protocol):
-    """What the stages need of a collection and its encoder."""
+class VectorSource(ABC):
+    """Known vectors, and the encoder that makes new ones, opened on first use."""
+
+    def __init__(self, batch_size: int | None) -> None:
+        """A `batch_size` of None takes the encoder's."""
+        self._batch_size = batch_size
+        self._encoder: Encoder | None = None
 
     @property
-    def batch_size(self) -> int: ...
+    def batch_size(self) -> int:
+        """Images per call of the model. Until the encoder is open this may be a default."""
+        suggested = self._encoder.batch_size if self._encoder else config.DEFAULT_BATCH_SIZE
+        return self._batch_size or suggested
 
     @property
-    def concurrency(self) -> int: ...
+    def concurrency(self) -> int:
+        """Batches to encode at the same time."""
+        return min(self._encoder.concurrency, limits.MAX_IN_FLIGHT) if self._encoder else 1
 
-    def encoder(self) -> Encoder: ...
+    @abstractmethod
+    def encoder(self) -> Encoder:
+        """Return the encoder. The first call opens it, and must return before others are made."""
 
-    def vectors_by_digest(self, digests: Sequence[str]) -> dict[str, StoredVector]: ...
+    @abstractmethod
+    def vectors_by_digest(self, digests: Sequence[str]) -> dict[str, StoredVector]:
+        """Return the stored vectors of content, by SHA-256."""
 
 
-class Target:
+class Target(VectorSource):
     """Opens the collection and the encoder when they are first needed.
 
     A run that finds nothing new neither loads the model nor leaves an empty collection.
@@ -59,14 +73,13 @@ class Target:
     ) -> None:
         """`replace`, `vector_dtype` and `batch_size` are those of `IngestOptions`."""
         check_dtype_of_store(store, vector_dtype)
+        super().__init__(batch_size)
         self.store = store
         self.name = name
         self._request = request
         self._open_encoder = encoder_opener
         self._listener = listener
         self._vector_dtype = vector_dtype
-        self._batch_size = batch_size
-        self._encoder: Encoder | None = None
         self._fields: dict[str, FieldType] = {}
         self.collection: Collection | None = None
         self.previous: Collection | None = None
@@ -195,17 +208,6 @@ class Target:
             return self._open_encoder(self._request, stamp, self._listener)
         finally:
             self.preparing += time.monotonic() - started
-
-    @property
-    def batch_size(self) -> int:
-        """Images per call of the model. Until the encoder is open this may be a default."""
-        suggested = self._encoder.batch_size if self._encoder else config.DEFAULT_BATCH_SIZE
-        return self._batch_size or suggested
-
-    @property
-    def concurrency(self) -> int:
-        """Batches to encode at the same time."""
-        return min(self._encoder.concurrency, limits.MAX_IN_FLIGHT) if self._encoder else 1
 
 
 def describe(stamp: Stamp, vector_dtype: VectorDtype) -> str:

@@ -1,6 +1,6 @@
 """Sources of images: folders, files, globs and lists of paths."""
 
-from imgsearch.sources.base import STDIN, Candidate, ScanLog, Sources, Unusable
+from imgsearch.sources.base import STDIN, Candidate, ScanLog, Sources, Unusable, nothing_found
 from imgsearch.sources.lists import read_list
 from imgsearch.sources.names import IMAGE_EXTENSIONS, SYSTEM_FOLDERS, is_left_out
 from imgsearch.sources.resolve import resolve
@@ -15,6 +15,7 @@ __all__ = [
     "Sources",
     "Unusable",
     "is_left_out",
+    "nothing_found",
     "read_list",
     "resolve",
     "scan",

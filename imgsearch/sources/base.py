@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from imgsearch.errors import NothingFoundError
 from imgsearch.sites import HERE, Sites
 from imgsearch.uris import record_id
 
@@ -66,3 +67,11 @@ class ScanLog:
     """Hidden and system files and folders that were skipped."""
     other_files: int = 0
     """Files in the folders that are not images."""
+
+
+def nothing_found(sources: Sources, log: ScanLog) -> NothingFoundError:
+    """Return the error to raise for sources without an image, after a scan."""
+    places = ", ".join(sources.folders + sources.files + sources.matches) or "the list"
+    others = f" ({log.other_files:,} other files)" if log.other_files else ""
+    unreadable = "".join(f"; {path}: {reason}" for path, reason in log.unreadable[:3])
+    return NothingFoundError(f"no image found in {places}{others}{unreadable}")

@@ -3,14 +3,13 @@
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from hashlib import blake2b
 from itertools import islice
 
 from imgsearch.images import looks_like_an_image
 from imgsearch.sources.base import Candidate, ScanLog, Sources, Unusable
 from imgsearch.sources.names import has_image_extension, is_hidden_name, is_left_out
 from imgsearch.types import mtime_of
-from imgsearch.uris import canonical_path
+from imgsearch.uris import canonical_path, path_digest
 
 
 def scan(
@@ -96,11 +95,11 @@ class _Walk:
         """Yield a single file. If it is not an image, it is Unusable if `named`, else ignored."""
         if self._was_named(path) or self._was_walked(path):
             return
-        self._named.add(_digest(path))
+        self._named.add(path_digest(path))
         yield from self._check(path, named=named)
 
     def _was_named(self, path: str) -> bool:
-        return bool(self._named) and _digest(path) in self._named
+        return bool(self._named) and path_digest(path) in self._named
 
     def _was_walked(self, path: str) -> bool:
         """Return whether a walk has yielded the file, and not counted it as another file."""
@@ -132,11 +131,6 @@ class _Walk:
                 yield Unusable(path, "a link to a file that is not there")
             else:
                 self._log.other_files += 1
-
-
-def _digest(path: str) -> bytes:
-    """Return what stands for a path: two of a hundred million are equal with a chance of 1e-13."""
-    return blake2b(os.fsencode(path), digest_size=12).digest()
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

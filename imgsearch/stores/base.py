@@ -4,6 +4,7 @@ One contract suite (`tests/store_contract.py`) runs against all of them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -284,6 +285,24 @@ class Collection(Protocol):
         ...
 
     def info(self) -> CollectionInfo: ...
+
+
+def search_each(
+    collection: Collection, queries: Sequence[VectorQuery], threads: int
+) -> list[list[Scored]]:
+    """Return the results of `Collection.search` for each query, several at a time."""
+
+    def search(query: VectorQuery) -> list[Scored]:
+        return collection.search(
+            query.vector,
+            query.k,
+            query.where,
+            exclude_digests=query.exclude_digests,
+            share=query.share,
+        )
+
+    with ThreadPoolExecutor(threads, "imgsearch-search") as pool:
+        return list(pool.map(search, queries))
 
 
 class VectorStore(Protocol):

@@ -124,6 +124,22 @@ def batched(
         yield batch
 
 
+def flush_when_slow(items: Iterable[T | None], seconds: float) -> Iterator[T | Flush]:
+    """Yield the items, and replace a None by `FLUSH` once the waits for items add up to `seconds`.
+
+    The time that later stages take does not count: while they are busy, nothing is held back.
+    """
+    waited, since = 0.0, time.monotonic()
+    for item in items:
+        waited += time.monotonic() - since
+        if item is not None:
+            yield item
+        if waited >= seconds:
+            yield FLUSH
+            waited = 0.0
+        since = time.monotonic()
+
+
 @overload
 def map_ahead(
     pool: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int

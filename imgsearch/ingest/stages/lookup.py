@@ -5,7 +5,6 @@ tables give it.
 """
 
 import contextlib
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -17,7 +16,7 @@ from imgsearch.ingest.target import Target
 from imgsearch.metadata import origins
 from imgsearch.metadata.table import MetadataTable
 from imgsearch.sources import Candidate, Unusable
-from imgsearch.system.pipeline import FLUSH, Flush, timed_batches
+from imgsearch.system.pipeline import Flush, flush_when_slow, timed_batches
 from imgsearch.types import ImageRecord
 
 
@@ -47,7 +46,7 @@ class Lookup:
             lambda seconds: self._stopwatch.add("scan", seconds),
         )
         with contextlib.closing(chunks):
-            yield from _flush_when_slow(self._changed(chunks))
+            yield from flush_when_slow(self._changed(chunks), limits.WRITE_SECONDS)
 
     def _changed(self, chunks: Iterable[list[Candidate | Unusable]]) -> Iterator[Item | None]:
         """Yield the items of each chunk, then None, also for a chunk without any."""
@@ -116,19 +115,3 @@ class Lookup:
             return None
         item.status, item.reason = "reused", "metadata changed"
         return item
-
-
-def _flush_when_slow(items: Iterable[Item | None]) -> Iterator[Item | Flush]:
-    """Yield the items, and replace a None by `FLUSH` once the waits for items add up.
-
-    The time that later stages take does not count: while they are busy, nothing is held back.
-    """
-    waited, since = 0.0, time.monotonic()
-    for item in items:
-        waited += time.monotonic() - since
-        if item is not None:
-            yield item
-        if waited >= limits.WRITE_SECONDS:
-            yield FLUSH
-            waited = 0.0
-        since = time.monotonic()

@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imgsearch.stores.base import VectorQuery, Vectors, batched
+from imgsearch.stores.base import Collection, VectorQuery, batched, search_each
 from imgsearch.stores.blocks import Block, Candidates, candidates
 from imgsearch.stores.comparing import rank
 from imgsearch.stores.lance import filters
@@ -29,51 +28,43 @@ _MULTIPLY = 2.5e-11
 _CONCURRENT = 4
 
 
-class _Searches(Protocol):
+class _LanceCollection(Collection, Protocol):
     """What this module needs of a collection."""
-
-    def search(
-        self,
-        vector: Vectors,
-        k: int,
-        where: Sequence[Condition] = (),
-        *,
-        exclude_digests: Sequence[str] = (),
-        share: float = 1.0,
-    ) -> list[Scored]: ...
-
-    def search_exact(self, queries: Sequence[VectorQuery]) -> list[list[Scored]]: ...
 
     def condition(self, where: Sequence[Condition]) -> str | None: ...
 
 
 def search(
-    collection: _Searches, dataset: Dataset, index: VectorIndex, queries: Sequence[VectorQuery]
+    collection: _LanceCollection,
+    dataset: Dataset,
+    index: VectorIndex,
+    queries: Sequence[VectorQuery],
 ) -> list[list[Scored]]:
     """Return the results of each query; see `Collection.search_many`."""
     answers: list[list[Scored]] = [[] for _ in queries]
-    groups: dict[tuple[Condition, ...], list[int]] = {}
+    alike: dict[tuple[Condition, ...], list[int]] = {}
     others: list[int] = []
+    by_index = index.exists() and not _pays(dataset.count(), dataset.stamp.dimension, len(queries))
     for at, query in enumerate(queries):
-        if query.k > 0:
-            alike = groups.setdefault(tuple(query.where), [])
-            (others if query.exclude_digests or query.share < 1 else alike).append(at)
-    rows = dataset.count()
-    quick = index.exists() and not _pays(rows, dataset.stamp.dimension, len(queries))
-    for where, members in groups.items():
-        group = [queries[at] for at in members]
-        if quick:
-            others += members
+        if query.k < 1:
             continue
-        found = _by_blocks(dataset, collection.condition(where), group) if group else []
+        if by_index or query.exclude_digests or query.share < 1:
+            others.append(at)
+        else:
+            alike.setdefault(tuple(query.where), []).append(at)
+    for where, members in alike.items():
+        found = _by_blocks(dataset, collection.condition(where), [queries[at] for at in members])
         for at, answer in zip(members, found, strict=True):
             if answer is None:
                 others.append(at)
             else:
                 answers[at] = answer
     rest = [queries[at] for at in others]
-    for at, answer in zip(others, _one_by_one(collection, rest, quick=quick), strict=True):
-        answers[at] = answer
+    one_by_one = (
+        search_each(collection, rest, _CONCURRENT) if by_index else collection.search_exact(rest)
+    )
+    for at, each in zip(others, one_by_one, strict=True):
+        answers[at] = each
     return answers
 
 
@@ -81,25 +72,6 @@ def _pays(rows: int, dimension: int, queries: int) -> bool:
     """Return whether comparing with all vectors is quicker than that many searches by the index."""
     multiply = _MULTIPLY / (os.cpu_count() or 1)
     return rows * dimension * (4 * _READ + queries * multiply) < queries * _INDEXED
-
-
-def _one_by_one(
-    collection: _Searches, queries: Sequence[VectorQuery], *, quick: bool
-) -> list[list[Scored]]:
-    if not quick:
-        return collection.search_exact(queries)
-
-    def search(query: VectorQuery) -> list[Scored]:
-        return collection.search(
-            query.vector,
-            query.k,
-            query.where,
-            exclude_digests=query.exclude_digests,
-            share=query.share,
-        )
-
-    with ThreadPoolExecutor(_CONCURRENT, "imgsearch-search") as pool:
-        return list(pool.map(search, queries))
 
 
 def _by_blocks(
@@ -111,7 +83,7 @@ def _by_blocks(
     with dataset.reading(Work.SCAN) as version:
         found = candidates(_blocks(dataset, version, condition), vectors, k)
         chosen = [_best(found, at, query.k) for at, query in enumerate(queries)]
-        rows = np.unique(np.concatenate([found.numbers[0, :0], *chosen]))
+        rows = np.unique(np.concatenate(chosen))
         records = _records(dataset, version, rows)
     answers: list[list[Scored] | None] = []
     for at, (query, numbers) in enumerate(zip(queries, chosen, strict=True)):
@@ -138,7 +110,7 @@ def _blocks(
 
 
 def _best(found: Candidates, at: int, k: int) -> NDArray[np.int64]:
-    """Return the rows of the k best of a query, with those that are equal to the last of them."""
+    """Return the rows of the k best of a query, and of all that equal the last of these."""
     scores = found.scores[at]
     count = int((scores >= max(scores[k - 1], -2.0)).sum())
     return found.numbers[at, :count]

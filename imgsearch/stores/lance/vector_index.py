@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgsearch.events import Listener, Stage
+from imgsearch.stores import id_ranges
 from imgsearch.stores.base import Vectors
-from imgsearch.stores.lance import segments
+from imgsearch.stores.lance import filters, segments
 from imgsearch.stores.lance.arrow import lance, pc
 from imgsearch.stores.lance.dataset import Dataset
 from imgsearch.stores.lance.schema import VECTOR, to_numpy
@@ -196,7 +197,7 @@ class VectorIndex:
             return _recall(found, least)
 
         def filtered_refine(share: float, least: NDArray[np.float32]) -> int:
-            condition = f"id < '{_first_id_after(share)}'"
+            condition = filters.in_range("id", "", id_ranges.sample(share))
             probes = probing.options(_K, share)["minimum_nprobes"]
 
             def recall(probes: int, refine: int) -> float:
@@ -224,7 +225,7 @@ class VectorIndex:
         """
         chosen = np.random.default_rng(0).choice(rows, min(rows, _SAMPLE), replace=False)
         table = self._dataset.newest().take(sorted(chosen.tolist()), columns=["id", VECTOR])
-        table = table.filter(pc.greater_equal(table["id"], _first_id_after(share)))
+        table = table.filter(pc.greater(table["id"], id_ranges.sample(share)))
         return to_numpy(table[VECTOR], self._dataset.stamp.dimension)
 
     def _least_scores(self, queries: Vectors, shares: Sequence[float]) -> list[NDArray[np.float32]]:
@@ -238,7 +239,7 @@ class VectorIndex:
             scores = queries @ to_numpy(batch[VECTOR], self._dataset.stamp.dimension).T
             best = _highest(best, scores)
             for at, share in enumerate(shares):
-                passes = pc.less(batch["id"], _first_id_after(share))
+                passes = pc.less_equal(batch["id"], id_ranges.sample(share))
                 filtered[at] = _highest(
                     filtered[at], scores[:, passes.to_numpy(zero_copy_only=False)]
                 )
@@ -301,11 +302,6 @@ def _tuned(recall: _RecallOf, rows: int, partitions: int) -> Probing:
     least = [*choices, partitions][bisect_left(choices, True, key=reaches)]
     probes = min(2 * least, partitions)
     return Probing(rows, partitions, probes, refine, recalls.get(probes) or recall(probes, refine))
-
-
-def _first_id_after(share: float) -> str:
-    """Return the id before which this share of all ids is: they are hashes, in hexadecimal."""
-    return f"{min(round(share * 16**8), 16**8 - 1):08x}"
 
 
 def _highest(best: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.float32]:

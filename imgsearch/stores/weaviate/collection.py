@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -21,6 +20,7 @@ from imgsearch.stores.base import (
     VectorQuery,
     Vectors,
     batched,
+    search_each,
 )
 from imgsearch.stores.comparing import Page, clip, compare, rank
 from imgsearch.stores.weaviate import schema as schemas
@@ -405,18 +405,7 @@ class WeaviateCollection:
 
     def search_many(self, queries: Sequence[VectorQuery]) -> list[list[Scored]]:
         """Search for several at a time. The server answers each, by its index."""
-
-        def search(query: VectorQuery) -> list[Scored]:
-            return self.search(
-                query.vector,
-                query.k,
-                query.where,
-                exclude_digests=query.exclude_digests,
-                share=query.share,
-            )
-
-        with ThreadPoolExecutor(_CONCURRENT_SEARCHES, "imgsearch-search") as pool:
-            return list(pool.map(search, queries))
+        return search_each(self, queries, _CONCURRENT_SEARCHES)
 
     def search_exact(self, queries: Sequence[VectorQuery]) -> list[list[Scored]]:
         """Compare on the client: a server's search always uses its index."""
