@@ -93,6 +93,23 @@ class TestPython:
         statuses = [each.status for each in events if isinstance(each, Outcome)]
         assert statuses == ["answered", "rejected"]
 
+    def test_a_folder_that_cannot_be_listed_has_a_result_with_the_reason(
+        self, index: ImageIndex, shop: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (shop / "locked").mkdir()
+        real = os.scandir
+
+        def scandir(path: str) -> object:
+            if path == str(shop / "locked"):
+                raise PermissionError(13, "Permission denied", path)
+            return real(path)
+
+        monkeypatch.setattr("os.scandir", scandir)
+        *answered, locked = index.search_many(shop, k=1)
+        assert len(answered) == 12
+        assert locked.path == str(shop / "locked")
+        assert locked.error == "unreadable folder: Permission denied"
+
     def test_blocks_do_not_change_the_results(
         self, index: ImageIndex, shop: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -37,6 +37,7 @@ from imgsearch.system.pipeline import (
     prefetch,
     timed_batches,
 )
+from imgsearch.uris import path_to_uri
 
 # A search of a block may read all vectors, so that a block is as large as memory and patience
 # allow: 4096 vectors of 2048 dimensions are 34 MB, and their products with as many others 67 MB.
@@ -73,6 +74,8 @@ def search_images(
     stop: threading.Event | None = None,
 ) -> Iterator[QueryResult]:
     """Yield the result of each image of the sources, in their order.
+
+    Folders that cannot be listed follow, each with the reason.
 
     `request` says what to do with each: its conditions are parsed, and it has no images. Setting
     `stop` ends the run after the images in progress. Raises NothingFoundError if there is no image
@@ -139,6 +142,13 @@ class _Run:
             self._ended.set()
         if self._found == 0 and not self._stop.is_set():
             raise nothing_found(sources, self._log)
+        for path, reason in self._log.unreadable:
+            if not self._options.skip(path):
+                yield self._rejected(path, path_to_uri(path), f"unreadable folder: {reason}")
+
+    def _rejected(self, path: str, uri: str, reason: str) -> QueryResult:
+        self._listener(Outcome(uri, "rejected", reason))
+        return QueryResult(path, error=reason)
 
     def _is_ending(self) -> bool:
         return self._stop.is_set() or self._ended.is_set()
@@ -215,12 +225,10 @@ class _Run:
         for item in items:
             path, uri = item.candidate.path, item.candidate.uri
             if item.vector is None:
-                result = QueryResult(path, error=item.reason)
-                self._listener(Outcome(uri, "rejected", item.reason))
+                yield self._rejected(path, uri, item.reason)
             else:
-                result = QueryResult(path, item.digest, tuple(next(hits)))
                 self._listener(Outcome(uri, "answered"))
-            yield result
+                yield QueryResult(path, item.digest, tuple(next(hits)))
 
     def _request_for(self, item: Item) -> SearchRequest:
         if not self._request.exclude_self:
