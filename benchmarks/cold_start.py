@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import bench_home, machine, seeded_resnet50
-from imgsearch.encoders.base import normalised
+from imgsearch.encoders.base import normalized
 from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.images import looks_like_an_image
@@ -33,9 +33,9 @@ _BATCH = 4096
 
 
 def fill(url: str, stamp: Stamp, count: int) -> None:
-    """Create a collection of random vectors around a hundred centres, one per articleType."""
+    """Create a collection of random vectors around a hundred centers, one per articleType."""
     random = np.random.default_rng(0)
-    centres = random.standard_normal((100, stamp.dimension)).astype(np.float32)
+    centers = random.standard_normal((100, stamp.dimension)).astype(np.float32)
     with open_store(url) as store, store.write_lock("images"):
         collection = store.create("images", stamp)
         collection.add_fields({"articleType": "str", "year": "int"})
@@ -56,7 +56,7 @@ def fill(url: str, stamp: Stamp, count: int) -> None:
                     )
                     for number in numbers
                 ],
-                normalised(centres[kinds] + noise),
+                normalized(centers[kinds] + noise),
             )
         collection.optimize()
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import machine
-from imgsearch.encoders.base import Vectors, normalised
+from imgsearch.encoders.base import Vectors, normalized
 from imgsearch.stores import open_store
 from imgsearch.stores.lance import maintenance, vector_index
 from imgsearch.stores.lance.collection import LanceCollection
@@ -31,7 +31,7 @@ _STAMP = Stamp("random", "none", "none", 2048)
 
 
 def random_vectors(count: int, dimension: int, seed: int) -> Vectors:
-    return normalised(
+    return normalized(
         np.random.default_rng(seed).standard_normal((count, dimension), dtype=np.float32)
     )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.vectors import clustered
-from imgsearch.encoders.base import Vectors, normalised
+from imgsearch.encoders.base import Vectors, normalized
 from imgsearch.stores import open_store
 from imgsearch.stores.base import Collection, VectorQuery
 from imgsearch.types import Condition, FieldType, ImageRecord, Stamp
@@ -43,17 +43,17 @@ CONTENTS = 30
 """Distinct contents of the kind "copies"."""
 
 _QUERY_CHUNK = 1_000_000
-_HARD_CENTRES = 2_000
+_HARD_CENTERS = 2_000
 
 
 def _hard(chunk: int, count: int, dimension: int, _: Path) -> Vectors:
-    """Wide clusters that overlap: near neighbours are spread over many partitions of an index."""
-    centres = np.random.default_rng(1).standard_normal((_HARD_CENTRES, dimension), dtype=np.float32)
+    """Wide clusters that overlap: near neighbors are spread over many partitions of an index."""
+    centers = np.random.default_rng(1).standard_normal((_HARD_CENTERS, dimension), dtype=np.float32)
     random = np.random.default_rng((2, chunk))
     found = np.zeros((count, dimension), np.float32)
     for weights in random.dirichlet((1.0, 1.0, 1.0), count).T.astype(np.float32):
-        found += weights[:, None] * centres[random.integers(0, _HARD_CENTRES, count)]
-    return normalised(found + 0.3 * random.standard_normal(found.shape, dtype=np.float32))
+        found += weights[:, None] * centers[random.integers(0, _HARD_CENTERS, count)]
+    return normalized(found + 0.3 * random.standard_normal(found.shape, dtype=np.float32))
 
 
 def _near_real(chunk: int, count: int, dimension: int, images: Path) -> Vectors:
@@ -65,7 +65,7 @@ def _near_real(chunk: int, count: int, dimension: int, images: Path) -> Vectors:
     share = random.uniform(0.5, 1.0, (count, 1)).astype(np.float32)
     first, second = random.integers(0, len(real), (2, count))
     noise = random.standard_normal((count, dimension), dtype=np.float32) / np.sqrt(dimension)
-    return normalised(share * real[first] + (1 - share) * real[second] + 0.2 * noise)
+    return normalized(share * real[first] + (1 - share) * real[second] + 0.2 * noise)
 
 
 def _clustered(chunk: int, count: int, dimension: int, _: Path) -> Vectors:

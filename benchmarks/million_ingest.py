@@ -16,7 +16,7 @@ from PIL import Image
 
 from benchmarks.million_data import FILTERS, NAME, Data, record
 from benchmarks.million_table import Line, row
-from imgsearch.encoders.base import Vectors, normalised
+from imgsearch.encoders.base import Vectors, normalized
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.events import Listener, ignore
 from imgsearch.images import Pixels, Preprocessing
@@ -52,7 +52,7 @@ class RandomEncoder:
 
     def encode(self, pixels: Pixels) -> Vectors:
         size = (len(pixels), self.stamp.dimension)
-        return normalised(self._random.standard_normal(size, dtype=np.float32))
+        return normalized(self._random.standard_normal(size, dtype=np.float32))
 
     def open(
         self, request: EncoderRequest, stamp: Stamp | None = None, listener: Listener = ignore

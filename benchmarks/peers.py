@@ -300,7 +300,7 @@ def awkward(some: Path, folder: Path) -> None:
     (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
 
 
-def behaviour(side: Side, folder: Path, place: Path) -> dict[str, str]:
+def behavior(side: Side, folder: Path, place: Path) -> dict[str, str]:
     """Return what a tool does with the awkward files."""
     _, _, output = _fresh(side, folder, place)
     found = {name: vector / np.linalg.norm(vector) for name, vector in side.vectors(place).items()}
@@ -335,7 +335,7 @@ def measure(side: Side, folder: Path, odd: Path, place: Path, rounds: int) -> di
         "images/s": round(count / seconds, 1),
         "peak MB": round(max(megabytes for _, megabytes in runs)),
         "again, s": round(again, 1),
-        **behaviour(side, odd, place),
+        **behavior(side, odd, place),
     }
 
 

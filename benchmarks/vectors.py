@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from imgsearch.encoders.base import normalised
+from imgsearch.encoders.base import normalized
 from imgsearch.stores.base import Vectors
 from imgsearch.types import ImageRecord, Stamp
 
@@ -15,11 +15,11 @@ def stamp(dimension: int) -> Stamp:
 
 
 def clustered(count: int, dimension: int, seed: int = 0) -> Vectors:
-    """Return L2-normalized vectors, float32 of shape (count, dimension), around 440 centres."""
+    """Return L2-normalized vectors, float32 of shape (count, dimension), around 440 centers."""
     random = np.random.default_rng(seed)
-    centres = np.random.default_rng(1).standard_normal((440, dimension), dtype=np.float32)
+    centers = np.random.default_rng(1).standard_normal((440, dimension), dtype=np.float32)
     noise = random.standard_normal((count, dimension), dtype=np.float32)
-    return normalised(centres[random.integers(0, len(centres), count)] + 0.8 * noise)
+    return normalized(centers[random.integers(0, len(centers), count)] + 0.8 * noise)
 
 
 def records(count: int) -> list[ImageRecord]:

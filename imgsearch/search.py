@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 
 from imgsearch import config, images
-from imgsearch.encoders.base import Encoder, Vectors, normalised
+from imgsearch.encoders.base import Encoder, Vectors, normalized
 from imgsearch.errors import UsageError, no_record
 from imgsearch.events import Listener, Note
 from imgsearch.filters import check_condition, comparisons_of_texts, parse_where
@@ -60,7 +60,7 @@ class SearchRequest:
     images: Sequence[Source] = ()
     records: Sequence[str] = ()
     vector: Vectors | None = field(default=None, compare=False)
-    """float32 of shape (dimension,), L2-normalised."""
+    """float32 of shape (dimension,), L2-normalized."""
     text: str = ""
     region: Region | None = None
     k: int = DEFAULT_K
@@ -346,7 +346,7 @@ def _by_text(collection: Collection, request: SearchRequest) -> _Ranking:
 
 def mean(vectors: Vectors) -> Vectors:
     """Return the normalized mean of vectors of shape (n, dimension): shape (dimension,)."""
-    return np.asarray(normalised(vectors.mean(axis=0, keepdims=True))[0])
+    return np.asarray(normalized(vectors.mean(axis=0, keepdims=True))[0])
 
 
 def _digests(sources: Sequence[Source]) -> tuple[list[str], list[Source]]:

@@ -10,7 +10,7 @@ from imgsearch.images import Pixels
 
 
 def different_images(encoder: Encoder, count: int, seed: int = 0) -> Pixels:
-    """Return different images of coarse coloured blocks, at the encoder's input size."""
+    """Return different images of coarse colored blocks, at the encoder's input size."""
     size = encoder.preprocessing.size
     blocks = np.random.default_rng(seed).integers(0, 256, (count, 7, 7, 3), dtype=np.uint8)
     places = np.arange(size) * 7 // size

@@ -1,10 +1,10 @@
-"""A small, meaningful encoder for tests that are not about the model: colours by place."""
+"""A small, meaningful encoder for tests that are not about the model: colors by place."""
 
 import threading
 
 import numpy as np
 
-from imgsearch.encoders.base import Vectors, normalised
+from imgsearch.encoders.base import Vectors, normalized
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import DeviceMemoryError
 from imgsearch.events import Listener, ignore
@@ -18,8 +18,8 @@ PREPROCESSING = Preprocessing(
 )
 
 
-class ColourEncoder:
-    """Encodes the mean colours of 4 x 4 parts of the image: 48 dimensions, in microseconds.
+class ColorEncoder:
+    """Encodes the mean colors of 4 x 4 parts of the image: 48 dimensions, in microseconds.
 
     `fits` bounds the batch that its pretended device holds. `batches` tells the sizes it was
     given. With `gate`, it waits there before each batch, and sets `at_gate` once it does.
@@ -33,7 +33,7 @@ class ColourEncoder:
     preprocessing = PREPROCESSING
 
     def __init__(self, weights: str = "0" * 64, fits: int = 10**9) -> None:
-        self.stamp = Stamp("colours", weights, PREPROCESSING.describe(), 3 * GRID * GRID)
+        self.stamp = Stamp("colors", weights, PREPROCESSING.describe(), 3 * GRID * GRID)
         self.fits = fits
         self.batches: list[int] = []
         self.gate: threading.Event | None = None
@@ -52,10 +52,10 @@ class ColourEncoder:
         self.batches.append(len(pixels))
         part = SIZE // GRID
         parts = pixels.reshape(-1, GRID, part, GRID, part, 3).mean((2, 4), dtype=np.float32)
-        return normalised(parts.reshape(len(pixels), -1) - np.float32(127.5))
+        return normalized(parts.reshape(len(pixels), -1) - np.float32(127.5))
 
     def open(
         self, request: EncoderRequest, stamp: Stamp | None = None, listener: Listener = ignore
-    ) -> "ColourEncoder":
+    ) -> "ColorEncoder":
         """Replaces `open_encoder`."""
         return self

@@ -1,4 +1,4 @@
-"""Make colour profiles from primaries and a curve, and images that use them."""
+"""Make color profiles from primaries and a curve, and images that use them."""
 
 import struct
 
@@ -54,9 +54,9 @@ def profile(space: str, gamma: float | None = None) -> bytes:
         data = data.ljust((len(data) + 3) // 4 * 4, b"\0")
         table += name + struct.pack(">II", start + len(body), len(data))
         body += data
-    colours = b"GRAY" if space == "gray" else b"RGB "
+    colors = b"GRAY" if space == "gray" else b"RGB "
     head = struct.pack(
-        ">I4sI4s4s4s", start + len(body), b"none", 0x04300000, b"mntr", colours, b"XYZ "
+        ">I4sI4s4s4s", start + len(body), b"none", 0x04300000, b"mntr", colors, b"XYZ "
     )
     head += struct.pack(">6H4s4sI", 2024, 1, 1, 0, 0, 0, b"acsp", b"\0" * 4, 0).ljust(44, b"\0")
     head = head[:68] + _s15(0.9642, 1.0, 0.8249)
@@ -76,7 +76,7 @@ def _coded(values: Matrix, gamma: float) -> Matrix:
 
 
 def in_space(image: Image.Image, space: str) -> Image.Image:
-    """Return the same colours in another space than sRGB."""
+    """Return the same colors in another space than sRGB."""
     values = np.asarray(image.convert("RGB"), dtype=np.float64) / 255.0
     change = np.linalg.inv(matrix(space)) @ matrix("srgb")
     linear = np.clip(_linear(values, 2.4) @ change.T, 0.0, 1.0)

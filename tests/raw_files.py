@@ -102,7 +102,7 @@ def raw_file(
         (274, SHORT, [orientation]),
     ]
     if maker == "DNG":
-        # From XYZ to the camera's colours: those of sRGB.
+        # From XYZ to the camera's colors: those of sRGB.
         matrix = [32406, -15372, -4986, -9689, 18758, 415, 557, -2040, 10570]
         identity += [
             (50706, BYTE, bytes([1, 4, 0, 0])),

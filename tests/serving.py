@@ -22,7 +22,7 @@ from imgsearch.server.service import Service
 from imgsearch.server.settings import Settings
 from imgsearch.stores import open_store
 from imgsearch.uris import canonical_path, path_to_uri, record_id
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Served:
 @contextlib.contextmanager
 def serving(
     settings: Settings,
-    encoder: ColourEncoder | None = None,
+    encoder: ColorEncoder | None = None,
     *,
     wait: bool = True,
     with_page: bool = False,
@@ -89,7 +89,7 @@ def filled(folder: Path, pictures: int = 8, **changes: Any) -> Settings:
     rows = [f"{number},{number},{'' if number % 2 else 'even'}" for number in range(pictures)]
     (shop / "styles.csv").write_text("\n".join(["id,number,kind", *rows, ""]))
     with open_store(str(folder / "store")) as store:
-        ingest([str(shop)], store, "images", encoder_opener=ColourEncoder().open)
+        ingest([str(shop)], store, "images", encoder_opener=ColorEncoder().open)
     return Settings(store=str(folder / "store"), data=folder / "home", **changes)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imgsearch.encoders.base import normalised
+from imgsearch.encoders.base import normalized
 from imgsearch.errors import (
     CollectionMismatchError,
     CollectionNotFoundError,
@@ -26,7 +26,7 @@ from imgsearch.text import query_words
 from imgsearch.types import Condition, FieldType, ImageRecord, Metadata, Operator, Stamp, Value
 
 DIMENSION = 8
-STAMP = Stamp("colours", "a" * 64, "none", DIMENSION)
+STAMP = Stamp("colors", "a" * 64, "none", DIMENSION)
 OTHER_STAMP = replace(STAMP, model="shapes")
 
 
@@ -44,7 +44,7 @@ def record(number: int, /, *, content: int | None = None, **metadata: Value) -> 
 
 def vectors(count: int, seed: int = 0) -> Vectors:
     drawn = np.random.default_rng(seed).standard_normal((count, DIMENSION)).astype(np.float32)
-    return normalised(drawn)
+    return normalized(drawn)
 
 
 def write(collection: Collection, records: Sequence[ImageRecord], seed: int = 0) -> Vectors:
@@ -310,7 +310,7 @@ class StoreContract:
 
     def test_size_and_mtime_are_found_by_uri(self, collection: Collection) -> None:
         assert collection.file_stats([]) == {}
-        # Neighbours in a folder, of which some are not wanted, and single files of other folders.
+        # Neighbors in a folder, of which some are not wanted, and single files of other folders.
         near = [record(number) for number in range(60)]
         far = [replace(record(n), uri=f"file:///{n}/it's.jpg") for n in range(30)]
         write(collection, near + far)

@@ -17,12 +17,12 @@ from imgsearch.images import Pixels, fingerprint
 from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.stores import VectorStore, open_store
 from tests.conftest import Painter
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 
 Run = Callable[[Encoder], IngestReport]
 
 
-class Device(ColourEncoder):
+class Device(ColorEncoder):
     """Says before each batch that it has come, and may wait there; counts those at once."""
 
     def __init__(self, name: str = "cuda:0", fits: int = 10**9) -> None:
@@ -120,7 +120,7 @@ def test_pictures_get_their_own_vectors_in_order_whichever_device_is_first(
     assert ended == sorted(ended)
     made = vectors(store, shop)
     with open_store(str(tmp_path / "alone")) as alone:
-        ingest([str(shop)], alone, "images", encoder_opener=ColourEncoder().open)
+        ingest([str(shop)], alone, "images", encoder_opener=ColorEncoder().open)
         np.testing.assert_array_equal(made, vectors(alone, shop))
 
 
@@ -156,7 +156,7 @@ def test_the_error_of_one_device_ends_the_run_and_no_thread_is_left(run: Run) ->
     encoder, devices = pool()
 
     def fail(pixels: Pixels) -> None:
-        raise EncoderError("colours failed on cuda:1: illegal memory access")
+        raise EncoderError("colors failed on cuda:1: illegal memory access")
 
     devices[1].come = fail
     before = set(threading.enumerate())  # other tests' encoders have threads of this name, too

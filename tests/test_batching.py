@@ -10,7 +10,7 @@ import pytest
 from imgsearch.errors import DeviceMemoryError, EncoderError
 from imgsearch.images import Pixels
 from imgsearch.server.batching import Batcher
-from tests.fakes import SIZE, ColourEncoder
+from tests.fakes import SIZE, ColorEncoder
 
 
 def pictures(count: int) -> Pixels:
@@ -18,7 +18,7 @@ def pictures(count: int) -> Pixels:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-async def together(encoder: ColourEncoder, count: int, batch_size: int = 8) -> list[Any]:
+async def together(encoder: ColorEncoder, count: int, batch_size: int = 8) -> list[Any]:
     """The answers to so many pictures, of which the first finds the encoder idle."""
     sizes: list[int] = []
     batcher = Batcher(encoder, batch_size, sizes.append)
@@ -35,16 +35,16 @@ async def together(encoder: ColourEncoder, count: int, batch_size: int = 8) -> l
 
 
 def test_each_gets_its_own_vector_and_batches_are_bounded() -> None:
-    encoder = ColourEncoder()
+    encoder = ColorEncoder()
     answers = asyncio.run(together(encoder, 30))
-    np.testing.assert_allclose(np.stack(answers), ColourEncoder().encode(pictures(30)))
+    np.testing.assert_allclose(np.stack(answers), ColorEncoder().encode(pictures(30)))
     assert max(encoder.batches) == 8
     assert len(encoder.batches) == 4
 
 
 def test_a_single_picture_does_not_wait_for_others() -> None:
     async def one() -> None:
-        batcher = Batcher(ColourEncoder(), 8, lambda _: None)
+        batcher = Batcher(ColorEncoder(), 8, lambda _: None)
         (picture,) = pictures(1)
         assert (await asyncio.wait_for(batcher.encode(picture), 10)).shape == (48,)
         batcher.close()
@@ -53,21 +53,21 @@ def test_a_single_picture_does_not_wait_for_others() -> None:
 
 
 def test_a_batch_that_does_not_fit_is_halved() -> None:
-    encoder = ColourEncoder(fits=3)
+    encoder = ColorEncoder(fits=3)
     answers = asyncio.run(together(encoder, 9))
     assert all(isinstance(answer, np.ndarray) for answer in answers)
     assert max(encoder.batches) <= 3
 
 
 def test_one_picture_that_does_not_fit_is_an_error() -> None:
-    answers = asyncio.run(together(ColourEncoder(fits=0), 3))
+    answers = asyncio.run(together(ColorEncoder(fits=0), 3))
     assert [type(answer) for answer in answers] == [DeviceMemoryError] * 3
 
 
 def test_everyone_in_a_batch_is_told_of_its_failure_and_the_next_one_works(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    encoder = ColourEncoder()
+    encoder = ColorEncoder()
     right = encoder.encode
     failures = iter([EncoderError("damaged")])
 
@@ -91,7 +91,7 @@ def test_everyone_in_a_batch_is_told_of_its_failure_and_the_next_one_works(
 
 def test_who_has_gone_is_not_encoded_for() -> None:
     async def leave() -> list[int]:
-        encoder = ColourEncoder()
+        encoder = ColorEncoder()
         encoder.gate = threading.Event()
         batcher = Batcher(encoder, 8, lambda _: None)
         first = asyncio.create_task(batcher.encode(pictures(1)[0]))
@@ -111,7 +111,7 @@ def test_who_has_gone_is_not_encoded_for() -> None:
 def test_as_many_batches_are_under_way_as_keep_the_encoder_busy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    encoder = ColourEncoder()
+    encoder = ColorEncoder()
     monkeypatch.setattr(encoder, "concurrency", 2)
     both = threading.Barrier(2)
     right = encoder.encode

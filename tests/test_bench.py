@@ -35,7 +35,7 @@ from imgsearch.stores import open_store
 from imgsearch.stores.scratch import scratch_collection
 from imgsearch.types import Stamp
 from tests.conftest import Cli, Painter
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 
 STAGES = ["scan", "read", "decode", "decode", "encode", "write"]
 
@@ -49,12 +49,12 @@ def _one_second_per_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def options(**others: Any) -> BenchOptions:
-    settings: dict[str, Any] = {"models": ("colours",), "seconds": 12, "workers": 2, **others}
+    settings: dict[str, Any] = {"models": ("colors",), "seconds": 12, "workers": 2, **others}
     return BenchOptions(**settings)
 
 
 def measured(folder: Path, **others: Any) -> BenchReport:
-    return bench([str(folder)], options(**others), encoder_opener=ColourEncoder().open)
+    return bench([str(folder)], options(**others), encoder_opener=ColorEncoder().open)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ class TestStages:
         assert [rate.stage for rate in report.rates] == STAGES
         assert [rate.images for rate in report.rates] == [6, 6, 12, 12, 12 * 32, 12 * 512]
         assert (report.found, report.complete, report.sample) == (6, True, 6)
-        assert [estimate.name for estimate in report.estimates] == ["colours on none in fp32"]
+        assert [estimate.name for estimate in report.estimates] == ["colors on none in fp32"]
         assert set(report.estimates[0].costs) == set(STAGES)
         assert report.not_measured == report.unusable == {}
         assert not report.interrupted
@@ -81,9 +81,9 @@ class TestStages:
     def test_each_precision_is_measured_with_a_sample_of_the_images(self, shop: Path) -> None:
         requests: list[EncoderRequest] = []
 
-        def opener(request: EncoderRequest, *_: object) -> ColourEncoder:
+        def opener(request: EncoderRequest, *_: object) -> ColorEncoder:
             requests.append(request)
-            return ColourEncoder()
+            return ColorEncoder()
 
         both = options(device="cpu", precisions=("fp32", "int8"))
         report = bench([str(shop)], both, encoder_opener=opener)
@@ -91,14 +91,14 @@ class TestStages:
         assert len(report.estimates) == 2
         sample = requests[1].sample
         assert sample
-        assert len(sample(ColourEncoder().preprocessing, 4)) == 4
+        assert len(sample(ColorEncoder().preprocessing, 4)) == 4
 
     def test_int8_on_a_gpu_is_an_error(self, shop: Path) -> None:
         with pytest.raises(UsageError, match="runs on the CPU"):
             measured(shop, device="cuda", precisions=("int8",))
 
     def test_stages_that_models_share_are_measured_once(self, shop: Path) -> None:
-        report = measured(shop, models=("colours", "the same"))
+        report = measured(shop, models=("colors", "the same"))
         assert [rate.stage for rate in report.rates] == [*STAGES[:4], "encode", "write", "encode"]
         assert len(report.estimates) == 2
 
@@ -131,12 +131,12 @@ class TestStages:
             measured(tmp_path / "empty")
 
     def test_batches_have_the_requested_size_even_with_few_images(self, shop: Path) -> None:
-        encoder = ColourEncoder()
+        encoder = ColorEncoder()
         bench([str(shop)], options(batch_size=20), encoder_opener=encoder.open)
         assert set(encoder.batches) == {20}
 
 
-class Concurrent(ColourEncoder):
+class Concurrent(ColorEncoder):
     """Makes each batch but the first wait for a concurrent one."""
 
     concurrency = 2
@@ -166,9 +166,9 @@ class TestModels:
         monkeypatch.setattr(weights, "download", lambda *_: pytest.fail("a download"))
         asked: list[EncoderRequest] = []
 
-        def opening(request: EncoderRequest, *_: Any) -> ColourEncoder:
+        def opening(request: EncoderRequest, *_: Any) -> ColorEncoder:
             asked.append(request)
-            return ColourEncoder()
+            return ColorEncoder()
 
         report = bench([str(shop)], options(models=(), device="cpu"), encoder_opener=opening)
         assert asked == [EncoderRequest("efficientnet-lite0", None, "cpu", "fp32")]
@@ -178,7 +178,7 @@ class TestModels:
     def test_the_failure_of_a_default_model_is_reported(
         self, shop: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def failing(*_: Any) -> ColourEncoder:
+        def failing(*_: Any) -> ColorEncoder:
             raise ExportError("no way")
 
         monkeypatch.setattr(run, "_devices", lambda _: ["cpu"])
@@ -188,12 +188,12 @@ class TestModels:
         assert not report.advice()
 
     def test_the_failure_of_a_named_model_is_an_error(self, shop: Path) -> None:
-        def unknown(*_: Any) -> ColourEncoder:
+        def unknown(*_: Any) -> ColorEncoder:
             raise UnknownModelError("nonsense")
 
         with pytest.raises(UnknownModelError):
             bench([str(shop)], options(models=("nonsense",)), encoder_opener=unknown)
-        small = ColourEncoder(fits=4)
+        small = ColorEncoder(fits=4)
         with pytest.raises(DeviceMemoryError):
             bench([str(shop)], options(), encoder_opener=small.open)
 
@@ -233,7 +233,7 @@ class TestCleanup:
         assert all_below(home) == before
 
     def test_a_failure_leaves_nothing_behind(self, tmp_path: Path) -> None:
-        stamp = Stamp("colours", "0" * 64, "none", 2)
+        stamp = Stamp("colors", "0" * 64, "none", 2)
 
         def failing() -> None:
             with scratch_collection(stamp, str(tmp_path)) as collection:
@@ -266,7 +266,7 @@ class TestInterruption:
             if isinstance(event, Stage) and event.text.startswith(stage):
                 stop.set()
 
-        opener = ColourEncoder().open
+        opener = ColorEncoder().open
         report = bench([str(shop)], options(), listener=listen, stop=stop, encoder_opener=opener)
         assert report.interrupted
         assert [rate.stage for rate in report.rates][:-1] == STAGES[: STAGES.index(stage)]

@@ -242,10 +242,10 @@ class TestQuery:
             (["{folder}/nothing"], 1, "no such file"),
             (["{folder}/styles.csv"], 1, "not an image"),
             (["{image}", "--collection", "nowhere"], 1, "no collection nowhere"),
-            (["{image}", "--where", "colour=red"], 2, "kind, year"),
+            (["{image}", "--where", "color=red"], 2, "kind, year"),
             (["{image}", "--where", "year=soon"], 2, "int"),
             (["{image}", "--where", "year"], 2, "FIELD OP VALUE"),
-            (["{image}", "--show", "colour"], 2, "no such field"),
+            (["{image}", "--show", "color"], 2, "no such field"),
             (["{image}", "--json", "--paths"], 2, "one of them"),
             (["{image}", "--k", "0"], 2, "--k"),
             (["{image}", "--min-score", "7"], 2, "min-score"),
@@ -452,8 +452,8 @@ _SLOW_INGEST = """
 import sys, time
 import imgsearch.ingest as module
 from imgsearch.cli import main
-from tests.fakes import ColourEncoder
-class Slow(ColourEncoder):
+from tests.fakes import ColorEncoder
+class Slow(ColorEncoder):
     def encode(self, pixels):
         time.sleep(0.2)
         return super().encode(pixels)
@@ -516,7 +516,7 @@ class TestSignals:
 
 
 @posix
-def test_bars_and_colours_appear_only_in_a_terminal(cli: Cli, filled: Path) -> None:
+def test_bars_and_colors_appear_only_in_a_terminal(cli: Cli, filled: Path) -> None:
     (filled / "new.png").write_bytes((filled / "1.png").read_bytes())
     assert "\x1b" not in cli("ingest", filled).err
     master, slave = pty.openpty()

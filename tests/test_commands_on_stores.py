@@ -26,7 +26,7 @@ from imgsearch.server.service import Service
 from imgsearch.server.settings import Settings
 from imgsearch.stores import open_store
 from tests.conftest import Cli, Result
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import Served, id_of, picture, serving
 from tests.test_weaviate_store import unique_name
 
@@ -340,10 +340,10 @@ def services(tmp_path_factory: pytest.TempPathFactory, one_node: str) -> Iterato
             name, other = unique_name(), unique_name()
             with open_store(url) as store:
                 for each in (name, other):
-                    ingest([str(shop)], store, each, encoder_opener=ColourEncoder().open)
+                    ingest([str(shop)], store, each, encoder_opener=ColorEncoder().open)
             stack.callback(forget, url, name, other)
             settings = Settings(url, name, data=folder / f"home-{number}", store_timeout=10)
-            served = stack.enter_context(serving(settings, ColourEncoder()))
+            served = stack.enter_context(serving(settings, ColorEncoder()))
             values = {"name": name, "other": other, "one": id_of(shop / "men" / "1.png")}
             values |= {"two": id_of(shop / "men" / "2.png"), "job": uploaded(served, name)}
             called.append(Called(served, values))

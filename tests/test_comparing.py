@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from imgsearch.encoders.base import normalised
+from imgsearch.encoders.base import normalized
 from imgsearch.stores.base import VectorQuery, Vectors
 from imgsearch.stores.comparing import Page, compare
 from imgsearch.types import Condition, ImageRecord
@@ -17,7 +17,7 @@ ROWS = 200
 
 def drawn(count: int, seed: int) -> Vectors:
     found = np.random.default_rng(seed).standard_normal((count, DIMENSION)).astype(np.float32)
-    return normalised(found)
+    return normalized(found)
 
 
 class Pages:

@@ -89,7 +89,7 @@ def test_a_collection_of_another_model_is_an_error(tmp_path: Path) -> None:
         b.create("pictures", OTHER_STAMP)
         with pytest.raises(
             CollectionMismatchError,
-            match="colours, not shapes",
+            match="colors, not shapes",
             check=lambda error: error.remedies == (Remedy.COPY_TO_OTHER_NAME,),
         ):
             copy(a, b, "pictures", "pictures")

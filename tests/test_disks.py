@@ -9,7 +9,7 @@ import pytest
 from imgsearch.index import ImageIndex
 from imgsearch.server.storage import spool_directory
 from tests.conftest import SAMPLES, Cli
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import filled, picture, serving
 
 SHIRT = SAMPLES / "images" / "10101.jpg"
@@ -73,7 +73,7 @@ def test_a_service_works_on_a_read_only_disk(tmp_path: Path, read_only: ReadOnly
     settings = filled(tmp_path / "all")
     settings.data.mkdir()
     read_only(tmp_path / "all")
-    with spool_directory(settings.data), serving(settings, ColourEncoder()) as served:
+    with spool_directory(settings.data), serving(settings, ColorEncoder()) as served:
         search = "/v1/collections/images/search"
         found = served.client.post(search, files={"image": picture(3)})
         assert found.status_code == 200

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from imgsearch.analysis.evaluate import DEFAULT_SAMPLE, QUERIES_PER_PASS, evaluate
-from imgsearch.encoders.base import normalised
+from imgsearch.encoders.base import normalized
 from imgsearch.errors import MetadataError
 from imgsearch.events import Counted, Event, Outcome
 from imgsearch.stores import open_store
@@ -16,7 +16,7 @@ from imgsearch.stores.base import Collection, VectorQuery
 from imgsearch.types import Condition, ImageRecord, Scored, Stamp
 from tests.conftest import Cli
 
-STAMP = Stamp("colours", "0" * 64, "none", 2)
+STAMP = Stamp("colors", "0" * 64, "none", 2)
 
 
 def filled(folder: Path, images: Sequence[tuple[float, str | None, int]]) -> Collection:
@@ -29,7 +29,7 @@ def filled(folder: Path, images: Sequence[tuple[float, str | None, int]]) -> Col
     ]
     angles = np.radians([angle for angle, _, _ in images])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    collection.upsert(records, normalised(vectors))
+    collection.upsert(records, normalized(vectors))
     return collection
 
 
@@ -143,7 +143,7 @@ def test_many_queries_share_a_pass_over_the_collection(
 def test_a_missing_field_is_an_error(tmp_path: Path) -> None:
     collection = filled(tmp_path, [(0, "hat", 0), (1, None, 1)])
     with pytest.raises(MetadataError, match="no such field; the collection has kind"):
-        evaluate(collection, "colour")
+        evaluate(collection, "color")
     with pytest.raises(MetadataError, match="fewer than two"):
         evaluate(collection, "kind")
 

@@ -17,7 +17,7 @@ FIELDS: dict[str, FieldType] = {
     "price": "float",
     "inStock": "bool",
     "articleType": "str",
-    "base colour": "str",
+    "base color": "str",
 }
 
 
@@ -33,7 +33,7 @@ FIELDS: dict[str, FieldType] = {
         ("price>1e3", Condition("price", ">", 1000.0)),
         ("inStock=TRUE", Condition("inStock", "=", True)),
         ("inStock!=false", Condition("inStock", "!=", False)),
-        ("base colour=Navy Blue", Condition("base colour", "=", "Navy Blue")),
+        ("base color=Navy Blue", Condition("base color", "=", "Navy Blue")),
         ("ARTICLETYPE=Shirts", Condition("articleType", "=", "Shirts")),
         ("articleType=a=b<c>!=d", Condition("articleType", "=", "a=b<c>!=d")),
         ('articleType=it\'s "50%"', Condition("articleType", "=", 'it\'s "50%"')),
@@ -54,7 +54,7 @@ def test_a_value_is_parsed_as_its_fields_type(text: str, condition: Condition) -
         ("", "write it as FIELD OP VALUE"),
         ("=2012", "write it as FIELD OP VALUE"),
         ("year!2012", "write it as FIELD OP VALUE"),
-        ("colour=Red", "no field 'colour' to filter by; the collection has articleType, "),
+        ("color=Red", "no field 'color' to filter by; the collection has articleType, "),
         ("year=soon", "year is of type int, and 'soon' is not"),
         ("year=2012.5", "year is of type int, and '2012.5' is not"),
         ("year=9223372036854775808", "year is of type int"),

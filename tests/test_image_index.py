@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from imgsearch import ImageIndex, Region
-from imgsearch.encoders.base import Vectors, normalised
+from imgsearch.encoders.base import Vectors, normalized
 from imgsearch.encoders.onnx.encoder import OnnxEncoder
 from imgsearch.errors import (
     CollectionNotFoundError,
@@ -27,7 +27,7 @@ from imgsearch.stores import open_store
 from imgsearch.types import Condition, Hit
 from imgsearch.uris import path_to_uri, record_id
 from tests.conftest import SAMPLES, Painter
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.test_weaviate_store import unique_name
 
 OTHER = "f" * 64
@@ -44,8 +44,8 @@ def name() -> str:
     return unique_name()
 
 
-def open_index(url: str, name: str, encoder: ColourEncoder | None = None) -> ImageIndex:
-    encoder = encoder or ColourEncoder()
+def open_index(url: str, name: str, encoder: ColorEncoder | None = None) -> ImageIndex:
+    encoder = encoder or ColorEncoder()
     return ImageIndex(name, store=url, timeout=20, encoder_opener=encoder.open)
 
 
@@ -155,7 +155,7 @@ def test_an_empty_region_is_an_error(index: ImageIndex, folder: Path, region: Re
 def test_records_and_vectors_need_no_model(
     index: ImageIndex, folder: Path, url: str, name: str
 ) -> None:
-    def no_encoder(*_: object) -> ColourEncoder:
+    def no_encoder(*_: object) -> ColorEncoder:
         raise AssertionError("a model was opened")
 
     path = folder / "2.png"
@@ -212,8 +212,8 @@ def test_invalid_arguments_are_errors(index: ImageIndex, folder: Path) -> None:
     path = folder / "1.png"
     with pytest.raises(UsageError, match="k is 0"):
         index.search(path, k=0)
-    with pytest.raises(UsageError, match="colour"):
-        index.search(path, where=["colour = red"])
+    with pytest.raises(UsageError, match="color"):
+        index.search(path, where=["color = red"])
     with pytest.raises(UsageError, match="shape"):
         index.search_vector(np.ones(3, np.float32))
     with pytest.raises(UsageError, match="name a collection"):
@@ -268,7 +268,7 @@ def test_a_filter_may_use_a_field_added_after_the_first_search(
 def test_a_replaced_collection_is_reopened(
     empty: ImageIndex, folder: Path, url: str, name: str
 ) -> None:
-    old, new = ColourEncoder(), ColourEncoder(OTHER)
+    old, new = ColorEncoder(), ColorEncoder(OTHER)
     # Each index requests the model of its collection's stamp.
     made = {each.stamp: each for each in (old, new)}
     with (
@@ -287,7 +287,7 @@ def test_a_replaced_collection_is_reopened(
         assert names(after) == names(before)
         assert reader.collection.stamp == new.stamp
         assert new.encoded > 6
-        vector = normalised(np.ones((1, new.stamp.dimension), np.float32))[0]
+        vector = normalized(np.ones((1, new.stamp.dimension), np.float32))[0]
         with pytest.raises(StaleCollectionError, match="encode"):
             reader.search_vector(vector, stamp=stamp)
 
@@ -365,7 +365,7 @@ class TestWarmUp:
     def test_a_wrong_guess_of_the_model_is_corrected(
         self, warm: ImageIndex, hits: dict[str, list[Hit]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("imgsearch.query_encoder.last_used_encoder", ColourEncoder)
+        monkeypatch.setattr("imgsearch.query_encoder.last_used_encoder", ColorEncoder)
         warm.warm_up(self.ONE)
         assert warm.search(self.ONE, k=3) == hits[self.ONE]
 

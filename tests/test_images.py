@@ -59,7 +59,7 @@ def half_and_half(size: tuple[int, int] = (40, 20)) -> Image.Image:
     return image
 
 
-def colour(data: bytes, at: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
+def color(data: bytes, at: tuple[int, int] = (0, 0)) -> tuple[int, ...]:
     pixel = load(data).image.getpixel(at)
     assert isinstance(pixel, tuple)
     return pixel
@@ -69,7 +69,7 @@ def near(left: tuple[int, ...], right: tuple[int, ...], tolerance: int = 4) -> b
     return all(abs(a - b) <= tolerance for a, b in zip(left, right, strict=True))
 
 
-def greys(data: bytes) -> NDArray[np.float64]:
+def grays(data: bytes) -> NDArray[np.float64]:
     return np.asarray(load(data).image.convert("L").resize((56, 72)), dtype=np.float64)
 
 
@@ -90,7 +90,7 @@ def test_an_unusual_file_is_decoded_correctly(name: str) -> None:
     assert decoded.pixels.dtype == np.uint8
     if name not in OTHER_SUBJECTS:
         assert (decoded.width, decoded.height) == (112, 144)
-        difference = np.abs(greys(data) - greys((AWKWARD / "upright.jpg").read_bytes())).mean()
+        difference = np.abs(grays(data) - grays((AWKWARD / "upright.jpg").read_bytes())).mean()
         # It would be 35 upside down, and 150 with black in place of transparency.
         assert difference < (25 if name == "bilevel.png" else 8)
 
@@ -161,20 +161,20 @@ def test_orientation_is_read_from_a_damaged_exif_block() -> None:
 def test_transparency_is_composited_over_white_in_every_mode() -> None:
     base = half_and_half()
     clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
-    assert colour(encoded(clear, "PNG")) == WHITE
-    assert colour(encoded(clear.convert("LA"), "PNG")) == WHITE
-    assert colour(encoded(clear, "WEBP", lossless=True)) == WHITE
-    assert colour(encoded(base, "PNG", transparency=RED)) == WHITE
-    assert colour(encoded(base, "PNG", transparency=RED), (39, 0)) == BLUE
-    grey = base.convert("L")
-    assert colour(encoded(grey, "PNG", transparency=grey.getpixel((0, 0)))) == WHITE
-    assert colour(encoded(base.quantize(4), "PNG", transparency=bytes(4))) == WHITE
-    assert colour(encoded(Image.new("1", (4, 4)), "PNG", transparency=0)) == WHITE
-    assert colour(encoded(Image.new("LA", (4, 4), (0, 128)), "PNG")) == (127, 127, 127)
+    assert color(encoded(clear, "PNG")) == WHITE
+    assert color(encoded(clear.convert("LA"), "PNG")) == WHITE
+    assert color(encoded(clear, "WEBP", lossless=True)) == WHITE
+    assert color(encoded(base, "PNG", transparency=RED)) == WHITE
+    assert color(encoded(base, "PNG", transparency=RED), (39, 0)) == BLUE
+    gray = base.convert("L")
+    assert color(encoded(gray, "PNG", transparency=gray.getpixel((0, 0)))) == WHITE
+    assert color(encoded(base.quantize(4), "PNG", transparency=bytes(4))) == WHITE
+    assert color(encoded(Image.new("1", (4, 4)), "PNG", transparency=0)) == WHITE
+    assert color(encoded(Image.new("LA", (4, 4), (0, 128)), "PNG")) == (127, 127, 127)
 
 
 @pytest.mark.parametrize(
-    ("mode", "value", "grey"),
+    ("mode", "value", "gray"),
     [
         ("I;16", 65535, 255),
         ("I;16", 40000, 156),
@@ -187,10 +187,10 @@ def test_transparency_is_composited_over_white_in_every_mode() -> None:
         ("F", 3e38, 0),
     ],
 )
-def test_grey_of_more_than_eight_bits_is_scaled_not_clipped(
-    mode: str, value: float, grey: int
+def test_gray_of_more_than_eight_bits_is_scaled_not_clipped(
+    mode: str, value: float, gray: int
 ) -> None:
-    assert colour(encoded(Image.new(mode, (4, 4), value), "TIFF")) == (grey,) * 3
+    assert color(encoded(Image.new(mode, (4, 4), value), "TIFF")) == (gray,) * 3
 
 
 def test_floats_outside_of_the_usual_ranges_are_stretched() -> None:
@@ -220,8 +220,8 @@ def ink_profile() -> bytes:
 
 def test_cmyk_is_converted_by_its_profile() -> None:
     cyan = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
-    assert near(colour(encoded(cyan, "TIFF")), (0, 255, 255))
-    red, green, blue = colour(encoded(cyan, "TIFF", icc_profile=ink_profile()))
+    assert near(color(encoded(cyan, "TIFF")), (0, 255, 255))
+    red, green, blue = color(encoded(cyan, "TIFF", icc_profile=ink_profile()))
     assert red > 200
     assert max(green, blue) < 80
 
@@ -231,7 +231,7 @@ def test_cmyk_with_an_unusable_profile_is_converted_without_one(kind: str) -> No
     rgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     profile = b"rubbish" * 40 if kind == "rubbish" else rgb
     cyan = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
-    assert near(colour(encoded(cyan, "TIFF", icc_profile=profile)), (0, 255, 255))
+    assert near(color(encoded(cyan, "TIFF", icc_profile=profile)), (0, 255, 255))
 
 
 # Geometry
@@ -254,7 +254,7 @@ def test_torchvision_preprocessing_is_torchvisions() -> None:
     width=st.integers(1, 70_000), height=st.integers(1, 70_000), mirrored=st.booleans()
 )  # fmt: skip
 @settings(max_examples=60, deadline=None)
-def test_the_centre_square_is_inside_any_image(width: int, height: int, mirrored: bool) -> None:
+def test_the_center_square_is_inside_any_image(width: int, height: int, mirrored: bool) -> None:
     """The square is cut from an image of an eighth of the size, as in draft mode."""
     small = Image.new("RGB", (-(-width // 8), -(-height // 8)))
     if small.width * small.height > 1_000_000:

@@ -34,7 +34,7 @@ from imgsearch.stores.lance.collection import LanceCollection
 from imgsearch.types import ImageRecord
 from imgsearch.uris import path_to_uri, record_id
 from tests.conftest import Painter
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 
 Run = Callable[..., IngestReport]
 Shop = Callable[[int], Path]
@@ -47,8 +47,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VectorStore]:
 
 
 @pytest.fixture
-def encoder() -> ColourEncoder:
-    return ColourEncoder()
+def encoder() -> ColorEncoder:
+    return ColorEncoder()
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def events() -> list[Event]:
 
 
 @pytest.fixture
-def run(store: VectorStore, encoder: ColourEncoder, events: list[Event]) -> Run:
+def run(store: VectorStore, encoder: ColorEncoder, events: list[Event]) -> Run:
     """Ingest into "images" with a small encoder; options by keyword. Checks the counts."""
 
     def run_once(*sources: Path | str, **options: Any) -> IngestReport:
@@ -121,7 +121,7 @@ def test_every_image_becomes_a_record(run: Run, store: VectorStore, paint: Paint
 
 
 def test_unchanged_files_are_skipped_without_being_opened(
-    run: Run, encoder: ColourEncoder, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    run: Run, encoder: ColorEncoder, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shop(5)
     run(folder)
@@ -133,7 +133,7 @@ def test_unchanged_files_are_skipped_without_being_opened(
     report = run(folder)
     assert counts(report) == (0, 0, 5, 0)
     assert encoder.encoded == 5
-    assert (report.runtime, report.device, report.model) == (None, None, "colours")
+    assert (report.runtime, report.device, report.model) == (None, None, "colors")
 
 
 def test_a_changed_file_is_replaced(run: Run, store: VectorStore, paint: Painter) -> None:
@@ -149,7 +149,7 @@ def test_a_changed_file_is_replaced(run: Run, store: VectorStore, paint: Painter
     assert after.width == 99
 
 
-def test_a_touched_file_reuses_its_vector(run: Run, encoder: ColourEncoder, paint: Painter) -> None:
+def test_a_touched_file_reuses_its_vector(run: Run, encoder: ColorEncoder, paint: Painter) -> None:
     path = paint("shop/a.png", 1)
     run(path.parent)
     os.utime(path, ns=(1, 1))
@@ -161,7 +161,7 @@ def test_a_touched_file_reuses_its_vector(run: Run, encoder: ColourEncoder, pain
 def test_renamed_and_copied_files_reuse_their_vector_without_decoding(
     run: Run,
     store: VectorStore,
-    encoder: ColourEncoder,
+    encoder: ColorEncoder,
     paint: Painter,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -267,7 +267,7 @@ def test_vectors_that_are_not_remembered_are_read_again(
 
 
 def test_equal_files_in_one_run_are_encoded_once(
-    run: Run, store: VectorStore, encoder: ColourEncoder, paint: Painter
+    run: Run, store: VectorStore, encoder: ColorEncoder, paint: Painter
 ) -> None:
     folder = paint("shop/a.png", 1).parent
     for number in range(30):
@@ -374,7 +374,7 @@ def test_a_limit_counts_files_found(run: Run, shop: Shop) -> None:
 
 
 def test_a_batch_too_large_for_the_device_is_halved_with_a_note(
-    run: Run, encoder: ColourEncoder, events: list[Event], shop: Shop
+    run: Run, encoder: ColorEncoder, events: list[Event], shop: Shop
 ) -> None:
     folder = shop(20)
     encoder.fits = 3
@@ -385,7 +385,7 @@ def test_a_batch_too_large_for_the_device_is_halved_with_a_note(
 
 
 def test_a_single_image_too_large_for_the_device_ends_the_run(
-    run: Run, encoder: ColourEncoder, paint: Painter
+    run: Run, encoder: ColorEncoder, paint: Painter
 ) -> None:
     encoder.fits = 0
     with pytest.raises(DeviceMemoryError):
@@ -393,16 +393,16 @@ def test_a_single_image_too_large_for_the_device_ends_the_run(
 
 
 def test_a_mismatching_model_is_rejected_before_it_is_loaded(
-    run: Run, store: VectorStore, encoder: ColourEncoder, paint: Painter
+    run: Run, store: VectorStore, encoder: ColorEncoder, paint: Painter
 ) -> None:
     folder = paint("shop/a.png", 1).parent
     run(folder)
-    with pytest.raises(CollectionMismatchError, match=r"colours.*not with resnet50"):
+    with pytest.raises(CollectionMismatchError, match=r"colors.*not with resnet50"):
         ingest([str(folder)], store, "images", EncoderRequest("resnet50"))
 
 
 def test_errors_of_the_encoder_reach_the_caller(store: VectorStore, paint: Painter) -> None:
-    def fail(*_: object) -> ColourEncoder:
+    def fail(*_: object) -> ColorEncoder:
         raise StoreError("no encoder today")
 
     with pytest.raises(StoreError, match="no encoder today"):
@@ -497,18 +497,18 @@ class TestMetadata:
         assert (table.rows_without_image, table.images_without_row) == (1, 1)
 
     def test_changed_metadata_updates_records_without_encoding(
-        self, run: Run, store: VectorStore, encoder: ColourEncoder, paint: Painter
+        self, run: Run, store: VectorStore, encoder: ColorEncoder, paint: Painter
     ) -> None:
         folder = paint("set/1.png", 1).parent
         paint("set/2.png", 2)
         table = folder / "styles.csv"
         table.write_text("id,kind\n1,Shoes\n2,Hats\n")
         run(folder)
-        table.write_text("id,kind,colour\n1,Boots,red\n2,Hats,\n")
+        table.write_text("id,kind,color\n1,Boots,red\n2,Hats,\n")
         assert counts(run(folder)) == (0, 1, 1, 0)
         assert encoder.encoded == 2
         metadata = paths(store)[str(folder / "1.png")].metadata
-        assert dict(metadata) == {"kind": "Boots", "colour": "red"}
+        assert dict(metadata) == {"kind": "Boots", "color": "red"}
         assert counts(run(folder)) == (0, 0, 2, 0)
 
     def test_metadata_stays_if_no_table_covers_it(
@@ -561,7 +561,7 @@ class TestMetadata:
 
 class TestInterruption:
     def test_a_stop_writes_batches_in_flight_and_the_next_run_continues(
-        self, run: Run, store: VectorStore, encoder: ColourEncoder, shop: Shop
+        self, run: Run, store: VectorStore, encoder: ColorEncoder, shop: Shop
     ) -> None:
         folder = shop(100)
         stop, encoder.gate = threading.Event(), threading.Event()
@@ -628,9 +628,9 @@ class TestInterruption:
             "import sys, time\n"
             "from imgsearch import ingest\n"
             "from imgsearch.stores import open_store\n"
-            "from tests.fakes import ColourEncoder\n"
+            "from tests.fakes import ColorEncoder\n"
             "ingest.limits.WRITE_ROWS = 4\n"
-            "class Slow(ColourEncoder):\n"
+            "class Slow(ColorEncoder):\n"
             "    def encode(self, pixels):\n"
             "        time.sleep(0.05)\n"
             "        return super().encode(pixels)\n"
@@ -657,7 +657,7 @@ class TestInterruption:
 
 
 def test_only_a_few_batches_are_read_ahead_of_encoding(
-    run: Run, encoder: ColourEncoder, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    run: Run, encoder: ColorEncoder, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shop(200)
     read: list[str] = []

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from imgsearch import ImageIndex, config
-from imgsearch.encoders.base import normalised
+from imgsearch.encoders.base import normalized
 from imgsearch.encoders.catalog import SPECS
 from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.int8 import calibration
@@ -86,9 +86,9 @@ def test_equalization_of_channels_does_not_change_vectors(tiny: OnnxFile, tmp_pa
     pixels = tiny_model.blots(32)
     before = Graph(onnx.load(tiny.path))
     after = equalize(before, pixels)
-    onnx.save(after.model, tmp_path / "equalised.onnx")
+    onnx.save(after.model, tmp_path / "equalized.onnx")
     near = cosines(
-        vectors_of(tmp_path / "equalised.onnx", pixels, 1), vectors_of(tiny.path, pixels, 1)
+        vectors_of(tmp_path / "equalized.onnx", pixels, 1), vectors_of(tiny.path, pixels, 1)
     )
     assert near.min() > 0.999999
 
@@ -123,7 +123,7 @@ def test_fast_kernels_compute_what_the_file_defines(tiny: OnnxFile, tmp_path: Pa
     fast = vectors_of(tmp_path / "int8.onnx", pixels, 1)
     run = run_graph((tmp_path / "int8.onnx").read_bytes(), [OUTPUT])
     (written,) = run({INPUT: pixels})
-    off = np.abs(fast - normalised(written)).max(axis=1)
+    off = np.abs(fast - normalized(written)).max(axis=1)
     # A sum on the border between two rounding steps may fall to either side, as
     # kernels add in different orders (seen with AVX-512 VNNI: 1 image of 64). Saturation changes
     # most images, and by more.
@@ -193,8 +193,8 @@ def test_a_model_that_loses_too_much_is_rejected_and_not_stored(
 def test_the_maximum_of_floats_is_taken_before_they_are_rounded(tmp_path: Path) -> None:
     onnx.save(tiny_model.model(early_pool=True), tmp_path / "early.onnx")
     quantize(tmp_path / "early.onnx", tmp_path / "int8.onnx", tiny_model.blots(30), "early")
-    open_session(tmp_path / "int8.onnx", 1, save=tmp_path / "optimised.onnx")
-    kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    open_session(tmp_path / "int8.onnx", 1, save=tmp_path / "optimized.onnx")
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
     assert kinds.index("MaxPool") < kinds.index("QuantizeLinear")
 
 

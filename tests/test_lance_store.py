@@ -18,7 +18,7 @@ import pytest
 
 from imgsearch.analysis.evaluate import evaluate
 from imgsearch.copying import copy
-from imgsearch.encoders.base import normalised
+from imgsearch.encoders.base import normalized
 from imgsearch.errors import CollectionMismatchError, Remedy, StoreBusyError, StoreError, UsageError
 from imgsearch.events import Event, Note, Stage
 from imgsearch.search import SearchRequest, search_vector
@@ -497,7 +497,7 @@ class TestIndex:
         }
         assert len(everything(indexed, "file:///pictures/0000")) == 99
 
-    def test_neighbours_are_found_in_one_read_and_scattered_ones_by_uri(
+    def test_neighbors_are_found_in_one_read_and_scattered_ones_by_uri(
         self, indexed: LanceCollection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         read, conditions = indexed._dataset.read, list[str]()
@@ -581,16 +581,16 @@ class TestIndex:
     def test_it_is_tuned_until_it_finds_what_comparing_all_finds(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """On vectors whose neighbours are spread over many partitions."""
+        """On vectors whose neighbors are spread over many partitions."""
         made = LanceStore(tmp_path).create("hard", STAMP)
         chance = np.random.default_rng(1)
-        centres = vectors(300, seed=5)
+        centers = vectors(300, seed=5)
         count = _ROWS + 50
         parts = [
-            chance.uniform(0, 1, (count, 1)) * centres[chance.integers(0, 300, count)]
+            chance.uniform(0, 1, (count, 1)) * centers[chance.integers(0, 300, count)]
             for _ in range(3)
         ]
-        mixed = normalised(np.sum(parts, axis=0, dtype=np.float32))
+        mixed = normalized(np.sum(parts, axis=0, dtype=np.float32))
         made.upsert([record(number) for number in range(_ROWS)], mixed[:_ROWS])
         made.optimize()
 

@@ -69,14 +69,14 @@ def test_every_row_and_every_image_is_accounted_for(tmp_path: Path) -> None:
 
 
 def test_tables_of_different_programs_are_read(tmp_path: Path) -> None:
-    expected = [{"colour": "Blue, navy", "n": 1}]
+    expected = [{"color": "Blue, navy", "n": 1}]
     for text in (
-        'id,colour,n\n1,"Blue, navy",1\n',
-        '\ufeffid,colour,n\r\n1,"Blue, navy",1\r\n',
-        'id,colour,n\r1,"Blue, navy",1',
-        "id;colour;n\n1;Blue, navy;1\n",
-        "id\tcolour\tn\n1\tBlue, navy\t1\n",
-        '\n\n ID , colour , n \n1,"Blue, navy", 1 \n',
+        'id,color,n\n1,"Blue, navy",1\n',
+        '\ufeffid,color,n\r\n1,"Blue, navy",1\r\n',
+        'id,color,n\r1,"Blue, navy",1',
+        "id;color;n\n1;Blue, navy;1\n",
+        "id\tcolor\tn\n1\tBlue, navy\t1\n",
+        '\n\n ID , color , n \n1,"Blue, navy", 1 \n',
     ):
         assert rows(write(tmp_path, text), "/x/1.jpg") == expected, text
 

@@ -18,7 +18,7 @@ from imgsearch.stores import VectorStore
 from imgsearch.stores.weaviate import schema
 from imgsearch.uris import path_to_uri, record_id
 from tests.conftest import Painter
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.test_weaviate_store import unique_name
 
 
@@ -56,7 +56,7 @@ def run(store: VectorStore, name: str, events: list[Event]) -> Run:
             EncoderRequest(),
             IngestOptions(**{"batch_size": 4, "workers": 2} | options),
             listener=events.append,
-            encoder_opener=ColourEncoder().open,
+            encoder_opener=ColorEncoder().open,
         )
 
     return run_once
@@ -127,9 +127,9 @@ def test_values_set_by_others_survive_every_ingest(
     assert run(folder).reused == 1
     assert metadata(store, name) == mine
     # Also if the table changes around it.
-    run(folder, table="id,colour\n1,red\n")
+    run(folder, table="id,color\n1,red\n")
     assert metadata(store, name) == {
-        "1.png": {"colour": "red", "note": "mine", "description": "a shoe"},
+        "1.png": {"color": "red", "note": "mine", "description": "a shoe"},
         "2.png": {},
         "3.png": {"kind": "hat"},
     }
@@ -198,9 +198,9 @@ def test_of_two_tables_in_one_run_the_later_sets_a_common_column(
 ) -> None:
     inner = paint("shop/inner/1.png", 9).parent
     (inner / "styles.csv").write_text("id,kind,size\n1,inner,7\n")
-    table = "id,kind,colour\n1,outer,red\n"
+    table = "id,kind,color\n1,outer,red\n"
     run(folder, inner, table=table)
-    both = {"kind": "inner", "size": 7, "colour": "red"}
+    both = {"kind": "inner", "size": 7, "color": "red"}
     records = {each.path: each for batch in store.open(name).scan() for each in batch}
     assert records[str(inner / "1.png")].metadata == both
     assert run(folder, inner).skipped == 4
@@ -299,10 +299,10 @@ def test_a_copy_and_a_replacement_preserve_the_origins_of_values(
     run(folder, table="id,kind,year\n1,shoe,2010\n")
     edit(folder / "1.png", note="mine")
     copy(store, store, name, f"{name}-copy")
-    request, encoder = EncoderRequest("colours"), ColourEncoder("2" * 64)
+    request, encoder = EncoderRequest("colors"), ColorEncoder("2" * 64)
     options = IngestOptions(batch_size=2, workers=1, replace=True)
     ingest([str(folder)], store, name, request, options, encoder_opener=encoder.open)
     (folder / "styles.csv").write_text("id,year\n1,2011\n")
-    for collection, opener in ((name, encoder.open), (f"{name}-copy", ColourEncoder().open)):
+    for collection, opener in ((name, encoder.open), (f"{name}-copy", ColorEncoder().open)):
         ingest([str(folder)], store, collection, encoder_opener=opener)
         assert metadata(store, collection)["1.png"] == {"year": 2011, "note": "mine"}

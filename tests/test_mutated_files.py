@@ -37,7 +37,7 @@ def _plain(format_: str, mode: str = "RGB", **options: Any) -> bytes:
 
 
 def _tagged(format_: str, **options: Any) -> bytes:
-    """Return an image with EXIF and a colour profile."""
+    """Return an image with EXIF and a color profile."""
     return _plain(format_, exif=_exif(), icc_profile=profile("display-p3"), **options)
 
 

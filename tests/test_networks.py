@@ -14,7 +14,7 @@ def convolution() -> nn.Conv2d:
     return nn.Conv2d(3, 3, 3, padding=1, bias=False)
 
 
-def normalisation() -> nn.BatchNorm2d:
+def normalization() -> nn.BatchNorm2d:
     layer = nn.BatchNorm2d(3)
     for values in (layer.weight.data, layer.bias.data, layer.running_mean, layer.running_var):
         assert values is not None
@@ -28,13 +28,13 @@ class Blocks(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.convolution = convolution()
-        self.normalisation = normalisation()
+        self.normalization = normalization()
         self.eval()
 
 
 class Plain(Blocks):
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.normalisation(self.convolution(batch))
+        result: torch.Tensor = self.normalization(self.convolution(batch))
         return result.relu()
 
 
@@ -43,20 +43,20 @@ class UsedTwice(Blocks):
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         features = self.convolution(batch)
-        result: torch.Tensor = self.normalisation(features) + features
+        result: torch.Tensor = self.normalization(features) + features
         return result
 
 
 class CalledTwice(Blocks):
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        first = self.normalisation(self.convolution(batch))
+        first = self.normalization(self.convolution(batch))
         result: torch.Tensor = self.convolution(first)
         return result
 
 
-class NormalisedFirst(Blocks):
+class NormalizedFirst(Blocks):
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.convolution(self.normalisation(batch))
+        result: torch.Tensor = self.convolution(self.normalization(batch))
         return result
 
 
@@ -64,7 +64,7 @@ class Branching(Blocks):
     """Control flow depends on values, so it cannot be traced."""
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.normalisation(self.convolution(batch))
+        result: torch.Tensor = self.normalization(self.convolution(batch))
         return result if result.sum() > 0 else -result
 
 
@@ -78,7 +78,7 @@ def left(network: nn.Module) -> int:
 
 @pytest.mark.parametrize(
     ("kind", "remaining"),
-    [(Plain, 0), (UsedTwice, 1), (CalledTwice, 1), (NormalisedFirst, 1), (Branching, 1)],
+    [(Plain, 0), (UsedTwice, 1), (CalledTwice, 1), (NormalizedFirst, 1), (Branching, 1)],
 )
 def test_only_eligible_layers_are_folded(kind: type[Blocks], remaining: int) -> None:
     network = kind()

@@ -18,7 +18,7 @@ from imgsearch.stores.base import Vectors
 from imgsearch.stores.lance.collection import LanceCollection
 from imgsearch.types import ImageRecord, mtime_of
 from tests.conftest import Painter
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.test_weaviate_store import unique_name
 
 Run = Callable[..., IngestReport]
@@ -43,7 +43,7 @@ def run(
         name,
         EncoderRequest(),
         IngestOptions(batch_size=8, workers=2),
-        encoder_opener=ColourEncoder().open,
+        encoder_opener=ColorEncoder().open,
         listener=(events if events is not None else []).append,
         **more,
     )

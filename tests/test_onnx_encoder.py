@@ -232,12 +232,12 @@ def test_a_damaged_optimized_file_is_recreated(
     copy = replace(lite0, path=Path(shutil.copy(lite0.path, tmp_path / "model.onnx")))
     batch = different_images(OnnxEncoder(copy), 1)
     expected = OnnxEncoder(copy).encode(batch)
-    (optimised,) = tmp_path.glob("optimised-*")
-    file = optimised / damaged
+    (optimized,) = tmp_path.glob("optimised-*")
+    file = optimized / damaged
     size = file.stat().st_size
     os.truncate(file, size // 2)
     np.testing.assert_array_equal(OnnxEncoder(copy).encode(batch), expected)
-    assert list(tmp_path.glob("optimised-*")) == [optimised]
+    assert list(tmp_path.glob("optimised-*")) == [optimized]
     assert file.stat().st_size == size
 
 

@@ -12,7 +12,7 @@ from imgsearch import images
 from imgsearch.images import ChangedError
 from imgsearch.types import ImageRecord
 from imgsearch.uris import path_to_uri
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import Served, filled, id_of, picture, serving
 
 IMAGES = "/v1/collections/images"
@@ -81,7 +81,7 @@ class TestOpening:
 class TestServing:
     @pytest.fixture
     def served(self, tmp_path: Path) -> Iterator[Served]:
-        with serving(filled(tmp_path), ColourEncoder()) as served:
+        with serving(filled(tmp_path), ColorEncoder()) as served:
             yield served
 
     def statuses(self, served: Served, record: str) -> set[int]:

@@ -26,7 +26,7 @@ from playwright.sync_api import (
 from imgsearch.server.settings import Limits, Settings
 from imgsearch.server.ui import fields
 from tests.conftest import SAMPLES
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import Served, filled, id_of, picture, serving
 from tools import browser as browsers
 
@@ -449,7 +449,7 @@ def test_one_file_that_is_too_large_keeps_no_other_from_being_added(
         (tmp_path / f"{number}.png").write_bytes(picture(number + 100))
     (tmp_path / "large.png").write_bytes(bytes(300_000))
     settings = filled(tmp_path / "served", 3, limits=Limits(body=300_000))
-    with serving(settings, ColourEncoder(), with_page=True) as small:
+    with serving(settings, ColorEncoder(), with_page=True) as small:
         page = visit(base=small.page)
         page.get_by_label("Text", exact=True).fill("half typed")
         form = adding(page, [tmp_path / name for name in ("7.png", "large.png", "8.png")])
@@ -557,7 +557,7 @@ def test_adding_shows_its_progress_and_can_be_cancelled(visit: Open, tmp_path: P
     for number in range(60):
         files.append(tmp_path / f"{number}.png")
         files[-1].write_bytes(picture(1000 + number))
-    encoder = ColourEncoder()
+    encoder = ColorEncoder()
     with serving(filled(tmp_path / "served", 3), encoder, with_page=True) as slow:
         encoder.gate = threading.Event()
         page = visit(base=slow.page)
@@ -579,7 +579,7 @@ def test_a_large_collection_can_be_filtered_by_a_value_that_is_not_offered(
     visit().close()  # two pages of one process disturb each other while they start
     monkeypatch.setattr(fields, "_MOST_READ", 2)
     monkeypatch.setattr(fields, "_SAMPLE", 2)
-    with serving(filled(tmp_path, 8), ColourEncoder(), with_page=True) as large:
+    with serving(filled(tmp_path, 8), ColorEncoder(), with_page=True) as large:
         page = visit(base=large.page)
         page.get_by_role("button", name="Filters").click()
         page.get_by_label("number from").fill("7")
@@ -610,8 +610,8 @@ def test_it_fits_phones_and_follows_the_dark(
     page = visit("?k=6&id=" + id_of(SHIRT), size, scheme=scheme)
     page.screenshot(path=tmp_path / "page.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
-    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    shades = [int(each) for each in re.findall(r"\d+", colour)[:3]]
+    color = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    shades = [int(each) for each in re.findall(r"\d+", color)[:3]]
     assert (max(shades) < 80) == (scheme == "dark")
 
 
@@ -627,7 +627,7 @@ def test_without_a_collection_it_tells_how_to_make_one(visit: Open, tmp_path: Pa
 
 def test_with_a_key_the_browser_asks_for_it(visit: Open, browser: Browser, tmp_path: Path) -> None:
     settings = filled(tmp_path, 3, api_key="open sesame")
-    with serving(settings, ColourEncoder(), with_page=True) as locked:
+    with serving(settings, ColorEncoder(), with_page=True) as locked:
         for path in ("", "config", "gradio_api/info", "theme.css", "v1/collections", "assets/x"):
             answer = locked.client.get(f"{locked.page}/{path}")
             assert answer.status_code == 401, path

@@ -19,14 +19,14 @@ from imgsearch.server.service import Service
 from imgsearch.server.settings import Limits
 from imgsearch.server.ui import app, fields, layout, views
 from imgsearch.types import ImageRecord
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import Served, filled, picture, serving
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     settings = filled(tmp_path_factory.mktemp("page"), limits=Limits(body=200_000))
-    with serving(settings, ColourEncoder(), with_page=True) as served:
+    with serving(settings, ColorEncoder(), with_page=True) as served:
         yield served
 
 
@@ -160,7 +160,7 @@ def test_a_gradio_client_can_search(served: Served, tmp_path: Path) -> None:
     for url in (served.page, f"{served.url}/ui/"):
         client = Client(url, verbose=False)
         by_image = client.predict(handle_file(str(tmp_path / "3.png")), k=2, api_name="/search")
-        assert by_image["model"] == "colours"
+        assert by_image["model"] == "colors"
         best = by_image["hits"][0]
         assert (best["metadata"]["number"], len(by_image["hits"])) == (3, 2)
         assert best["score"] == pytest.approx(1, abs=1e-3)
@@ -208,7 +208,7 @@ def test_a_page_view_reads_no_more_than_a_sample(
 
     monkeypatch.setattr(ImageIndex, "page", counted)
     monkeypatch.setattr(ImageIndex, "records", never)
-    with serving(filled(tmp_path), ColourEncoder(), with_page=True) as served:
+    with serving(filled(tmp_path), ColorEncoder(), with_page=True) as served:
         assert "8 images in collection images" in visit(served, "")
     assert read == [3]
 
@@ -222,7 +222,7 @@ def test_the_api_is_served_where_the_page_cannot_be_built(
     monkeypatch.setattr("imgsearch.server.ui.build_page", fail)
     told: list[Event] = []
     settings = filled(tmp_path)
-    with serving(settings, ColourEncoder(), with_page=True, listener=told.append) as served:
+    with serving(settings, ColorEncoder(), with_page=True, listener=told.append) as served:
         deadline = time.monotonic() + 60
         while served.client.get("/healthz").json() != {"status": "ok", "page": "failed"}:
             assert time.monotonic() < deadline, "the page did not fail"
@@ -340,7 +340,7 @@ def test_sessions_and_waiting_calls_are_bounded(
         raise UsageError("done")
 
     monkeypatch.setattr(Service, "search", search)
-    with serving(filled(tmp_path), ColourEncoder(), with_page=True) as served:
+    with serving(filled(tmp_path), ColorEncoder(), with_page=True) as served:
         url = f"{served.page}/gradio_api"
         for number in range(6):
             body = {"data": [], "fn_index": 0, "session_hash": f"s{number}"}

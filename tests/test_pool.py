@@ -10,10 +10,10 @@ from imgsearch.encoders.pool import EncoderPool
 from imgsearch.errors import DeviceMemoryError, EncoderError
 from imgsearch.images import Pixels
 from tests.encoder_contract import different_images
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 
 
-class Device(ColourEncoder):
+class Device(ColorEncoder):
     """Waits in each batch until `together` batches are running on any devices."""
 
     def __init__(self, name: str, together: threading.Barrier | None = None) -> None:
@@ -61,7 +61,7 @@ def test_vectors_are_those_of_the_devices() -> None:
     pool = EncoderPool([Device("cuda:0"), Device("cuda:1")])
     batch = different_images(pool, 3)
     for _ in range(2):
-        np.testing.assert_array_equal(pool.encode(batch), ColourEncoder().encode(batch))
+        np.testing.assert_array_equal(pool.encode(batch), ColorEncoder().encode(batch))
 
 
 @pytest.mark.parametrize("error", [EncoderError("failed on cuda:1"), DeviceMemoryError("cuda:1")])

@@ -14,7 +14,7 @@ from imgsearch.events import Counted, Note, Outcome, Stage, Transfer
 from imgsearch.index import ImageIndex
 from imgsearch.progress import ProgressBars
 from tests.conftest import Painter
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 
 
 def drawn(*events: Counted | Note | Outcome | Stage | Transfer, columns: int = 120) -> str:
@@ -66,7 +66,7 @@ def test_add_shows_progress_on_request(
     paint: Painter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = paint("shop/a.png", 1).parent
-    with ImageIndex(store=tmp_path / "store", encoder_opener=ColourEncoder().open) as index:
+    with ImageIndex(store=tmp_path / "store", encoder_opener=ColorEncoder().open) as index:
         index.add(folder)
         assert capsys.readouterr().err == ""
         index.add(folder, progress=True)

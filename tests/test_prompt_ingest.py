@@ -15,7 +15,7 @@ from imgsearch.events import Event, Outcome
 from imgsearch.ingest import IngestOptions, IngestReport, ingest, limits
 from imgsearch.stores import VectorStore, open_store
 from tests.conftest import Painter
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 
 # Seconds in which a run must react; generous, because the machine may be busy.
 SOON = 60.0
@@ -54,7 +54,7 @@ def store(tmp_path: Path) -> Iterator[VectorStore]:
 @pytest.fixture
 def start(store: VectorStore) -> Start:
     def begin(names: Iterable[str], stdin: Iterable[str] = (), **more: Any) -> _Background:
-        encoder = more.pop("encoder", ColourEncoder())
+        encoder = more.pop("encoder", ColorEncoder())
         options = IngestOptions(batch_size=8, workers=2)
         return _Background(
             lambda: ingest(
@@ -118,7 +118,7 @@ def test_a_write_error_ends_a_run_with_an_endless_walk(
 def test_an_encoder_error_ends_a_run_with_an_open_list(
     start: Start, paint: Painter, over: threading.Event
 ) -> None:
-    class Broken(ColourEncoder):
+    class Broken(ColorEncoder):
         concurrency = 4
 
         def encode(self, pixels: Any) -> Vectors:

@@ -16,7 +16,7 @@ from imgsearch.stores import VectorStore, open_store
 from imgsearch.stores.lance.collection import LanceCollection
 from imgsearch.uris import path_to_uri
 from tests.conftest import Cli, Painter
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 
 MANY = 5
 
@@ -59,9 +59,9 @@ def run(store: VectorStore) -> Run:
             [str(folder) for folder in folders],
             store,
             "images",
-            EncoderRequest("colours"),
+            EncoderRequest("colors"),
             IngestOptions(batch_size=8, workers=2, **options),
-            encoder_opener=ColourEncoder(weights).open,
+            encoder_opener=ColorEncoder(weights).open,
         )
 
     return once

@@ -18,7 +18,7 @@ from imgsearch.bulk.output import ResultFile
 from imgsearch.errors import NothingFoundError, UsageError
 from imgsearch.events import Event, Outcome
 from tests.conftest import SAMPLES, Cli, Painter
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 
 IMAGES = SAMPLES / "images"
 
@@ -35,12 +35,12 @@ def shop(paint: Painter, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def encoder() -> ColourEncoder:
-    return ColourEncoder()
+def encoder() -> ColorEncoder:
+    return ColorEncoder()
 
 
 @pytest.fixture
-def index(shop: Path, tmp_path: Path, encoder: ColourEncoder) -> Iterator[ImageIndex]:
+def index(shop: Path, tmp_path: Path, encoder: ColorEncoder) -> Iterator[ImageIndex]:
     with ImageIndex(store=tmp_path / "store", encoder_opener=encoder.open) as index:
         index.add(shop)
         yield index
@@ -60,7 +60,7 @@ class TestPython:
             ]
 
     def test_images_of_the_collection_are_not_encoded(
-        self, index: ImageIndex, shop: Path, encoder: ColourEncoder
+        self, index: ImageIndex, shop: Path, encoder: ColorEncoder
     ) -> None:
         before = encoder.encoded
         results = list(index.search_many(shop, k=1))
@@ -131,7 +131,7 @@ class TestPython:
         assert [each.path for each in results] == [str(shop / "01.png")]
 
     def test_a_stopped_run_answers_what_is_at_the_model(
-        self, index: ImageIndex, encoder: ColourEncoder, paint: Painter, tmp_path: Path
+        self, index: ImageIndex, encoder: ColorEncoder, paint: Painter, tmp_path: Path
     ) -> None:
         for number in range(100):
             paint(f"new/{number:03}.png", 100 + number)

@@ -17,7 +17,7 @@ from imgsearch.images import Pixels
 from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.stores.base import VectorStore
 from tests.conftest import Cli, Painter
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.test_weaviate_store import unique_name
 
 REPLACE = IngestOptions(batch_size=2, workers=1, replace=True)
@@ -39,8 +39,8 @@ def folder(paint: Painter) -> Path:
 def run(
     store: VectorStore, name: str, folder: Path, weights: str, options: IngestOptions = REPLACE
 ) -> IngestReport:
-    encoder = ColourEncoder(weights)
-    request = EncoderRequest("colours")
+    encoder = ColorEncoder(weights)
+    request = EncoderRequest("colors")
     return ingest([str(folder)], store, name, request, options, encoder_opener=encoder.open)
 
 
@@ -70,8 +70,8 @@ def test_the_rate_excludes_the_preparation_of_the_model(
             f"imgsearch.ingest.{module}.time", SimpleNamespace(monotonic=lambda: clock[0])
         )
 
-    class Slow(ColourEncoder):
-        def open(self, *given: Any, **named: Any) -> ColourEncoder:
+    class Slow(ColorEncoder):
+        def open(self, *given: Any, **named: Any) -> ColorEncoder:
             clock[0] += 1000
             return super().open(*given, **named)
 
@@ -79,7 +79,7 @@ def test_the_rate_excludes_the_preparation_of_the_model(
             clock[0] += 1
             return super().encode(pixels)
 
-    request = EncoderRequest("colours")
+    request = EncoderRequest("colors")
     report = ingest([str(folder)], store, name, request, REPLACE, encoder_opener=Slow(NEW).open)
     assert report.preparing == 1000
     assert report.seconds == 1004  # four batches
@@ -97,12 +97,12 @@ def test_readers_see_the_old_collection_until_the_switch_and_a_stopped_run_resum
             seen.add((store.open(name).stamp.weights, store.open(name).count()))
             stop.set()
 
-    encoder = ColourEncoder(NEW)
+    encoder = ColorEncoder(NEW)
     stopped = ingest(
         [str(folder)],
         store,
         name,
-        EncoderRequest("colours"),
+        EncoderRequest("colors"),
         REPLACE,
         listener=look,
         stop=stop,
@@ -151,8 +151,8 @@ def test_a_resumed_run_restores_nothing_removed_or_changed_since(
         if isinstance(event, Stage):
             raise StoreError("killed before the switch")
 
-    encoder = ColourEncoder(NEW)
-    request = EncoderRequest("colours")
+    encoder = ColorEncoder(NEW)
+    request = EncoderRequest("colors")
     with pytest.raises(StoreError, match="killed"):
         ingest(
             [str(folder.parent)],
@@ -181,7 +181,7 @@ def test_a_resumed_run_restores_nothing_removed_or_changed_since(
         request,
         REPLACE,
         listener=events.append,
-        encoder_opener=ColourEncoder(NEW).open,
+        encoder_opener=ColorEncoder(NEW).open,
     )
     assert any(isinstance(event, Note) and "3 of its records" in event.text for event in events)
     assert (again.indexed, again.reused + again.skipped) == (1, 6)

@@ -75,7 +75,7 @@ def test_inputs_that_are_always_zero_are_supported() -> None:
     assert (rounded == LARGEST).all()
 
 
-def test_neighbours_of_one_sign_fit_into_16_bits_together() -> None:
+def test_neighbors_of_one_sign_fit_into_16_bits_together() -> None:
     weights = np.array([[[1, 1, 1], [1, -1, 1], [-1, -0.5, 0]]], np.float32)
     pairs = np.array([1, 0, -1])
     step = steps(weights, pairs)
@@ -84,7 +84,7 @@ def test_neighbours_of_one_sign_fit_into_16_bits_together() -> None:
     assert rounded.tolist() == [[[64, 64, 64], [127, -127, 127], [-85, -43, 0]]]
 
 
-def test_compensation_respects_the_limit_of_neighbours() -> None:
+def test_compensation_respects_the_limit_of_neighbors() -> None:
     random = np.random.default_rng(0)
     weights = random.uniform(0.5, 1, (1, 50, 64)).astype(np.float32)
     common = random.standard_normal((500, 4)) @ random.standard_normal((4, 64))

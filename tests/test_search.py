@@ -13,7 +13,7 @@ from imgsearch.search import Searcher, SearchRequest
 from imgsearch.stores import open_store
 from imgsearch.types import Condition
 from tests.conftest import Painter
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def folder(paint: Painter) -> Path:
 
 @pytest.fixture
 def searcher(folder: Path, tmp_path: Path) -> Searcher:
-    encoder = ColourEncoder()
+    encoder = ColorEncoder()
     store = open_store(str(tmp_path / "store"))
     options = IngestOptions(batch_size=4, workers=2)
     ingest([str(folder)], store, "images", options=options, encoder_opener=encoder.open)

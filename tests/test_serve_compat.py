@@ -14,7 +14,7 @@ from imgsearch.server.uploads import Uploads
 from imgsearch.stores import open_store
 from imgsearch.types import ImageRecord
 from tests.conftest import Painter
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import Served, id_of, picture, serving
 
 
@@ -29,7 +29,7 @@ def shop(paint: Painter) -> Path:
 
 @pytest.fixture
 def served(shop: Path, tmp_path: Path) -> Iterator[Served]:
-    encoder = ColourEncoder()
+    encoder = ColorEncoder()
     with open_store(str(tmp_path / "store")) as store:
         ingest([str(shop)], store, "images", encoder_opener=encoder.open)
     settings = Settings(store=str(tmp_path / "store"), data=tmp_path / "home")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import Served, filled, picture, serving
 
 IMAGES = "/v1/collections/images"
@@ -17,7 +17,7 @@ END = b"\r\n--b--\r\n"
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(filled(tmp_path_factory.mktemp("forms")), ColourEncoder()) as served:
+    with serving(filled(tmp_path_factory.mktemp("forms")), ColorEncoder()) as served:
         yield served
 
 

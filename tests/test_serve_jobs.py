@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from imgsearch.server.settings import ArchiveLimits
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import Served, filled, picture, serving
 
 UPLOADS = "/v1/collections/images/uploads"
@@ -20,12 +20,12 @@ LIMITS = ArchiveLimits(files=20, total=200_000, ratio=50)
 
 
 @pytest.fixture
-def encoder() -> ColourEncoder:
-    return ColourEncoder()
+def encoder() -> ColorEncoder:
+    return ColorEncoder()
 
 
 @pytest.fixture
-def served(tmp_path: Path, encoder: ColourEncoder) -> Iterator[Served]:
+def served(tmp_path: Path, encoder: ColorEncoder) -> Iterator[Served]:
     with serving(filled(tmp_path, archives=LIMITS), encoder) as served:
         yield served
 
@@ -186,7 +186,7 @@ class TestHostileArchives:
 
 class TestStopping:
     @pytest.fixture
-    def slow(self, encoder: ColourEncoder) -> threading.Event:
+    def slow(self, encoder: ColorEncoder) -> threading.Event:
         """Block the model until the event is set."""
         encoder.gate = threading.Event()
         return encoder.gate
@@ -208,7 +208,7 @@ class TestStopping:
 
     def test_a_cancelled_job_stays_cancelled_after_a_restart(self, tmp_path: Path) -> None:
         settings = filled(tmp_path, archives=LIMITS)
-        encoder = ColourEncoder()
+        encoder = ColorEncoder()
         encoder.gate = threading.Event()
         with serving(settings, encoder) as served:
             job = submit(served, self.archive())
@@ -216,7 +216,7 @@ class TestStopping:
             for each in (job, waiting):
                 served.client.delete(f"/v1/jobs/{each['id']}")
             threading.Timer(0.3, encoder.gate.set).start()
-        with serving(settings, ColourEncoder()) as served:
+        with serving(settings, ColorEncoder()) as served:
             states = {each["id"]: each["state"] for each in served.client.get("/v1/jobs").json()}
         assert states == {job["id"]: "cancelled", waiting["id"]: "cancelled"}
 
@@ -235,7 +235,7 @@ class TestStopping:
         self, served: Served, slow: threading.Event
     ) -> None:
         job = submit(served, self.archive())
-        with serving(served.service.settings, ColourEncoder()) as other:
+        with serving(served.service.settings, ColorEncoder()) as other:
             assert other.client.get("/v1/jobs").json() == []
             own = submit(other, ("b.png", picture(62)))
             slow.set()
@@ -251,7 +251,7 @@ class TestStopping:
 
     def test_an_interrupted_job_is_resumed_at_the_next_start(self, tmp_path: Path) -> None:
         settings = filled(tmp_path, archives=LIMITS)
-        encoder = ColourEncoder()
+        encoder = ColorEncoder()
         encoder.gate = threading.Event()
         with serving(settings, encoder) as served:
             job = submit(served, self.archive(), description="stored")
@@ -261,7 +261,7 @@ class TestStopping:
             while served.client.get(f"/v1/jobs/{job['id']}").json()["state"] != "running":
                 assert time.monotonic() < deadline
             threading.Timer(0.3, encoder.gate.set).start()
-        with serving(settings, ColourEncoder()) as served:
+        with serving(settings, ColorEncoder()) as served:
             done = ended(served, job)
             assert (done["state"], done["skipped"]) == ("done", 0)
             assert ended(served, waiting)["state"] == "done"
@@ -270,6 +270,6 @@ class TestStopping:
                 "/v1/collections/images/records", params={"where": "description=stored"}
             )
             assert len(found.json()["records"]) == 20
-        with serving(settings, ColourEncoder()) as served:
+        with serving(settings, ColorEncoder()) as served:
             assert [job["state"] for job in served.client.get("/v1/jobs").json()] == ["done"] * 2
         assert not list((tmp_path / "home" / "jobs").rglob("files"))

@@ -13,7 +13,7 @@ import pytest
 
 from imgsearch.server.middleware.protocol import TimeoutProtocol
 from imgsearch.server.settings import Limits
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import Served, filled, picture, serving
 
 SEARCH = "/v1/collections/images/search"
@@ -32,7 +32,7 @@ def wait_until(condition: object) -> None:
 
 
 def test_images_that_arrive_during_a_batch_form_the_next_one(tmp_path: Path) -> None:
-    encoder = ColourEncoder()
+    encoder = ColorEncoder()
     with serving(filled(tmp_path), encoder) as served, ThreadPoolExecutor(12) as clients:
         encoder.gate = threading.Event()
         first = clients.submit(search, served, 0)
@@ -47,7 +47,7 @@ def test_images_that_arrive_during_a_batch_form_the_next_one(tmp_path: Path) -> 
 
 def test_two_hundred_concurrent_clients_all_get_a_response(tmp_path: Path) -> None:
     """Requests up to the limit succeed; the others get 429, and succeed later."""
-    encoder = ColourEncoder()
+    encoder = ColorEncoder()
     settings = filled(tmp_path, limits=Limits(requests=20))
     with serving(settings, encoder) as served, ThreadPoolExecutor(200) as clients:
         encoder.gate = threading.Event()
@@ -76,13 +76,13 @@ def test_responses_are_sent_without_delay(tmp_path: Path, monkeypatch: pytest.Mo
         no_delay.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
     monkeypatch.setattr(TimeoutProtocol, "connection_made", connection_made)
-    with serving(filled(tmp_path), ColourEncoder()) as served:
+    with serving(filled(tmp_path), ColorEncoder()) as served:
         assert search(served, 1).status_code == 200
     assert set(no_delay) == {1}
 
 
 def test_concurrent_uploads_are_all_indexed(tmp_path: Path) -> None:
-    with serving(filled(tmp_path), ColourEncoder()) as served, ThreadPoolExecutor(20) as clients:
+    with serving(filled(tmp_path), ColorEncoder()) as served, ThreadPoolExecutor(20) as clients:
 
         def upload(number: int) -> str:
             files = {"file": picture(500 + number % 30)}
@@ -99,7 +99,7 @@ def test_concurrent_uploads_are_all_indexed(tmp_path: Path) -> None:
 
 
 def test_requests_in_progress_are_finished_at_shutdown(tmp_path: Path) -> None:
-    encoder = ColourEncoder()
+    encoder = ColorEncoder()
     encoder.gate = threading.Event()
     with ThreadPoolExecutor(1) as clients:
         with serving(filled(tmp_path), encoder) as served:

@@ -19,7 +19,7 @@ from imgsearch.server.app import create_app
 from imgsearch.server.capacity import MemoryBudget
 from imgsearch.server.service import Service
 from imgsearch.server.settings import Limits, Settings
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import Served, filled, picture, serving
 
 RECORDS = "/v1/collections/images/records"
@@ -30,7 +30,7 @@ PLAIN = Limits().plain_body
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     settings = filled(tmp_path_factory.mktemp("memory"), limits=Limits(body=1 << 20))
-    with serving(settings, ColourEncoder(), with_page=True) as served:
+    with serving(settings, ColorEncoder(), with_page=True) as served:
         yield served
 
 

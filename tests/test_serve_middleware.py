@@ -23,7 +23,7 @@ from PIL import Image
 from imgsearch.server import storage
 from imgsearch.server.address import allowed_hosts
 from imgsearch.server.settings import Limits
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import Served, filled, picture, serving
 
 IMAGES = "/v1/collections/images"
@@ -36,7 +36,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         tmp_path_factory.mktemp("guarded"),
         hosts=allowed_hosts("127.0.0.1", ["Proxy"], has_key=False),
     )
-    with serving(settings, ColourEncoder()) as served:
+    with serving(settings, ColorEncoder()) as served:
         yield served
 
 
@@ -44,7 +44,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("locked")
     settings = filled(folder, api_key=KEY, cors_origins=("https://shop.example",))
-    with serving(settings, ColourEncoder()) as served:
+    with serving(settings, ColorEncoder()) as served:
         yield served
 
 
@@ -53,7 +53,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A service with low limits."""
     limits = Limits(body=100_000, stall_seconds=0.3, pixels=1_000_000)
     settings = filled(tmp_path_factory.mktemp("narrow"), limits=limits)
-    with serving(settings, ColourEncoder()) as served:
+    with serving(settings, ColorEncoder()) as served:
         yield served
 
 
@@ -136,7 +136,7 @@ class TestOrigins:
         assert names
         assert "evil.example" not in names
         assert {"localhost", socket.gethostname().lower()} <= set(names)
-        with serving(filled(tmp_path, hosts=names), ColourEncoder()) as served:
+        with serving(filled(tmp_path, hosts=names), ColorEncoder()) as served:
             rebound = {"Host": "evil.example", "Origin": "http://evil.example"}
             for path in ("/upload/", "/search/"):
                 response = served.client.post(path, files={"file": picture(0)}, headers=rebound)
@@ -263,7 +263,7 @@ class TestBodies:
 
     def test_slow_bodies_do_not_block_other_requests(self, tmp_path: Path) -> None:
         limits = Limits(requests=2)
-        with serving(filled(tmp_path, limits=limits), ColourEncoder()) as served:
+        with serving(filled(tmp_path, limits=limits), ColorEncoder()) as served:
             drips = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(8)]
             for drip in drips:
                 drip.sendall(
@@ -276,7 +276,7 @@ class TestBodies:
 
     def test_a_slow_request_head_is_disconnected(self, tmp_path: Path) -> None:
         settings = filled(tmp_path, limits=Limits(head_seconds=0.2))
-        with serving(settings, ColourEncoder()) as served:
+        with serving(settings, ColorEncoder()) as served:
             for first in (b"", b"GET / HTTP/1.1\r\nHost"):
                 with socket.create_connection(("127.0.0.1", served.port), timeout=10) as client:
                     client.sendall(first)
@@ -365,7 +365,7 @@ def test_a_full_disk_loses_no_uploads_and_accepts_more_once_there_is_space(
         settings = replace(settings, data=small_disk)
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - (1 << 20)))
-    with serving(settings, ColourEncoder()) as served:
+    with serving(settings, ColorEncoder()) as served:
 
         def upload(number: int) -> httpx.Response:
             return served.client.post("/upload/", files={"file": noise(number)})
@@ -430,7 +430,7 @@ def test_metrics_include_stages_batches_and_errors(served: Served) -> None:
 
 def test_sent_images_free_their_slots(tmp_path: Path) -> None:
     settings = filled(tmp_path, 1, limits=Limits(requests=2))
-    with serving(settings, ColourEncoder()) as narrow:
+    with serving(settings, ColorEncoder()) as narrow:
         (record,) = narrow.client.get(f"{IMAGES}/records").json()["records"]
         assert [narrow.client.get(record["image"]).status_code for _ in range(4)] == [200] * 4
 

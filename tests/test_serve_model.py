@@ -13,14 +13,14 @@ from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import EncoderError
 from imgsearch.events import Listener, ignore
 from imgsearch.types import Stamp
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import Served, filled, picture, serving
 from tests.test_serve_jobs import ended
 
 IMAGES = "/v1/collections/images"
 
 
-class SlowToOpen(ColourEncoder):
+class SlowToOpen(ColorEncoder):
     """Opens the model for new collections when `gate_of_new` is set, other models immediately."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class SlowToOpen(ColourEncoder):
 
     def open(
         self, request: EncoderRequest, stamp: Stamp | None = None, listener: Listener = ignore
-    ) -> ColourEncoder:
+    ) -> ColorEncoder:
         if stamp is None:
             assert self.gate_of_new.wait(60)
             self.opened += 1

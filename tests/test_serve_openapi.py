@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import (
 from imgsearch.server.app import create_app
 from imgsearch.server.service import Service
 from imgsearch.server.settings import Settings
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import Served, filled, serving
 
 DESCRIPTION = create_app(Service(Settings())).openapi()
@@ -33,7 +33,7 @@ CHECKS = [
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(filled(tmp_path_factory.mktemp("described")), ColourEncoder()) as served:
+    with serving(filled(tmp_path_factory.mktemp("described")), ColorEncoder()) as served:
         yield served
 
 

@@ -14,7 +14,7 @@ from imgsearch.copying import copy
 from imgsearch.errors import StoreBusyError
 from imgsearch.server.storage import Spool, UploadStorage
 from imgsearch.stores import open_store
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import Served, filled, picture, serving
 from tests.test_serve_jobs import ended, submit, zipped
 
@@ -23,7 +23,7 @@ COLLECTION = "/v1/collections/images"
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(filled(tmp_path), ColourEncoder()) as served:
+    with serving(filled(tmp_path), ColorEncoder()) as served:
         yield served
 
 
@@ -235,7 +235,7 @@ class TestSharedFiles:
     ) -> None:
         record = self.uploaded(served)
         elsewhere = replace(served.service.settings, store=str(tmp_path / "elsewhere"))
-        with serving(elsewhere, ColourEncoder()) as other:
+        with serving(elsewhere, ColorEncoder()) as other:
             upload(other, 75)
             assert other.client.delete(COLLECTION).status_code == 204
         assert self.image(served, record, "images") == 200

@@ -19,7 +19,7 @@ from imgsearch.errors import (
 from imgsearch.server.redact import Redactor
 from imgsearch.server.settings import Settings
 from imgsearch.stores import open_store
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import Served, filled, picture, serving
 
 IMAGES = "/v1/collections/images"
@@ -82,7 +82,7 @@ def responses(served: Served) -> dict[str, str]:
 
 
 def test_no_response_contains_a_folder(differently_spelled: Settings, tmp_path: Path) -> None:
-    with serving(differently_spelled, ColourEncoder()) as served:
+    with serving(differently_spelled, ColorEncoder()) as served:
         for what, text in responses(served).items():
             for secret in (str(tmp_path), tmp_path.name, "../store", "~/store"):
                 assert secret not in text, what
@@ -93,7 +93,7 @@ def test_a_failing_embedded_store_names_its_folder_only_in_the_log(
 ) -> None:
     """The message comes from the library of the store."""
     settings = filled(tmp_path, 3)
-    with serving(settings, ColourEncoder()) as served:
+    with serving(settings, ColorEncoder()) as served:
         assert served.client.get(f"{IMAGES}/records").status_code == 200
         assert settings.store
         for path in Path(settings.store).rglob("*.lance"):
@@ -164,7 +164,7 @@ def test_no_response_contains_the_address_of_a_real_server(one_node: str, tmp_pa
     with open_store(one_node) as store, store.write_lock("Private"):
         if "Private" in store.names():
             store.drop("Private")
-    with serving(settings, ColourEncoder()) as served:
+    with serving(settings, ColorEncoder()) as served:
         uploaded = served.client.post("/upload/", files={"file": picture(1)})
         assert uploaded.status_code == 200
         place = one_node.partition("://")[2].partition("?")[0]

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import Served, filled, serving
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(filled(tmp_path_factory.mktemp("ranges"), 2), ColourEncoder()) as served:
+    with serving(filled(tmp_path_factory.mktemp("ranges"), 2), ColorEncoder()) as served:
         yield served
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from imgsearch.ingest import ingest
 from imgsearch.server.settings import Limits, Settings
 from imgsearch.stores import open_store
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import Served, filled, picture, serving
 
 LIMITS = Limits(stall_seconds=0.4, head_seconds=0.4, min_rate=64)
@@ -28,9 +28,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     pixels = np.random.default_rng(0).integers(0, 256, (1300, 1300, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "shop" / "large.png")
     with open_store(str(folder / "store")) as store:
-        ingest([str(folder / "shop")], store, "images", encoder_opener=ColourEncoder().open)
+        ingest([str(folder / "shop")], store, "images", encoder_opener=ColorEncoder().open)
     settings = Settings(store=str(folder / "store"), data=folder / "home", limits=LIMITS)
-    with serving(settings, ColourEncoder()) as served:
+    with serving(settings, ColorEncoder()) as served:
         yield served
 
 
@@ -111,7 +111,7 @@ def test_slow_readers_do_not_count_as_requests_in_progress(tmp_path: Path) -> No
     limits = Limits(requests=2)
     settings = filled(tmp_path, limits=limits)
     noise = np.random.default_rng(0).integers(0, 256, (1300, 1300, 3), dtype=np.uint8)
-    with serving(settings, ColourEncoder()) as served, contextlib.ExitStack() as stack:
+    with serving(settings, ColorEncoder()) as served, contextlib.ExitStack() as stack:
         Image.fromarray(noise).save(tmp_path / "large.png")
         uploaded = served.client.post(
             "/upload/", files={"file": (tmp_path / "large.png").read_bytes()}
@@ -189,7 +189,7 @@ class TestUploads:
     def test_health_is_served_while_dripping_clients_fill_the_service(self, tmp_path: Path) -> None:
         limits = Limits(requests=2)
         with (
-            serving(filled(tmp_path, limits=limits), ColourEncoder()) as served,
+            serving(filled(tmp_path, limits=limits), ColorEncoder()) as served,
             contextlib.ExitStack() as stack,
         ):
 

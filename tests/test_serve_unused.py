@@ -10,13 +10,13 @@ import pytest
 from imgsearch.index import ImageIndex
 from imgsearch.server.storage import GRACE_SECONDS, Spool, UploadStorage
 from imgsearch.stores import open_store
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import Served, filled, picture, serving
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(filled(tmp_path), ColourEncoder()) as running:
+    with serving(filled(tmp_path), ColorEncoder()) as running:
         yield running
 
 

@@ -13,7 +13,7 @@ from imgsearch.ingest import ingest
 from imgsearch.server.service import Service
 from imgsearch.server.settings import Settings
 from imgsearch.stores import open_store
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import Served, filled, id_of, picture, serving
 
 IMAGES = "/v1/collections/images"
@@ -26,20 +26,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(folder: Path) -> Iterator[Served]:
-    with serving(filled(folder), ColourEncoder()) as served:
+    with serving(filled(folder), ColorEncoder()) as served:
         yield served
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Served]:
     """A service that the test may modify."""
-    with serving(filled(tmp_path), ColourEncoder()) as served:
+    with serving(filled(tmp_path), ColorEncoder()) as served:
         yield served
 
 
 def ingest_again(folder: Path) -> None:
     with open_store(str(folder / "store")) as store:
-        ingest([str(folder / "shop")], store, "images", encoder_opener=ColourEncoder().open)
+        ingest([str(folder / "shop")], store, "images", encoder_opener=ColorEncoder().open)
 
 
 def search(served: Served, *images: bytes, **fields: Any) -> list[dict[str, Any]]:
@@ -116,7 +116,7 @@ class TestSearch:
     @pytest.mark.parametrize(
         ("fields", "reason"),
         [
-            ({"where": "colour=red"}, "no field 'colour'"),
+            ({"where": "color=red"}, "no field 'color'"),
             ({"where": "number>many"}, "number is of type int"),
             ({"region": "1,2"}, "LEFT,TOP,RIGHT,BOTTOM"),
             ({"region": "0.5,0,0.5,1"}, "is outside the image"),
@@ -165,13 +165,13 @@ class TestSearch:
         (tmp_path / "shop" / "new.png").write_bytes(picture(77))
         assert search(own, picture(77), min_score="0.999") == []
         with open_store(str(tmp_path / "store")) as store:
-            ingest([str(tmp_path / "shop")], store, "images", encoder_opener=ColourEncoder().open)
+            ingest([str(tmp_path / "shop")], store, "images", encoder_opener=ColorEncoder().open)
         assert len(search(own, picture(77), min_score="0.999")) == 1
 
     def test_a_replaced_collection_is_searched_with_its_new_model(self, tmp_path: Path) -> None:
-        encoders = {"0" * 64: ColourEncoder(), "1" * 64: ColourEncoder("1" * 64)}
+        encoders = {"0" * 64: ColorEncoder(), "1" * 64: ColorEncoder("1" * 64)}
 
-        class Both(ColourEncoder):
+        class Both(ColorEncoder):
             def open(self, request: Any, stamp: Any = None, listener: Any = None) -> Any:
                 return encoders[stamp.weights]
 
@@ -293,7 +293,7 @@ class TestCollections:
         (listed,) = served.client.get("/v1/collections").json()
         assert listed == served.client.get(IMAGES).json()
         assert listed == {
-            "name": "images", "model": "colours", "dimension": 48, "images": 8,
+            "name": "images", "model": "colors", "dimension": 48, "images": 8,
             "fields": {"number": "int", "kind": "str"},
         }  # fmt: skip
 
@@ -313,7 +313,7 @@ def test_the_service_starts_without_a_collection_and_an_upload_creates_it(tmp_pa
     from imgsearch.server.settings import Settings
 
     settings = Settings(store=str(tmp_path / "store"), data=tmp_path / "home")
-    with serving(settings, ColourEncoder()) as served:
+    with serving(settings, ColorEncoder()) as served:
         found = problem(served, "POST", "/search/", files={"file": picture(0)})
         assert found[:2] == (404, "collection-not-found")
         assert served.client.post("/upload/", files={"file": picture(0)}).status_code == 200
@@ -321,7 +321,7 @@ def test_the_service_starts_without_a_collection_and_an_upload_creates_it(tmp_pa
 
 
 def test_paths_are_returned_only_with_show_paths(folder: Path, tmp_path: Path) -> None:
-    with serving(filled(tmp_path, show_paths=True), ColourEncoder()) as served:
+    with serving(filled(tmp_path, show_paths=True), ColorEncoder()) as served:
         (hit,) = search(served, picture(3), k=1)
         assert hit["uri"] == (tmp_path / "shop" / "3.png").as_uri()
         detail = problem(served, "GET", "/v1/collections/other")[2]

@@ -13,7 +13,7 @@ import pytest
 
 from imgsearch.ingest import ingest
 from imgsearch.stores import open_store
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import filled, picture, serving
 from tools.weaviate import Cluster
 
@@ -29,12 +29,12 @@ def test_searches_return_503_during_an_outage_and_succeed_afterwards(
     settings = filled(tmp_path)
     with own_server() as cluster:
         with open_store(cluster.url) as store:
-            ingest([str(tmp_path / "shop")], store, "images", encoder_opener=ColourEncoder().open)
+            ingest([str(tmp_path / "shop")], store, "images", encoder_opener=ColorEncoder().open)
         # Restart once, so that the complete index is on the disk before the kill.
         cluster.nodes[0].stop()
         cluster.nodes[0].start()
         settings = replace(settings, store=cluster.url, store_timeout=0.5)
-        with serving(settings, ColourEncoder()) as served:
+        with serving(settings, ColorEncoder()) as served:
             ended = threading.Event()
             responses: list[httpx.Response] = []
 
@@ -88,7 +88,7 @@ def test_the_service_waits_for_a_store_that_is_down_at_the_start(
     with own_server() as cluster:
         settings = replace(settings, store=cluster.url, store_timeout=0.5)
         cluster.nodes[0].kill()
-        with serving(settings, ColourEncoder(), wait=False) as served:
+        with serving(settings, ColorEncoder(), wait=False) as served:
             response = served.client.get("/readyz")
             assert response.status_code == 503
             assert "starting" in response.json()["detail"]

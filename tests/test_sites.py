@@ -24,7 +24,7 @@ from imgsearch.stores.weaviate.collection import WeaviateCollection
 from imgsearch.types import ImageRecord, Stamp
 from imgsearch.uris import path_to_uri, record_id, uri_to_path
 from tests.conftest import Cli
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import picture, serving
 from tests.test_weaviate_store import unique_name
 
@@ -78,7 +78,7 @@ class Machine:
                 store,
                 self.name,
                 options=options,
-                encoder_opener=ColourEncoder().open,
+                encoder_opener=ColorEncoder().open,
                 listener=events.append,
             )
         self.notes = [each.text for each in events if isinstance(each, Note)]
@@ -208,7 +208,7 @@ def test_an_image_of_another_machine_is_shown_as_such_and_never_opened_here(
     assert foreign.path == f"one:{one.folder / 'a.png'}"
     gallery = tmp_path / "hits.html"
     two.enter()
-    with ImageIndex(two.name, store=two.url, encoder_opener=ColourEncoder().open) as index:
+    with ImageIndex(two.name, store=two.url, encoder_opener=ColorEncoder().open) as index:
         (hit,) = index.search(str(one.folder / "a.png"))
         assert (hit.to_dict()["site"], hit.record.id) == ("one", record_id(one.uri("a.png")))
         from imgsearch.gallery import write_gallery
@@ -219,7 +219,7 @@ def test_an_image_of_another_machine_is_shown_as_such_and_never_opened_here(
     assert "data:image" not in text
     assert 'href="file:' not in text
     settings = Settings(two.url, two.name, data=tmp_path / "data", show_paths=True)
-    with serving(settings, ColourEncoder()) as served:
+    with serving(settings, ColorEncoder()) as served:
         place = f"/v1/collections/{two.name}/records/{foreign.id}"
         for kind in ("image", "thumbnail"):
             answer = served.client.get(f"{place}/{kind}")
@@ -243,7 +243,7 @@ def test_a_job_of_a_site_that_is_not_the_home_indexes_what_was_uploaded(
     one.has(("a.png", 1)).ingest()
     two.enter()
     settings = Settings(two.url, two.name, data=tmp_path / "data")
-    with serving(settings, ColourEncoder()) as served:
+    with serving(settings, ColorEncoder()) as served:
         files = {"files": ("x.png", picture(7))}
         form = {"description": "a hat"}
         answer = served.client.post(f"/v1/collections/{two.name}/uploads", files=files, data=form)
@@ -292,7 +292,7 @@ def test_a_collection_is_not_replaced_before_all_its_sites_have_embedded_theirs(
                 store,
                 on.name,
                 options=replacing,
-                encoder_opener=ColourEncoder("1" * 64).open,
+                encoder_opener=ColorEncoder("1" * 64).open,
             )
 
     one.has(("a.png", 1))

@@ -15,7 +15,7 @@ from imgsearch.errors import UsageError
 from imgsearch.ingest import ingest
 from imgsearch.stores import open_store
 from tests.conftest import Cli, Painter
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
 
@@ -27,7 +27,7 @@ def filled(paint: Painter, tmp_path: Path) -> Path:
     paint("shop/2.png", 2)
     (tmp_path / "shop" / "styles.csv").write_text("id,鞋\n1,a\n2,b\n", encoding="utf-8")
     with open_store(str(tmp_path / "store")) as store:
-        ingest([str(tmp_path / "shop")], store, "images", encoder_opener=ColourEncoder().open)
+        ingest([str(tmp_path / "shop")], store, "images", encoder_opener=ColorEncoder().open)
     return tmp_path / "store"
 
 

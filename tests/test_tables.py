@@ -19,7 +19,7 @@ from imgsearch.metadata.table import MetadataTable
 from imgsearch.stores import VectorStore, open_store
 from imgsearch.types import FieldType, Metadata
 from tests.conftest import Cli, Painter
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.test_weaviate_store import unique_name
 
 
@@ -310,7 +310,7 @@ def run(store: VectorStore, name: str, events: list[Event]) -> Run:
             EncoderRequest(),
             IngestOptions(**{"batch_size": 4, "workers": 2} | options),
             listener=events.append,
-            encoder_opener=ColourEncoder().open,
+            encoder_opener=ColorEncoder().open,
         )
 
     return run_once
@@ -399,7 +399,7 @@ def test_large_cells_and_many_columns_are_stored(paint: Painter, cli: Cli, tmp_p
     )
     with open_store(str(tmp_path / "store")) as store:
         options = IngestOptions(batch_size=1, workers=1)
-        opener = ColourEncoder().open
+        opener = ColorEncoder().open
         ingest([str(folder)], store, "images", None, options, encoder_opener=opener)
         (record,) = (each for batch in store.open("images").scan() for each in batch)
     assert record.metadata["column 999"] == 999
@@ -436,7 +436,7 @@ def test_the_first_path_on_stdin_is_an_example_and_is_ingested(
         EncoderRequest(),
         IngestOptions(batch_size=4, workers=2, metadata=str(named)),
         stdin=iter([str(folder / "1.png"), str(folder / "2.png")]),
-        encoder_opener=ColourEncoder().open,
+        encoder_opener=ColorEncoder().open,
     )
     assert report.indexed == 2
     assert report.metadata[0].column == column

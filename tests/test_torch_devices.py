@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from imgsearch.encoders.base import Encoder, Vectors, normalised
+from imgsearch.encoders.base import Encoder, Vectors, normalized
 from imgsearch.encoders.catalog import ModelSpec
 from imgsearch.encoders.torch import encoder as torch_encoder
 from imgsearch.encoders.torch.encoder import (
@@ -169,7 +169,7 @@ def test_an_image_beyond_the_range_of_the_format_is_encoded_in_fp32() -> None:
     runner.times = 1
     vectors, reference = encoder.encode(batch), TinyModel().features(batch)
     np.testing.assert_array_equal(vectors[[0, 2]], untouched[[0, 2]])
-    assert cosines(vectors, normalised(reference))[1] > 0.99999
+    assert cosines(vectors, normalized(reference))[1] > 0.99999
 
 
 def test_damaged_weights_are_an_error_in_every_format() -> None:

@@ -18,7 +18,7 @@ from torchvision.transforms import functional
 
 from imgsearch import images
 from imgsearch.encoders import weights
-from imgsearch.encoders.base import Encoder, Vectors, normalised
+from imgsearch.encoders.base import Encoder, Vectors, normalized
 from imgsearch.encoders.catalog import EFFICIENTNET_LITE0, RESNET50, ModelSpec
 from imgsearch.encoders.torch.encoder import (
     ReferenceModel,
@@ -422,7 +422,7 @@ def test_damaged_weights_are_an_error(
 
 def test_vectors_with_an_infinite_norm_are_an_error() -> None:
     with pytest.raises(EncoderError, match="not finite"):
-        normalised(np.full((1, 8), 1e30, dtype=np.float32))
+        normalized(np.full((1, 8), 1e30, dtype=np.float32))
 
 
 # Devices.

@@ -13,7 +13,7 @@ from imgsearch.index import ImageIndex
 from imgsearch.metadata.values import validate
 from imgsearch.stores import open_store
 from imgsearch.types import Condition, Value
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import Served, filled, serving
 from tests.test_weaviate_store import unique_name
 
@@ -34,14 +34,14 @@ STORABLE: list[Value] = [2**63 - 1, -(2**63), 2**53 + 1, 1e308, 5e-324, -0.0, "\
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(filled(tmp_path_factory.mktemp("values"), 2), ColourEncoder()) as served:
+    with serving(filled(tmp_path_factory.mktemp("values"), 2), ColorEncoder()) as served:
         yield served
 
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> ImageIndex:
     store = filled(tmp_path_factory.mktemp("values"), 2).store
-    index = ImageIndex("images", store=store, encoder_opener=ColourEncoder().open)
+    index = ImageIndex("images", store=store, encoder_opener=ColorEncoder().open)
     index.set_metadata(next(index.records()).id, {"real": 0.5})
     return index
 
@@ -51,7 +51,7 @@ def on_a_server(one_node: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     folder = tmp_path_factory.mktemp("values")
     filled(folder, 1)
     with open_store(one_node) as store:
-        index = ImageIndex("Values", store=store, encoder_opener=ColourEncoder().open)
+        index = ImageIndex("Values", store=store, encoder_opener=ColorEncoder().open)
         index.add(folder / "shop")
         yield index
         index.drop()
@@ -181,7 +181,7 @@ def test_a_table_stores_long_numbers_as_text(tmp_path: Path) -> None:
     folder = tmp_path / "shop"
     filled(tmp_path, 2)
     (folder / "styles.csv").write_text(f"id,barcode,kind\n0,{10**30},NaN\n1,{10**20},Infinity\n")
-    index = ImageIndex("fresh", store=str(tmp_path / "fresh"), encoder_opener=ColourEncoder().open)
+    index = ImageIndex("fresh", store=str(tmp_path / "fresh"), encoder_opener=ColorEncoder().open)
     index.add(folder)
     assert {record.metadata["barcode"] for record in index.records()} == {
         str(10**30),
@@ -197,7 +197,7 @@ def test_odd_cells_of_a_table_are_stored_or_the_table_is_rejected(
     long = "long " * 20_000 + "cell"
     file = tmp_path / "styles.csv"
     url = str(tmp_path / "fresh") if place == "folder" else request.getfixturevalue("one_node")
-    with ImageIndex(unique_name(), store=url, encoder_opener=ColourEncoder().open) as index:
+    with ImageIndex(unique_name(), store=url, encoder_opener=ColorEncoder().open) as index:
         for table in ("id,half \ud800\n0,a\n", "id,kind\n0,half \ud800\n"):
             file.write_bytes(b"\xff\xfe" + table.encode("utf-16-le", "surrogatepass"))
             with pytest.raises(MetadataError, match="illegal UTF-16 surrogate"):

@@ -9,7 +9,7 @@ import pytest
 
 from imgsearch import ImageIndex
 from imgsearch.copying import copy
-from imgsearch.encoders.base import normalised
+from imgsearch.encoders.base import normalized
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import CollectionMismatchError, Remedy, UsageError
 from imgsearch.ingest import IngestOptions, IngestReport, ingest
@@ -18,7 +18,7 @@ from imgsearch.stores.base import Collection, Vectors, VectorStore, check_dtype_
 from imgsearch.stores.lance import vector_index
 from imgsearch.types import Condition, Stamp, VectorDtype
 from tests.conftest import Cli, Painter
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.store_contract import STAMP, everything, record, vectors, write
 
 DIMENSION = 64
@@ -27,7 +27,7 @@ WIDE = Stamp("wide", "a" * 64, "none", DIMENSION)
 
 def wide_vectors(count: int, seed: int = 0) -> Vectors:
     drawn = np.random.default_rng(seed).standard_normal((count, DIMENSION))
-    return normalised(drawn.astype(np.float32))
+    return normalized(drawn.astype(np.float32))
 
 
 def fill(store: VectorStore, name: str, vector_dtype: VectorDtype, count: int = 2000) -> Collection:
@@ -48,7 +48,7 @@ def add(
     store: VectorStore, folder: Path, vector_dtype: VectorDtype | None, *, replace: bool = False
 ) -> tuple[IngestReport, int]:
     """Ingest; return the report and how many images were encoded."""
-    encoder = ColourEncoder()
+    encoder = ColorEncoder()
     options = IngestOptions(workers=1, replace=replace, vector_dtype=vector_dtype)
     report = ingest(
         [str(folder)], store, "images", EncoderRequest(), options, encoder_opener=encoder.open
@@ -153,12 +153,12 @@ def test_a_replacement_by_another_model_keeps_the_number_format(
 ) -> None:
     with open_store(str(tmp_path / "store")) as store:
         add(store, folder, "float16")
-        encoder = ColourEncoder("1" * 64)
+        encoder = ColorEncoder("1" * 64)
         ingest(
             [str(folder)],
             store,
             "images",
-            EncoderRequest("colours"),
+            EncoderRequest("colors"),
             IngestOptions(workers=1, replace=True),
             encoder_opener=encoder.open,
         )
@@ -208,7 +208,7 @@ def test_the_commands_take_the_number_format(tmp_path: Path, cli: Cli) -> None:
 
 def test_the_python_api_takes_the_number_format(tmp_path: Path, folder: Path) -> None:
     with ImageIndex(
-        store=tmp_path / "store", vector_dtype="float16", encoder_opener=ColourEncoder().open
+        store=tmp_path / "store", vector_dtype="float16", encoder_opener=ColorEncoder().open
     ) as index:
         index.add(folder)
         assert index.info().vector_dtype == "float16"

@@ -28,7 +28,7 @@ from imgsearch.stores import open_store
 from imgsearch.stores.base import Collection
 from imgsearch.stores.weaviate import connection
 from tests.conftest import ROOT, Painter
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.store_contract import STAMP, everything, record, vectors, write
 from tools import weaviate as servers
 from tools.weaviate import Cluster
@@ -161,7 +161,7 @@ class TestIngest:
                     act()
 
         options = IngestOptions(batch_size=8, workers=2)
-        opener = ColourEncoder().open
+        opener = ColorEncoder().open
         try:
             with open_store(url, timeout, listen) as store:
                 report = ingest(

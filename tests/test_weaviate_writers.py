@@ -22,7 +22,7 @@ from imgsearch.stores.weaviate import pending_deletes
 from imgsearch.stores.weaviate.store import WeaviateStore
 from imgsearch.types import Condition, FieldType, Metadata, Stamp
 from tests.conftest import Painter
-from tests.fakes import ColourEncoder
+from tests.fakes import ColorEncoder
 from tests.serving import id_of
 from tests.store_contract import OTHER_STAMP, STAMP, everything, record, vectors, with_words, write
 from tests.test_weaviate_store import unique_name
@@ -223,9 +223,9 @@ def test_words_are_those_of_all_changes(
     stores: list[VectorStore], name: str, in_between: Callable[[Callable[[], Any]], None]
 ) -> None:
     collection, other = stores[0].create(name, STAMP), stores[1].open(name)
-    collection.add_fields({"kind": "str", "colour": "str"})
+    collection.add_fields({"kind": "str", "color": "str"})
     write(collection, [record(1)])
-    in_between(lambda: other.update_metadata({record(1).id: {"colour": "red"}}))
+    in_between(lambda: other.update_metadata({record(1).id: {"color": "red"}}))
     collection.update_metadata({record(1).id: {"kind": "hat"}})
     assert with_words(collection, "red") == with_words(collection, "hat") == [record(1).uri]
 
@@ -246,7 +246,7 @@ def test_an_ingest_keeps_what_was_changed_while_it_encoded(
 ) -> None:
     image = paint("shop/1.png", 1)
     (image.parent / "styles.csv").write_text("id,kind\n1,hat\n")
-    encoder = ColourEncoder()
+    encoder = ColorEncoder()
     with (
         open_store(one_node) as store,
         ImageIndex(name, store=one_node, encoder_opener=encoder.open) as index,

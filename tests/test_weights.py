@@ -584,8 +584,8 @@ def test_a_stamp_with_other_preprocessing_is_an_error_before_any_download(
 
 
 def test_a_stamp_of_an_unknown_model_is_an_error() -> None:
-    stamp = replace(RESNET50.stamp("0" * 64), model="colours")
-    with pytest.raises(EncoderError, match="no model is called colours"):
+    stamp = replace(RESNET50.stamp("0" * 64), model="colors")
+    with pytest.raises(EncoderError, match="no model is called colors"):
         open_encoder(EncoderRequest(), stamp)
 
 

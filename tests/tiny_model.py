@@ -66,7 +66,7 @@ def model(layers: bool = True, early_pool: bool = False) -> onnx.ModelProto:
     }
     x = b.node("Transpose", ["pixels"], "planes", perm=[0, 3, 1, 2])
     x = b.node("Cast", [x], "floats", to=TensorProto.FLOAT)
-    x = b.node("Div", [b.node("Sub", [x, "half"], "centred"), "half"], "normal")
+    x = b.node("Div", [b.node("Sub", [x, "half"], "centered"), "half"], "normal")
     x = b.conv("stem", x, (8, 3, 1, 1), strides=[2, 2])
     x = b.node("Relu", [x], "stem_relu")
     if early_pool:
@@ -112,6 +112,6 @@ def exported(weights: Path) -> OnnxFile:
 
 
 def blots(count: int, seed: int = 0) -> Pixels:
-    """Return images of coloured blots, uint8 (count, 32, 32, 3)."""
+    """Return images of colored blots, uint8 (count, 32, 32, 3)."""
     coarse = np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
     return coarse.repeat(4, axis=1).repeat(4, axis=2)

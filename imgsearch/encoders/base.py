@@ -67,7 +67,7 @@ class Encoder(Protocol):
         ...
 
 
-def normalised(features: NDArray[np.float32]) -> Vectors:
+def normalized(features: NDArray[np.float32]) -> Vectors:
     """Divide each row by its L2 norm; a row of zeros is unchanged.
 
     Raises EncoderError if a row is not finite, so that no such vector is ever stored.

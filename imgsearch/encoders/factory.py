@@ -153,9 +153,9 @@ def _verified(
         raise
     except EncoderError:
         pass  # the file optimized for this CPU may be the reason
-    from imgsearch.encoders.onnx.sessions import forget_optimised
+    from imgsearch.encoders.onnx.sessions import forget_optimized
 
-    forget_optimised(file.path)
+    forget_optimized(file.path)
     encoder = _by_onnx_runtime(file)
     if not verification.is_damaged(encoder, file.path, model_files.recorded_digest(file)):
         return encoder

@@ -1,7 +1,7 @@
 """Detect, fingerprint, decode and preprocess one image at a time.
 
 `files` reads and fingerprints files, `formats` detects and opens them, `decoding` returns RGB
-pixels (with `colours`, `depth` and `profiles`), `preprocessing` turns them into a network's input.
+pixels (with `colors`, `depth` and `profiles`), `preprocessing` turns them into a network's input.
 Pillow decodes all formats but camera raw, which LibRaw decodes.
 """
 

@@ -1,7 +1,7 @@
 """Separate the pixels of a JPEG or PNG file from its metadata before Pillow opens it.
 
 Metadata is often damaged, oversized or hostile in files whose pixels are intact. Pillow gets only
-the parts that encode pixels. Metadata that affects colours or orientation is read here, within
+the parts that encode pixels. Metadata that affects colors or orientation is read here, within
 bounds; everything else (texts, comments, previews, animations) is not read.
 """
 

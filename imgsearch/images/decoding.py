@@ -14,7 +14,7 @@ from PIL import Image, ImageFile
 
 from imgsearch.config import DEFAULT_MAX_PIXELS
 from imgsearch.errors import ImageError
-from imgsearch.images.colours import to_rgb
+from imgsearch.images.colors import to_rgb
 from imgsearch.images.depth import raw_mode, with_lower_bytes
 from imgsearch.images.files import open_file
 from imgsearch.images.footprint import decoding_bytes, rgb_bytes

@@ -23,7 +23,7 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _MAX_SAMPLE, _SMAX_SAMPLE = 258, 262, 281, 341
 
 
 def to_eight_bits(image: Image.Image) -> Pixels:
-    """Scale grey values of more than 8 bits, or floats, to uint8 of shape (height, width).
+    """Scale gray values of more than 8 bits, or floats, to uint8 of shape (height, width).
 
     Floats range from 0 to 1 or from 0 to 255, whichever holds all values. Other floats, and
     integers of more than 16 bits, are stretched from their minimum to their maximum.
@@ -41,19 +41,19 @@ def to_eight_bits(image: Image.Image) -> Pixels:
 def to_eight_bits_1(values: NDArray[Any]) -> Pixels:
     """Scale as decoding version 1 does: all integers of more than 8 bits are 16 bits wide."""
     kind, width = values.dtype.kind, values.dtype.itemsize
-    grey = values.astype(np.float32)
-    np.nan_to_num(grey, copy=False, posinf=0.0, neginf=0.0)
-    low, high = float(grey.min()), float(grey.max())
+    gray = values.astype(np.float32)
+    np.nan_to_num(gray, copy=False, posinf=0.0, neginf=0.0)
+    low, high = float(gray.min()), float(gray.max())
     if (kind == "u" and width == 2) or (kind == "i" and low >= 0 and 255 < high < 65536):
-        grey /= 257.0
+        gray /= 257.0
     elif kind == "f" and low >= 0 and high <= 1.0:
-        grey *= 255.0
+        gray *= 255.0
     elif low < 0 or high > 255.0:
         scale = 255.0 / (high - low) if high > low else 0.0
-        grey *= scale
-        grey -= low * scale
-    np.rint(grey, out=grey)
-    return grey.astype(np.uint8)
+        gray *= scale
+        gray -= low * scale
+    np.rint(gray, out=gray)
+    return gray.astype(np.uint8)
 
 
 def _stated_bits(image: Image.Image) -> int | None:
@@ -94,12 +94,12 @@ def _table(bits: int) -> Pixels:
     return np.rint(values).astype(np.uint8)
 
 
-def _as_shown(image: Image.Image, grey: Pixels) -> Pixels:
+def _as_shown(image: Image.Image, gray: Pixels) -> Pixels:
     """Invert an image in which 0 is white, as Pillow does with 8 bits only."""
     tags = getattr(image, "tag_v2", None)
     if tags is not None and tags.get(_PHOTOMETRIC) == 0:
-        return np.subtract(255, grey, dtype=np.uint8)
-    return grey
+        return np.subtract(255, gray, dtype=np.uint8)
+    return gray
 
 
 # Rows that are processed at a time, to bound the 16-bit values in memory.
@@ -114,7 +114,7 @@ _LOWER = {
     "RGBA;16B": "RGBA;16L",
     "RGBA;16L": "RGBA;16B",
     "RGBA;16N": f"RGBA;16{_OTHER}",
-    # Grey and alpha: the four bytes as they are.
+    # Gray and alpha: the four bytes as they are.
     "LA;16B": "RGBA",
 }
 
@@ -127,14 +127,14 @@ def raw_mode(image: Image.Image) -> str:
 
 
 def has_lower_bytes(image: Image.Image) -> bool:
-    """Return whether an image that is not loaded yet has colours of 16 bits a channel."""
+    """Return whether an image that is not loaded yet has colors of 16 bits a channel."""
     return raw_mode(image) in _LOWER
 
 
 def with_lower_bytes(
     image: Image.Image, mode: str, reopen: Callable[[], ImageFile.ImageFile]
 ) -> Image.Image:
-    """Add the lower bytes to a 16-bit colour image; Pillow reads only the upper bytes.
+    """Add the lower bytes to a 16-bit color image; Pillow reads only the upper bytes.
 
     `mode` is its `raw_mode` before loading. The file is decoded again only if the upper bytes are
     nearly empty; otherwise the image itself is returned.

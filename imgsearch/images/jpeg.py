@@ -17,7 +17,7 @@ _MOST_TO_COMPLETE = 256 << 20
 _METADATA = frozenset({*range(0xE0, 0xF0), _COM})
 # Bytes between segments that are skipped.
 _MOST_GARBAGE = 1 << 16
-# The minimum lengths with which libjpeg accepts the segments that define the colour space.
+# The minimum lengths with which libjpeg accepts the segments that define the color space.
 _LEAST_JFIF, _LEAST_ADOBE = 14, 12
 
 
@@ -70,14 +70,14 @@ def _needs_end(file: IO[bytes], size: int) -> bool:
     file.seek(0)
     data = file.read()
     whole = lacks_only_end_marker(data)
-    # The decoder reports other truncated files, but would decode these zeros as grey pixels.
+    # The decoder reports other truncated files, but would decode these zeros as gray pixels.
     if whole is False and data.endswith(bytes(ZEROS)):
         raise ImageError("damaged JPEG: image file is truncated")
     return bool(whole)
 
 
 def _assembled(pieces: list[bytes]) -> bytes | None:
-    """Join the pieces of a colour profile. Each begins with its number and the number of pieces."""
+    """Join the pieces of a color profile. Each begins with its number and the number of pieces."""
     pieces = sorted(piece for piece in pieces if len(piece) > 2)
     numbers = [(piece[0], piece[1]) for piece in pieces]
     if numbers != [(number + 1, len(pieces)) for number in range(len(pieces))]:

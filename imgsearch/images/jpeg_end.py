@@ -1,6 +1,6 @@
 """Check whether a JPEG file that lacks its end marker has all rows.
 
-libjpeg fills missing rows with grey, and Pillow does not pass on its warning. So the Huffman codes
+libjpeg fills missing rows with gray, and Pillow does not pass on its warning. So the Huffman codes
 of the last scan are counted here, without decoding them. This takes about 0.3 s per MB, for the few
 files that need it.
 """

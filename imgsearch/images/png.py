@@ -17,7 +17,7 @@ from imgsearch.images.container import MOST_PROFILE, MOST_TEXT, SIGNIFICANT_BITS
 from imgsearch.images.splicing import Part, splice
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_GREY, _RGB, _INDEXED = 0, 2, 3
+_GRAY, _RGB, _INDEXED = 0, 2, 3
 _BLOCK = 1 << 20
 _is_type = re.compile(rb"[A-Za-z]{4}").fullmatch
 # Texts that can hold the orientation, with their keys in Pillow's `info`.
@@ -49,7 +49,7 @@ def without_metadata(file: IO[bytes]) -> Container:
     checked: list[_Chunk] = []
     seen: set[bytes] = set()
     container = Container(file)
-    colour_type = palette_size = -1
+    color_type = palette_size = -1
     for chunk in _chunks(file):
         kind = chunk.kind
         if not seen and kind != b"IHDR":
@@ -68,17 +68,17 @@ def without_metadata(file: IO[bytes]) -> Container:
             header = _read(file, chunk, 13)
             if header is None or len(header) != 13:
                 raise ImageError("damaged PNG: its header has a wrong checksum or length")
-            colour_type = header[9]
+            color_type = header[9]
             parts.append(chunk.part)
         elif kind == b"PLTE":
             palette_size = chunk.length // 3
             if _read(file, chunk, 4096) is not None:
                 parts.append(chunk.part)
-            elif colour_type == _INDEXED:
+            elif color_type == _INDEXED:
                 raise ImageError("damaged PNG: its palette has a wrong checksum or length")
         elif kind == b"tRNS":
             data = _read(file, chunk, 256)
-            if data and _fits(data, colour_type, palette_size):
+            if data and _fits(data, color_type, palette_size):
                 parts.append(chunk.part)
         else:
             _take_metadata(file, chunk, container)
@@ -116,10 +116,10 @@ def _checksum(kind: bytes, data: bytes) -> bytes:
     return zlib.crc32(data, zlib.crc32(kind)).to_bytes(4, "big")
 
 
-def _fits(transparency: bytes, colour_type: int, palette_size: int) -> bool:
-    if colour_type == _INDEXED:
+def _fits(transparency: bytes, color_type: int, palette_size: int) -> bool:
+    if color_type == _INDEXED:
         return len(transparency) <= palette_size
-    return len(transparency) == {_GREY: 2, _RGB: 6}.get(colour_type)
+    return len(transparency) == {_GRAY: 2, _RGB: 6}.get(color_type)
 
 
 def _verify(file: IO[bytes], chunks: list[_Chunk]) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 Pixels = NDArray[np.uint8]
 
-# The version of the decoding, part of every stamp. Version 2 applies colour profiles and scales
+# The version of the decoding, part of every stamp. Version 2 applies color profiles and scales
 # 16-bit samples by their significant bits; version 1 made older collections.
 DECODING = 2
 DECODINGS = (1, 2)
@@ -28,9 +28,9 @@ _RESAMPLING = {
 class Preprocessing:
     """How an image of any size becomes a network's input.
 
-    With `crop_fraction`, as in TensorFlow: crop the centre square of that fraction of the short
+    With `crop_fraction`, as in TensorFlow: crop the center square of that fraction of the short
     side, then resize it to `size`. Otherwise, as in torchvision: resize the short side to
-    `resize`, then crop the centre square of `size`. `mean` and `std` are for values in
+    `resize`, then crop the center square of `size`. `mean` and `std` are for values in
     [0, 1] and are applied by the encoder. `decoding` is one of `DECODINGS`.
     """
 
@@ -97,7 +97,7 @@ _Box = tuple[float, float, float, float]
 
 
 def fit(loaded: Loaded, preprocessing: Preprocessing) -> Image.Image:
-    """Return the centre square at the size of the network.
+    """Return the center square at the size of the network.
 
     The square is computed in pixels of the full image, so that a reduced image gives the same one:
     a shift by a fraction of a pixel changes a vector more than the reduction does.

@@ -1,4 +1,4 @@
-"""Convert colours from an ICC profile to sRGB, with LittleCMS."""
+"""Convert colors from an ICC profile to sRGB, with LittleCMS."""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ _lock = threading.Lock()
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Convert an RGB, L or CMYK image to sRGB.
 
-    Returns the image itself if the profile is missing, damaged, sRGB, or for another colour space.
+    Returns the image itself if the profile is missing, damaged, sRGB, or for another color space.
     """
     usable = isinstance(profile, bytes) and image.mode in _SPACES
     transform = _transform(profile, image.mode) if profile and usable else None

@@ -28,7 +28,7 @@ _SIGNATURES = {
     b"\0MRM": "MRW",
     b"FOVb": "X3F",
 }
-# Photometric interpretations: one sample of a colour filter array, and RGB as a sensor has it.
+# Photometric interpretations: one sample of a color filter array, and RGB as a sensor has it.
 _CFA, _LINEAR = 32803, 34892
 _BY_MAKER = {
     b"nikon": "NEF",

@@ -106,7 +106,7 @@ class VectorQuery:
 
 
 class Collection(Protocol):
-    """The records of one stamp. Vectors are float32 of shape (n, dimension), L2-normalised.
+    """The records of one stamp. Vectors are float32 of shape (n, dimension), L2-normalized.
 
     A store may keep them in another number format, and returns them as float32.
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from tools.sample_data.canvas import Drawing, Pose
-from tools.sample_data.colours import NAVY, ORANGE, RED, TEAL
+from tools.sample_data.colors import NAVY, ORANGE, RED, TEAL
 from tools.sample_data.products import umbrella
 
 _CROP = (32, 0, 256, 288)
@@ -31,7 +31,7 @@ def _umbrella() -> Image.Image:
 
 @cache
 def _umbrella_cutout() -> Image.Image:
-    """Return the umbrella on a transparent background, whose colour is black."""
+    """Return the umbrella on a transparent background, whose color is black."""
     return _umbrella_drawing().cutout().crop(_CROP).resize(_SIZE)
 
 
@@ -112,7 +112,7 @@ def _animation(kind: str, **options: object) -> bytes:
 
 
 def _lab_tiff() -> bytes:
-    """Return a TIFF in L*a*b*, without the colour profile, in which Pillow writes the time."""
+    """Return a TIFF in L*a*b*, without the color profile, in which Pillow writes the time."""
     lab = _umbrella().convert("LAB")
     return _encoded(lab, "TIFF", compression="tiff_lzw", icc_profile=b"")
 

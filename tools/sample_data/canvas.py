@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from tools.sample_data.colours import Colour
+from tools.sample_data.colors import Color
 from tools.sample_data.geometry import Points, ellipse
 
 Mask = npt.NDArray[np.bool_]
@@ -60,9 +60,9 @@ class Drawing:
             pen.circle((x, y), pixels / 2, fill=255)
         return np.asarray(stencil) > 0
 
-    def fill(self, part: Mask, colour: Colour) -> None:
-        """Fill a part with a flat colour."""
-        self._pixels[part] = colour
+    def fill(self, part: Mask, color: Color) -> None:
+        """Fill a part with a flat color."""
+        self._pixels[part] = color
         self._covered |= part
 
     def light(self, part: Mask, depth: float, strength: float = 0.5) -> None:
@@ -99,36 +99,34 @@ class Drawing:
         # Blurred noise keeps its mean and loses its contrast; 40 brings it back to about -1..1.
         self._tone(window, part, (soft - 127.5) / 40 * strength * coarseness * UNIT)
 
-    def solid(
-        self, outline: Points, colour: Colour, depth: float = 4, strength: float = 0.5
-    ) -> Mask:
+    def solid(self, outline: Points, color: Color, depth: float = 4, strength: float = 0.5) -> Mask:
         """Fill and light the inside of an outline."""
         part = self.shape(outline)
-        self.fill(part, colour)
+        self.fill(part, color)
         self.light(part, depth, strength)
         return part
 
-    def cord(self, line: Points, width: float, colour: Colour, strength: float = 0.7) -> Mask:
+    def cord(self, line: Points, width: float, color: Color, strength: float = 0.7) -> Mask:
         """Draw a line as a rounded cord."""
         part = self.stroke(line, width)
-        self.fill(part, colour)
+        self.fill(part, color)
         self.light(part, width * 0.6, strength)
         return part
 
-    def rim(self, line: Points, width: float, colour: Colour, part: Mask) -> None:
+    def rim(self, line: Points, width: float, color: Color, part: Mask) -> None:
         """Draw a band along the edge of a part, inside the part."""
         band = self.stroke(line, width) & part
-        self.fill(band, colour)
+        self.fill(band, color)
         self.light(band, width * 0.6, 0.4)
 
-    def seam(self, line: Points, colour: Colour, width: float = 0.35) -> None:
+    def seam(self, line: Points, color: Color, width: float = 0.35) -> None:
         """Draw a thin line."""
-        self.fill(self.stroke(line, width) & self._covered, colour)
+        self.fill(self.stroke(line, width) & self._covered, color)
 
-    def stitches(self, line: Points, colour: Colour, width: float = 0.4) -> None:
+    def stitches(self, line: Points, color: Color, width: float = 0.4) -> None:
         """Draw stitches along a line."""
         for start, end in _dashes(line, dash=1.1, gap=0.7):
-            self.seam(np.array([start, end]), colour, width)
+            self.seam(np.array([start, end]), color, width)
 
     def stand(self, left: float, right: float, floor: float) -> None:
         """Draw the shadow of a standing product on the floor."""
@@ -146,7 +144,7 @@ class Drawing:
         return Image.fromarray(_as_bytes(image)).reduce(OVERSAMPLING)
 
     def cutout(self) -> Image.Image:
-        """Return the product on a transparent background, whose colour is black."""
+        """Return the product on a transparent background, whose color is black."""
         pixels = np.where(self._covered[..., None], self._pixels, 0)
         alpha = np.where(self._covered, 255, 0)[..., None]
         rgba = np.concatenate([pixels, alpha], axis=2)

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from tools.sample_data.canvas import Drawing, Mask
-from tools.sample_data.colours import (
+from tools.sample_data.colors import (
     BEIGE,
     BLACK,
     BROWN,
@@ -19,7 +19,7 @@ from tools.sample_data.colours import (
     SILVER,
     TAN,
     WHITE,
-    Colour,
+    Color,
     darker,
     lighter,
     mix,
@@ -38,12 +38,12 @@ from tools.sample_data.geometry import (
 
 def tshirt(
     art: Drawing,
-    colour: Colour,
+    color: Color,
     *,
-    sleeves: Colour | None = None,
-    stripes: Colour | None = None,
-    band: Colour | None = None,
-    badge: Colour | None = None,
+    sleeves: Color | None = None,
+    stripes: Color | None = None,
+    band: Color | None = None,
+    badge: Color | None = None,
     pocket: bool = False,
     v_neck: bool = False,
 ) -> None:
@@ -52,23 +52,23 @@ def tshirt(
     throat = 35.0 if v_neck else 25.6
     back = art.solid(
         symmetric(f"M50 14 Q43 14 38.2 15.5 L38.2 22 L42 {throat} L50 {throat + 2}"),
-        darker(colour, 0.42),
+        darker(color, 0.42),
     )
     for cut, hem in zip(
         both_sides("M31 17.6 Q23 19.6 19.6 25 L8.6 42.5 Q13 47.8 20.5 49 L29 37 Q28 26 31 17.6"),
         both_sides("M10 40.4 Q14.6 45.4 22 46.8"),
         strict=True,
     ):
-        sleeve = art.solid(cut, sleeves or colour, 5)
+        sleeve = art.solid(cut, sleeves or color, 5)
         if stripes:
             _striped(art, sleeve, stripes, 5)
         art.grain(sleeve)
-        art.stitches(hem, darker(sleeves or colour, 0.2))
+        art.stitches(hem, darker(sleeves or color, 0.2))
     outline = symmetric(
         f"M50 {throat} {rim} L30.6 17.8 C27.6 25 28.2 31 28.8 37 C30 52 29 70 28 85 Q39 88 50 88"
     )
     body = art.shape(outline)
-    art.fill(body, colour)
+    art.fill(body, color)
     if stripes:
         art.fill(body & (art.down % 7 > 4.2), stripes)
     if band:
@@ -80,10 +80,8 @@ def tshirt(
         for row, width in enumerate((9.0, 7.4, 4.6)):
             art.fill(art.shape(box(50 - width, 47.4 + 3 * row, 50 + width, 49 + 3 * row)), badge)
     if pocket:
-        patch = art.solid(
-            path("M55 36 L66 36 L66 46.5 L60.5 49.5 L55 46.5 L55 36"), colour, 1, 0.25
-        )
-        art.stitches(path("M55.6 37.8 L65.4 37.8"), darker(colour, 0.25))
+        patch = art.solid(path("M55 36 L66 36 L66 46.5 L60.5 49.5 L55 46.5 L55 36"), color, 1, 0.25)
+        art.stitches(path("M55.6 37.8 L65.4 37.8"), darker(color, 0.25))
         art.grain(patch, 0.03)
     art.grain(body)
     for fold in (
@@ -94,33 +92,33 @@ def tshirt(
     ):
         art.crease(fold, body, 1.8, 0.16)
     for side in both_sides("M30.9 17.8 C28 25 28.4 31 29 37"):
-        art.seam(side, darker(colour, 0.25))
-    art.stitches(path("M28.6 82.6 Q39 85.6 50 85.6 Q61 85.6 71.4 82.6"), darker(colour, 0.2))
+        art.seam(side, darker(color, 0.25))
+    art.stitches(path("M28.6 82.6 Q39 85.6 50 85.6 Q61 85.6 71.4 82.6"), darker(color, 0.2))
     collar = np.concatenate(
         [path(f"M50 {throat} {rim}")[::-1], mirror(path(f"M50 {throat} {rim}"))]
     )
-    art.rim(collar, 2.4, darker(sleeves or colour, 0.08), back | body)
+    art.rim(collar, 2.4, darker(sleeves or color, 0.08), back | body)
 
 
 def dress(
     art: Drawing,
-    colour: Colour,
+    color: Color,
     *,
-    dots: Colour | None = None,
-    belt: Colour | None = None,
+    dots: Color | None = None,
+    belt: Color | None = None,
     hem: float = 86,
     flare: float = 24,
     straps: bool = False,
 ) -> None:
     """A sleeveless dress on an invisible dummy."""
-    art.solid(path("M40.6 13 Q50 20 59.4 13 L58 30 L42 30 L40.6 13"), darker(colour, 0.45))
+    art.solid(path("M40.6 13 Q50 20 59.4 13 L58 30 L42 30 L40.6 13"), darker(color, 0.45))
     shoulders = (
         "M50 24 Q43 24 41.6 22 L40.2 8.5 L38 8.5 L37.6 22 Q36 27 35.4 31"
         if straps
         else "M50 25 Q42 23 41 10.5 Q37.5 9.8 34.6 12 Q36.6 22 34.4 31"
     )
     bodice = art.shape(symmetric(f"{shoulders} Q37 39 39.4 46 Q45 47.4 50 47.4"))
-    art.fill(bodice, colour)
+    art.fill(bodice, color)
     left = 50 - flare
     flounce = art.shape(
         symmetric(
@@ -129,7 +127,7 @@ def dress(
             f"Q{left + 11} {hem + 3.4} {left + 15} {hem + 1} Q{left + 19} {hem + 4} 50 {hem + 1.5}"
         )
     )
-    art.fill(flounce, colour)
+    art.fill(flounce, color)
     if dots:
         _dotted(art, bodice | flounce, dots)
     for part in (bodice, flounce):
@@ -148,28 +146,28 @@ def dress(
         )
         art.crease(path("M44 45.6 L44 49.4"), ribbon, 0.8, 0.3)
     else:
-        art.seam(path("M39.4 46 Q50 48.2 60.6 46"), darker(colour, 0.3))
+        art.seam(path("M39.4 46 Q50 48.2 60.6 46"), darker(color, 0.3))
 
 
 def jeans(
     art: Drawing,
-    colour: Colour,
+    color: Color,
     *,
     ankle: float = 13,
     fade: float = 0.35,
     cuffs: bool = False,
     ripped: bool = False,
-    thread: Colour = GUM,
+    thread: Color = GUM,
 ) -> None:
     """A pair of jeans from the front."""
     outer = 41 - ankle
-    art.solid(path("M34 8.6 Q50 6.4 66 8.6 L65 12 Q50 13.6 35 12 L34 8.6"), darker(colour, 0.5))
+    art.solid(path("M34 8.6 Q50 6.4 66 8.6 L65 12 Q50 13.6 35 12 L34 8.6"), darker(color, 0.5))
     outline = symmetric(
         f"M50 11.4 Q41 11.4 34 8.6 C32 17 29 25 28.4 34 C28 55 {outer + 1} 70 {outer} 92 "
         f"Q{outer + ankle / 2} 94 {outer + ankle} 93 C{outer + ankle + 1} 75 47 58 50 38.5"
     )
     body = art.shape(outline)
-    art.fill(body, colour)
+    art.fill(body, color)
     art.light(body, 6, 0.6)
     for thigh, knee in zip(
         both_sides("M37.6 30 Q36.6 44 36.4 58"), both_sides("M36 62 Q35.6 72 35.2 82"), strict=True
@@ -190,14 +188,14 @@ def jeans(
     for inner in both_sides(f"M50 38.5 C47.4 58 {outer + ankle + 1} 75 {outer + ankle} 92"):
         art.glow(art.stroke(inner, 2), body, 4, -0.3)
     for side in both_sides("M33.4 17 Q40 20 43 14.6"):
-        art.seam(side, darker(colour, 0.5), 0.6)
+        art.seam(side, darker(color, 0.5), 0.6)
     for side in both_sides("M33.2 18 Q40.6 21 43.9 14.8"):
         art.stitches(side, thread)
-    art.seam(path("M50 12 L50 38.5"), darker(colour, 0.45), 0.5)
+    art.seam(path("M50 12 L50 38.5"), darker(color, 0.45), 0.5)
     art.stitches(path("M54.4 15 L54.2 29 Q53.6 32 50.6 33"), thread)
     waist = art.shape(path("M34 8.6 Q50 14.2 66 8.6 L67 13.2 Q50 18.4 33 13.2 L34 8.6"))
     waist &= body
-    art.fill(waist, colour)
+    art.fill(waist, color)
     art.light(waist, 1.6, 0.5)
     art.stitches(path("M33.6 12.4 Q50 17.4 66.4 12.4"), thread)
     for loop in (
@@ -206,19 +204,19 @@ def jeans(
         "M63.2 9 L63.8 14.8",
         "M57.4 10.6 L57.6 16",
     ):
-        art.cord(path(loop), 1.3, lighter(colour, 0.08), 0.5)
+        art.cord(path(loop), 1.3, lighter(color, 0.08), 0.5)
     art.solid(ellipse(50, 13.8, 1.1, 1.1), GUM, 0.8, 0.8)
     if cuffs:
         for cuff in both_sides(
             f"M{outer - 0.6} 86 Q{outer + ankle / 2} 88 {outer + ankle + 1} 87 "
             f"L{outer + ankle + 0.6} 93.4 Q{outer + ankle / 2} 94.8 {outer - 0.8} 92.6"
         ):
-            art.grain(art.solid(cuff, lighter(colour, 0.5), 2, 0.5))
+            art.grain(art.solid(cuff, lighter(color, 0.5), 2, 0.5))
     if ripped:
-        _rip(art, lighter(colour, 0.8))
+        _rip(art, lighter(color, 0.8))
 
 
-def _rip(art: Drawing, thread: Colour) -> None:
+def _rip(art: Drawing, thread: Color) -> None:
     """Frayed holes in one leg."""
     for y, reach in ((57, 4.4), (60, 3.4), (33, 2.6)):
         hole = art.solid(ellipse(36.4, y, reach, 1), thread, 0.8, -0.8)
@@ -227,18 +225,18 @@ def _rip(art: Drawing, thread: Colour) -> None:
 
 def skirt(
     art: Drawing,
-    colour: Colour,
+    color: Color,
     *,
     waist: float = 15,
     flare: float = 30,
     hem: float = 76,
     pleats: int = 9,
-    trim: Colour | None = None,
-    checks: Colour | None = None,
+    trim: Color | None = None,
+    checks: Color | None = None,
 ) -> None:
     """A skirt with a waistband, pleated."""
     top, left = 24.0, 50 - flare
-    art.solid(ellipse(50, top - 3.4, waist - 0.6, 1.8), darker(colour, 0.5))
+    art.solid(ellipse(50, top - 3.4, waist - 0.6, 1.8), darker(color, 0.5))
     edges = [(step / pleats * 2 - 1) for step in range(pleats + 1)]
     zigzag = [(50 + edge * flare, hem + 3 * (1 - edge * edge)) for edge in edges]
     scallops = " ".join(
@@ -251,7 +249,7 @@ def skirt(
             f"{scallops} C{right - 3} {hem - 20} {52 + waist} {top + 16} {50 + waist} {top}"
         )
     )
-    art.fill(body, colour)
+    art.fill(body, color)
     if checks:
         for position in (art.across, art.down):
             art.fill(body & (position % 9 > 8), checks)
@@ -271,25 +269,25 @@ def skirt(
             f"M{50 - waist} {top - 4} Q50 {top - 1} {50 + waist} {top - 4} "
             f"L{50.6 + waist} {top + 2} Q50 {top + 5} {49.4 - waist} {top + 2}"
         ),
-        trim or darker(colour, 0.12),
+        trim or darker(color, 0.12),
         2,
         0.5,
     )
     art.grain(band, 0.03)
     art.stitches(
         path(f"M{49.8 - waist} {top + 1.2} Q50 {top + 4.2} {50.2 + waist} {top + 1.2}"),
-        darker(colour, 0.4),
+        darker(color, 0.4),
     )
 
 
 def sneaker(
     art: Drawing,
-    colour: Colour,
+    color: Color,
     *,
-    accent: Colour = WHITE,
-    sole: Colour = WHITE,
-    outsole: Colour | None = None,
-    laces: Colour = WHITE,
+    accent: Color = WHITE,
+    sole: Color = WHITE,
+    outsole: Color | None = None,
+    laces: Color = WHITE,
     high: bool = False,
     rubber_toe: bool = False,
     mark: str = "",
@@ -303,13 +301,13 @@ def sneaker(
             f"M47 50 Q50 {40 - lift} {53 - lift / 6} {33 - lift} "
             f"Q58 {31 - lift} 62 {36 - lift} L64 52 L47 50"
         ),
-        lighter(colour, 0.12),
+        lighter(color, 0.12),
         3,
     )
     art.grain(tongue)
     art.solid(
         path(f"M56 52 Q64 {44 - lift} 72 {43 - lift} L88 {40 - lift} L88 56 L56 56"),
-        darker(colour, 0.5),
+        darker(color, 0.5),
         2,
     )
     upper = art.solid(
@@ -319,7 +317,7 @@ def sneaker(
             f"C82 {45 - lift} 84 {42 - lift} 87.4 {ankle - 2} "
             f"C91 {ankle - 1} 90.6 {ankle + 4} 90.4 51 C90.4 58 93.4 63 93 70 L6.6 70"
         ),
-        colour,
+        color,
         7,
         0.6,
     )
@@ -339,12 +337,12 @@ def sneaker(
     heel = art.shape(path("M80 70 Q80 58 86 52 L92 49 L95 70 L80 70")) & upper
     art.fill(heel, accent)
     art.light(heel, 3, 0.6)
-    art.stitches(path("M79 70 Q79 58 85.4 51"), darker(colour, 0.35))
+    art.stitches(path("M79 70 Q79 58 85.4 51"), darker(color, 0.35))
     vamp = art.shape(path("M5 70 L5 60 Q15 53 27 55 Q33 60 32 70 L5 70")) & upper
     if rubber_toe:
         art.fill(vamp, sole)
     art.light(vamp, 3, 0.5)
-    art.stitches(path("M28.4 55 Q34.4 60 33.4 70"), darker(colour, 0.35))
+    art.stitches(path("M28.4 55 Q34.4 60 33.4 70"), darker(color, 0.35))
     facing = (
         art.shape(
             path(
@@ -354,7 +352,7 @@ def sneaker(
         )
         & upper
     )
-    art.fill(facing, mix(colour, accent, 0.15))
+    art.fill(facing, mix(color, accent, 0.15))
     art.light(facing, 1.6, 0.5)
     rows = 7 if high else 5
     for row in range(rows):
@@ -367,7 +365,7 @@ def sneaker(
         f"M{58 - lift / 4} {37.6 - lift} C61 {45 - lift} 70 {49 - lift} 78 {47 - lift} "
         f"C82 {46 - lift} 84 {43 - lift} 87 {ankle}"
     )
-    art.cord(collar, 2.2, mix(colour, accent, 0.2), 0.5)
+    art.cord(collar, 2.2, mix(color, accent, 0.2), 0.5)
     foam = art.solid(
         path(
             "M5.4 67 Q5 65.4 7 65.6 C28 69 66 70 93 66 Q95 66 94.8 68 "
@@ -384,13 +382,13 @@ def sneaker(
 
 def heel(
     art: Drawing,
-    colour: Colour,
+    color: Color,
     *,
     rise: float = 0,
     strap: bool = False,
     bow: bool = False,
     platform: float = 0,
-    lining: Colour = BEIGE,
+    lining: Color = BEIGE,
 ) -> None:
     """A high-heeled shoe from its side, the toe to the left."""
     floor = 82 + platform
@@ -398,21 +396,21 @@ def heel(
     art.stand(8, 48, floor + 0.5)
     art.stand(80, 90, floor + 0.5)
     if strap:
-        art.cord(ellipse(79, seat - 17, 10, 3.4, 180, 360), 1.5, darker(colour, 0.25))
+        art.cord(ellipse(79, seat - 17, 10, 3.4, 180, 360), 1.5, darker(color, 0.25))
     stiletto = art.solid(
         path(
             f"M73 {seat + 8} C80 {seat + 6} 86 {seat + 2} 91 {seat - 2} "
             f"C91.6 {seat + 12} 88 66 87.4 {floor} "
             f"L84 {floor} C83.6 70 80 {seat + 18} 73 {seat + 8}"
         ),
-        darker(colour, 0.1),
+        darker(color, 0.1),
         2.4,
         0.7,
     )
-    art.fill(stiletto & (art.down > floor - 1.6), darker(colour, 0.6))
+    art.fill(stiletto & (art.down > floor - 1.6), darker(color, 0.6))
     if platform:
         slab = f"M8 77 L8.6 {floor - 2} Q9 {floor} 13 {floor} L34 {floor} Q45 {floor} 51 77 L8 77"
-        art.solid(path(slab), darker(colour, 0.2), 2.4, 0.7)
+        art.solid(path(slab), darker(color, 0.2), 2.4, 0.7)
     else:
         art.solid(path("M9 79 Q9 82 14 82 L34 82 Q44 82 52 76 L9 78"), lining, 1, 0.4)
     art.solid(
@@ -431,7 +429,7 @@ def heel(
             f"C84 {seat + 9} 73 {seat + 10} 63 {seat + 21} C55 77 48 80.6 36 80.6 "
             "L11 80.6 Q5.6 80.4 6.8 78.6"
         ),
-        colour,
+        color,
         5,
         0.75,
     )
@@ -439,27 +437,27 @@ def heel(
     shank = path(f"M66 {seat + 15} Q76 {seat + 6} 84 {seat - 3}")
     art.glow(art.stroke(shank, 0.8), upper, 2.4, 0.35)
     if strap:
-        art.cord(ellipse(79, seat - 17, 10, 3.4, 0, 180), 1.5, colour)
+        art.cord(ellipse(79, seat - 17, 10, 3.4, 0, 180), 1.5, color)
         art.solid(box(72.6, seat - 16, 75.6, seat - 12, 0.6), GOLD, 1)
     if bow:
         for wing in (
             "M31 62 Q24 54 21 58 Q20 63 31 63",
             "M31 62 Q38 53 41.6 57 Q42 63 31 63",
         ):
-            art.solid(path(wing), lighter(colour, 0.08), 2, 0.7)
-        art.solid(ellipse(31, 62, 1.8, 1.8), colour, 1, 0.7)
+            art.solid(path(wing), lighter(color, 0.08), 2, 0.7)
+        art.solid(ellipse(31, 62, 1.8, 1.8), color, 1, 0.7)
 
 
 def handbag(
     art: Drawing,
-    colour: Colour,
+    color: Color,
     *,
     top: float = 26,
     base: float = 33,
-    metal: Colour = GOLD,
-    flap: Colour | None = None,
+    metal: Color = GOLD,
+    flap: Color | None = None,
     quilted: bool = False,
-    lower: Colour | None = None,
+    lower: Color | None = None,
     arch: float = 16,
 ) -> None:
     """A handbag with two handles, standing."""
@@ -470,7 +468,7 @@ def handbag(
             grip = path(
                 f"M{50 - spread} 46 C{50 - spread} {peak} {50 + spread} {peak} {50 + spread} 46"
             )
-            art.cord(grip, 2.6, darker(colour, 0.4))
+            art.cord(grip, 2.6, darker(color, 0.4))
             continue
         body = art.shape(
             symmetric(
@@ -478,7 +476,7 @@ def handbag(
                 f"L{50 - base} 82 Q{49.6 - base} 87.6 {54 - base} 87.6 Q50 88.6 50 88.6"
             )
         )
-        art.fill(body, colour)
+        art.fill(body, color)
         if lower:
             art.fill(body & (art.down > 68), lower)
         art.light(body, 7, 0.6)
@@ -490,7 +488,7 @@ def handbag(
         art.glow(art.stroke(path(f"M{54 - top} 50 L{54.6 - base} 80"), 2), body, 6, 0.25)
         art.stitches(
             path(f"M{52 - top} 46 L{52.4 - base} 84 Q50 86.6 {47.6 + base} 84 L{48 + top} 46"),
-            darker(colour, 0.35),
+            darker(color, 0.35),
         )
         if lower:
             art.stitches(path(f"M{51.4 - base} 69 L{48.6 + base} 69"), darker(lower, 0.35))
@@ -498,7 +496,7 @@ def handbag(
             f"M{50 - spread} 54 L{50 - spread} 44 "
             f"C{50 - spread} {peak} {50 + spread} {peak} {50 + spread} 44 L{50 + spread} 54"
         )
-        art.cord(grip, 2.8, darker(colour, 0.06))
+        art.cord(grip, 2.8, darker(color, 0.06))
         for x in (50 - spread, 50 + spread):
             art.solid(ellipse(x, 46, 2, 2), metal, 1.4, 0.8)
             art.solid(ellipse(x, 46, 0.9, 0.9), darker(metal, 0.5), 0.4, 0)
@@ -527,21 +525,21 @@ def handbag(
 
 def backpack(
     art: Drawing,
-    colour: Colour,
+    color: Color,
     *,
-    pocket: Colour | None = None,
-    accent: Colour = TAN,
+    pocket: Color | None = None,
+    accent: Color = TAN,
     lid: bool = False,
     width: float = 25,
-    base: Colour | None = None,
+    base: Color | None = None,
 ) -> None:
     """A backpack from the front, standing."""
-    front = pocket or colour
+    front = pocket or color
     art.stand(50 - width, 50 + width, 91)
     for strap in both_sides(
         f"M40 18 Q{44 - width} 22 {47 - width} 40 Q{44.6 - width} 60 {48.6 - width} 84"
     ):
-        art.cord(strap, 4.6, darker(colour, 0.35), 0.5)
+        art.cord(strap, 4.6, darker(color, 0.35), 0.5)
     art.cord(path("M43 16 Q43 6.6 50 6.6 Q57 6.6 57 16"), 2.4, darker(accent, 0.1))
     for side in both_sides(
         f"M{52 - width} 62 Q{46.4 - width} 62 {46.6 - width} 68 "
@@ -555,7 +553,7 @@ def backpack(
             f"Q{left - 1} 60 {left} 84 Q{left + 0.4} 91 {left + 7} 91 L50 91.4"
         )
     )
-    art.fill(body, colour)
+    art.fill(body, color)
     if base:
         art.fill(body & (art.down > 78), base)
     art.light(body, 8, 0.6)
@@ -577,8 +575,8 @@ def backpack(
         for clasp in (40, 60):
             art.solid(box(clasp - 2.2, 53, clasp + 2.2, 57, 0.8), SILVER, 1, 0.8)
     else:
-        art.cord(zip_line, 1.5, darker(colour, 0.4), 0.4)
-        art.stitches(zip_line, lighter(colour, 0.35), 0.5)
+        art.cord(zip_line, 1.5, darker(color, 0.4), 0.4)
+        art.stitches(zip_line, lighter(color, 0.35), 0.5)
         art.cord(path(f"M{95 - left} 46 L{95.4 - left} 51.6"), 1.3, accent)
         label = art.solid(box(44, 34, 56, 42, 1.2), accent, 1.2, 0.4)
         art.stitches(path("M45 35.2 L55 35.2 L55 40.8 L45 40.8 L45 35.2"), lighter(accent, 0.4))
@@ -600,25 +598,25 @@ def backpack(
 
 def cap(
     art: Drawing,
-    colour: Colour,
+    color: Color,
     *,
-    visor: Colour | None = None,
-    badge: Colour | None = None,
-    mesh: Colour | None = None,
+    visor: Color | None = None,
+    badge: Color | None = None,
+    mesh: Color | None = None,
     mark: str = "disc",
     crown: float = 0,
 ) -> None:
     """A baseball cap, the visor to the left."""
-    brim = visor or colour
+    brim = visor or color
     top = 25 - crown
-    art.solid(path("M30 63 Q56 72 87 62 L86 57 Q58 66 30 59 L30 63"), darker(colour, 0.55), 2)
+    art.solid(path("M30 63 Q56 72 87 62 L86 57 Q58 66 30 59 L30 63"), darker(color, 0.55), 2)
     dome = art.shape(
         path(
             f"M27.6 62 C26 44 34 {top + 1} 56 {top} "
             f"C78 {top} 88.4 44 87.6 62.4 Q70 68 52 65.6 Q38 63 27.6 62"
         )
     )
-    art.fill(dome, colour)
+    art.fill(dome, color)
     if mesh:
         rear = dome & art.shape(
             path(f"M56 {top - 4} Q66 44 62 70 L94 70 L94 {top - 4} L56 {top - 4}")
@@ -634,14 +632,14 @@ def cap(
         f"M56 {top} Q82 {top + 8} 83 63",
     ):
         art.crease(path(seam), dome, 0.8, 0.35)
-        art.stitches(path(seam), lighter(colour, 0.22))
+        art.stitches(path(seam), lighter(color, 0.22))
     art.glow(art.shape(ellipse(46, top + 9, 9, 4)), dome, 7, 0.3)
     art.solid(ellipse(56, top + 0.4, 2.6, 1.3), brim, 1, 0.6)
     for x, y in ((47, top + 9), (69, top + 9)):
-        art.solid(ellipse(x, y, 0.8, 0.8), darker(colour, 0.5), 0.4, 0)
+        art.solid(ellipse(x, y, 0.8, 0.8), darker(color, 0.5), 0.4, 0)
     if badge and mark == "disc":
         patch = art.solid(ellipse(45.6, 49, 6.6, 7.4), badge, 1.2, 0.5)
-        art.solid(star(45.4, 49.2, 4.4), mix(badge, colour, 0.85), 0.5, 0.2)
+        art.solid(star(45.4, 49.2, 4.4), mix(badge, color, 0.85), 0.5, 0.2)
         art.grain(patch, 0.03)
     elif badge and mark == "bolt":
         bolt = "M49 39 L38.6 51 L44.4 51 L41 60.4 L53 47.4 L47 47.4 L49 39"
@@ -671,11 +669,11 @@ def cap(
 
 def watch(
     art: Drawing,
-    strap: Colour,
+    strap: Color,
     *,
-    case: Colour = SILVER,
-    dial: Colour = WHITE,
-    hands: Colour = BLACK,
+    case: Color = SILVER,
+    dial: Color = WHITE,
+    hands: Color = BLACK,
     links: bool = False,
     subdials: bool = False,
     radius: float = 20,
@@ -726,14 +724,14 @@ def _bracelet(art: Drawing, bands: Iterable[Mask]) -> None:
         art.glow(band & (place > 2.6), band, 0.8, 0.5)
 
 
-def _leather_strap(art: Drawing, bands: Iterable[Mask], colour: Colour) -> None:
+def _leather_strap(art: Drawing, bands: Iterable[Mask], color: Color) -> None:
     """Draw the strap of a watch as stitched leather with holes."""
     for band in bands:
         art.grain(band, 0.09)
     for line in (*both_sides("M42.6 31 L43.4 6"), *both_sides("M42.6 69 L43.6 91")):
-        art.stitches(line, lighter(colour, 0.4))
+        art.stitches(line, lighter(color, 0.4))
     for row in range(4):
-        art.solid(ellipse(50, 77 + row * 4.4, 0.8, 1), darker(colour, 0.65), 0.4, 0)
+        art.solid(ellipse(50, 77 + row * 4.4, 0.8, 1), darker(color, 0.65), 0.4, 0)
 
 
 def umbrella(art: Drawing) -> None:
@@ -754,19 +752,19 @@ def umbrella(art: Drawing) -> None:
         art.grain(panel, 0.03)
 
 
-def _striped(art: Drawing, part: Mask, colour: Colour, period: float) -> None:
+def _striped(art: Drawing, part: Mask, color: Color, period: float) -> None:
     """Draw stripes across a part with the slope of a sleeve."""
     slope = art.down - abs(art.across - 50) * np.float32(0.25)
-    art.fill(part & (slope % period > period * 0.6), colour)
+    art.fill(part & (slope % period > period * 0.6), color)
     art.light(part, 4, 0.4)
 
 
-def _dotted(art: Drawing, part: Mask, colour: Colour) -> None:
+def _dotted(art: Drawing, part: Mask, color: Color) -> None:
     """Draw dots in staggered rows."""
     pitch = 6.0
     shifted = art.across + (art.down // pitch % 2) * np.float32(pitch / 2)
     x, y = shifted % pitch - pitch / 2, art.down % pitch - pitch / 2
-    art.fill(part & (x * x + y * y < 1.1**2), colour)
+    art.fill(part & (x * x + y * y < 1.1**2), color)
 
 
 def _spoke(share: float, inner: float, outer: float) -> Points:

@@ -13,7 +13,7 @@ import numpy as np
 from imgsearch import images
 from imgsearch.analysis.bench.options import BenchOptions
 from imgsearch.analysis.bench.report import BenchReport, Rate, StageName
-from imgsearch.encoders.base import Encoder, normalised
+from imgsearch.encoders.base import Encoder, normalized
 from imgsearch.errors import ImageError, NothingFoundError, StoreError
 from imgsearch.events import Listener, Stage
 from imgsearch.images import Pixels, Preprocessing
@@ -150,7 +150,7 @@ class StageMeter:
             for start in count(step=_WRITE_ROWS):
                 records = [_record(number) for number in range(start, start + _WRITE_ROWS)]
                 # Different vectors, as the index of a server is degenerate with equal ones.
-                vectors = normalised(random.standard_normal(shape, dtype=np.float32))
+                vectors = normalized(random.standard_normal(shape, dtype=np.float32))
                 if rejected := collection.upsert(records, vectors):
                     raise StoreError(f"the store rejects records: {next(iter(rejected.values()))}")
                 yield _WRITE_ROWS

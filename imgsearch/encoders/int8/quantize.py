@@ -56,7 +56,7 @@ def quantize(source: Path, target: Path, pixels: Pixels, name: str) -> None:
     layers_to_quantize(graph, pixels[:1], name)  # raises before the work begins
     graph = equalize(graph, pixels)
     layers = layers_to_quantize(graph, pixels[:1], name)
-    tensors = _quantised_tensors(graph, layers)
+    tensors = _quantized_tensors(graph, layers)
     ranges = _ranges(graph, tensors, pixels)
     scales = {tensor: _affine(*ranges[tensor]) for tensor in tensors}
     weights: dict[str, _Rounded] = {}
@@ -93,7 +93,7 @@ def layers_to_quantize(graph: Graph, image: Pixels, name: str) -> list[Layer]:
     ]
 
 
-def _quantised_tensors(graph: Graph, layers: Sequence[Layer]) -> list[str]:
+def _quantized_tensors(graph: Graph, layers: Sequence[Layer]) -> list[str]:
     """Return the inputs and outputs of layers, and sums and maxima of only such tensors."""
     own = [name for layer in layers for name in (layer.input, graph.after(layer.output))]
     found = dict.fromkeys(own)
@@ -171,15 +171,15 @@ def _moments(
 def _round(layer: Layer, mean: Floats, products: Floats) -> _Rounded:
     """Round a layer's weights, and correct its bias by the mean rounding error."""
     weights = layer.matrices
-    neighbours = _neighbours(layer)
-    steps = rounding.steps(weights, neighbours)
-    rounded = rounding.compensated(weights, steps, products, neighbours)
+    neighbors = _neighbors(layer)
+    steps = rounding.steps(weights, neighbors)
+    rounded = rounding.compensated(weights, steps, products, neighbors)
     missing = weights - rounded * steps[..., None].astype(np.float64)
     bias = layer.bias + np.einsum("goi,gi->go", missing, mean.astype(np.float64)).reshape(-1)
     return _Rounded(rounded.reshape(layer.weights.shape), steps.reshape(-1), bias)
 
 
-def _neighbours(layer: Layer) -> rounding.Neighbours:
+def _neighbors(layer: Layer) -> rounding.Neighbors:
     """Return, for each input, the input that ONNX Runtime adds to it in 16 bits, or -1.
 
     Its matrices order inputs by position, then by channel, and multiply two inputs at a time. A
@@ -193,9 +193,9 @@ def _neighbours(layer: Layer) -> rounding.Neighbours:
     ours = np.arange(channels * places).reshape(channels, places).T.reshape(-1)
     pairs = np.full(len(ours) + len(ours) % 2, -1)
     pairs[: len(ours)] = ours
-    neighbours = np.empty_like(ours)
-    neighbours[ours] = pairs.reshape(-1, 2)[:, ::-1].reshape(-1)[: len(ours)]
-    return neighbours
+    neighbors = np.empty_like(ours)
+    neighbors[ours] = pairs.reshape(-1, 2)[:, ::-1].reshape(-1)[: len(ours)]
+    return neighbors
 
 
 def _write(
@@ -209,15 +209,15 @@ def _write(
     model.CopyFrom(graph.model)
     del model.graph.node[:], model.graph.initializer[:], model.graph.value_info[:]
     constants = dict(graph.constants)
-    quantised = {layer.output: layer for layer in layers}
+    quantized = {layer.output: layer for layer in layers}
     renamed: dict[str, str] = {}
     nodes: list[onnx.NodeProto] = []
     for original in graph.model.graph.node:
         node = onnx.NodeProto()
         node.CopyFrom(original)
-        if node.output[0] in quantised:
-            scale = scales[quantised[node.output[0]].input][0]
-            nodes += _dequantised_weights(node, weights[node.output[0]], scale, constants)
+        if node.output[0] in quantized:
+            scale = scales[quantized[node.output[0]].input][0]
+            nodes += _dequantized_weights(node, weights[node.output[0]], scale, constants)
         node.input[:] = [renamed.get(name, name) for name in node.input]
         nodes.append(node)
         for name in node.output:
@@ -260,7 +260,7 @@ def _pair(
     ]
 
 
-def _dequantised_weights(
+def _dequantized_weights(
     node: onnx.NodeProto, rounded: _Rounded, scale: np.float32, constants: dict[str, Array]
 ) -> list[onnx.NodeProto]:
     """Give a convolution int8 weights, and an int32 bias in the steps of its sums."""

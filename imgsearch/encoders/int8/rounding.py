@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32] | NDArray[np.float64]
 
 LARGEST = 127
-# Without VNNI, an x86 CPU adds the products of two neighbours in 16 bits with saturation: 255 x 128
+# Without VNNI, an x86 CPU adds the products of two neighbors in 16 bits with saturation: 255 x 128
 # is the most that fits.
 # https://oneapi-src.github.io/oneDNN/dev_guide_int8_computations.html
 LARGEST_PAIR = 128
@@ -19,33 +19,33 @@ _DAMPING = 0.01
 # Columns that are updated one by one; the columns after them are updated once per block.
 _BLOCK = 64
 
-Neighbours = NDArray[np.int64]
+Neighbors = NDArray[np.int64]
 
 
-def unpaired(inputs: int) -> Neighbours:
-    """Return the neighbours of inputs that are not added in pairs."""
+def unpaired(inputs: int) -> Neighbors:
+    """Return the neighbors of inputs that are not added in pairs."""
     return np.full(inputs, -1)
 
 
-def steps(weights: Floats, neighbours: Neighbours) -> NDArray[np.float32]:
+def steps(weights: Floats, neighbors: Neighbors) -> NDArray[np.float32]:
     """Return the int8 step of each output, for weights of shape (..., inputs).
 
-    `neighbours` (inputs,) names, for each input, the input whose product is added to its own in 16
+    `neighbors` (inputs,) names, for each input, the input whose product is added to its own in 16
     bits, or -1. Outputs whose weights are all 0 have step 1.
     """
-    other = np.where(neighbours >= 0, weights[..., neighbours], 0)
+    other = np.where(neighbors >= 0, weights[..., neighbors], 0)
     pair = np.where(weights * other > 0, np.abs(weights + other), 0)
     largest = np.maximum(np.abs(weights) / LARGEST, pair / LARGEST_PAIR).max(axis=-1)
     return np.where(largest > 0, largest, 1.0).astype(np.float32)
 
 
 def compensated(
-    weights: Floats, step: Floats, moments: Floats, neighbours: Neighbours
+    weights: Floats, step: Floats, moments: Floats, neighbors: Neighbors
 ) -> NDArray[np.int8]:
     """Return weights (groups, outputs, inputs) as integer multiples of `step` (groups, outputs).
 
     `moments` (groups, inputs, inputs) are the means of the products of any two inputs;
-    `neighbours` as for `steps`. No two neighbours of one sign add up to more than LARGEST_PAIR.
+    `neighbors` as for `steps`. No two neighbors of one sign add up to more than LARGEST_PAIR.
     """
     diagonal = np.einsum("gii->gi", moments)
     # The most important inputs come first, while all others can still compensate.
@@ -61,7 +61,7 @@ def compensated(
         for i in range(start, end):
             own = order[:, i]
             # 0 where it is not rounded yet.
-            other = np.where((neighbours[own] >= 0)[:, None], result[every, :, neighbours[own]], 0)
+            other = np.where((neighbors[own] >= 0)[:, None], result[every, :, neighbors[own]], 0)
             rounded = _nearest(left[:, :, i] / step, other)
             result[every, :, own] = rounded
             error = left[:, :, i] - rounded * step.astype(np.float64)
@@ -72,7 +72,7 @@ def compensated(
 
 
 def _nearest(values: Floats, other: NDArray[np.int8]) -> NDArray[np.int8]:
-    """Return the nearest integers that fit into 8 bits, and into 16 with their neighbours."""
+    """Return the nearest integers that fit into 8 bits, and into 16 with their neighbors."""
     least = np.maximum(-LARGEST, -LARGEST_PAIR - np.minimum(other, 0, dtype=np.int16))
     most = np.minimum(LARGEST, LARGEST_PAIR - np.maximum(other, 0, dtype=np.int16))
     return np.clip(np.rint(values), least, most).astype(np.int8)

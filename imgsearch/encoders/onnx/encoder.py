@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from imgsearch import config
-from imgsearch.encoders.base import Vectors, normalised
+from imgsearch.encoders.base import Vectors, normalized
 from imgsearch.encoders.onnx.model_files import OnnxFile
 from imgsearch.encoders.onnx.sessions import (
     CHUNK,
     Session,
-    open_optimised,
+    open_optimized,
     run_session,
 )
 from imgsearch.errors import DeviceMemoryError, EncoderError, first_line
@@ -62,7 +62,7 @@ class OnnxEncoder:
         if len(pixels) == 0:
             return np.empty((0, self.stamp.dimension), dtype=np.float32)
         try:
-            return normalised(np.concatenate(self._run(pixels)))
+            return normalized(np.concatenate(self._run(pixels)))
         except MemoryError as error:
             raise self._too_large(pixels) from error
         except EncoderError:
@@ -91,13 +91,13 @@ class OnnxEncoder:
     def _for_one(self) -> Session:
         with self._opening:
             if self._together is None:
-                self._together = open_optimised(self._file.path, self._threads)
+                self._together = open_optimized(self._file.path, self._threads)
             return self._together
 
     def _for_many(self) -> Session:
         with self._opening:
             if self._apart is None:
-                self._apart = open_optimised(self._file.path, threads=1)
+                self._apart = open_optimized(self._file.path, threads=1)
             return self._apart
 
     def _too_large(self, pixels: Pixels) -> DeviceMemoryError:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from imgsearch.encoders.base import normalised
+from imgsearch.encoders.base import normalized
 from imgsearch.encoders.catalog import ModelSpec
 from imgsearch.encoders.comparison import least_cosine, representative
 from imgsearch.encoders.onnx.sessions import INPUT, OUTPUT, open_session, run_session
@@ -40,9 +40,9 @@ def export(spec: ModelSpec, weights: WeightsFile, path: Path, images: Pixels | N
     try:
         # Folded batch normalizations save the exporter a third of its time.
         _write(FromPixels(fused(network), spec.preprocessing), pixels[:2], path)
-        made = normalised(run_session(open_session(path, threads=1), pixels))
+        made = normalized(run_session(open_session(path, threads=1), pixels))
         with torch.inference_mode():
-            expected = normalised(model(torch.from_numpy(pixels)).numpy())
+            expected = normalized(model(torch.from_numpy(pixels)).numpy())
     except (EncoderError, OSError, MemoryError):
         raise
     except Exception as error:  # the tracer, the translator and the runtime raise all kinds

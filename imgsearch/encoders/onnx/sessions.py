@@ -20,7 +20,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort
 
 from imgsearch import config
-from imgsearch.encoders.base import Vectors, normalised
+from imgsearch.encoders.base import Vectors, normalized
 from imgsearch.errors import (
     DeviceMemoryError,
     EncoderError,
@@ -60,7 +60,7 @@ def vectors_of(path: Path, pixels: Pixels, threads: int) -> Vectors:
     """Return a model's L2-normalized vectors of some images, without writing optimized files."""
     session = open_session(path, threads)
     parts = (pixels[start : start + CHUNK] for start in range(0, len(pixels), CHUNK))
-    return normalised(np.concatenate([run_session(session, part) for part in parts]))
+    return normalized(np.concatenate([run_session(session, part) for part in parts]))
 
 
 def run_graph(model: bytes, outputs: Sequence[str]) -> Callable[[dict[str, Any]], list[Any]]:
@@ -73,33 +73,33 @@ def run_graph(model: bytes, outputs: Sequence[str]) -> Callable[[dict[str, Any]]
     return lambda inputs: list(session.run(list(outputs), inputs))
 
 
-def open_optimised(path: Path, threads: int) -> Session:
+def open_optimized(path: Path, threads: int) -> Session:
     """Return a session from the model as ONNX Runtime optimized it for this kind of CPU.
 
     The optimized model is written at first use; if that fails, the exported model is used. Its
     weights are a separate file that is mapped into memory: the session opens in a tenth of the
     time, and all sessions and processes share the memory.
     """
-    optimised = path.with_name(f"optimised-{_cpu()}")
-    if optimised.is_dir():
+    optimized = path.with_name(f"optimised-{_cpu()}")
+    if optimized.is_dir():
         try:
-            session = open_session(optimised / path.name, threads, optimise=False)
+            session = open_session(optimized / path.name, threads, optimize=False)
             with contextlib.suppress(
                 OSError
             ):  # at worst, the folder is removed as unused and made again
-                os.utime(optimised)
+                os.utime(optimized)
             return session
         except DeviceMemoryError:
             raise  # optimizing it again would take more memory
         except EncoderError:
-            shutil.rmtree(optimised, ignore_errors=True)  # it can be made again from the model
+            shutil.rmtree(optimized, ignore_errors=True)  # it can be made again from the model
     _remove_disused(path.parent)
     try:
         with scratch.folder([path.parent]) as part:
-            made = part / optimised.name
+            made = part / optimized.name
             made.mkdir()
             session = open_session(path, threads, save=made / path.name)
-            publish(made, optimised)
+            publish(made, optimized)
     except DeviceMemoryError:
         raise
     except (EncoderError, ScratchError, OSError):
@@ -118,13 +118,13 @@ def _remove_disused(folder: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def forget_optimised(path: Path) -> None:
+def forget_optimized(path: Path) -> None:
     """Remove the optimized form of a model for this kind of CPU."""
     shutil.rmtree(path.with_name(f"optimised-{_cpu()}"), ignore_errors=True)
 
 
 def open_session(
-    path: Path, threads: int, *, optimise: bool = True, save: Path | None = None
+    path: Path, threads: int, *, optimize: bool = True, save: Path | None = None
 ) -> Session:
     """Return a session on the CPU; write the optimized model to `save`, if given.
 
@@ -138,7 +138,7 @@ def open_session(
     )
     # A thread that spins while it waits takes the core from decoding threads.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if not optimise:
+    if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if save:
         options.optimized_model_filepath = str(save)

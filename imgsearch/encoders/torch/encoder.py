@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from imgsearch import config
-from imgsearch.encoders.base import Encoder, Vectors, normalised
+from imgsearch.encoders.base import Encoder, Vectors, normalized
 from imgsearch.encoders.catalog import ModelSpec
 from imgsearch.encoders.comparison import least_cosine, representative
 from imgsearch.encoders.pool import EncoderPool
@@ -67,7 +67,7 @@ class ReferenceModel:
     def expected(self) -> tuple[Pixels, Vectors]:
         """Generated images and their vectors. Raises EncoderError if these are not finite."""
         pixels = representative(self.spec.preprocessing.size)
-        return pixels, normalised(self.features(pixels))
+        return pixels, normalized(self.features(pixels))
 
 
 class TorchEncoder:
@@ -144,7 +144,7 @@ class TorchEncoder:
     def _cosine(self, pixels: Pixels, expected: Vectors) -> float:
         """Return the lowest cosine to the reference; 0 if the format overflows or is unknown."""
         try:
-            made = normalised(self._runner.run(self._model, pixels))
+            made = normalized(self._runner.run(self._model, pixels))
         except (EncoderError, NotImplementedError):
             if self._format == "fp32":
                 raise
@@ -180,7 +180,7 @@ class TorchEncoder:
             return np.empty((0, self._stamp.dimension), dtype=np.float32)
         try:
             features = self._runner.run(self._model, pixels)
-            return normalised(self._without_overflow(features, pixels))
+            return normalized(self._without_overflow(features, pixels))
         except (RuntimeError, MemoryError) as error:
             if _is_out_of_memory(error):
                 raise self._too_large(pixels) from error

@@ -102,14 +102,14 @@ def fused(network: nn.Module) -> nn.Module:
         if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
             continue
         names = str(before.target), str(step.target)
-        convolution, normalisation = (layers[name] for name in names)
+        convolution, normalization = (layers[name] for name in names)
         if (
             isinstance(convolution, nn.Conv2d)
-            and isinstance(normalisation, nn.BatchNorm2d)
-            and normalisation.running_mean is not None
+            and isinstance(normalization, nn.BatchNorm2d)
+            and normalization.running_mean is not None
             and all(calls.count(name) == 1 for name in names)
         ):
-            network.set_submodule(names[0], fuse_conv_bn_eval(convolution, normalisation))
+            network.set_submodule(names[0], fuse_conv_bn_eval(convolution, normalization))
             network.set_submodule(names[1], nn.Identity())
     return network
 

@@ -82,7 +82,7 @@ def origins_column() -> pa.Field:
 
 
 def to_numpy(column: pa.ChunkedArray | pa.Array, dimension: int) -> Vectors:
-    """Return a column of vectors as float32 of shape (n, dimension), L2-normalised."""
+    """Return a column of vectors as float32 of shape (n, dimension), L2-normalized."""
     whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     flat = whole.flatten().to_numpy(zero_copy_only=False)
     vectors = np.asarray(flat, dtype=np.float32).reshape(-1, dimension)

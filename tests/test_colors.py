@@ -1,4 +1,4 @@
-"""Colour profiles, and samples of more than 8 bits."""
+"""Color profiles, and samples of more than 8 bits."""
 
 import io
 import struct
@@ -29,7 +29,7 @@ def photograph() -> Image.Image:
 
 @pytest.fixture(scope="module")
 def vivid() -> Image.Image:
-    """Return all hues, from grey to saturated."""
+    """Return all hues, from gray to saturated."""
     hue, saturation = np.meshgrid(np.arange(0, 256, 2), np.arange(0, 256, 4))
     hsv = np.stack([hue, saturation, np.full_like(hue, 220)], axis=-1).astype(np.uint8)
     return Image.frombytes("HSV", (128, 64), hsv.tobytes()).convert("RGB")
@@ -45,7 +45,7 @@ def difference(data: bytes, expected: Image.Image) -> float:
 
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("format_", ["PNG", "TIFF", "WEBP", "JPEG"])
-def test_colours_are_converted_to_srgb(vivid: Image.Image, format_: str, space: str) -> None:
+def test_colors_are_converted_to_srgb(vivid: Image.Image, format_: str, space: str) -> None:
     options: dict[str, Any] = {
         "WEBP": {"lossless": True},
         "JPEG": {"quality": 100, "subsampling": 0},
@@ -73,22 +73,22 @@ def test_srgb_damaged_and_mismatched_profiles_change_nothing(
         assert load(data).image.tobytes() == photograph.tobytes()
 
 
-def test_grey_is_converted_by_its_profile(photograph: Image.Image) -> None:
-    grey = photograph.convert("L")
-    linear = grey.point([round(255 * (value / 255) ** 2.2) for value in range(256)])
+def test_gray_is_converted_by_its_profile(photograph: Image.Image) -> None:
+    gray = photograph.convert("L")
+    linear = gray.point([round(255 * (value / 255) ** 2.2) for value in range(256)])
     for mode in ("L", "LA"):
         data = encoded(linear.convert(mode), "PNG", icc_profile=profile("gray", gamma=1.0))
-        assert difference(data, grey) < 4
-        assert difference(encoded(linear.convert(mode), "PNG"), grey) > 15
+        assert difference(data, gray) < 4
+        assert difference(encoded(linear.convert(mode), "PNG"), gray) > 15
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P"])
 def test_transparent_and_indexed_images_are_converted_too(
     photograph: Image.Image, mode: str
 ) -> None:
-    colours = photograph.quantize(64)
-    plain = colours if mode == "P" else colours.convert("RGBA")
-    palette = colours.convert("RGB")
+    colors = photograph.quantize(64)
+    plain = colors if mode == "P" else colors.convert("RGBA")
+    palette = colors.convert("RGB")
     wide = in_space(palette, "prophoto")
     if mode == "P":
         # The same indices, with another palette.
@@ -116,8 +116,8 @@ def test_a_thumbnail_is_srgb_without_a_profile(photograph: Image.Image) -> None:
 def png16(samples: NDArray[np.uint16], *added: bytes) -> bytes:
     """Return a 16-bit PNG of 1 to 4 channels."""
     height, width, channels = samples.shape
-    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    color_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
     rows = samples.astype(">u2").reshape(height, -1)
     data = b"".join(b"\0" + row.tobytes() for row in rows)
     return b"".join(
@@ -161,7 +161,7 @@ def test_the_values_determine_the_significant_bits(
 
 @pytest.mark.parametrize("bits", [10, 12])
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
-def test_alpha_may_have_more_significant_bits_than_colour(
+def test_alpha_may_have_more_significant_bits_than_color(
     photograph: Image.Image, mode: str, bits: int
 ) -> None:
     image = photograph.convert(mode)
@@ -209,7 +209,7 @@ def test_a_tiff_of_twelve_bits_a_sample(photograph: Image.Image) -> None:
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_colour_tiffs_of_sixteen_bits(photograph: Image.Image, compressed: bool) -> None:
+def test_color_tiffs_of_sixteen_bits(photograph: Image.Image, compressed: bool) -> None:
     image = photograph
     for bits in (10, 16):
         samples = deep(image, bits).astype("<u2")
@@ -230,11 +230,11 @@ def test_colour_tiffs_of_sixteen_bits(photograph: Image.Image, compressed: bool)
 
 
 def test_a_sixteen_bit_tiff_may_be_white_at_zero(photograph: Image.Image) -> None:
-    grey = photograph.convert("L")
-    data = bytearray(tiff16(65535 - deep(grey, 16)))
+    gray = photograph.convert("L")
+    data = bytearray(tiff16(65535 - deep(gray, 16)))
     at = data.index(struct.pack("<HHIH", 262, SHORT, 1, 1))
     data[at + 8] = 0
-    assert difference(bytes(data), grey) < 1.5
+    assert difference(bytes(data), gray) < 1.5
 
 
 # Older collections
@@ -263,10 +263,10 @@ def test_images_without_profile_and_depth_are_equal_in_both_versions(
 
 
 def test_integers_of_32_bits_are_scaled_by_their_significant_bits(photograph: Image.Image) -> None:
-    grey = photograph.convert("L")
-    values = deep(grey, 12)[..., 0].astype(np.int32)
+    gray = photograph.convert("L")
+    values = deep(gray, 12)[..., 0].astype(np.int32)
     values[0, 0] = 4095
-    assert difference(encoded(Image.fromarray(values), "TIFF"), grey) < 1.5
+    assert difference(encoded(Image.fromarray(values), "TIFF"), gray) < 1.5
 
 
 def test_interlaced_samples_of_sixteen_bits(photograph: Image.Image) -> None:

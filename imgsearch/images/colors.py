@@ -1,4 +1,4 @@
-"""Convert any colour space and sample depth to 8-bit RGB.
+"""Convert any color space and sample depth to 8-bit RGB.
 
 Decoding version 1 applies profiles of CMYK images only, and treats all samples of more than 8 bits
 as 16 bits wide.
@@ -24,8 +24,8 @@ def to_rgb(image: Image.Image, decoding: int, *, expendable: bool = False) -> Im
     if decoding == 1 and image.mode != "CMYK":
         profile = None
     if image.mode.startswith(("I", "F")):
-        grey = to_eight_bits_1(np.asarray(image)) if decoding == 1 else to_eight_bits(image)
-        return _rgb(to_srgb(Image.fromarray(grey), profile))
+        gray = to_eight_bits_1(np.asarray(image)) if decoding == 1 else to_eight_bits(image)
+        return _rgb(to_srgb(Image.fromarray(gray), profile))
     if image.has_transparency_data:
         return _over_white(image, profile, expendable)
     if image.mode == "LAB":
@@ -42,11 +42,11 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _over_white(image: Image.Image, profile: bytes | None, expendable: bool) -> Image.Image:
-    grey = image.mode in ("L", "LA", "La")
+    gray = image.mode in ("L", "LA", "La")
     shown = image if expendable and image.mode == "RGBA" else image.convert("RGBA")
     background = shown.getchannel("A").point(_INVERTED)
     if profile:
-        shown = _rgb(to_srgb(shown.getchannel("R") if grey else shown.convert("RGB"), profile))
+        shown = _rgb(to_srgb(shown.getchannel("R") if gray else shown.convert("RGB"), profile))
     shown.paste("white", mask=background)
     del background  # not needed in memory next to the copy that `_rgb` makes
     return _rgb(shown)
