@@ -5,17 +5,18 @@ as ONNX Runtime's fast kernels require (VNNI, AMX, NEON). Kernels for CPUs witho
 AVX-512) saturate sums of two large products; weights are limited so that this never happens and all
 CPUs compute the same sums. Convolutions, and operators between two of them, are quantized.
 
-`onnxruntime.quantization.quantize_static` would replace this module, `equalize` and `rounding`, but
-its vectors are farther from fp32's. P@10 by article type does not differ (0.674 to 0.681), and the
-speed of both has yet to be compared on an idle machine. Overlap@10 with fp32 for efficientnet-lite0
-over 1,000 fashion images, with 64 images for calibration (`benchmarks/int8.py`):
+`onnxruntime.quantization.quantize_static` would replace this module, `equalize` and `rounding`. It
+is as fast, but its vectors are farther from fp32's, although P@10 by article type does not differ
+(0.674 to 0.681). Speed relative to fp32 (2 cores of an Intel Xeon with AMX, 28 November 2026), and
+overlap@10 with fp32, for efficientnet-lite0 over 400 and 1,000 fashion images, with 64 images for
+calibration (`benchmarks/int8.py`):
 
-    imgsearch                                     0.963   (mean cosine 0.9993)
-    quantize_static, percentile, first in fp32    0.947   (0.9974)
-    quantize_static, min/max, first in fp32       0.943   (0.9972)
-    the same with reduce_range, for AVX2          0.901   (0.9910)
-    quantize_static, per channel                  0.909   (0.9928)
-    quantize_static, defaults                     0.661   (0.8483)
+    imgsearch                                     2.09   0.963   (mean cosine 0.9993)
+    quantize_static, percentile, first in fp32    2.15   0.947   (0.9974)
+    quantize_static, min/max, first in fp32       2.17   0.943   (0.9972)
+    the same with reduce_range, for AVX2          2.19   0.901   (0.9910)
+    quantize_static, per channel                  1.66   0.909   (0.9928)
+    quantize_static, defaults                     1.69   0.661   (0.8483)
 """
 
 from collections.abc import Sequence
