@@ -50,15 +50,15 @@ def candidates(blocks: Iterable[Block], queries: Vectors, k: int) -> Candidates:
     tolerance = 2 * queries.shape[1] * float(np.finfo(np.float32).eps)
     for block in blocks:
         products = queries @ block.vectors.T
-        at, rows = _selected(products, scores[:, k - 1] - tolerance, width)
+        at, rows = selected(products, scores[:, k - 1] - tolerance, width)
         found = _scores(queries, block.vectors, at, rows)
-        _merge(scores, numbers, at, found, block.numbers[rows])
+        merge(scores, numbers, at, found, block.numbers[rows])
     incomplete = (scores[:, -1] > -np.inf) & (scores[:, -1] >= scores[:, k - 1] - tolerance)
     return Candidates(scores, numbers, incomplete)
 
 
-def _selected(
-    products: Vectors, least: NDArray[np.float64], width: int
+def selected(
+    products: Vectors, least: NDArray[np.floating], width: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the pairs of a query and a vector that may be among the `width` best of the query."""
     near = products >= least[:, None].astype(np.float32)
@@ -86,14 +86,14 @@ def _scores(
     return np.clip(scores, -1.0, 1.0)
 
 
-def _merge(
-    scores: NDArray[np.float64],
-    numbers: NDArray[np.int64],
+def merge(
+    scores: NDArray[np.floating],
+    numbers: NDArray[np.signedinteger],
     at: NDArray[np.intp],
-    found: NDArray[np.float64],
-    found_numbers: NDArray[np.int64],
+    found: NDArray[np.floating],
+    found_numbers: NDArray[np.signedinteger],
 ) -> None:
-    """Merge new candidates, sorted by query, into the best of each query."""
+    """Merge new candidates, sorted by query `at`, into the best of each query, in place."""
     changed, first, counts = np.unique(at, return_index=True, return_counts=True)
     if not len(changed):
         return
