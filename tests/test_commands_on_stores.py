@@ -83,6 +83,7 @@ COMMANDS = [
     Command("query {new} {shop}/men/1.png {bad} {at} --json --exclude-self --strict", code=1),
     Command("query {shop} {at} --where kind=Hats --json"),
     Command("query {new} {at} --copies --output {out}.csv --resume"),
+    Command("query {new} {at} --gallery {out}.html --show kind"),
     Command("query --text 'red shoe' {at} --json", {"hits": 3}),
     Command("query --text red {at} --where kind=Hats --json", {"hits": 1}),
     Command("query {image} {at} --text red --json", {"hits": 6}),

@@ -14,11 +14,13 @@ from pyarrow import parquet
 from imgsearch import ImageIndex
 from imgsearch.bulk import QueryResult
 from imgsearch.bulk import run as bulk_run
+from imgsearch.bulk.gallery import GalleryFile
 from imgsearch.bulk.output import ResultFile
 from imgsearch.errors import NothingFoundError, UsageError
 from imgsearch.events import Event, Outcome
 from tests.conftest import SAMPLES, Cli, Painter
 from tests.fakes import ColorEncoder
+from tests.test_gallery import Page
 
 IMAGES = SAMPLES / "images"
 
@@ -210,7 +212,6 @@ class TestCommand:
         ("words", "message"),
         [
             (["a.jpg", "b.jpg", "--resume"], "--resume needs --output"),
-            (["a.jpg", "b.jpg", "--gallery", "x.html"], "--gallery shows one search"),
             (["a.jpg", "--output", "x.csv"], "are for many images"),
             (["a.jpg", "b.jpg", "--output", "x.txt"], "end the name with one of .parquet"),
             (["a.jpg", "b.jpg", "--show", "none"], "--show none: no such field"),
@@ -319,3 +320,67 @@ class TestOutput:
             with pytest.raises(UsageError, match="not overwritten"):
                 ResultFile(str(precious), {}, {})
             assert precious.read_bytes() == b"id;name\n"
+
+
+class TestGallery:
+    def test_each_image_has_a_row_with_its_hits(
+        self, cli: Cli, sample_store: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / "bad.jpg").write_bytes(b"no image")
+        images = [IMAGES / "10101.jpg", IMAGES / "10102.jpg"]
+        words = ["query", *images, tmp_path / "bad.jpg", "--store", sample_store, "--k", 3]
+        file = tmp_path / "hits.html"
+        result = cli(*words, "--show", "articleType", "--gallery", file)
+        assert f"gallery: {file}" in result.out
+        page = Page(file.read_text(encoding="utf-8"))
+        assert len(page.all("section")) == 2
+        assert len(page.all("img")) == 2 * (1 + 3)
+        assert not page.all("script")
+        for shown in ("Results of 2 images", "10101.jpg", "1.0000", "articleType", "1 rejected"):
+            assert shown in page.text
+        assert "season" not in page.text
+        assert f"{tmp_path / 'bad.jpg'}not an image of a known format" in page.text
+        assert [each.name for each in tmp_path.iterdir()] == ["bad.jpg", "hits.html"]
+
+    def test_its_size_is_bounded_and_it_says_so(
+        self, index: ImageIndex, shop: Path, tmp_path: Path
+    ) -> None:
+        results = list(index.search_many(shop, k=3))
+        with GalleryFile(str(tmp_path / "all.html")) as gallery:
+            for result in results:
+                gallery.add(result)
+            gallery.finish("", before=7)
+        whole = (tmp_path / "all.html").read_text(encoding="utf-8")
+        assert whole.count("<section>") == len(results)
+        assert "The 7 images of the interrupted run are not shown." in whole
+        with GalleryFile(str(tmp_path / "few.html"), max_bytes=len(whole) // 2) as gallery:
+            for result in results:
+                gallery.add(result)
+            gallery.finish("")
+        few = (tmp_path / "few.html").read_text(encoding="utf-8")
+        shown = few.count("<section>")
+        assert 1 <= shown < len(results)
+        assert f"Only the first {shown} of {len(results)} images are shown" in few
+        assert len(few) < len(whole) * 3 / 4
+
+    def test_hostile_names_are_escaped(self, tmp_path: Path) -> None:
+        attack = "/a/<script>alert(1)<|script>\u202e.jpg"
+        with GalleryFile(str(tmp_path / "hits.html")) as gallery:
+            gallery.add(QueryResult(attack))
+            gallery.add(QueryResult(os.fsdecode(b"/\xff.jpg"), error=attack))
+            gallery.finish(attack)
+        page = Page((tmp_path / "hits.html").read_text(encoding="utf-8"))
+        assert not page.all("script")
+        assert page.text.count("alert(1)") == 3
+        assert "\u202e" not in page.html
+
+    def test_an_unfinished_run_leaves_the_file_as_it_was(self, tmp_path: Path) -> None:
+        file = tmp_path / "hits.html"
+        file.write_text("<html>before")
+        with GalleryFile(str(file)) as gallery:
+            gallery.add(QueryResult("/a.jpg"))
+        assert file.read_text() == "<html>before"
+        assert [each.name for each in tmp_path.iterdir()] == ["hits.html"]
+        file.write_text("precious")
+        with pytest.raises(UsageError, match="is not an HTML file"):
+            GalleryFile(str(file))

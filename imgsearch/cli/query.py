@@ -92,7 +92,8 @@ def query(
         str | None,
         typer.Option(
             metavar="FILE.html",
-            help="Also write the hits to one HTML file with thumbnails.",
+            help="Also write the hits to one HTML file with thumbnails. With many images, it shows "
+            "the first ones, up to 32 MB.",
             show_default=False,
         ),
     ] = None,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from imgsearch.bulk import QueryResult
+    from imgsearch.bulk.gallery import GalleryFile
     from imgsearch.bulk.output import ResultFile
     from imgsearch.index import ImageIndex
 
@@ -101,8 +102,6 @@ def query_many(sources: Sequence[str], options: ManyOptions) -> None:
     """Search with each image of the sources, and print or write the results."""
     if options.resume and not options.output:
         raise UsageError("--resume needs --output")
-    if options.gallery:
-        raise UsageError("--gallery shows one search: use it with one image")
 
     from imgsearch.index import ImageIndex
     from imgsearch.sources import read_list
@@ -123,6 +122,7 @@ def query_many(sources: Sequence[str], options: ManyOptions) -> None:
         ) as index,
         stop_on_signal(stop, display),
         _output(index, options) as file,
+        _gallery(options) as gallery,
     ):
         results = index.search_many(
             *sources,
@@ -145,12 +145,18 @@ def query_many(sources: Sequence[str], options: ManyOptions) -> None:
                 _print(result, options)
                 if file:
                     file.add(result)
+                if gallery:
+                    gallery.add(result)
         if file and not stop.is_set():
             file.finish()
+        if gallery and not stop.is_set():
+            gallery.finish(_subtitle(index, options), before)
     if file:
         summary.rejected_before = file.rejected
     if not (options.as_json or options.paths):
         summary.print(time.monotonic() - started, before, options.output, stopped=stop.is_set())
+        if gallery:
+            _print_gallery(gallery, options, stopped=stop.is_set())
     if stop.is_set():
         raise typer.Exit(INTERRUPTED)
     if options.strict and (summary.rejected or summary.rejected_before):
@@ -182,6 +188,38 @@ def _output(index: "ImageIndex", options: ManyOptions) -> Iterator["ResultFile |
     fields = {name: known[name] for name in shown}
     with ResultFile(options.output, settings, fields, resume=options.resume) as file:
         yield file
+
+
+@contextlib.contextmanager
+def _gallery(options: ManyOptions) -> Iterator["GalleryFile | None"]:
+    if options.gallery is None:
+        yield None
+        return
+    from imgsearch.bulk.gallery import GalleryFile
+
+    with GalleryFile(options.gallery, options.show, options.max_pixels) as gallery:
+        yield gallery
+
+
+def _subtitle(index: "ImageIndex", options: ManyOptions) -> str:
+    model = index.collection.stamp.model
+    parts = [f"Among {index.count():,} images in {options.collection}, by {model}"]
+    parts += [f"“{options.text}”"] if options.text else []
+    return "; ".join([*parts, *options.where])
+
+
+def _print_gallery(gallery: "GalleryFile", options: ManyOptions, *, stopped: bool) -> None:
+    if stopped:
+        print_line(f"{options.gallery} is not written", style="yellow")
+        return
+    print_line(f"gallery: {options.gallery}")
+    counts = gallery.counts
+    if counts.shown < counts.answered:
+        print_line(
+            f"it shows the first {counts.shown:,} of {counts.answered:,} images, as it is limited "
+            f"to {gallery.max_bytes >> 20} MB; --output writes all",
+            style="yellow",
+        )
 
 
 @cache
