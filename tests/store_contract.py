@@ -555,6 +555,7 @@ class StoreContract:
         digests = [record(0, content=7).sha256, record(0, content=8).sha256, "f" * 64]
         assert collection.count_by_digest(digests) == {digests[0]: 2, digests[1]: 1}
         assert collection.count_by_digest(digests, [Condition("year", "=", 2)]) == {digests[0]: 1}
+        assert collection.count_by_digest(1500 * digests[:1]) == {digests[0]: 2}  # as many hits do
 
     def test_many_records_go_in_and_out(self, collection: Collection) -> None:
         collection.add_fields({"number": "int"})

@@ -318,7 +318,7 @@ class LanceCollection:
         self, digests: Sequence[str], where: Sequence[Condition] = ()
     ) -> dict[str, int]:
         counts: Counter[str] = Counter()
-        for part in batched(digests, _VALUES_PER_FILTER):
+        for part in batched(sorted(set(digests)), _VALUES_PER_FILTER):
             condition = filters.all_of(filters.is_one_of("sha256", part), self.condition(where))
             for batch in self._dataset.batches(["sha256"], condition):
                 for each in pc.value_counts(batch["sha256"]).to_pylist():
