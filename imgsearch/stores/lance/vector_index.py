@@ -8,6 +8,7 @@ data, so the index is tuned after each build, against exact answers.
 import json
 import math
 import re
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,11 +29,16 @@ from imgsearch.stores.lance.schema import VECTOR, to_numpy
 MIN_ROWS = 20_000
 # Where a filter passes no more, they are fetched and compared: 5 ms, and 4 us a record.
 MAX_COMPARED = 2_000
-# Rows outside the index are compared one by one: two thousand of 1280 take some 15 ms.
+# Rows outside the index are compared one by one: two thousand of 1280 take some 4 ms.
 MAX_UNINDEXED = 2_048
-# New rows go to a segment of their own. Each segment costs a search some 5 ms, so that segments up
-# to so many times as large are merged into the new one: a million rows have three or four.
-_MERGE_FACTOR = 16
+# To index new rows takes some time for each partition, and a third as much for each thousand rows.
+# Where many are written each second, more of them wait, so that it takes a tenth of an ingest.
+MAX_UNINDEXED_AT_SPEED = 4 * MAX_UNINDEXED
+_REST = 9
+# New rows go to a segment of their own. Each segment costs a search some 1 ms, so that segments up
+# to so many times as large are merged into the new one: a million rows have four or five. Where the
+# factor is larger, the largest segment, that of most records, is copied more often.
+_MERGE_FACTOR = 4
 # Partitions are of the size that the collection had when they were made.
 _RETRAIN_GROWTH = 4
 _CONFIG_KEY = "imgsearch:vector_index"
@@ -103,6 +109,7 @@ class VectorIndex:
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
+        self._rests_until = 0.0
 
     def exists(self) -> bool:
         return bool(self._segments())
@@ -137,9 +144,14 @@ class VectorIndex:
                 self._tune(listener)
 
     def after_upsert(self) -> None:
-        """Extend the index in the middle of a long ingest."""
-        if self.exists() and self.unindexed_rows() > MAX_UNINDEXED:
+        """Extend the index in the middle of a long ingest, of which it takes a small part."""
+        if not self.exists() or (missing := self.unindexed_rows()) <= MAX_UNINDEXED:
+            return
+        started = time.monotonic()
+        if missing > MAX_UNINDEXED_AT_SPEED or started >= self._rests_until:
             self._dataset.retry("the index cannot be extended", self._extend)
+            ended = time.monotonic()
+            self._rests_until = ended + _REST * (ended - started)
 
     def _segments(self) -> list[int]:
         """Return how many rows each segment of the index covers, the oldest first."""
