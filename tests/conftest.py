@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from PIL import Image
+from xdist.scheduler import LoadFileScheduling
 
 from imgsearch.cli import main
 from imgsearch.encoders.factory import open_encoder
@@ -38,9 +39,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(8, max(4, os.cpu_count() or 1))
 
 
+# One worker runs all files of a group: what they import takes a worker seconds.
+_WITH_GRADIO = ("test_page.py", "test_page_files.py", "test_page_guards.py", "test_serve_memory.py")
+_GROUP = dict.fromkeys(_WITH_GRADIO, "the page")
 # The files that take longest, so that no worker is left with one of them at the end.
 _LONGEST_FILES = (
-    "test_page.py",
+    *_GROUP,
     "test_commands_on_stores.py",
     "test_weaviate_faults.py",
     "test_weaviate_store.py",
@@ -48,7 +52,6 @@ _LONGEST_FILES = (
     "test_onnx_encoder.py",
     "test_interrupts.py",
     "test_lance_store.py",
-    "test_page_files.py",
     "test_image_index.py",
     "test_cli.py",
     "test_metadata_ownership.py",
@@ -67,6 +70,19 @@ _LONGEST_FILES = (
     "test_mutated_files.py",
     "test_serve_openapi.py",
 )
+
+
+class _Groups(LoadFileScheduling):
+    """Give each worker a whole file or a whole group of files."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return _GROUP.get(Path(file).name, file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Groups | None:
+    """Replace the scheduler of `--dist loadfile`."""
+    return _Groups(config, log) if config.option.dist == "loadfile" else None
 
 
 @pytest.hookimpl(trylast=True)

@@ -13,15 +13,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gradio as gr
 import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from gradio.events import api
-from gradio_client import Client, handle_file
 from PIL import Image
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -30,6 +27,9 @@ from imgsearch.server.address import listen
 from imgsearch.server.ui.gradio_files import COOKIE, GradioFiles
 from imgsearch.server.ui.visitor_files import FileLimits, VisitorFiles
 from tests.serving import picture
+
+if TYPE_CHECKING:
+    import gradio as gr
 
 # Gradio's own: it leaves images open, and sets an option that pandas 4 drops.
 pytestmark = [
@@ -41,8 +41,10 @@ LIMITS = FileLimits(file_bytes=100_000, total_bytes=400_000, files=8)
 SECRET = b"only the owner may read this"
 
 
-def tiny_page() -> gr.Blocks:
+def tiny_page() -> "gr.Blocks":
     """Return a page whose functions take and return files."""
+    import gradio as gr  # here, as only the worker that runs these tests needs it
+    from gradio.events import api
 
     def read(file: str | None) -> str:
         return Path(file).read_text(errors="replace") if file else "nothing"
@@ -106,6 +108,8 @@ class Site:
 
 @contextlib.contextmanager
 def site(folder: Path, limits: FileLimits = LIMITS, prefix: str = "") -> Iterator[Site]:
+    import gradio as gr
+
     before = os.environ.get("GRADIO_TEMP_DIR")
 
     async def built() -> ASGIApp:  # in an event loop: else Gradio makes some, and closes none
@@ -360,6 +364,8 @@ def test_clients_without_cookies_need_the_token(page: Site) -> None:
 
 @pytest.mark.parametrize("prefix", ["", "/ui"])
 def test_gradio_client_works(tmp_path: Path, prefix: str) -> None:
+    from gradio_client import Client, handle_file
+
     (tmp_path / "mine.txt").write_bytes(SECRET)
     (tmp_path / "1.png").write_bytes(picture(1))
     with site(tmp_path / "files", prefix=prefix) as opened:

@@ -9,15 +9,13 @@ from typing import Any
 
 import httpx
 import pytest
-from gradio_client import Client, handle_file
-from gradio_client.exceptions import AppError
 
 from imgsearch import ImageIndex
 from imgsearch.errors import UsageError
 from imgsearch.events import Event, Note
 from imgsearch.server.service import Service
 from imgsearch.server.settings import Limits
-from imgsearch.server.ui import app, fields, layout, views
+from imgsearch.server.ui import fields, views
 from imgsearch.types import ImageRecord
 from tests.fakes import ColorEncoder
 from tests.serving import Served, filled, picture, serving
@@ -156,6 +154,9 @@ def test_a_query_image_is_soon_in_memory_only(
 
 
 def test_a_gradio_client_can_search(served: Served, tmp_path: Path) -> None:
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
     (tmp_path / "3.png").write_bytes(picture(3))
     for url in (served.page, f"{served.url}/ui/"):
         client = Client(url, verbose=False)
@@ -323,6 +324,8 @@ def test_cancelling_no_job_is_no_error(
 def test_sessions_and_waiting_calls_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from imgsearch.server.ui import app, layout  # which import Gradio
+
     monkeypatch.setattr(layout, "_MAX_SESSIONS", 3)
     monkeypatch.setattr(layout, "_MAX_CALLS", 1)
     monkeypatch.setattr(layout, "_MAX_QUEUED", 2)
