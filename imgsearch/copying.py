@@ -3,13 +3,12 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from imgsearch.calibration import keep_current
 from imgsearch.errors import CollectionMismatchError, Remedy
 from imgsearch.events import Counted, Listener, Outcome, Status, ignore
 from imgsearch.ingest.verify import WriteVerifier
@@ -22,10 +21,10 @@ from imgsearch.stores.base import (
     check_dtype_of_store,
 )
 from imgsearch.system.pipeline import prefetch
-from imgsearch.types import ImageRecord, VectorDtype
+from imgsearch.types import FieldType, ImageRecord, Stamp, VectorDtype
 
-# Records per batch. Up to three batches are in memory, of 16 MB each with 2048 dimensions.
-_BATCH = 2048
+BATCH = 2048
+"""Records per batch. Up to three batches are in memory, of 16 MB each with 2048 dimensions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +57,8 @@ class CopyReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Batch:
-    """A batch of records of the source.
+class Batch:
+    """A batch of records to write.
 
     The target already has the `skipped` ones. `vectors` are those of `fresh`, in the same order;
     `known` are the ids in the batch that the target has.
@@ -98,11 +97,10 @@ def copy(
         destination = _open_destination(target, name, origin, vector_dtype, listener)
         verifier = WriteVerifier(destination)
         listener(Counted(origin.count()))
-        counts = _copy_all(origin, destination, verifier, listener, stop)
+        counts = write_all(_batches(origin, destination, stop), destination, verifier, listener)
         if verified := not stop.is_set():
             destination.optimize(listener)
             verifier.check(destination, listener)
-            keep_current(destination, listener)
     return CopyReport(
         source=source.url,
         target=target.url,
@@ -125,35 +123,58 @@ def _open_destination(
     vector_dtype: VectorDtype | None,
     listener: Listener,
 ) -> Collection:
-    if name not in target.names():
-        if vector_dtype is None and origin.vector_dtype in target.vector_dtypes:
-            vector_dtype = origin.vector_dtype
-        destination = target.open_or_create(name, origin.stamp, origin.fields, vector_dtype)
-    else:
-        destination = target.open(name)
-        if differences := origin.stamp.differences(destination.stamp):
-            raise CollectionMismatchError(
-                f"{target.url}: collection {name} exists, and its vectors are not comparable with "
-                f"those of {origin.name} ({'; '.join(differences)})",
-                Remedy.COPY_TO_OTHER_NAME,
-            )
-        check_dtype(destination, vector_dtype, Remedy.COPY_TO_OTHER_NAME)
-        destination.add_fields(origin.fields)
+    destination = open_destination(
+        *(target, name, origin.stamp, origin.fields),
+        vector_dtype=vector_dtype,
+        preferred=origin.vector_dtype,
+        remedy=Remedy.COPY_TO_OTHER_NAME,
+    )
     destination.join_site(listener)
     return destination
 
 
-def _copy_all(
-    origin: Collection,
+def open_destination(
+    target: VectorStore,
+    name: str,
+    stamp: Stamp,
+    fields: Mapping[str, FieldType],
+    *,
+    vector_dtype: VectorDtype | None,
+    preferred: VectorDtype,
+    remedy: Remedy,
+) -> Collection:
+    """Return the collection to write finished vectors to, which is created if necessary.
+
+    A new one keeps its vectors as `vector_dtype`, else as `preferred` if the store can. Raises
+    CollectionMismatchError with the remedy if it exists and has another stamp or number format.
+    """
+    if name not in target.names():
+        if vector_dtype is None and preferred in target.vector_dtypes:
+            vector_dtype = preferred
+        return target.open_or_create(name, stamp, fields, vector_dtype)
+    destination = target.open(name)
+    if differences := stamp.differences(destination.stamp):
+        raise CollectionMismatchError(
+            f"{target.url}: collection {name} exists, and its vectors are not comparable with "
+            f"the new ones ({'; '.join(differences)})",
+            remedy,
+        )
+    check_dtype(destination, vector_dtype, remedy)
+    destination.add_fields(fields)
+    return destination
+
+
+def write_all(
+    batches: Iterator[Batch],
     destination: Collection,
     verifier: WriteVerifier,
     listener: Listener,
-    stop: threading.Event,
 ) -> Counter[Status]:
+    """Write batches, of which one is made ahead, and return the number of records by outcome."""
     counts: Counter[Status] = Counter()
-    batches = prefetch(_batches(origin, destination, stop), depth=1)
+    ahead = prefetch(batches, depth=1)
     try:
-        for batch in batches:
+        for batch in ahead:
             rejected = destination.upsert(batch.fresh, batch.vectors)
             verifier.record_write(batch.fresh, batch.vectors, batch.known, rejected)
             outcomes = [Outcome(record.uri, "skipped") for record in batch.skipped]
@@ -162,7 +183,7 @@ def _copy_all(
                 counts[outcome.status] += 1
                 listener(outcome)
     finally:
-        batches.close()
+        ahead.close()
     return counts
 
 
@@ -178,14 +199,12 @@ def _relocated(record: ImageRecord, origin: Sites, destination: Sites) -> ImageR
     return replace(record, uri=destination.qualified(uri, site))
 
 
-def _batches(
-    origin: Collection, destination: Collection, stop: threading.Event
-) -> Iterator[_Batch]:
+def _batches(origin: Collection, destination: Collection, stop: threading.Event) -> Iterator[Batch]:
     for scanned in origin.scan():
-        for start in range(0, len(scanned), _BATCH):
+        for start in range(0, len(scanned), BATCH):
             if stop.is_set():
                 return
-            originals = scanned[start : start + _BATCH]
+            originals = scanned[start : start + BATCH]
             records = [_relocated(each, origin.sites, destination.sites) for each in originals]
             known = destination.lookup([record.id for record in records])
             # Ids in the origin by ids in the destination.
@@ -197,7 +216,7 @@ def _batches(
             vectors = origin.vectors_by_id(list(ids.values()))
             # Records without a vector have been removed from the origin in between.
             fresh = [record for record in records if ids.get(record.id) in vectors]
-            yield _Batch(
+            yield Batch(
                 skipped=[record for record in records if known.get(record.id) == record],
                 fresh=fresh,
                 vectors=np.stack([vectors[ids[record.id]] for record in fresh])

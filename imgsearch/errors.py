@@ -9,6 +9,7 @@ ImgsearchError                      exit code 1
 ├── MetadataError                   metadata cannot be read, or does not fit the collection
 ├── EncoderError
 │   ├── UnknownModelError           there is no model of this name
+│   ├── MissingEncoderError         another program made the vectors, and imgsearch cannot
 │   ├── WeightsError                weights are missing, damaged, or do not fit the model
 │   ├── DeviceError                 the requested device is not available
 │   ├── DeviceMemoryError           a batch does not fit into memory; a smaller one may
@@ -70,6 +71,14 @@ class Remedy(Enum):
     COPY_TO_OTHER_NAME = "copy-to-other-name"
     PRUNE = "prune"
     REMOVE = "remove"
+    SEARCH_BY_RECORD = "search-by-record"
+    SEARCH_BY_VECTOR = "search-by-vector"
+    NAME_THE_MODEL_OF_VECTORS = "name-the-model-of-vectors"
+    """Say which model made the vectors that are imported."""
+    NAME_THE_TABLE = "name-the-table"
+    """Say which table has a row for each vector."""
+    NAME_THE_VECTOR_COLUMN = "name-the-vector-column"
+    NAME_THE_FOLDER_OF_IMAGES = "name-the-folder-of-images"
 
 
 def first_line(error: BaseException) -> str:
@@ -118,6 +127,10 @@ class EncoderError(ImgsearchError):
 
 class UnknownModelError(EncoderError):
     """There is no model of this name."""
+
+
+class MissingEncoderError(EncoderError):
+    """The vectors of the collection were made by another program, and cannot be made here."""
 
 
 class WeightsError(EncoderError):

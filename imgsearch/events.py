@@ -19,14 +19,14 @@ class Counted:
     total: int
 
 
-Status = Literal["indexed", "reused", "skipped", "rejected", "removed", "answered"]
+Status = Literal["indexed", "reused", "skipped", "rejected", "removed", "answered", "exported"]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """The result for one file. Each file found has one.
 
-    `removed` refers to a record instead, and `answered` to a query image.
+    `removed` and `exported` refer to a record instead, and `answered` to a query image.
     """
 
     uri: str

@@ -43,6 +43,7 @@ from imgsearch.types import (
 
 if TYPE_CHECKING:
     from imgsearch.bulk import QueryResult
+    from imgsearch.exchange import ExportReport, ImportReport
     from imgsearch.ingest import IngestReport
     from imgsearch.progress import ProgressBars
 
@@ -294,6 +295,48 @@ class ImageIndex:
             stamp=stamp,
         )
 
+    def search_vector_file(
+        self,
+        file: str | os.PathLike[str],
+        *,
+        text: str = "",
+        k: int = DEFAULT_K,
+        where: Where = (),
+        min_score: float | None = None,
+        collapse: bool = True,
+        skip: Callable[[str], bool] = lambda _: False,
+        stop: threading.Event | None = None,
+    ) -> "Iterator[QueryResult]":
+        """Search with each vector of a .npy file, and yield a result for each.
+
+        Args:
+            file: Vectors of the model of the collection: floats of shape (n, dimension), or
+                (dimension,) for one. They are L2-normalized.
+            text: Words to search for in all text metadata, with each vector.
+            k: The maximum number of hits for each vector.
+            where: Conditions on the metadata; all must hold.
+            min_score: The minimum cosine similarity.
+            collapse: Return identical images as one hit, with the number of copies.
+            skip: Returns whether to leave out the vector of this name.
+            stop: When set, the search ends early.
+
+        Returns:
+            The results in the order of the vectors. Their paths are `FILE[0]`, `FILE[1]` and so on.
+
+        Raises:
+            SourceError: The file cannot be read.
+            MetadataError: The file does not hold floats.
+            UsageError: The array has another shape; otherwise as `search`.
+        """
+        from imgsearch.exchange.querying import search_file  # not needed by other searches
+
+        request = SearchRequest(text=text, k=k, min_score=min_score, collapse=collapse)
+        if k < 1:
+            raise UsageError(f"k is {k}: it must be at least 1")
+        collection = self.collection
+        request = replace(request, where=parse_conditions(collection, where, self._listener))
+        return search_file(collection, os.fspath(file), request, skip, stop or threading.Event())
+
     def search_many(
         self,
         *sources: str | os.PathLike[str],
@@ -502,6 +545,106 @@ class ImageIndex:
     def exists(self) -> bool:
         """Return whether the collection exists."""
         return self._name in self.store.names()
+
+    # Exchange with other programs
+
+    def export(
+        self,
+        file: str | os.PathLike[str],
+        *,
+        where: Where = (),
+        progress: bool = False,
+        listener: Listener | None = None,
+        stop: threading.Event | None = None,
+    ) -> "ExportReport":
+        """Write records and vectors to a file that other programs, and `import_vectors`, read.
+
+        Args:
+            file: A .parquet file, or a .npy file, which gets a .csv file with the records and a
+                .json file beside it. Earlier exports are replaced.
+            where: Conditions on the metadata; all must hold.
+            progress: Show a progress bar, in a terminal or a notebook.
+            listener: Receives events, instead of the index's own listener.
+            stop: When set, the export ends without a file.
+
+        Raises:
+            SourceError: The file cannot be written.
+            UsageError: The format is unknown, or the file exists and is something else.
+        """
+        from imgsearch.exchange import export  # not needed by searches
+
+        listener = listener or self._listener
+        conditions = self._handles.use(
+            lambda collection: parse_conditions(collection, where, listener)
+        )
+        with _progress_bars() if progress else nullcontext() as bars:
+            return export(
+                self.collection,
+                self.store.url,
+                os.fspath(file),
+                conditions,
+                listener=both(listener, bars) if bars else listener,
+                stop=stop,
+            )
+
+    def import_vectors(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        model_name: str | None = None,
+        table: str | None = None,
+        images: str | None = None,
+        vector_column: str | None = None,
+        progress: bool = False,
+        listener: Listener | None = None,
+        stop: threading.Event | None = None,
+    ) -> "ImportReport":
+        """Add vectors and records from files, of `export` or of another program.
+
+        The collection is created if necessary. Vectors of another program are searched by record
+        and by vector: imgsearch has no encoder for query images. They are L2-normalized.
+
+        Args:
+            source: A .parquet file with a column of vectors, a .npy file with a table beside it,
+                or a folder of such files, such as the output of clip-retrieval.
+            model_name: The model that made the vectors, if imgsearch did not export them.
+            table: The table of a .npy file, .csv or .parquet, if it has another name.
+            images: The folder that relative paths of images are relative to; by default the
+                current folder.
+            vector_column: The column of vectors, if a Parquet file has several.
+            progress: Show a progress bar, in a terminal or a notebook.
+            listener: Receives events, instead of the index's own listener.
+            stop: When set, the import ends early; it can be run again.
+
+        Returns:
+            What was found, and what happened to it. A row that cannot be used is not an error; it
+            is reported with the reason.
+
+        Raises:
+            SourceError: A file cannot be read.
+            MetadataError: A file has no vectors, or no column that says where the images are.
+            CollectionMismatchError: The collection has vectors of another model.
+            UsageError: The arguments do not fit the files.
+        """
+        from imgsearch.exchange import ImportOptions, import_vectors  # not needed by searches
+
+        options = ImportOptions(
+            model_name=model_name,
+            table=table,
+            images=images,
+            vector_column=vector_column,
+            vector_dtype=self._vector_dtype,
+        )
+        listener = listener or self._listener
+        with _progress_bars() if progress else nullcontext() as bars:
+            return import_vectors(
+                os.fspath(source),
+                self.store,
+                self._name,
+                options,
+                listener=both(listener, bars) if bars else listener,
+                stop=stop,
+            )
 
     # Changes
 

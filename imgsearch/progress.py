@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from imgsearch.events import Counted, Event, Outcome, Stage, Status, Transfer
 
-_SHOWN: tuple[Status, ...] = ("indexed", "reused", "answered", "skipped", "rejected")
+_SHOWN: tuple[Status, ...] = ("indexed", "reused", "answered", "exported", "skipped", "rejected")
 
 
 class ProgressBars:

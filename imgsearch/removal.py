@@ -1,6 +1,7 @@
 """Remove the records of files and folders."""
 
 import os
+import re
 from collections.abc import Sequence
 from itertools import takewhile
 
@@ -9,6 +10,7 @@ from imgsearch.sites import Sites
 from imgsearch.stores.base import Collection
 from imgsearch.uris import canonical_path, record_id
 
+_URI = re.compile(r"[a-z][a-z0-9+.-]*://|item:")
 # For more folders than this, the store scans their common prefix, and other records are skipped
 # here.
 _MAX_PREFIXES = 100
@@ -17,8 +19,8 @@ _MAX_PREFIXES = 100
 def remove_paths(collection: Collection, paths: Sequence[str | os.PathLike[str]]) -> int:
     """Remove the records of files, and of all files in folders. Return their number.
 
-    Files of other machines are given by URI. Raises RecordNotFoundError, and removes nothing, if
-    there is no record for one of the paths.
+    Files of other machines, and images that are no files here, are given by URI. Raises
+    RecordNotFoundError, and removes nothing, if there is no record for one of the paths.
     """
     uris = {_uri(path, collection.sites): os.fspath(path) for path in paths}
     known = collection.lookup([record_id(uri) for uri in uris])
@@ -45,7 +47,7 @@ def _check_folders(collection: Collection, folders: dict[str, str]) -> None:
 
 
 def _uri(path: str | os.PathLike[str], sites: Sites) -> str:
-    if str(path).startswith("file://"):  # of another machine
+    if _URI.match(str(path)):  # of another machine, or no file at all
         return str(path)
     # As records have them: links are resolved in the folder, not in the name of the file.
     real = os.path.expanduser(path)

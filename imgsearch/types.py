@@ -30,15 +30,28 @@ def mtime_of(status: os.stat_result) -> int:
     return (status.st_mtime_ns + 2**63) % 2**64 - 2**63
 
 
+_UNREAD = "unread:"
+
+
+def unread_digest(uri: str) -> str:
+    """Return what a record has in place of a SHA-256 if its file was never read.
+
+    It is no digest, and no other record has it: the contents of such records are not known to be
+    equal.
+    """
+    return _UNREAD + record_id(uri)
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
     """One image at one place.
 
     `sha256` is the digest of the file in hexadecimal, `size` its length in bytes and `mtime_ns` its
     mtime in nanoseconds since the epoch (see `mtime_of`). `width` and `height` are in pixels, after
-    EXIF orientation. `origins` maps each metadata field that a table has set to the id of that
-    table; it is None in records of early versions. `site` names the machine that has the file, or
-    is None for this one (see `imgsearch.sites`).
+    EXIF orientation. If the vector was imported and the file never read, `sha256` is
+    `unread_digest`, and the numbers that are unknown are 0. `origins` maps each metadata field that
+    a table has set to the id of that table; it is None in records of early versions. `site` names
+    the machine that has the file, or is None for this one (see `imgsearch.sites`).
     """
 
     uri: str
@@ -58,9 +71,15 @@ class ImageRecord:
 
     @property
     def path(self) -> str:
-        """The path of the file; on another machine, `SITE:PATH`, which cannot be opened here."""
+        """The path of the file; on another machine, `SITE:PATH`, which cannot be opened here.
+
+        If the URI is not that of a file, such as `https://...`, the URI itself.
+        """
         path = uri_to_path(self.uri)
         return f"{self.site}:{path}" if self.site else path
+
+
+_MADE_ELSEWHERE = "made elsewhere"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +98,19 @@ class Stamp:
     dimension: int
     distance: str = "cosine"
     variant: str = "fp32"
+
+    @classmethod
+    def elsewhere(cls, model: str, dimension: int) -> "Stamp":
+        """Return the stamp of vectors that another program made, by a model of this name.
+
+        `weights` is empty, as it is unknown.
+        """
+        return cls(model, "", _MADE_ELSEWHERE, dimension)
+
+    @property
+    def made_elsewhere(self) -> bool:
+        """Whether another program made the vectors, so that imgsearch cannot make more of them."""
+        return self.preprocessing == _MADE_ELSEWHERE
 
     @property
     def dtype(self) -> str:

@@ -65,7 +65,7 @@ def test_a_second_copy_copies_only_new_and_changed_records(tmp_path: Path) -> No
 def test_a_stopped_copy_continues_with_the_next_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copying, "_BATCH", 100)
+    monkeypatch.setattr(copying, "BATCH", 100)
     stop = threading.Event()
 
     def stop_soon(event: Event) -> None:

@@ -173,15 +173,14 @@ class ResultFile:
                 file.writelines(json.dumps(row) + "\n" for row in self._rows())
 
     def _write_parquet(self, part: Path) -> None:
-        from imgsearch.stores.lance.arrow import pa  # first, so that it hides pandas
+        from imgsearch.stores.lance.arrow import ARROW_TYPES, pa  # first: it hides pandas
 
         # isort: split
         from pyarrow import parquet
 
-        types = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
         columns = {name: pa.string() for name in _COLUMNS}
         columns |= {"rank": pa.int32(), "score": pa.float64()}
-        columns |= {name: types[kind] for name, kind in self._fields.items()}
+        columns |= {name: ARROW_TYPES[kind] for name, kind in self._fields.items()}
         schema = pa.schema({**columns, _ERROR: pa.string()})
         rows = self._rows()
         with parquet.ParquetWriter(part, schema, compression="zstd") as writer:

@@ -19,6 +19,7 @@ from imgsearch.cli.bench import bench
 from imgsearch.cli.collections import info, remove
 from imgsearch.cli.copy import copy
 from imgsearch.cli.evaluate import evaluate
+from imgsearch.cli.exchange import export, import_
 from imgsearch.cli.ingest import ingest
 from imgsearch.cli.models import models
 from imgsearch.cli.query import query
@@ -35,8 +36,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
 )
-for command in (ingest, query, serve, info, remove, copy, models, bench):
+for command in (ingest, query, serve, info, remove, copy, export, models, bench):
     app.command()(command)
+app.command("import")(import_)
 app.command("eval")(evaluate)
 
 

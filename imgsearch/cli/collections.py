@@ -39,10 +39,9 @@ def _print_collection(info: "CollectionInfo") -> None:
     for line in (
         "",
         f"{info.name}: {info.images:,} images{size}",
-        f"  model   {stamp.model}, {stamp.dimension} dimensions, {stamp.variant}, "
-        f"weights {stamp.weights[:12]}"
-        + ", vectors stored as float16"
-        * (info.vector_dtype == "float16"),
+        f"  model   {stamp.model}, {stamp.dimension} dimensions"
+        + f", {stamp.variant}, weights {stamp.weights[:12]}" * (not stamp.made_elsewhere)
+        + ", vectors stored as float16" * (info.vector_dtype == "float16"),
         f"  input   {stamp.preprocessing}",
         f"  fields  {fields}",
         *(f"  {line}" for line in _details(info.details)),

@@ -31,6 +31,24 @@ def query(
             show_default=False,
         ),
     ] = None,
+    record: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID",
+            help="Search with an image of the collection by its id (see --json), in place of "
+            "IMAGE. Repeatable: by what they have in common.",
+            show_default=False,
+        ),
+    ] = None,
+    vector: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.npy",
+            help="Search with a vector of the collection's model, in place of IMAGE; with several "
+            "in the file, with each.",
+            show_default=False,
+        ),
+    ] = None,
     text: Annotated[
         str,
         typer.Option(
@@ -132,14 +150,20 @@ def query(
         raise UsageError("--json and --paths: use only one of them")
     if null and not paths:
         raise UsageError("--null needs --paths")
-    many = are_many(sources)
+    if bool(sources) + bool(record) + (vector is not None) > 1:
+        raise UsageError("IMAGE, --record and --vector: use only one of them")
+    if vector is not None and exclude_self:
+        raise UsageError("--exclude-self needs an IMAGE or --record: a vector has no content")
+    if vector is not None and gallery:
+        raise UsageError("--gallery needs an IMAGE, --record or --text")
+    many = vector is not None or are_many(sources)
     if (output or resume or strict or workers) and not many:
         raise UsageError("--output, --resume, --strict and --workers are for many images")
     if many:
-        assert sources is not None
         query_many(
-            sources,
+            sources or (),
             ManyOptions(
+                vector=vector,
                 text=text,
                 k=k,
                 where=where or [],
@@ -164,7 +188,8 @@ def query(
         )
         return
     image = sources[0] if sources else None
-    _check_words(image, text, min_score=min_score, exclude_self=exclude_self)
+    if image is None and not record:
+        _check_words(text, min_score=min_score, exclude_self=exclude_self)
     started = time.monotonic()
     source = None if image is None else _read_query(image)
 
@@ -172,6 +197,7 @@ def query(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     from imgsearch.index import ImageIndex
+    from imgsearch.search import SearchRequest
 
     with (
         Display(quiet=as_json or paths) as display,
@@ -192,14 +218,17 @@ def query(
         if not (as_json or paths):
             meanwhile.submit(_load_table)
         fields = fields_to_show(show, list(index.fields), _SHOWN_FIELDS)
-        hits = index.search(
-            source,
-            text=text,
-            k=k,
-            where=where or (),
-            min_score=min_score,
-            exclude_self=exclude_self,
-            collapse=not copies,
+        hits = index.find(
+            SearchRequest(
+                images=() if source is None else [source],
+                records=record or (),
+                text=text,
+                k=k,
+                where=where or (),
+                min_score=min_score,
+                exclude_self=exclude_self,
+                collapse=not copies,
+            )
         )
         seconds = time.monotonic() - started
         if gallery:
@@ -207,13 +236,14 @@ def query(
 
             subtitle = f"{len(hits)} of {index.count():,} images in {collection}, by "
             subtitle += stamp.model
-            write_gallery(gallery, source, _name(image, text), hits, subtitle, max_pixels)
+            name = _name(image, record or (), text)
+            write_gallery(gallery, source, name, hits, subtitle, max_pixels)
     if as_json:
         print_json(
             {
                 "collection": collection,
                 "model": stamp.model,
-                "query": image,
+                "query": image or (record[0] if record and len(record) == 1 else record or None),
                 "text": text or None,
                 "seconds": round(seconds, 4),
                 "hits": [hit.to_dict() for hit in hits],
@@ -223,24 +253,23 @@ def query(
         end = b"\0" if null else b"\n"
         sys.stdout.buffer.writelines(os.fsencode(hit.record.path) + end for hit in hits)
     else:
-        _print_table(hits, fields, words=bool(text and image))
+        _print_table(hits, fields, words=bool(text and (image or record)))
         if gallery:
             display.say(f"gallery: {gallery}")
 
 
-def _check_words(
-    image: str | None, text: str, *, min_score: float | None, exclude_self: bool
-) -> None:
-    if image is not None:
-        return
+def _check_words(text: str, *, min_score: float | None, exclude_self: bool) -> None:
     if not text.strip():
-        raise UsageError("nothing to search for: give an IMAGE, or words with --text")
+        raise UsageError(
+            "nothing to search for: give an IMAGE, words with --text, --record or --vector"
+        )
     if min_score is not None or exclude_self:
         raise UsageError("--min-score and --exclude-self need an IMAGE")
 
 
-def _name(image: str | None, text: str) -> str:
+def _name(image: str | None, records: Sequence[str], text: str) -> str:
     query = "standard input" if image == "-" else os.path.basename(image or "")
+    query = query or ", ".join(records)
     return ", ".join(filter(None, [query, text and f"“{text}”"]))
 
 

@@ -36,6 +36,7 @@ _BINARY = bytes({*range(1, 32), 127} - {9, 10, 13})
 class ManyOptions:
     """The options of `imgsearch query`, by their names on the command line."""
 
+    vector: str | None
     text: str
     k: int
     where: list[str]
@@ -124,20 +125,33 @@ def query_many(sources: Sequence[str], options: ManyOptions) -> None:
         _output(index, options) as file,
         _gallery(options) as gallery,
     ):
-        results = index.search_many(
-            *sources,
-            text=options.text,
-            k=options.k,
-            where=options.where,
-            min_score=options.min_score,
-            exclude_self=options.exclude_self,
-            collapse=not options.copies,
-            workers=options.workers,
-            skip=file.has if file else lambda _: False,
-            count_ahead=display.shows_bar,
-            stdin=read_list(_stdin()) if "-" in sources else (),
-            stop=stop,
-        )
+        skip = file.has if file else lambda _: False
+        if options.vector is not None:
+            results = index.search_vector_file(
+                options.vector,
+                text=options.text,
+                k=options.k,
+                where=options.where,
+                min_score=options.min_score,
+                collapse=not options.copies,
+                skip=skip,
+                stop=stop,
+            )
+        else:
+            results = index.search_many(
+                *sources,
+                text=options.text,
+                k=options.k,
+                where=options.where,
+                min_score=options.min_score,
+                exclude_self=options.exclude_self,
+                collapse=not options.copies,
+                workers=options.workers,
+                skip=skip,
+                count_ahead=display.shows_bar,
+                stdin=read_list(_stdin()) if "-" in sources else (),
+                stop=stop,
+            )
         before = file.done if file else 0
         with contextlib.closing(results):  # type: ignore[type-var]
             for result in results:
@@ -178,6 +192,7 @@ def _output(index: "ImageIndex", options: ManyOptions) -> Iterator["ResultFile |
         "model": stamp.model,
         "weights": stamp.weights,
         "text": options.text,
+        **({"vector": options.vector} if options.vector else {}),
         "k": options.k,
         "where": options.where,
         "min_score": options.min_score,

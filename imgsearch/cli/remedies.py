@@ -30,6 +30,12 @@ _WORDS = {
     Remedy.COPY_TO_OTHER_NAME: "choose another name with --as",
     Remedy.PRUNE: "remove deleted files with --prune",
     Remedy.REMOVE: "remove images with `imgsearch remove`",
+    Remedy.SEARCH_BY_RECORD: "search with an image of the collection by --record ID",
+    Remedy.SEARCH_BY_VECTOR: "with a vector of that model by --vector FILE.npy",
+    Remedy.NAME_THE_MODEL_OF_VECTORS: "name it with --model-name",
+    Remedy.NAME_THE_TABLE: "name it with --table",
+    Remedy.NAME_THE_VECTOR_COLUMN: "name it with --vector-column",
+    Remedy.NAME_THE_FOLDER_OF_IMAGES: "name the folder of the images with --images",
 }
 
 

@@ -13,6 +13,7 @@ from imgsearch.errors import (
     DeviceMemoryError,
     EncoderError,
     ExportError,
+    MissingEncoderError,
     Remedy,
     UsageError,
     WeightsError,
@@ -36,8 +37,16 @@ def open_encoder(
     suitable for queries.
 
     Raises UsageError, UnknownModelError, WeightsError, DeviceError, ExportError, MissingTorchError,
-    or CollectionMismatchError if the request does not match the stamp.
+    CollectionMismatchError if the request does not match the stamp, or MissingEncoderError if
+    another program made the collection's vectors.
     """
+    if stamp and stamp.made_elsewhere:
+        raise MissingEncoderError(
+            f"the vectors of this collection were made elsewhere, by {stamp.model}, and imgsearch "
+            "does not have this encoder: it cannot encode an image for them",
+            Remedy.SEARCH_BY_RECORD,
+            Remedy.SEARCH_BY_VECTOR,
+        )
     devices.let_cpu_help_mps()
     precision = stamp.dtype if stamp else request.precision
     check_device(request)

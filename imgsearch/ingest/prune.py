@@ -166,8 +166,8 @@ def _totals(files_in: Counter[str], suspects: dict[str, int], source: str | None
 
 
 def _local_paths(uris: Iterable[str], sites: Sites) -> dict[str, str]:
-    """Return the paths by URI, without those of other machines."""
-    split = ((uri, *sites.split(uri)) for uri in uris)
+    """Return the paths by URI, without files of other machines and without other URIs."""
+    split = ((uri, *sites.split(uri)) for uri in uris if uri.startswith("file:"))
     return {uri: uri_to_path(bare) for uri, site, bare in split if site is None}
 
 
@@ -199,9 +199,11 @@ def _ancestors(path: str, source: str | None = None) -> Iterator[str]:
 def is_deleted(record: ImageRecord) -> bool:
     """Return whether the system says that a record's file does not exist.
 
-    False if the file cannot be accessed, or is on another machine: then nobody can know.
+    False if the file cannot be accessed, is on another machine, or has another URI than a path:
+    then nobody can know.
     """
-    return record.site is None and _is_missing(record.path)
+    is_local = record.site is None and record.uri.startswith("file:")
+    return is_local and _is_missing(record.path)
 
 
 def _is_missing(path: str) -> bool:

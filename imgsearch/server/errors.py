@@ -19,6 +19,7 @@ from imgsearch.errors import (
     ImageError,
     ImgsearchError,
     MetadataError,
+    MissingEncoderError,
     RecordNotFoundError,
     SourceError,
     StoreBusyError,
@@ -48,6 +49,7 @@ _CORE_ERRORS: tuple[tuple[type[ImgsearchError], int, str], ...] = (
     (StoreBusyError, 503, "store-busy"),
     (StoreFullError, 507, "disk-full"),
     (StoreError, 503, "store-unavailable"),
+    (MissingEncoderError, 409, "no-encoder"),
     (EncoderError, 503, "model-unavailable"),
     (ImgsearchError, 500, "failed"),
 )

@@ -13,6 +13,7 @@ from imgsearch.errors import (
     CollectionNotFoundError,
     EncoderError,
     ImgsearchError,
+    MissingEncoderError,
     RecordNotFoundError,
     Remedy,
     ScratchError,
@@ -25,7 +26,12 @@ log = logging.getLogger("imgsearch.server")
 
 # Errors of the service itself, logged in full for its operator.
 _OPERATOR_ERRORS = (StoreError, EncoderError, ScratchError)
-_CLIENT_ERRORS = (CollectionNotFoundError, CollectionMismatchError, RecordNotFoundError)
+_CLIENT_ERRORS = (
+    CollectionNotFoundError,
+    CollectionMismatchError,
+    MissingEncoderError,
+    RecordNotFoundError,
+)
 # Clients and the operator read them: the options are those of `imgsearch serve`. What only another
 # command's options change is left out.
 _REMEDIES = {
@@ -37,6 +43,7 @@ _REMEDIES = {
     Remedy.INGEST: "create one with `imgsearch ingest`",
     Remedy.COPY: "copy it with `imgsearch copy --as NAME`",
     Remedy.REMOVE: "take images out with `imgsearch remove`",
+    Remedy.SEARCH_BY_RECORD: "search with an image of the collection by its record",
 }
 _SERVER_FAILED = "the store has failed; the service's log has the details"
 _SCRATCH_FAILED = "temporary files cannot be written; the service's log has the details"

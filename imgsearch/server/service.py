@@ -17,6 +17,7 @@ from imgsearch.errors import (
     CollectionMismatchError,
     CollectionNotFoundError,
     MetadataError,
+    MissingEncoderError,
     StaleCollectionError,
     StoreError,
     UsageError,
@@ -156,6 +157,9 @@ class Service:
             except CollectionNotFoundError:
                 self._preparing = self._models.get(None)
                 self._preparing.add_done_callback(self._report_failure)
+                return
+            except MissingEncoderError as error:
+                self._listener(Note(f"no search by image: {error}"))
                 return
             except CollectionMismatchError:
                 raise

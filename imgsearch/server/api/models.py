@@ -16,7 +16,10 @@ class Record(BaseModel):
     """One image at one place."""
 
     id: str = Field(examples=[_EXAMPLE_ID])
-    sha256: str = Field(description="Digest of the file, in hexadecimal.")
+    sha256: str = Field(
+        description="Digest of the file, in hexadecimal; `unread:ID` of an imported image whose "
+        "file is unknown."
+    )
     size: int = Field(description="Size of the file in bytes.", examples=[20_480])
     width: int = Field(description="Width in pixels, after EXIF orientation.", examples=[400])
     height: int = Field(examples=[533])

@@ -13,7 +13,7 @@ from imgsearch.system.blocked_imports import block_imports
 os.environ.setdefault("LANCE_LOG", "error")
 
 with block_imports("pandas", "dateutil"):
-    import pyarrow.dataset  # noqa: F401
+    import pyarrow.dataset
 
 # isort: split
 import lance
@@ -21,4 +21,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lance.query import MatchQuery
 
-__all__ = ["MatchQuery", "lance", "pa", "pc"]
+from imgsearch.types import FieldType
+
+__all__ = ["ARROW_TYPES", "MatchQuery", "lance", "pa", "pc"]
+
+ARROW_TYPES: dict[FieldType, pa.DataType] = {
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+    "str": pa.string(),
+}
+"""The types in which values of metadata are stored, in Lance and in Parquet."""

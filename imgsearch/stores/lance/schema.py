@@ -14,7 +14,7 @@ from imgsearch.metadata.changes import OriginChanges, changed_origins
 from imgsearch.metadata.origins import from_text, to_text
 from imgsearch.sites import HERE
 from imgsearch.stores.base import Vectors
-from imgsearch.stores.lance.arrow import pa
+from imgsearch.stores.lance.arrow import ARROW_TYPES, pa
 from imgsearch.text import record_words
 from imgsearch.types import FieldType, ImageRecord, Metadata, Stamp, Value, VectorDtype
 
@@ -27,13 +27,7 @@ _ORIGINS = "origins"
 _RECORD_COLUMNS = ("uri", "sha256", "size", "mtime_ns", "width", "height")
 _STAMP_KEY = b"imgsearch:stamp"
 _FIELD_NAME_KEY = b"imgsearch:field"
-_ARROW_TYPES: dict[FieldType, pa.DataType] = {
-    "int": pa.int64(),
-    "float": pa.float64(),
-    "bool": pa.bool_(),
-    "str": pa.string(),
-}
-_FIELD_TYPES = {arrow: kind for kind, arrow in _ARROW_TYPES.items()}
+_FIELD_TYPES = {arrow: kind for kind, arrow in ARROW_TYPES.items()}
 _VECTOR_TYPES: dict[VectorDtype, pa.DataType] = {"float32": pa.float32(), "float16": pa.float16()}
 _VECTOR_DTYPES = {arrow: dtype for dtype, arrow in _VECTOR_TYPES.items()}
 
@@ -73,7 +67,7 @@ def metadata_column(field: str, kind: FieldType) -> pa.Field:
     if plain != field:
         plain += "_" + hashlib.blake2b(field.encode(), digest_size=4).hexdigest()
     name = f"meta_{plain}"
-    return pa.field(name, _ARROW_TYPES[kind], metadata={_FIELD_NAME_KEY: field.encode()})
+    return pa.field(name, ARROW_TYPES[kind], metadata={_FIELD_NAME_KEY: field.encode()})
 
 
 def origins_column() -> pa.Field:
