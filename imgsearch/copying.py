@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from imgsearch.calibration import keep_current
 from imgsearch.errors import CollectionMismatchError, Remedy
 from imgsearch.events import Counted, Listener, Outcome, Status, ignore
 from imgsearch.ingest.verify import WriteVerifier
@@ -101,6 +102,7 @@ def copy(
         if verified := not stop.is_set():
             destination.optimize(listener)
             verifier.check(destination, listener)
+            keep_current(destination, listener)
     return CopyReport(
         source=source.url,
         target=target.url,

@@ -627,6 +627,48 @@ class StoreContract:
         assert info.bytes is None or info.bytes > 0
         assert info.to_dict()["model"] == STAMP.model
 
+    def test_attachments_are_kept_with_a_collection(
+        self, store: VectorStore, collection: Collection, name: str
+    ) -> None:
+        assert collection.attachment("note") is None
+        collection.attach("note", "ä 1")
+        collection.attach("other", "x" * 5000)
+        assert collection.attachment("note") == "ä 1"
+        write(collection, [record(1)])
+        collection.add_fields({"year": "int"})
+        collection.optimize()
+        again = store.open(name)
+        assert (again.attachment("note"), again.attachment("other")) == ("ä 1", "x" * 5000)
+        assert (again.stamp, dict(again.fields), again.count()) == (STAMP, {"year": "int"}, 1)
+        again.attach("note", "2")
+        again.attach("other", None)
+        once_more = store.open(name)
+        assert (once_more.attachment("note"), once_more.attachment("other")) == ("2", None)
+
+    def test_a_handle_that_missed_a_new_field_can_attach(
+        self, store: VectorStore, collection: Collection, name: str
+    ) -> None:
+        store.open(name).add_fields({"year": "int"})
+        collection.attach("note", "1")
+        assert dict(store.open(name).fields) == {"year": "int"}
+
+    def test_a_replacement_has_no_attachments(
+        self, store: VectorStore, collection: Collection, name: str
+    ) -> None:
+        collection.attach("note", "1")
+        write(collection, [record(1)])
+        write(store.replacement(name, OTHER_STAMP), [record(1)])
+        assert store.open(name).attachment("note") == "1"
+        store.promote(name, OTHER_STAMP)
+        assert store.open(name).attachment("note") is None
+
+    def test_a_new_collection_of_a_dropped_one_s_name_has_no_attachments(
+        self, store: VectorStore, collection: Collection, name: str
+    ) -> None:
+        collection.attach("note", "1")
+        store.drop(name)
+        assert store.create(name, STAMP).attachment("note") is None
+
     def test_vectors_are_found_by_id(self, collection: Collection) -> None:
         written = write(collection, [record(number) for number in range(3)])
         found = collection.vectors_by_id([record(2).id, record(0).id, record(9).id])

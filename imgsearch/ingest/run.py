@@ -17,6 +17,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from imgsearch import config
+from imgsearch.calibration import keep_current
 from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.request import EncoderRequest, check_device
@@ -254,6 +255,7 @@ class _Run:
             target.collection.optimize(self._listener)
             new = describe(target.collection.stamp, target.collection.vector_dtype)
             self._listener(Note(f"collection {target.name} now has vectors of {new}"))
+        keep_current(target.collection, self._listener)
         return True
 
     def _may_drop(self, previous: Collection) -> Callable[[ImageRecord], bool]:

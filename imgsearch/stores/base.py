@@ -280,6 +280,21 @@ class Collection(Protocol):
         """
         ...
 
+    def attachment(self, name: str) -> str | None:
+        """Return a text that is kept with the collection, None if there is none of this name.
+
+        A replacement of the collection has none of its attachments. Where reading takes a request,
+        the text may be a minute old.
+        """
+        ...
+
+    def attach(self, name: str, text: str | None) -> None:
+        """Keep a text of some kilobytes with the collection, or remove it; the last writer wins.
+
+        `name` consists of letters. Readers may call this without the write lock.
+        """
+        ...
+
     def optimize(self, listener: Listener = ignore) -> None:
         """Compact, and build or extend the indexes, where it pays; call it after writing."""
         ...

@@ -36,6 +36,7 @@ from imgsearch.stores.lance.schema import (
     origins_column,
     to_numpy,
 )
+from imgsearch.system.atomic import write_text
 from imgsearch.types import (
     CollectionInfo,
     Condition,
@@ -455,6 +456,21 @@ class LanceCollection:
             best = table.take(pc.select_k_unstable(table, min(k, len(table)), order))
         return [] if best is None else list(best.to_pylist())
 
+    def attachment(self, name: str) -> str | None:
+        with translate_errors(f"{self.path}: cannot be read"):
+            try:
+                return attachment_file(self.path, name).read_text(encoding="utf-8")
+            except FileNotFoundError:
+                return None
+
+    def attach(self, name: str, text: str | None) -> None:
+        file = attachment_file(self.path, name)
+        with translate_errors(f"{file}: cannot be written"):
+            if text is None:
+                file.unlink(missing_ok=True)
+            else:
+                write_text(file, text)
+
     def optimize(self, listener: Listener = ignore) -> None:
         self._maintenance.optimize(listener)
 
@@ -486,6 +502,11 @@ class LanceCollection:
             filters.meets_all(where, columns.by_field),
             filters.is_none_of("sha256", exclude_digests),
         )
+
+
+def attachment_file(folder: Path, name: str) -> Path:
+    """Return the file in a dataset's folder that holds an attachment; `*` matches all."""
+    return folder / f"_attached_{name}.json"
 
 
 def _ranges(uris: Sequence[str]) -> list[tuple[str, str]]:

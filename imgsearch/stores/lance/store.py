@@ -16,7 +16,7 @@ from imgsearch.errors import CollectionNotFoundError, Remedy, StoreBusyError, St
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.stores.base import NO_FIELDS, check_dtype, check_stamp
 from imgsearch.stores.lance.arrow import lance, pa
-from imgsearch.stores.lance.collection import LanceCollection
+from imgsearch.stores.lance.collection import LanceCollection, attachment_file
 from imgsearch.stores.lance.errors import translate_errors
 from imgsearch.stores.lance.schema import collection_schema
 from imgsearch.system import scratch
@@ -158,6 +158,9 @@ class LanceStore:
                 dataset.schema, dataset.scanner().to_batches()
             )
             lance.write_dataset(reader, str(self._path(name)), mode="overwrite")
+            every = attachment_file(self._path(name), "*")
+            for outdated in every.parent.glob(every.name):
+                outdated.unlink(missing_ok=True)
             shutil.rmtree(new.path)
 
     @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """One collection: records and vectors in a class of Weaviate."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -25,7 +26,7 @@ from imgsearch.stores.base import (
 from imgsearch.stores.comparing import Page, clip, compare, rank
 from imgsearch.stores.weaviate import schema as schemas
 from imgsearch.stores.weaviate import status, values
-from imgsearch.stores.weaviate.client import config, query
+from imgsearch.stores.weaviate.client import config, exceptions, query
 from imgsearch.stores.weaviate.connection import Server
 from imgsearch.stores.weaviate.patch import patch
 from imgsearch.stores.weaviate.properties import add_properties
@@ -59,6 +60,9 @@ _NAMING_TRIES = 3
 _EQUAL_MATCHES = 1000
 # Attempts to write words and origins while other writers change the same record.
 _SETTLING_ROUNDS = 20
+# How long a search uses attachments without asking for newer ones.
+_ATTACHMENT_SECONDS = 60.0
+_ATTACHING_TRIES = 5
 
 
 class WeaviateCollection:
@@ -73,6 +77,8 @@ class WeaviateCollection:
         self._stamp = schemas.read_stamp(server.address.url, name, found.description)
         schemas.check_class(server.address.url, name, found, server.address)
         self._schema = schemas.read_schema(found.properties)
+        self._attachments = schemas.read_attachments(found.description)
+        self._read_at = time.monotonic()
         self._written = False
 
     @property
@@ -130,7 +136,10 @@ class WeaviateCollection:
         return self._reader.call(self._reader.handle.config.get)
 
     def _refresh(self) -> Schema:
-        self._schema = schemas.read_schema(self._configuration().properties)
+        found = self._configuration()
+        self._schema = schemas.read_schema(found.properties)
+        self._attachments = schemas.read_attachments(found.description)
+        self._read_at = time.monotonic()
         return self._schema
 
     def add_fields(self, fields: Mapping[str, FieldType]) -> None:
@@ -456,6 +465,31 @@ class WeaviateCollection:
             (-(each.metadata.score or 0.0), str(each.properties["uri"]), str(each.uuid))
             for each in answer.objects
         )
+
+    def attachment(self, name: str) -> str | None:
+        if time.monotonic() - self._read_at > _ATTACHMENT_SECONDS:
+            self._refresh()
+        return self._attachments.get(name)
+
+    def attach(self, name: str, text: str | None) -> None:
+        """Write it to the class's description, with the rest of the class's configuration.
+
+        The server rejects that if another writer has added a property in between.
+        """
+        handle = self._reader.handle
+
+        def write() -> None:
+            for attempt in range(_ATTACHING_TRIES):
+                found = handle.config.get().description
+                try:
+                    handle.config.update(description=schemas.with_attachment(found, name, text))
+                    return
+                except exceptions.UnexpectedStatusCodeError:
+                    if attempt == _ATTACHING_TRIES - 1:
+                        raise
+
+        self._server.call(f"collection {self.name} cannot be written to", write)
+        self._refresh()
 
     def optimize(self, listener: Listener = ignore) -> None:
         if self._written:

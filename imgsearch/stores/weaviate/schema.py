@@ -2,7 +2,7 @@
 
 A collection is a class and an alias that points to it. The alias is what other clients use; it
 makes the switch to a re-embedded collection one step. The class's description holds the
-collection's own name and its stamp as JSON.
+collection's own name, its stamp and its attachments as JSON.
 """
 
 import hashlib
@@ -78,6 +78,24 @@ def read_stamp(url: str, name: str, description: str | None) -> Stamp:
             f"{url}: collection {name} was not made by this version of imgsearch: its description "
             "holds no stamp"
         ) from error
+
+
+def read_attachments(description: str | None) -> dict[str, str]:
+    """Return the texts that are kept with a collection, by name."""
+    try:
+        return dict(json.loads(description or "")["imgsearch"].get("attachments", {}))
+    except (ValueError, TypeError, KeyError):
+        return {}
+
+
+def with_attachment(description: str | None, name: str, text: str | None) -> str:
+    """Return a class's description with a text, or without it."""
+    known = json.loads(description or "")
+    attachments = {**read_attachments(description), name: text}
+    known["imgsearch"]["attachments"] = {
+        name: text for name, text in attachments.items() if text is not None
+    }
+    return json.dumps(known)
 
 
 # Properties.
