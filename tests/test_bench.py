@@ -247,7 +247,7 @@ class TestCleanup:
 
     @pytest.mark.weaviate
     def test_a_server_is_left_unchanged(self, shop: Path, one_node: str) -> None:
-        report = measured(shop, store=one_node)
+        report = measured(shop, store=one_node, seconds=2)
         assert [rate.how for rate in report.rates[-2:]] == [
             "embedded store, vectors of 48",
             f"{one_node}, vectors of 48",

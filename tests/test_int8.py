@@ -50,10 +50,19 @@ def request(tiny: OnnxFile, tmp_path: Path, seed: int = 0) -> EncoderRequest:
     return EncoderRequest("tiny", weights, "cpu", "int8", sample(seed))
 
 
+@pytest.fixture(scope="module")
+def tiny_int8(tmp_path_factory: pytest.TempPathFactory) -> OnnxEncoder:
+    folder = tmp_path_factory.mktemp("int8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IMGSEARCH_HOME", str(folder))
+        tiny = tiny_model.exported(folder / "tiny.pth")
+        return OnnxEncoder(calibration.get(tiny, sample()))
+
+
 class TestInt8(EncoderContract):
     @pytest.fixture
-    def encoder(self, tiny: OnnxFile) -> OnnxEncoder:
-        return OnnxEncoder(calibration.get(tiny, sample()))
+    def encoder(self, tiny_int8: OnnxEncoder) -> OnnxEncoder:
+        return tiny_int8
 
 
 def test_vectors_are_close_to_those_of_fp32_on_other_images(tiny: OnnxFile) -> None:

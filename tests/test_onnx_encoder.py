@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +115,34 @@ for words in (
     subprocess.run([sys.executable, "-c", script], check=True, timeout=240, capture_output=True)
 
 
-def test_a_stamp_finds_its_exported_model_without_the_weights(
-    seeded: Seeded, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@dataclass(frozen=True)
+class Export:
+    home: Path
+    file: OnnxFile
+    notes: list[str]
+    stored: list[str]
+
+
+@pytest.fixture(scope="module")
+def squeezenet(seeded: Seeded, tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """An export into a home of its own. Only to read."""
+    home = tmp_path_factory.mktemp("squeezenet")
+    events: list[Event] = []
     spec = describe("squeezenet1_1")
-    file = prepare.get_model(spec, seeded(spec.name))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IMGSEARCH_HOME", str(home))
+        file = prepare.get_model(spec, seeded(spec.name), events.append)
+    notes = [event.text for event in events if isinstance(event, Note)]
+    # Before a test opens it, which adds files.
+    stored = sorted(entry.name for entry in file.path.parent.iterdir())
+    return Export(home, file, notes, stored)
+
+
+def test_a_stamp_finds_its_exported_model_without_the_weights(
+    squeezenet: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMGSEARCH_HOME", str(squeezenet.home))
+    spec, file = describe("squeezenet1_1"), squeezenet.file
 
     def never(*_: object) -> None:
         raise AssertionError("torch or the weights were asked for")
@@ -137,18 +160,13 @@ def test_other_weights_or_preprocessing_are_another_file(lite0: OnnxFile) -> Non
     assert model_files.find(replace(lite0.stamp, preprocessing="other")) is None
 
 
-def test_the_export_is_reported_and_leaves_only_the_model(own_models: Path, seeded: Seeded) -> None:
-    events: list[Event] = []
-    spec = describe("squeezenet1_1")
-    file = prepare.get_model(spec, seeded(spec.name), events.append)
-    notes = [event.text for event in events if isinstance(event, Note)]
-    assert len(notes) == 2
-    assert "preparing squeezenet1_1" in notes[0]
-    assert [entry.name for entry in own_models.iterdir() if entry.is_dir()] == [
-        file.path.parent.name
-    ]
-    stored = sorted(entry.name for entry in file.path.parent.iterdir())
-    assert stored == ["model.onnx", "spec.json", "vector.npy"]
+def test_the_export_is_reported_and_leaves_only_the_model(squeezenet: Export) -> None:
+    assert len(squeezenet.notes) == 2
+    assert "preparing squeezenet1_1" in squeezenet.notes[0]
+    folder = squeezenet.file.path.parent
+    models = squeezenet.home / "models"
+    assert [entry.name for entry in models.iterdir() if entry.is_dir()] == [folder.name]
+    assert squeezenet.stored == ["model.onnx", "spec.json", "vector.npy"]
 
 
 def test_a_model_that_cannot_be_exported_uses_torch_and_is_not_retried(

@@ -97,6 +97,7 @@ class TestEfficientNetLite0(EncoderContract):
         return lite0
 
 
+@pytest.mark.slow
 class TestResNet50(EncoderContract):
     @pytest.fixture
     def encoder(self, resnet50: TorchEncoder) -> Encoder:

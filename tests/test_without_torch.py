@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -16,15 +17,12 @@ from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.onnx import model_files, prepare
 from imgsearch.encoders.onnx.model_files import OnnxFile
 from imgsearch.encoders.request import EncoderRequest
-from imgsearch.encoders.torch.torchvision_models import describe
 from imgsearch.encoders.weights_cache import WeightsFile
 from imgsearch.errors import MissingTorchError, Remedy
 from imgsearch.events import Event, Note
+from tests import tiny_model
 from tests.conftest import SAMPLES, Cli
 from tests.encoder_contract import different_images
-from tests.test_torch_encoder import Seeded, seeded
-
-__all__ = ["seeded"]
 
 CPU = EncoderRequest("efficientnet-lite0", device="cpu")
 
@@ -75,27 +73,33 @@ def test_an_installed_model_is_used(
     assert not any(installed.rglob("optimised-*")), "the installation is not written to"
 
 
-def test_an_exported_model_needs_no_torch_for_a_new_collection(
-    seeded: Seeded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    # Its own folder, as another test may have exported these weights.
-    monkeypatch.setenv("IMGSEARCH_HOME", str(tmp_path))
-    spec = describe("squeezenet1_1")
-    file = seeded(spec.name)
-    own = replace(spec, weights_name=f"squeezenet1_1-{file.sha256[:8]}.pth")
-    exported = prepare.get_model(own, file)
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], OnnxFile]:
+    """Exports a model whose own weights have a digest, in an installation without torch."""
+    monkeypatch.setenv("IMGSEARCH_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(devices, "missing_for_torch", lambda: ["torch"])
-    assert open_encoder(EncoderRequest(spec.name, device="cpu")).stamp == exported.stamp
+
+    def export(digest: str) -> OnnxFile:
+        spec = replace(tiny_model.SPEC, weights_name=f"tiny-{digest}.pth")
+        return tiny_model.exported(tmp_path / "weights.pth", spec)
+
+    return export
+
+
+def test_an_exported_model_needs_no_torch_for_a_new_collection(
+    tiny: Callable[[str], OnnxFile],
+) -> None:
+    weights = tiny("00000000").stamp.weights
+    exported = tiny(weights[:8])
+    assert open_encoder(EncoderRequest("tiny", device="cpu")).stamp == exported.stamp
 
 
 def test_a_model_with_other_weights_is_not_the_default_one(
-    seeded: Seeded, monkeypatch: pytest.MonkeyPatch
+    tiny: Callable[[str], OnnxFile],
 ) -> None:
-    spec = describe("squeezenet1_1")
-    prepare.get_model(spec, seeded(spec.name))
-    monkeypatch.setattr(devices, "missing_for_torch", lambda: ["torch"])
+    tiny("00000000")
     with pytest.raises(MissingTorchError):
-        open_encoder(EncoderRequest(spec.name, device="cpu"))
+        open_encoder(EncoderRequest("tiny", device="cpu"))
 
 
 def test_an_installed_model_is_found_after_the_installation_has_moved(

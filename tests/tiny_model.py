@@ -97,18 +97,18 @@ def model(layers: bool = True, early_pool: bool = False) -> onnx.ModelProto:
     return made
 
 
-def exported(weights: Path) -> OnnxFile:
+def exported(weights: Path, spec: ModelSpec = SPEC) -> OnnxFile:
     """Store the model as if it had been exported from `weights`, which are written too."""
     weights.write_bytes(b"PK\x03\x04 weights that are never read")
-    stamp = SPEC.stamp(file_sha256(weights))
+    stamp = spec.stamp(file_sha256(weights))
     config.models_dir().mkdir(parents=True, exist_ok=True)
     with model_files.incoming() as part:
         onnx.save(model(), part / model_files.MODEL)
-        kept = {"spec": asdict(SPEC), "weights": stamp.weights}
+        kept = {"spec": asdict(spec), "weights": stamp.weights}
         verification.record_vector(part / model_files.MODEL, SIZE)
         (part / model_files.SPEC).write_text(json.dumps(kept))
         folder = model_files.place(part, stamp)
-    return OnnxFile(folder / model_files.MODEL, SPEC, stamp)
+    return OnnxFile(folder / model_files.MODEL, spec, stamp)
 
 
 def blots(count: int, seed: int = 0) -> Pixels:
