@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -36,22 +37,41 @@ class Client:
         ).json()["hits"]
         return hits
 
+    def search_many(self, *images: Path, **fields: str | int) -> list[dict[str, Any]]:
+        """Return a result for each of at most 100 images: its `hits`, or the reason as `error`."""
+        files = [("image", (image.name, image.read_bytes())) for image in images]
+        results: list[dict[str, Any]] = self._call(
+            "POST", f"{self._collection}/searches", data=fields, files=files
+        ).json()["results"]
+        return results
+
+    def search_all(self, archive: Path, timeout: float = 600, **fields: str | int) -> str:
+        """Search with each image of a zip in a job, and return a line of JSON for each hit."""
+        files = {"files": (archive.name, archive.read_bytes())}
+        path = f"{self._collection}/search-jobs"
+        job = self._call("POST", path, data=fields, files=files).headers["Location"]
+        self._wait(job, timeout)
+        return self._call("GET", f"{job}/result").text
+
     def upload(self, *images: Path, description: str = "", timeout: float = 120) -> list[str]:
         """Upload images, wait until they are indexed, and return the ids of their records."""
         files = [("files", (image.name, image.read_bytes())) for image in images]
         form = {"description": description}
         answer = self._call("POST", f"{self._collection}/uploads", data=form, files=files)
         job = answer.headers["Location"]
+        self._wait(job, timeout)
+        lines = map(json.loads, self._call("GET", f"{job}/report").text.splitlines())
+        return [line["id"] for line in lines if line["id"]]
+
+    def _wait(self, job: str, timeout: float) -> None:
+        """Wait until a job is done."""
         deadline = time.monotonic() + timeout
-        while (state := self._call("GET", job).json()["state"]) in ("queued", "running"):
+        while (state := (status := self._call("GET", job).json())["state"]) != "done":
+            if state not in ("queued", "running"):
+                raise RuntimeError(f"the job has ended: {status}")
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the job is still {state} after {timeout:.0f} s")
             time.sleep(0.2)
-        report = self._call("GET", f"{job}/report").text
-        if state != "done":
-            raise RuntimeError(f"the job ended as {state}: {report}")
-        lines = map(json.loads, report.splitlines())
-        return [line["id"] for line in lines if line["id"]]
 
     def edit(self, record: str, **metadata: str | int | float | bool | None) -> None:
         """Set fields of a record's metadata; None removes a field."""
@@ -94,6 +114,12 @@ def main(image: Path) -> None:
         print("by image", hit["id"], f"{hit['score']:.3f}", hit["metadata"])
     for hit in client.search(text="canvas", k=3):
         print("by text", hit["id"], f"{hit['score']:.3f}", hit["metadata"])
+
+    (result,) = client.search_many(image, k=3)
+    print("among many", result["query"], len(result["hits"]), result["error"])
+    with zipfile.ZipFile("queries.zip", "w") as archive:
+        archive.write(image, image.name)
+    print("by a job", client.search_all(Path("queries.zip"), k=1), end="")
 
     client.edit(record, checked=True)
     for hit in client.search(image, region="0,0,1,0.5", where="checked = true"):

@@ -31,6 +31,7 @@ DEFAULT_UI_PORT = 7860
 # The size of a request to the service in MiB, and the number of concurrent requests.
 DEFAULT_MAX_BODY = 64
 DEFAULT_MAX_REQUESTS = 64
+DEFAULT_MAX_QUERIES = 100
 # Seconds without a byte after which a client of the service counts as stalled. Mobile connections
 # pause for some seconds when they change cells.
 DEFAULT_STALL_TIMEOUT = 30.0

@@ -24,6 +24,7 @@ from imgsearch.search import (
     SearchRequest,
     check_request,
     parse_conditions,
+    search_many,
     search_records,
     search_text,
     search_vector,
@@ -453,11 +454,7 @@ class ImageIndex:
         check_request(request)
 
         def search(collection: Collection) -> list[Hit]:
-            if stamp not in (None, collection.stamp):
-                raise StaleCollectionError(
-                    f"collection {self._name} has been replaced by one of another model: encode "
-                    "the image again"
-                )
+            self._check_stamp(collection, stamp)
             where = parse_conditions(collection, request.where, self._listener)
             return self._search(collection, replace(request, where=where), encoded)
 
@@ -468,6 +465,44 @@ class ImageIndex:
                 case [str(path)]:
                     raise ImageError(f"{path}: {error}", *error.remedies) from error
             raise
+
+    def find_many(
+        self, requests: Sequence[SearchRequest], *, stamp: Stamp | None = None
+    ) -> list[list[Hit]]:
+        """Return the hits for each of many requests, in much less time than by `find` for each.
+
+        Memory grows with the number of requests and of hits.
+
+        Args:
+            requests: What to search for. Each has a vector or records, and all have the same
+                conditions.
+            stamp: The stamp of the encoder that made the vectors.
+
+        Raises:
+            RecordNotFoundError: A record of a request does not exist.
+            StaleCollectionError: The collection has another stamp than `stamp`.
+            UsageError: A request is invalid.
+        """
+        for request in requests:
+            check_request(request)
+            if request.images or not request.is_visual:
+                raise UsageError("each of many requests needs a vector or records")
+            if list(request.where) != list(requests[0].where):
+                raise UsageError("the conditions of many requests must be the same")
+
+        def search(collection: Collection) -> list[list[Hit]]:
+            self._check_stamp(collection, stamp)
+            where = parse_conditions(collection, requests[0].where, self._listener)
+            return search_many(collection, [replace(each, where=where) for each in requests])
+
+        return self._handles.use(search) if requests else []
+
+    def _check_stamp(self, collection: Collection, stamp: Stamp | None) -> None:
+        if stamp not in (None, collection.stamp):
+            raise StaleCollectionError(
+                f"collection {self._name} has been replaced by one of another model: encode "
+                "the image again"
+            )
 
     def _search(
         self, collection: Collection, request: SearchRequest, encoded: Vectors | None

@@ -181,7 +181,7 @@ def search_records(collection: Collection, request: SearchRequest) -> list[Hit]:
 
 
 def stored_vectors(collection: Collection, ids: Sequence[str]) -> tuple[Vectors, list[str]]:
-    """Return the vectors of records, of shape (n, dimension), and the SHA-256s of their contents.
+    """Return the vectors of records, of shape (n, dimension), and the SHA-256 of each content.
 
     Raises RecordNotFoundError for an unknown id.
     """
@@ -192,7 +192,7 @@ def stored_vectors(collection: Collection, ids: Sequence[str]) -> tuple[Vectors,
             raise no_record(collection.name, each)
     return (
         np.stack([vectors[each] for each in ids]),
-        [record.sha256 for record in known.values()],
+        [known[each].sha256 for each in ids],
     )
 
 
@@ -206,13 +206,7 @@ def search_vector(
     With `request.text` the hits for the vector and for the words are fused; see `_fused`. Raises
     UsageError for a vector of another shape.
     """
-    dimension = collection.stamp.dimension
-    if vector.shape != (dimension,):
-        raise UsageError(
-            f"the vector has the shape {vector.shape}, but the vectors of collection "
-            f"{collection.name} have the shape ({dimension},)"
-        )
-
+    _check_shape(collection, vector)
     similarity = _by_vector(collection, vector, request)
     if request.text.strip():
         depth = max(request.k, _FUSION_DEPTH)
@@ -226,6 +220,15 @@ def search_vector(
     if request.min_score is not None:
         found = [each for each in found if each.score >= request.min_score]
     return _hits(collection, found[: request.k], request)
+
+
+def _check_shape(collection: Collection, vector: Vectors) -> None:
+    dimension = collection.stamp.dimension
+    if vector.shape != (dimension,):
+        raise UsageError(
+            f"the vector has the shape {vector.shape}, but the vectors of collection "
+            f"{collection.name} have the shape ({dimension},)"
+        )
 
 
 def search_text(collection: Collection, request: SearchRequest) -> list[Hit]:
@@ -274,6 +277,32 @@ def search_vectors(
     ]
     copies = collection.count_by_digest(collapsed, requests[0].conditions) if collapsed else {}
     return [_numbered(each, copies) for each in found]
+
+
+def search_many(collection: Collection, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
+    """Return the hits for many requests, each with a vector or with records; see `search_vectors`.
+
+    All must have the same conditions. Raises RecordNotFoundError for an unknown id, UsageError for
+    a vector of another shape.
+    """
+    ids = list(dict.fromkeys(each for request in requests for each in request.records))
+    rows = {each: row for row, each in enumerate(ids)}
+    stored, digests = np.empty((0, 0), np.float32), list[str]()
+    if ids:
+        stored, digests = stored_vectors(collection, ids)
+    vectors: list[Vectors] = []
+    resolved: list[SearchRequest] = []
+    for request in requests:
+        if request.vector is not None:
+            _check_shape(collection, request.vector)
+            vectors.append(request.vector)
+            resolved.append(request)
+            continue
+        own = [rows[each] for each in request.records]
+        excluded = [digests[row] for row in own] if request.exclude_self else []
+        vectors.append(mean(stored[own]))
+        resolved.append(replace(request, exclude_digests=[*request.exclude_digests, *excluded]))
+    return search_vectors(collection, np.stack(vectors), resolved) if requests else []
 
 
 def _hits(collection: Collection, found: Sequence[_Found], request: SearchRequest) -> list[Hit]:

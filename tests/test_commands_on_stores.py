@@ -297,6 +297,7 @@ class Request:
 
 
 SEARCH = "/v1/collections/{name}/search"
+SEARCHES = "/v1/collections/{name}/searches"
 RECORDS = "/v1/collections/{name}/records"
 UPLOADS = "/v1/collections/{name}/uploads"
 IMAGE = {"image": picture(1)}
@@ -319,6 +320,8 @@ REQUESTS = [
     Request("post", SEARCH, sent={"data": {"record": "{one}"}}),
     Request("post", SEARCH, sent={"data": {"record": "{one}", "region": "0,0,0.5,1"}}),
     Request("post", SEARCH, 400, sent={"files": IMAGE, "data": {"where": "nothing=1"}}),
+    Request("post", SEARCHES, sent={"files": IMAGE, "data": {"record": "{one}", "k": 3}}),
+    Request("post", SEARCHES, sent={"files": IMAGE, "data": {"text": "red", "where": "year>0"}}),
     Request("get", RECORDS),
     Request("get", RECORDS + "?limit=3&where=year%3E0"),
     Request("get", RECORDS + "?where=kind%3DHats"),
@@ -333,9 +336,13 @@ REQUESTS = [
     Request(
         "post", "/v1/collections/{name}/uploads", 202, {"files": {"files": picture(21)}}, False
     ),
+    Request(
+        "post", "/v1/collections/{name}/search-jobs", 202, {"files": {"files": picture(1)}}, False
+    ),
     Request("get", "/v1/jobs", same=False),
     Request("get", "/v1/jobs/{job}"),
     Request("get", "/v1/jobs/{job}/report"),
+    Request("get", "/v1/jobs/{job}/result", 404),
     Request("delete", "/v1/jobs/{job}"),
     Request("delete", "/v1/collections/{other}", 204),
     Request("delete", "/v1/collections/{other}", 404),

@@ -67,6 +67,7 @@ def test_operations_and_models_are_described_with_examples() -> None:
         for method, operation in operations.items():
             assert operation["description"] if path != "/" else operation, (method, path)
             assert operation["responses"]["429"], (method, path)
-    for name in ("Record", "SearchHit", "SearchAnswer", "Collection", "IngestJob"):
+    names = ("Record", "SearchHit", "SearchAnswer", "SearchAnswers", "QueryAnswer", "Collection")
+    for name in (*names, "JobStatus"):
         properties = DESCRIPTION["components"]["schemas"][name]["properties"]
         assert any("examples" in each for each in properties.values()), name

@@ -186,6 +186,53 @@ class TestSearch:
             assert new.batches == [1]
 
 
+class TestManySearches:
+    def test_each_query_gets_the_hits_of_a_search_of_its_own(
+        self, served: Served, folder: Path
+    ) -> None:
+        ids = [id_of(folder / "shop" / f"{number}.png") for number in (2, 5)]
+        options = {"k": "3", "exclude_self": "true"}
+        files = [("image", (f"{number}.png", picture(number))) for number in (1, 40)]
+        response = served.client.post(
+            f"{IMAGES}/searches", files=files, data={"record": ids, **options}
+        )
+        assert response.status_code == 200, response.text
+        results = response.json()["results"]
+        assert [each["query"] for each in results] == ["1.png", "40.png", *ids]
+        alone = [search(served, picture(1), **options), search(served, picture(40), **options)]
+        alone += [search(served, record=each, **options) for each in ids]
+        assert [each["hits"] for each in results] == alone
+        assert not any(each["error"] for each in results)
+
+    def test_an_unusable_query_does_not_fail_the_others(self, served: Served) -> None:
+        missing = "0b4f6a2e-8f5c-5d5e-9c39-2f0c9a6f7a11"
+        files = [("image", ("bad.png", b"no image")), ("image", ("3.png", picture(3)))]
+        answer = served.client.post(f"{IMAGES}/searches", files=files, data={"record": missing})
+        bad, good, unknown = answer.json()["results"]
+        assert (bad["hits"], unknown["hits"]) == ([], [])
+        assert "not an image" in bad["error"]
+        assert missing in unknown["error"]
+        assert good["hits"][0]["score"] == pytest.approx(1)
+
+    def test_the_number_of_queries_and_of_hits_is_limited(self, served: Served) -> None:
+        path = f"{IMAGES}/searches"
+        status, name, detail = problem(served, "POST", path, data={"record": ["x"] * 101})
+        assert (status, name) == (413, "too-large")
+        assert "100 queries (--max-queries), and this one has 101" in detail
+        assert problem(served, "POST", path, data={"k": 5})[:2] == (400, "wrong-usage")
+        status, *_ = problem(served, "POST", path, data={"record": "x", "k": 101})
+        assert status == 422
+
+    def test_conditions_apply_to_each(self, served: Served) -> None:
+        files = [("image", picture(1)), ("image", picture(2))]
+        path = f"{IMAGES}/searches"
+        answer = served.client.post(path, files=files, data={"where": "kind=even"}).json()
+        for each in answer["results"]:
+            assert {hit["metadata"]["kind"] for hit in each["hits"]} == {"even"}
+        status, *_ = problem(served, "POST", path, files=files, data={"where": "none=1"})
+        assert status == 400
+
+
 class TestRecords:
     def test_pages_contain_every_record_once(self, served: Served, folder: Path) -> None:
         ids: list[str] = []

@@ -21,6 +21,7 @@ from imgsearch.types import FieldType, Value
 from imgsearch.uris import path_digest
 
 _COLUMNS = ("query", "rank", "score", "id", "uri", "path", "sha256")
+_PLACES = ("uri", "path")
 _ERROR = "error"
 # By suffix: what a file is called, and how one that may be replaced begins, in lower case.
 _FORMATS = {
@@ -49,15 +50,18 @@ class ResultFile:
         fields: Mapping[str, FieldType],
         *,
         resume: bool = False,
+        places: bool = True,
     ) -> None:
         """Open the partial file. `settings` are what decides the results, as JSON values.
 
+        Without `places`, there are no columns uri and path, which name places of this machine.
         With `resume`, continues the file of an interrupted run. Raises UsageError if that run had
         other settings, if FILE has an unknown suffix, or exists and is something else; SourceError
         if it cannot be written.
         """
         self._file = file
         self._fields = fields
+        self._columns = [name for name in _COLUMNS if places or name not in _PLACES]
         self._format = os.path.splitext(file)[1].lower()
         if self._format not in _FORMATS:
             known = ", ".join(_FORMATS)
@@ -99,10 +103,7 @@ class ResultFile:
             [
                 hit.rank,
                 hit.score,
-                hit.record.id,
-                hit.record.uri,
-                hit.record.path,
-                hit.record.sha256,
+                *(getattr(hit.record, name) for name in self._columns[3:]),
                 *(hit.record.metadata.get(field) for field in self._fields),
             ]
             for hit in result.hits
@@ -150,7 +151,7 @@ class ResultFile:
             lines.truncate(end)
 
     def _rows(self) -> Iterator[dict[str, Value | None]]:
-        names = [*_COLUMNS[1:], *self._fields]
+        names = [*self._columns[1:], *self._fields]
         with self._partial.open(encoding="utf-8") as lines:
             for line in islice(lines, 1, None):
                 result = json.loads(line)
@@ -162,7 +163,7 @@ class ResultFile:
         if self._format == ".parquet":
             self._write_parquet(part)
         elif self._format == ".csv":
-            names = [*_COLUMNS, *self._fields, _ERROR]
+            names = [*self._columns, *self._fields, _ERROR]
             # Names of files may be no text: their bytes are written as they are.
             with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
                 table = csv.DictWriter(file, names)
@@ -178,7 +179,7 @@ class ResultFile:
         # isort: split
         from pyarrow import parquet
 
-        columns = {name: pa.string() for name in _COLUMNS}
+        columns = {name: pa.string() for name in self._columns}
         columns |= {"rank": pa.int32(), "score": pa.float64()}
         columns |= {name: ARROW_TYPES[kind] for name, kind in self._fields.items()}
         schema = pa.schema({**columns, _ERROR: pa.string()})

@@ -82,6 +82,10 @@ def serve(
             help="Maximum number of concurrent requests; further ones are rejected.",
         ),
     ] = config.DEFAULT_MAX_REQUESTS,
+    max_queries: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="Maximum number of searches in one request."),
+    ] = config.DEFAULT_MAX_QUERIES,
     stall_timeout: Annotated[
         float,
         typer.Option(
@@ -150,6 +154,7 @@ def serve(
                 max_body << 20,
                 stall_seconds=stall_timeout,
                 requests=max_requests,
+                queries=max_queries,
                 pixels=max_pixels,
             ),
         )

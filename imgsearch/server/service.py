@@ -1,11 +1,14 @@
 """The service behind the HTTP API and the page."""
 
 import asyncio
+import hashlib
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import BinaryIO, Literal, TypeVar
 
 import numpy as np
@@ -16,11 +19,14 @@ from imgsearch.encoders.factory import open_encoder
 from imgsearch.errors import (
     CollectionMismatchError,
     CollectionNotFoundError,
+    ImageError,
+    ImgsearchError,
     MetadataError,
     MissingEncoderError,
     StaleCollectionError,
     StoreError,
     UsageError,
+    no_record,
 )
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.filters import is_field
@@ -28,11 +34,12 @@ from imgsearch.images import thumbnail_of
 from imgsearch.index import ImageIndex
 from imgsearch.search import SearchRequest
 from imgsearch.server.capacity import MemoryBudget, Pools, RequestLoad, run
-from imgsearch.server.errors import ApiError
+from imgsearch.server.errors import ApiError, too_large
 from imgsearch.server.indexes import Indexes
-from imgsearch.server.jobs.job import Job
+from imgsearch.server.jobs.job import Job, SearchOptions
 from imgsearch.server.jobs.queue import JobQueue
 from imgsearch.server.jobs.run import JobRunner
+from imgsearch.server.jobs.search import SearchRunner
 from imgsearch.server.media import ImageFile, open_image, read_image
 from imgsearch.server.metrics import Metrics
 from imgsearch.server.models import Models
@@ -51,6 +58,8 @@ _RETRY_SECONDS = 2.0
 # Pages are cut out of the first hits, which every page finds again.
 MAX_DEPTH = 1000
 MAX_IMAGES = 16
+# For each of many searches.
+MAX_HITS = 100
 
 State = Literal["starting", "ready", "draining"]
 PageState = Literal["off", "starting", "ready", "failed"]
@@ -64,6 +73,24 @@ class SearchResult:
     model: str
     seconds: float
     hits: list[Hit]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One search of many: a client's file or a record's id, by `name`; `image` is its content."""
+
+    name: str
+    image: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ManyResults:
+    """For each query its hits, or why it could not be searched for."""
+
+    collection: str
+    model: str
+    seconds: float
+    found: list[list[Hit] | ImgsearchError]
 
 
 class Service:
@@ -112,7 +139,18 @@ class Service:
         )
         redactor = Redactor(settings)
         self.redact, self.redact_text = redactor.redact, redactor.redact_text
-        self.jobs = JobQueue(settings.jobs, runner, settings.archives, self.redact)
+        searcher = SearchRunner(
+            self._indexes,
+            self._models,
+            settings.archives,
+            settings.limits.body,
+            settings.show_paths,
+        )
+
+        def run_job(job: Job, folder: Path, stop: threading.Event) -> None:
+            (searcher if job.search else runner)(job, folder, stop)
+
+        self.jobs = JobQueue(settings.jobs, run_job, settings.archives, self.redact)
         self.metrics.set_gauges(lambda: self.in_flight, lambda: self._models.queue_size)
 
     # Life cycle.
@@ -235,6 +273,79 @@ class Service:
             name, model, hits = await self._find(request, collection)
         return SearchResult(name, model, time.perf_counter() - started, hits[offset:])
 
+    def check_queries(self, number: int) -> None:
+        """Raise ApiError for more queries than a request may have, UsageError for none."""
+        most = self.settings.limits.queries
+        if number > most:
+            raise too_large(
+                f"a request may have {most:,} queries (--max-queries), and this one has "
+                f"{number:,}: send several requests, or submit a job"
+            )
+        if not number:
+            raise UsageError("nothing to search for: provide images or record ids")
+
+    async def search_many(
+        self, queries: Sequence[Query], request: SearchRequest, collection: str | None = None
+    ) -> ManyResults:
+        """Search for each query with the options of `request`, by one search of the store.
+
+        Raises UsageError, StoreError, EncoderError or ApiError.
+        """
+        self.check_queries(len(queries))
+        started = time.perf_counter()
+        try:
+            name, model, found = await self._find_many(queries, request, collection)
+        except StaleCollectionError:  # replaced between the steps of this search
+            name, model, found = await self._find_many(queries, request, collection)
+        return ManyResults(name, model, time.perf_counter() - started, found)
+
+    async def _find_many(
+        self, queries: Sequence[Query], request: SearchRequest, collection: str | None
+    ) -> tuple[str, str, list[list[Hit] | ImgsearchError]]:
+        stamp = await self._read(collection, lambda index: index.collection.stamp)
+        model = None
+        if any(each.image is not None for each in queries):
+            model = await self._models.wait(stamp)
+        # As many as a batch, so that the images of other requests do not wait for all.
+        turns = asyncio.Semaphore(self.settings.batch_size)
+
+        async def prepare(query: Query) -> SearchRequest | ImgsearchError:
+            if query.image is None:
+                return replace(request, records=[query.name])
+            assert model is not None
+            async with turns:
+                try:
+                    _, vector = await self._models.encode(query.image, model)
+                except ImageError as error:
+                    return error
+            excluded = [hashlib.sha256(query.image).hexdigest()] if request.exclude_self else []
+            return replace(request, vector=vector, exclude_digests=excluded)
+
+        prepared = await asyncio.gather(*map(prepare, queries))
+
+        def find(index: ImageIndex) -> list[list[Hit] | ImgsearchError]:
+            ids = [each.name for each in queries if each.image is None]
+            known = index.get_many(ids) if ids else {}
+            found: list[list[Hit] | ImgsearchError] = []
+            requests: list[SearchRequest] = []
+            for query, each in zip(queries, prepared, strict=True):
+                if isinstance(each, ImgsearchError):
+                    found.append(each)
+                elif query.image is None and query.name not in known:
+                    found.append(no_record(index.name, query.name))
+                else:
+                    found.append([])
+                    requests.append(each)
+            with self.metrics.stage("search"):
+                answers = index.find_many(requests, stamp=stamp)
+            if requests and not any(answers):
+                _check_loaded(index, request)
+            hits = iter(answers)
+            return [each if isinstance(each, ImgsearchError) else next(hits) for each in found]
+
+        found = await self._read(collection, find)
+        return collection or self.settings.collection, stamp.model, found
+
     def _with_record_images(self, index: ImageIndex, request: SearchRequest) -> SearchRequest:
         """Replace records by their images: a stored vector is that of the whole image."""
         records = [index.get(each) for each in request.records]
@@ -340,6 +451,25 @@ class Service:
     ) -> Job:
         """Create a job for files (names and contents), which are images or zips of images."""
         return await run(self._pools.files, self.jobs.submit, files, description, collection)
+
+    async def submit_search(
+        self, files: Sequence[tuple[str, BinaryIO]], search: SearchOptions, collection: str
+    ) -> Job:
+        """Create a job that searches with each of some files (names and contents).
+
+        Raises UsageError for an invalid condition or an unknown field.
+        """
+
+        def check(index: ImageIndex) -> None:
+            known = index.fields
+            index.page(1, where=search.where)
+            for name in search.show:
+                if name not in known:
+                    has = ", ".join(known) or "none"
+                    raise UsageError(f"there is no field {name}; the collection has {has}")
+
+        await self._read(collection, check)
+        return await run(self._pools.files, self.jobs.submit, files, "", collection, search)
 
     async def cancel(self, job_id: str) -> Job:
         """Cancel a job. Raises ApiError."""

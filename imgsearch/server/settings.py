@@ -22,6 +22,8 @@ class Limits:
     """Timeout for the head of a request, from its first byte or the start of the connection."""
     requests: int = config.DEFAULT_MAX_REQUESTS
     """Maximum number of requests processed concurrently; further ones get 429."""
+    queries: int = config.DEFAULT_MAX_QUERIES
+    """Maximum number of searches in one request."""
     pixels: int = config.SERVE_MAX_PIXELS
     """Maximum width x height of an image."""
 

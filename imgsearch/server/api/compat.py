@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from imgsearch import __version__
 from imgsearch.search import SearchRequest
 from imgsearch.server.api.models import SearchHit, search_hits
-from imgsearch.server.api.routing import Router, ServiceDep, Text
+from imgsearch.server.api.routing import Router, ServiceDep, Text, file_name
 from imgsearch.server.errors import ApiError, not_found
 from imgsearch.server.media import image_response
 from imgsearch.server.service import Service
@@ -81,7 +81,7 @@ async def search_file(
     best = result.hits[0]
     found: dict[str, Any] = {"search_results": await _best(service, best)} if fullresult else {}
     return SimilarPicture(
-        filename=_file_name(file),
+        filename=file_name(file),
         similar_category=_description(best),
         image=f"/get-image/{best.record.id}",
         hits=search_hits(result, show_path=service.settings.show_paths),
@@ -109,7 +109,7 @@ async def upload_file(
     async with service.memory.reserve(file.size or 0):
         record = await service.uploads.add(await file.read(), description, collection)
     return Uploaded(
-        filename=_file_name(file),
+        filename=file_name(file),
         description=str(record.metadata.get(DESCRIPTION_FIELD, "")),
         id=record.id,
         image=f"/get-image/{record.id}",
@@ -121,11 +121,6 @@ async def get_image(request: Request, service: ServiceDep, image_id: str) -> Res
     """Return the image of a record of the default collection, with its own media type."""
     record = await service.record(image_id)
     return image_response(request, await service.open_image(record))
-
-
-def _file_name(file: UploadFile) -> str | None:
-    """Return the client's file name, without what UTF-8 cannot express."""
-    return file.filename and file.filename.encode("utf-8", "replace").decode()
 
 
 def _description(hit: Hit) -> str:

@@ -22,7 +22,8 @@ _ERRORS = {
     404: "The collection, record, image, job or path does not exist.",
     408: "The request arrived too slowly.",
     409: "The collection was made by another model, or jobs are writing to it.",
-    413: "The request is too large: over 64 KiB, or over `--max-body` for a form with files.",
+    413: "The request is too large: over 64 KiB, over `--max-body` for a form with files, or over "
+    "`--max-queries` searches.",
     416: "The image has no bytes in this range.",
     421: "The service is not known by this host name.",
     422: "The request, or an image in it, is unusable.",

@@ -1,12 +1,13 @@
 """The response models of /v1."""
 
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from imgsearch.errors import ImgsearchError
 from imgsearch.server.jobs.job import Job, State
-from imgsearch.server.service import SearchResult, Service
+from imgsearch.server.service import ManyResults, Query, SearchResult, Service
 from imgsearch.types import CollectionInfo, FieldType, Hit, ImageRecord, Value
 
 _EXAMPLE_ID = "0b4f6a2e-8f5c-5d5e-9c39-2f0c9a6f7a11"
@@ -72,6 +73,43 @@ class SearchAnswer(BaseModel):
         )
 
 
+class QueryAnswer(BaseModel):
+    query: str = Field(
+        description="The name of the image file, or the id of the record.", examples=["shoe.jpg"]
+    )
+    hits: list[SearchHit]
+    error: str | None = Field(
+        None, description="Why it could not be searched for.", examples=[None]
+    )
+
+
+class SearchAnswers(BaseModel):
+    collection: str = Field(examples=["images"])
+    model: str = Field(examples=["resnet50"])
+    seconds: float = Field(description="Duration of all searches.", examples=[0.31])
+    results: list[QueryAnswer] = Field(
+        description="One for each query: first the images, then the records."
+    )
+
+    @classmethod
+    def from_results(cls, results: ManyResults, queries: list[Query], service: Service) -> Self:
+        show_path = service.settings.show_paths
+
+        def answer(query: Query, found: list[Hit] | ImgsearchError) -> QueryAnswer:
+            if isinstance(found, ImgsearchError):
+                return QueryAnswer(query=query.name, hits=[], error=service.redact(found))
+            name = results.collection
+            hits = [SearchHit.from_hit(each, name, show_path=show_path) for each in found]
+            return QueryAnswer(query=query.name, hits=hits, error=None)
+
+        return cls(
+            collection=results.collection,
+            model=results.model,
+            seconds=round(results.seconds, 4),
+            results=[*map(answer, queries, results.found)],
+        )
+
+
 def search_hits(result: SearchResult, *, show_path: bool) -> list[SearchHit]:
     return [SearchHit.from_hit(hit, result.collection, show_path=show_path) for hit in result.hits]
 
@@ -114,22 +152,27 @@ class Collection(BaseModel):
         )
 
 
-class IngestJob(BaseModel):
+class JobStatus(BaseModel):
     id: str
+    kind: Literal["ingest", "search"] = Field(description="What it does with the files.")
     collection: str = Field(examples=["images"])
     state: State
     created: datetime
-    found: int = Field(description="Files to ingest.", examples=[12])
+    found: int = Field(description="Files to ingest or to search with.", examples=[12])
     finished: int = Field(description="Files that have an outcome.", examples=[12])
     rejected: int = Field(description="Finished files that are unusable.", examples=[1])
     skipped: int = Field(description="Finished files that were indexed before.", examples=[2])
     error: str | None = Field(description="Why the job failed.", examples=[None])
-    report: str = Field(description="Path of the outcomes of all files.")
+    report: str | None = Field(description="Path of the outcomes of all files, of an ingest.")
+    result: str | None = Field(
+        description="Path of the hits, once a search is done.", examples=["/v1/jobs/.../result"]
+    )
 
     @classmethod
     def from_job(cls, job: Job, service: Service) -> Self:
         return cls(
             id=job.id,
+            kind="search" if job.search else "ingest",
             collection=job.collection,
             state=job.state,
             created=datetime.fromtimestamp(job.created, UTC),
@@ -138,5 +181,6 @@ class IngestJob(BaseModel):
             rejected=job.rejected,
             skipped=job.skipped,
             error=service.redact_text(job.error) if job.error else None,
-            report=f"/v1/jobs/{job.id}/report",
+            report=None if job.search else f"/v1/jobs/{job.id}/report",
+            result=f"/v1/jobs/{job.id}/result" if job.search and job.state == "done" else None,
         )

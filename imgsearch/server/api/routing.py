@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, Path, Request, UploadFile
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool
 
 from imgsearch.metadata.values import is_storable, unstorable_reason
@@ -60,3 +60,8 @@ MetadataValue = Annotated[
     BeforeValidator(_check_value),
 ]
 MetadataChanges = Annotated[dict[FieldName, MetadataValue | None], Field(max_length=100)]
+
+
+def file_name(file: UploadFile) -> str | None:
+    """Return the client's file name, without what UTF-8 cannot express."""
+    return file.filename and file.filename.encode("utf-8", "replace").decode()

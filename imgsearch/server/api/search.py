@@ -6,11 +6,29 @@ from fastapi import File, Form, UploadFile
 
 from imgsearch.images import Region
 from imgsearch.search import SearchRequest
-from imgsearch.server.api.models import SearchAnswer
-from imgsearch.server.api.routing import CollectionName, Router, ServiceDep, Text
-from imgsearch.server.service import MAX_DEPTH, MAX_IMAGES
+from imgsearch.server.api.models import SearchAnswer, SearchAnswers
+from imgsearch.server.api.routing import CollectionName, Router, ServiceDep, Text, file_name
+from imgsearch.server.service import MAX_DEPTH, MAX_HITS, MAX_IMAGES, Query
 
 router = Router(prefix="/v1", tags=["search"])
+
+WhereForm = Annotated[
+    list[Text] | None,
+    Form(
+        description="Conditions on the metadata, which must all hold.",
+        examples=[["year>=2012"]],
+    ),
+]
+MinScoreForm = Annotated[
+    float | None, Form(ge=-1, le=1, description="Minimum cosine similarity of hits.")
+]
+CopiesForm = Annotated[
+    bool, Form(description="Return every copy of an image, not one hit for all.")
+]
+ExcludeSelfForm = Annotated[
+    bool, Form(description="Leave out the query images and their exact copies.")
+]
+HitsForm = Annotated[int, Form(ge=1, le=MAX_HITS, description="Maximum number of hits for each.")]
 
 
 @router.post("/collections/{collection}/search")
@@ -43,22 +61,10 @@ async def search(
     ] = None,
     k: Annotated[int, Form(ge=1, le=MAX_DEPTH, description="Maximum number of hits.")] = 10,
     offset: Annotated[int, Form(ge=0, le=MAX_DEPTH, description="Number of hits to skip.")] = 0,
-    where: Annotated[
-        list[Text] | None,
-        Form(
-            description="Conditions on the metadata, which must all hold.",
-            examples=[["year>=2012"]],
-        ),
-    ] = None,
-    min_score: Annotated[
-        float | None, Form(ge=-1, le=1, description="Minimum cosine similarity of hits.")
-    ] = None,
-    copies: Annotated[
-        bool, Form(description="Return every copy of an image, not one hit for all.")
-    ] = False,
-    exclude_self: Annotated[
-        bool, Form(description="Leave out the query images and their exact copies.")
-    ] = False,
+    where: WhereForm = None,
+    min_score: MinScoreForm = None,
+    copies: CopiesForm = False,
+    exclude_self: ExcludeSelfForm = False,
 ) -> SearchAnswer:
     """Find images by example images, records, text, or a combination of them.
 
@@ -79,3 +85,44 @@ async def search(
         )
         result = await service.search(request, collection, offset=offset)
     return SearchAnswer.from_result(result, show_path=service.settings.show_paths)
+
+
+@router.post("/collections/{collection}/searches")
+async def searches(
+    service: ServiceDep,
+    collection: CollectionName,
+    image: Annotated[
+        list[UploadFile] | None, File(description="Images; each is searched for by itself.")
+    ] = None,
+    record: Annotated[
+        list[Text] | None, Form(description="Ids of records; each is searched for by itself.")
+    ] = None,
+    text: Annotated[
+        Text, Form(max_length=1000, description="Text to find in the metadata, for each.")
+    ] = "",
+    k: HitsForm = 10,
+    where: WhereForm = None,
+    min_score: MinScoreForm = None,
+    copies: CopiesForm = False,
+    exclude_self: ExcludeSelfForm = False,
+) -> SearchAnswers:
+    """Search with each of many images and records, which takes less time than one by one.
+
+    A request may have 100 queries by default (`--max-queries`); more get 413. An unusable image or
+    an unknown record has a result with the reason. The service does not store the queries.
+    """
+    files = image or ()
+    service.check_queries(len(files) + len(record or ()))
+    async with service.memory.reserve(sum(each.size or 0 for each in files)):
+        queries = [Query(file_name(each) or "", await each.read()) for each in files]
+        queries += [Query(each) for each in record or ()]
+        request = SearchRequest(
+            text=text,
+            k=k,
+            where=where or (),
+            min_score=min_score,
+            collapse=not copies,
+            exclude_self=exclude_self,
+        )
+        results = await service.search_many(queries, request, collection)
+    return SearchAnswers.from_results(results, queries, service)

@@ -77,6 +77,14 @@ def iter_files(folder: Path, limits: ArchiveLimits) -> Iterator[JobFile]:
                 yield JobFile(name, file)
 
 
+def empty_folder(folder: Path) -> Path:
+    """Make a folder for what a job writes while it runs; deleted with its files, and return it."""
+    made = folder / _FILES / "work"
+    shutil.rmtree(made, ignore_errors=True)  # of an interrupted run
+    made.mkdir()
+    return made
+
+
 def delete_files(folder: Path) -> None:
     """Delete the files of an ended job, but not its state and report."""
     shutil.rmtree(folder / _FILES, ignore_errors=True)

@@ -18,13 +18,35 @@ STATE = "job.json"
 REPORT = "report.jsonl"
 
 
+ResultFormat = Literal["jsonl", "csv", "parquet"]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """What a job does with each image that it searches for. `show` are fields of the result."""
+
+    text: str = ""
+    k: int = 10
+    where: tuple[str, ...] = ()
+    min_score: float | None = None
+    copies: bool = False
+    exclude_self: bool = False
+    show: tuple[str, ...] = ()
+    format: ResultFormat = "jsonl"
+
+
 @dataclass
 class Job:
-    """An ingest of uploads. `found` counts images, `finished` those that have an outcome."""
+    """An ingest of uploads, or a search with them.
+
+    `found` counts images, `finished` those that have an outcome.
+    """
 
     id: str
     collection: str
     description: str = ""
+    search: SearchOptions | None = None
+    """None for an ingest."""
     state: State = "queued"
     created: float = field(default_factory=time.time)
     """In seconds since the epoch."""
@@ -43,9 +65,18 @@ class Job:
 def load_job(folder: Path) -> Job | None:
     """Return the job of a folder as it was saved last; None if it cannot be read."""
     try:
-        return Job(**json.loads((folder / STATE).read_text()))
-    except (OSError, ValueError, TypeError):
+        saved = json.loads((folder / STATE).read_text())
+        if search := saved.get("search"):
+            lists = {name: tuple(search[name]) for name in ("where", "show")}
+            saved["search"] = SearchOptions(**{**search, **lists})
+        return Job(**saved)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return None
+
+
+def result_file(folder: Path, search: SearchOptions) -> Path:
+    """Return the file that a search writes."""
+    return folder / f"result.{search.format}"
 
 
 def save_job(job: Job, folder: Path) -> None:

@@ -26,9 +26,11 @@ from imgsearch.server.jobs.job import (
     REPORT,
     STATE,
     Job,
+    SearchOptions,
     acquire_lock,
     delete_lock,
     load_job,
+    result_file,
     save_job,
 )
 from imgsearch.server.settings import ArchiveLimits
@@ -64,8 +66,8 @@ class JobQueue:
     """Runs one job at a time, in a thread of its own.
 
     Each job has a folder below `root` until its report is dropped, and the next start resumes it.
-    That repeats no work, as an ingest skips known images. Several services may share `root`: each
-    locks its own jobs, and takes over unlocked ones.
+    An ingest repeats no work then, as it skips known images; a search begins again. Several
+    services may share `root`: each locks its own jobs, and takes over unlocked ones.
     """
 
     def __init__(
@@ -125,9 +127,15 @@ class JobQueue:
         raise not_found("job-not-found", f"there is no job {job_id}")
 
     def submit(
-        self, files: Sequence[tuple[str, BinaryIO]], description: str, collection: str
+        self,
+        files: Sequence[tuple[str, BinaryIO]],
+        description: str,
+        collection: str,
+        search: SearchOptions | None = None,
     ) -> Job:
         """Create a job for files (names and contents), which are images or zips of images.
+
+        With `search`, it searches with the images; otherwise it ingests them.
 
         Raises ApiError if the queue or the disk is full, or a zip is unusable, and UsageError for
         an invalid collection name.
@@ -141,7 +149,7 @@ class JobQueue:
                 raise overloaded(detail, retry_after=_RETRY_SECONDS)
             self._arriving += 1
         try:
-            job = Job(uuid.uuid4().hex, collection, description)
+            job = Job(uuid.uuid4().hex, collection, description, search)
             self._enqueue(self._write(job, files))
         finally:
             with self._lock:
@@ -169,7 +177,9 @@ class JobQueue:
         """Raise ApiError while a job of any service writes to a collection."""
         own, others = self._jobs()
         active = (job for job in (*own, *others) if job.state not in ENDED)
-        if busy := [job.id for job in active if job.collection == collection]:
+        if busy := [
+            job.id for job in active if job.collection == collection and job.search is None
+        ]:
             raise conflict(
                 "collection-busy",
                 f"jobs are writing to collection {collection}: wait for them, or cancel them: "
@@ -207,6 +217,18 @@ class JobQueue:
         if path.is_file():
             with path.open(encoding="utf-8") as lines:
                 yield from lines
+
+    def result(self, job_id: str) -> Path:
+        """Return the file that a search has written. Raises ApiError if there is none."""
+        job = self.get(job_id)
+        if job.search is None:
+            raise not_found("result-not-found", f"job {job_id} is no search")
+        if job.state != "done":
+            raise conflict("job-not-done", f"job {job_id} is {job.state}, and has no result")
+        path = result_file(self._root / job.id, job.search)
+        if not path.is_file():
+            raise not_found("result-not-found", f"the result of job {job_id} is gone")
+        return path
 
     # Life cycle.
 

@@ -1,4 +1,4 @@
-"""Run a job: unpack its files, store them by content, and ingest them in groups."""
+"""Run a job that ingests: unpack its files, store them by content, and ingest them in groups."""
 
 import json
 import threading
@@ -28,12 +28,13 @@ from imgsearch.server.models import Models
 from imgsearch.server.settings import ArchiveLimits
 from imgsearch.server.storage import StagedFile, UploadStorage
 from imgsearch.server.uploads import DESCRIPTION_FIELD
+from imgsearch.types import Stamp
 from imgsearch.uris import record_id, uri_to_path
 
 # Files ingested under one lock; others may write between two groups.
 _GROUP_SIZE = 64
 # Small, so that searches do not wait for a batch of an ingest.
-_BATCH_SIZE = 8
+BATCH_SIZE = 8
 _RETRY_SECONDS = 2.0
 # How often a job that waits for its model checks whether it must stop.
 _POLL_SECONDS = 0.5
@@ -126,7 +127,7 @@ class JobRunner:
         deadline = time.monotonic() + config.DEFAULT_STORE_TIMEOUT
         while True:
             try:
-                if not self._wait_for_model(job, stop):
+                if not wait_for_model(self.models, self.indexes.stamp(job.collection), stop):
                     return []
                 return self.writer.submit(self._ingest, job, group, stop).result()
             except (CollectionMismatchError, VerificationError):
@@ -134,15 +135,6 @@ class JobRunner:
             except StoreError:
                 if time.monotonic() > deadline or stop.wait(_RETRY_SECONDS):
                     raise
-
-    def _wait_for_model(self, job: Job, stop: threading.Event) -> bool:
-        """Wait in this thread, which blocks no other write; False if stopped."""
-        loading = self.models.get(self.indexes.stamp(job.collection))
-        while not stop.is_set():
-            with suppress(TimeoutError):
-                loading.result(_POLL_SECONDS)
-                return True
-        return False
 
     def _ingest(self, job: Job, group: _Group, stop: threading.Event) -> list[tuple[str, Outcome]]:
         outcomes: list[tuple[str, Outcome]] = []
@@ -158,7 +150,7 @@ class JobRunner:
 
             index = self.indexes.create(job.collection)
             with suppress(NothingFoundError):  # all were rejected, as the outcomes say
-                index.add("-", stdin=digests, listener=listen, stop=stop, batch_size=_BATCH_SIZE)
+                index.add("-", stdin=digests, listener=listen, stop=stop, batch_size=BATCH_SIZE)
             self._delete_rejected(index, outcomes)
             used = [record_id(each.uri) for _, each in outcomes if each.status != "rejected"]
             if job.description and used:
@@ -174,6 +166,16 @@ class JobRunner:
         for uri in rejected:
             if record_id(uri) not in known:
                 Path(uri_to_path(uri)).unlink(missing_ok=True)
+
+
+def wait_for_model(models: Models, stamp: Stamp | None, stop: threading.Event) -> bool:
+    """Wait in this thread, which blocks no other write; False if stopped."""
+    loading = models.get(stamp)
+    while not stop.is_set():
+        with suppress(TimeoutError):
+            loading.result(_POLL_SECONDS)
+            return True
+    return False
 
 
 def _discard(group: _Group) -> None:
