@@ -51,6 +51,8 @@ def candidates(blocks: Iterable[Block], queries: Vectors, k: int) -> Candidates:
     for block in blocks:
         products = queries @ block.vectors.T
         at, rows = selected(products, scores[:, k - 1] - tolerance, width)
+        hopeful = _among_best(scores[:, :k], at, products[at, rows], tolerance)
+        at, rows = at[hopeful], rows[hopeful]
         found = _scores(queries, block.vectors, at, rows)
         merge(scores, numbers, at, found, block.numbers[rows])
     incomplete = (scores[:, -1] > -np.inf) & (scores[:, -1] >= scores[:, k - 1] - tolerance)
@@ -74,6 +76,38 @@ def selected(
     return at, rows
 
 
+def _among_best(
+    scores: NDArray[np.float64], at: NDArray[np.intp], found: Vectors, tolerance: float
+) -> NDArray[np.bool_]:
+    """Return which new candidates, sorted by query `at`, may be among the k best of the query.
+
+    `scores` are the k best so far. The exact scores of the others, which take most of the time
+    after the products, need not be computed.
+    """
+    _, padded, row, column = _side_by_side(scores, at)
+    padded[row, column] = found
+    k = scores.shape[1]
+    least = np.partition(padded, -k, axis=1)[:, -k] - tolerance
+    return np.asarray(found >= least[row])
+
+
+def _side_by_side(
+    scores: NDArray[np.floating], at: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp], NDArray[np.intp]]:
+    """Return the queries of new candidates, sorted by query `at`, and a row of scores for each.
+
+    A row has the query's scores so far, then room for the new ones, now -inf; the places of these
+    follow, as rows and columns.
+    """
+    changed, first, counts = np.unique(at, return_index=True, return_counts=True)
+    width = scores.shape[1]
+    padded = np.full((len(changed), width + int(counts.max(initial=0))), -np.inf)
+    padded[:, :width] = scores[changed]
+    row = np.repeat(np.arange(len(changed)), counts)
+    column = width + np.arange(len(at)) - np.repeat(first, counts)
+    return changed, padded, row, column
+
+
 def _scores(
     queries: Vectors, vectors: Vectors, at: NDArray[np.intp], rows: NDArray[np.intp]
 ) -> NDArray[np.float64]:
@@ -94,16 +128,12 @@ def merge(
     found_numbers: NDArray[np.signedinteger],
 ) -> None:
     """Merge new candidates, sorted by query `at`, into the best of each query, in place."""
-    changed, first, counts = np.unique(at, return_index=True, return_counts=True)
+    changed, new_scores, row, column = _side_by_side(scores, at)
     if not len(changed):
         return
     width = scores.shape[1]
-    more = int(counts.max())
-    new_scores = np.full((len(changed), width + more), -np.inf)
-    new_numbers = np.full((len(changed), width + more), -1, np.int64)
-    new_scores[:, :width], new_numbers[:, :width] = scores[changed], numbers[changed]
-    row = np.repeat(np.arange(len(changed)), counts)
-    column = width + np.arange(len(at)) - np.repeat(first, counts)
+    new_numbers = np.full(new_scores.shape, -1, np.int64)
+    new_numbers[:, :width] = numbers[changed]
     new_scores[row, column], new_numbers[row, column] = found, found_numbers
     order = np.argsort(-new_scores, axis=1, kind="stable")[:, :width]
     scores[changed] = np.take_along_axis(new_scores, order, axis=1)
