@@ -13,7 +13,7 @@ from imgsearch.editing import set_metadata
 from imgsearch.encoders.base import Encoder, Vectors
 from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.request import EncoderRequest, Precision, precision_setting
-from imgsearch.errors import ImageError, StaleCollectionError, UsageError, no_record
+from imgsearch.errors import ImageError, SourceError, StaleCollectionError, UsageError, no_record
 from imgsearch.events import Listener, both, ignore
 from imgsearch.handles import Handles
 from imgsearch.images import Region, Source
@@ -43,6 +43,7 @@ from imgsearch.types import (
 )
 
 if TYPE_CHECKING:
+    from imgsearch.analysis.diff import Diff
     from imgsearch.bulk import QueryResult
     from imgsearch.exchange import ExportReport, ImportReport
     from imgsearch.ingest import IngestReport
@@ -580,6 +581,58 @@ class ImageIndex:
     def exists(self) -> bool:
         """Return whether the collection exists."""
         return self._name in self.store.names()
+
+    def diff(
+        self,
+        other: "ImageIndex | str | os.PathLike[str]",
+        *,
+        near: bool = True,
+        reverse: bool = False,
+        listener: Listener | None = None,
+        stop: threading.Event | None = None,
+    ) -> "Diff":
+        """Compare the collection with another one, or with a folder.
+
+        Args:
+            other: Another index, or a folder, which is compared with the records below it.
+            near: Look for near-copies among the added and removed images. The new files of a folder
+                are encoded for that.
+            reverse: Return the differences from the other to this one, instead of those from this
+                to the other.
+            listener: Receives events, instead of the index's own listener.
+            stop: When set, the comparison ends early.
+
+        Returns:
+            An iterable of `Difference`, which compares while it is iterated over. Its `counts` and
+            `differs` are complete afterwards.
+
+        Raises:
+            SourceError: The folder cannot be read.
+        """
+        from imgsearch.analysis.diff import Diff  # not needed by searches
+        from imgsearch.sources import resolve
+
+        there: Collection | str
+        if isinstance(other, ImageIndex):
+            there = other.collection
+        else:
+            [there] = resolve([os.fspath(other)]).folders or [""]
+            if not there:
+                raise SourceError(f"{os.fspath(other)}: is not a folder")
+
+        def open_encoder(collection: Collection) -> Encoder:
+            wanted = EncoderRequest(weights=self._request.weights, device=self._request.device)
+            return self._encoder_opener(wanted, collection.stamp, self._listener)
+
+        first, second = (there, self.collection) if reverse else (self.collection, there)
+        return Diff(
+            first,
+            second,
+            open_encoder,
+            near=near,
+            listener=listener or self._listener,
+            stop=stop,
+        )
 
     # Exchange with other programs
 

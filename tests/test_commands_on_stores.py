@@ -116,6 +116,12 @@ COMMANDS = [
     Command("query --record {record} {at} --where kind=Hats --json", {"hits": 3}),
     Command("query --vector {vectors} {at} --json"),
     Command("query --vector {vectors} {at} --where kind=Hats --json"),
+    Command("diff {shop} {name} --store {store} --json", {"differs": False}),
+    Command(
+        "diff {name} full --store {store} --other-store {full} --no-near --json",
+        {"differs": False},
+    ),
+    Command("diff {name} {new} --store {store} --near --json", {"differs": True}, code=1),
     Command("remove {image} {at} --json", {"removed": 1}),
     Command("remove {shop}/men {shop}/women/4.png {at} --json", {"removed": 4}),
     Command("remove {shop}/nowhere {at}", code=1),
@@ -242,7 +248,16 @@ def run(cli: Cli, place: Places, command: Command) -> Result:
 
 
 TOLD_APART = {"seconds", "store", "bytes", "details", "score", "text_score", "from", "to", "as"}
-TOLD_APART |= {"files", "collection", "images_per_second", "preparing", "busy", "limit", "query"}
+TOLD_APART |= {
+    "files",
+    "a",
+    "collection",
+    "images_per_second",
+    "preparing",
+    "busy",
+    "limit",
+    "query",
+}
 
 
 def comparable(told: Any, place: Places) -> Any:

@@ -18,6 +18,7 @@ from imgsearch import __version__
 from imgsearch.cli.bench import bench
 from imgsearch.cli.collections import info, remove
 from imgsearch.cli.copy import copy
+from imgsearch.cli.diff import diff
 from imgsearch.cli.evaluate import evaluate
 from imgsearch.cli.exchange import export, import_
 from imgsearch.cli.ingest import ingest
@@ -36,7 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
 )
-for command in (ingest, query, serve, info, remove, copy, export, models, bench):
+for command in (ingest, query, serve, info, remove, copy, diff, export, models, bench):
     app.command()(command)
 app.command("import")(import_)
 app.command("eval")(evaluate)
