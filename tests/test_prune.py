@@ -1,5 +1,6 @@
 """`--prune`: records of deleted files are removed, unless a drive seems to be unmounted."""
 
+import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ import pytest
 
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import StoreError
-from imgsearch.ingest import IngestOptions, IngestReport, ingest
+from imgsearch.ingest import IngestOptions, IngestReport, ingest, prune
 from imgsearch.ingest.prune import UnprunedFolder
 from imgsearch.stores import VectorStore, open_store
 from imgsearch.stores.lance.collection import LanceCollection
@@ -182,6 +183,36 @@ def test_the_records_are_read_once_unless_many_files_are_missing(
     assert report.unpruned == [UnprunedFolder(str(folder / "nas"), 8, 0)]
     assert len(reads) == (1 if remembered > 15 else 2)
     assert set(reads) == {(path_to_uri(str(folder)) + "/",)}
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_files_are_missing_however_many_a_folder_lists(
+    run: Run,
+    photos: Callable[..., Path],
+    paint: Painter,
+    monkeypatch: pytest.MonkeyPatch,
+    listed: bool,
+) -> None:
+    """A folder is listed where many files are asked for; others are asked for one by one."""
+    asked: list[str] = []
+    is_missing = prune._is_missing
+
+    def ask(path: str) -> bool:
+        asked.append(os.path.basename(path))
+        return is_missing(path)
+
+    folder = photos(a=20)
+    paint("photos/a/50% of é.png", 1)
+    run(folder)
+    for name in ("3.png", "50% of é.png"):
+        (folder / "a" / name).unlink()
+    monkeypatch.setattr(prune, "_WORTH_LISTING", 2)
+    monkeypatch.setattr(prune, "_LISTED_PER_FILE", 4 if listed else 0)
+    monkeypatch.setattr(prune, "_is_missing", ask)
+    report = run(folder, prune=True)
+    assert (report.removed, report.found) == (2, 19)
+    gone = {"3.png", "50% of é.png"}
+    assert set(asked) == (gone if listed else gone | set(os.listdir(folder / "a")))
 
 
 def test_a_replacement_does_not_drop_an_unmounted_drive(

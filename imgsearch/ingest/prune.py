@@ -6,11 +6,11 @@ more than half of its files, and a source folder of which nothing is left.
 """
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 
 from imgsearch.events import Listener, Note, Outcome
 from imgsearch.ingest.verify import WriteVerifier
@@ -26,6 +26,10 @@ _MAX_FOLDERS = 200_000
 # Maximum number of missing files to remember; if there are more, their records are read again.
 _MAX_REMEMBERED = 100_000
 _DELETED_AT_ONCE = 1000
+# To list a folder takes a tenth of asking for each of its files, which pays for several of them if
+# most of what it lists is asked for: so many entries for each file at most.
+_WORTH_LISTING = 16
+_LISTED_PER_FILE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +130,16 @@ def survey(
     missing = total = 0
     for batch in uris():
         total += len(batch)
-        paths = _local_paths(batch, sites)
-        if len(files_in) <= _MAX_FOLDERS:
-            files_in.update(map(os.path.dirname, paths.values()))
-        deleted = [uri for uri, path in paths.items() if _is_missing(path)]
-        missing += len(deleted)
-        for uri in deleted:
-            if len(missing_in) <= _MAX_FOLDERS:
-                missing_in.update(_ancestors(paths[uri], source))
-        if len(remembered) <= _MAX_REMEMBERED:
-            remembered += deleted
+        for folder, uri_of in _local_files(batch, sites):
+            if len(files_in) <= _MAX_FOLDERS:
+                files_in[folder] += len(uri_of)
+            deleted = [uri_of[name] for name in _missing(folder, uri_of)]
+            missing += len(deleted)
+            if deleted and len(missing_in) <= _MAX_FOLDERS:
+                for each in (folder, *_ancestors(folder, source)):
+                    missing_in[each] += len(deleted)
+            if len(remembered) <= _MAX_REMEMBERED:
+                remembered += deleted
     missing_uris = tuple(remembered) if len(remembered) <= _MAX_REMEMBERED else None
     crowded = len(missing_in) > _MAX_FOLDERS
     if source is not None and missing and (missing == total or crowded):
@@ -147,7 +151,7 @@ def survey(
     if len(files_in) > _MAX_FOLDERS:
         totals = Counter[str]()
         for batch in uris():
-            folders = Counter(map(os.path.dirname, _local_paths(batch, sites).values()))
+            folders = Counter({each: len(uri_of) for each, uri_of in _local_files(batch, sites)})
             totals += _totals(folders, suspects, source)
     else:
         totals = _totals(files_in, suspects, source)
@@ -169,6 +173,44 @@ def _local_paths(uris: Iterable[str], sites: Sites) -> dict[str, str]:
     """Return the paths by URI, without files of other machines and without other URIs."""
     split = ((uri, *sites.split(uri)) for uri in uris if uri.startswith("file:"))
     return {uri: uri_to_path(bare) for uri, site, bare in split if site is None}
+
+
+def _local_files(uris: Iterable[str], sites: Sites) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield folders, each with the URIs of its files by name, without those of other machines."""
+    grouped: defaultdict[str, list[str]] = defaultdict(list)
+    for uri in uris:
+        grouped[uri.rpartition("/")[0]].append(uri)
+    for parent, within in grouped.items():
+        site, bare = sites.split(within[0])
+        if site is None:
+            start = len(parent) + 1
+            yield (
+                os.path.dirname(uri_to_path(bare)),
+                {
+                    os.path.basename(uri_to_path(uri)) if "%" in uri else uri[start:]: uri
+                    for uri in within
+                },
+            )
+
+
+def _missing(folder: str, names: dict[str, str]) -> list[str]:
+    """Return the names in a folder, the keys, that the system says do not exist."""
+    listed = set[str]()
+    if len(names) >= _WORTH_LISTING:
+        listed = _listed(folder, _LISTED_PER_FILE * len(names))
+    # A name may be listed in another form than the one under which the file can be opened, and
+    # only so many are listed: each of the others is asked for.
+    others = [name for name in names if name not in listed]
+    return [name for name in others if _is_missing(os.path.join(folder, name))]
+
+
+def _listed(folder: str, limit: int) -> set[str]:
+    """Return the names of the first entries of a folder, none if it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in islice(entries, limit)}
+    except OSError:
+        return set()
 
 
 def _retained(missing: dict[str, int], present: dict[str, int]) -> Iterator[UnprunedFolder]:
