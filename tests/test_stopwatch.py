@@ -1,9 +1,10 @@
-"""The stopwatch adds up the time of each stage over all threads."""
+"""The stopwatch adds up the time of each stage over all threads; the report names the limit."""
 
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from imgsearch.ingest import IngestReport
 from imgsearch.ingest.stopwatch import Stopwatch
 
 
@@ -48,3 +49,20 @@ def test_threads_are_added_up() -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(100)))
     assert watch.seconds({})["decode"] > 0
+
+
+@pytest.mark.parametrize(
+    ("busy", "limit"),
+    [
+        ({"scan": 1, "encode": 15, "index": 0}, "encode"),
+        ({"scan": 1, "encode": 10, "index": 9}, "encode"),  # 11 s precede the index
+        ({"scan": 4, "encode": 8, "index": 11}, "index"),
+        ({"scan": 9, "encode": 8, "index": 1}, None),  # they share the processor
+        ({}, None),
+    ],
+)
+def test_the_limit_is_the_stage_for_which_the_others_wait(
+    busy: dict[str, float], limit: str | None
+) -> None:
+    report = IngestReport("images", "store", seconds=22, preparing=2, busy=busy)
+    assert report.limit == limit

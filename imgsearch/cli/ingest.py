@@ -180,7 +180,8 @@ def _print_summary(result: "IngestReport", report: str | None) -> None:
     )
     if result.indexed:
         busy = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.busy.items())
-        print_line(f"at work: {busy}; the limit was {result.limit}")
+        limit = f"the limit was {result.limit}" if result.limit else "no stage was the limit"
+        print_line(f"at work: {busy}; {limit}")
     print_line(f"store {result.store}")
     for table in result.metadata:
         print_line(

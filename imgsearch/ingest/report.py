@@ -7,6 +7,11 @@ from imgsearch.events import Outcome
 from imgsearch.ingest.prune import UnprunedFolder
 from imgsearch.metadata.table import MetadataReport
 
+AFTER = "index"
+"""The stage that follows the last image: all others overlap."""
+# Where a stage is busy for less of the time, to make it quicker gains less than the others' waits.
+_MOST = 0.6
+
 
 @dataclass
 class IngestReport:
@@ -41,8 +46,8 @@ class IngestReport:
     busy: dict[str, float] = field(default_factory=dict)
     """Busy seconds of each stage, per thread.
 
-    Stages overlap, so that the sum exceeds `seconds`; on shared cores the time includes waits for a
-    core."""
+    Stages overlap, except "index", which follows the last image. So the sum exceeds `seconds`. The
+    time includes waits for a core, and for the interpreter while other threads run Python."""
     interrupted: bool = False
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     """Folders that could not be listed, with the reason."""
@@ -58,8 +63,19 @@ class IngestReport:
 
     @property
     def limit(self) -> str | None:
-        """The stage that was busy the longest, which limits the speed of the run."""
-        return max(self.busy, key=lambda stage: self.busy[stage], default=None)
+        """The stage that limits the speed of the run, because the others wait for it.
+
+        It is "index" if that takes longer than all that precedes it. Otherwise it is the stage that
+        is busy for most of the time in which the stages overlap. None if none is: then they share
+        the processor, or wait for each other in turn.
+        """
+        overlapping = dict(self.busy)
+        after = overlapping.pop(AFTER, 0.0)
+        before = self.seconds - self.preparing - after
+        if after > before:
+            return AFTER
+        longest = max(overlapping, key=lambda stage: overlapping[stage], default=None)
+        return longest if longest and overlapping[longest] >= _MOST * before else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object that `ingest --json` prints."""
