@@ -13,11 +13,12 @@ from imgsearch._version import __version__ as __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # not from typing, which takes a while to load
+    from imgsearch.bulk import QueryResult
     from imgsearch.errors import ImgsearchError
     from imgsearch.images import Region
     from imgsearch.index import ImageIndex
     from imgsearch.ingest import IngestReport
-    from imgsearch.search import SearchRequest
+    from imgsearch.search import QueryOptions, SearchRequest
     from imgsearch.types import CollectionInfo, Condition, Hit, ImageRecord
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "ImageRecord",
     "ImgsearchError",
     "IngestReport",
+    "QueryOptions",
+    "QueryResult",
     "Region",
     "SearchRequest",
 ]
@@ -40,6 +43,8 @@ _MODULES = {
     "ImageRecord": "types",
     "ImgsearchError": "errors",
     "IngestReport": "ingest",
+    "QueryOptions": "search",
+    "QueryResult": "bulk",
     "Region": "images",
     "SearchRequest": "search",
 }

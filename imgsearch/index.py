@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from imgsearch import config
 from imgsearch.editing import set_metadata
@@ -19,11 +19,12 @@ from imgsearch.handles import Handles
 from imgsearch.images import Region, Source
 from imgsearch.query_encoder import QueryEncoder
 from imgsearch.search import (
-    DEFAULT_K,
+    QueryOptions,
     Searcher,
     SearchRequest,
     check_request,
     parse_conditions,
+    parsed_request,
     search_many,
     search_records,
     search_text,
@@ -168,13 +169,9 @@ class ImageIndex:
         self,
         image: Image | Sequence[Image] | None = None,
         *,
-        text: str = "",
-        k: int = DEFAULT_K,
-        where: Where = (),
-        min_score: float | None = None,
-        exclude_self: bool = False,
-        collapse: bool = True,
         region: Region | None = None,
+        exclude_self: bool = False,
+        **options: Unpack[QueryOptions],
     ) -> list[Hit]:
         """Return the images most similar to an image, the most relevant to a text, or both.
 
@@ -184,13 +181,9 @@ class ImageIndex:
 
         Args:
             image: The query image. With several, the mean of their vectors is searched for.
-            text: Words to search for in all text metadata.
-            k: The maximum number of hits.
-            where: Conditions on the metadata, such as `"year >= 2012"`; all must hold.
-            min_score: The minimum cosine similarity.
-            exclude_self: Exclude the query image and its exact copies.
-            collapse: Return identical images as one hit, with the number of copies.
             region: Search with this part of the query image.
+            exclude_self: Exclude the query image and its exact copies.
+            options: `text`, `k`, `where`, `min_score` and `collapse`; see `QueryOptions`.
 
         Returns:
             At most `k` hits, best first.
@@ -203,13 +196,9 @@ class ImageIndex:
         return self.find(
             SearchRequest(
                 images=() if image is None else _sources(image),
-                text=text,
                 region=region,
-                k=k,
-                where=where,
-                min_score=min_score,
                 exclude_self=exclude_self,
-                collapse=collapse,
+                **options,
             )
         )
 
@@ -217,12 +206,8 @@ class ImageIndex:
         self,
         record_id: str | Sequence[str],
         *,
-        text: str = "",
-        k: int = DEFAULT_K,
-        where: Where = (),
-        min_score: float | None = None,
         exclude_self: bool = False,
-        collapse: bool = True,
+        **options: Unpack[QueryOptions],
     ) -> list[Hit]:
         """Return the images most similar to an image of the collection; see `search`.
 
@@ -230,12 +215,8 @@ class ImageIndex:
 
         Args:
             record_id: The id of a record. With several, the mean of their vectors is searched for.
-            text: Words to search for in all text metadata.
-            k: The maximum number of hits.
-            where: Conditions on the metadata; all must hold.
-            min_score: The minimum cosine similarity.
             exclude_self: Exclude the image itself and its exact copies.
-            collapse: Return identical images as one hit, with the number of copies.
+            options: As `search`.
 
         Raises:
             RecordNotFoundError: There is no record with this id.
@@ -244,83 +225,47 @@ class ImageIndex:
         ids = [record_id] if isinstance(record_id, str) else list(record_id)
         if not ids:
             raise UsageError("no record to search with")
-        return self.find(
-            SearchRequest(
-                records=ids,
-                text=text,
-                k=k,
-                where=where,
-                min_score=min_score,
-                exclude_self=exclude_self,
-                collapse=collapse,
-            )
-        )
+        return self.find(SearchRequest(records=ids, exclude_self=exclude_self, **options))
 
     def search_vector(
         self,
         vector: Vectors,
         *,
-        text: str = "",
         stamp: Stamp | None = None,
-        k: int = DEFAULT_K,
-        where: Where = (),
-        min_score: float | None = None,
-        collapse: bool = True,
         exclude_digests: Sequence[str] = (),
+        **options: Unpack[QueryOptions],
     ) -> list[Hit]:
         """Return the images most similar to a vector; see `search`.
 
         Args:
             vector: float32 of shape (dimension,), L2-normalized.
-            text: Words to search for in all text metadata.
             stamp: The stamp of the encoder that made the vector.
-            k: The maximum number of hits.
-            where: Conditions on the metadata; all must hold.
-            min_score: The minimum cosine similarity.
-            collapse: Return identical images as one hit, with the number of copies.
             exclude_digests: SHA-256 digests of images to exclude, in hexadecimal.
+            options: As `search`.
 
         Raises:
             StaleCollectionError: The collection has another stamp than `stamp`.
             UsageError: The vector has another shape; otherwise as `search`.
         """
-        return self.find(
-            SearchRequest(
-                vector=vector,
-                text=text,
-                k=k,
-                where=where,
-                min_score=min_score,
-                exclude_digests=exclude_digests,
-                collapse=collapse,
-            ),
-            stamp=stamp,
-        )
+        request = SearchRequest(vector=vector, exclude_digests=exclude_digests, **options)
+        return self.find(request, stamp=stamp)
 
     def search_vector_file(
         self,
         file: str | os.PathLike[str],
         *,
-        text: str = "",
-        k: int = DEFAULT_K,
-        where: Where = (),
-        min_score: float | None = None,
-        collapse: bool = True,
         skip: Callable[[str], bool] = lambda _: False,
         stop: threading.Event | None = None,
+        **options: Unpack[QueryOptions],
     ) -> "Iterator[QueryResult]":
         """Search with each vector of a .npy file, and yield a result for each.
 
         Args:
             file: Vectors of the model of the collection: floats of shape (n, dimension), or
                 (dimension,) for one. They are L2-normalized.
-            text: Words to search for in all text metadata, with each vector.
-            k: The maximum number of hits for each vector.
-            where: Conditions on the metadata; all must hold.
-            min_score: The minimum cosine similarity.
-            collapse: Return identical images as one hit, with the number of copies.
             skip: Returns whether to leave out the vector of this name.
             stop: When set, the search ends early.
+            options: As `search`, for each vector.
 
         Returns:
             The results in the order of the vectors. Their paths are `FILE[0]`, `FILE[1]` and so on.
@@ -332,22 +277,14 @@ class ImageIndex:
         """
         from imgsearch.exchange.querying import search_file  # not needed by other searches
 
-        request = SearchRequest(text=text, k=k, min_score=min_score, collapse=collapse)
-        if k < 1:
-            raise UsageError(f"k is {k}: it must be at least 1")
         collection = self.collection
-        request = replace(request, where=parse_conditions(collection, where, self._listener))
+        request = parsed_request(collection, SearchRequest(**options), self._listener)
         return search_file(collection, os.fspath(file), request, skip, stop or threading.Event())
 
     def search_many(
         self,
         *sources: str | os.PathLike[str],
-        text: str = "",
-        k: int = DEFAULT_K,
-        where: Where = (),
-        min_score: float | None = None,
         exclude_self: bool = False,
-        collapse: bool = True,
         batch_size: int | None = None,
         workers: int | None = None,
         skip: Callable[[str], bool] = lambda _: False,
@@ -356,6 +293,7 @@ class ImageIndex:
         progress: bool = False,
         listener: Listener | None = None,
         stop: threading.Event | None = None,
+        **options: Unpack[QueryOptions],
     ) -> "Iterator[QueryResult]":
         """Search with each image of folders, files, globs or lists, and yield a result for each.
 
@@ -366,12 +304,7 @@ class ImageIndex:
         Args:
             sources: Folders, which are searched recursively, files, globs, or `"-"` for the paths
                 in `stdin`.
-            text: Words to search for in all text metadata, with each image.
-            k: The maximum number of hits for each image.
-            where: Conditions on the metadata; all must hold.
-            min_score: The minimum cosine similarity.
             exclude_self: Exclude the query image and its exact copies.
-            collapse: Return identical images as one hit, with the number of copies.
             batch_size: Images per batch of the model; the default depends on the device.
             workers: Threads that read and decode; by default, one per core, at most 16.
             skip: Returns whether to leave out the image at a path.
@@ -381,6 +314,7 @@ class ImageIndex:
             progress: Show progress bars, in a terminal or a notebook.
             listener: Receives events, instead of the index's own listener.
             stop: When set, the run ends early; images in progress still get their results.
+            options: As `search`, for each image.
 
         Returns:
             The results in the order of the sources, as soon as they are known. An unusable image
@@ -396,14 +330,10 @@ class ImageIndex:
         from imgsearch.sources import resolve
 
         listener = listener or self._listener
-        request = SearchRequest(
-            text=text, k=k, min_score=min_score, exclude_self=exclude_self, collapse=collapse
-        )
-        if k < 1:
-            raise UsageError(f"k is {k}: it must be at least 1")
         collection = self.collection
-        request = replace(request, where=parse_conditions(collection, where, listener))
-        options = BulkOptions(
+        request = SearchRequest(exclude_self=exclude_self, **options)
+        request = parsed_request(collection, request, listener)
+        bulk_options = BulkOptions(
             batch_size=batch_size,
             workers=workers or config.default_workers(),
             max_pixels=self._max_pixels,
@@ -423,7 +353,7 @@ class ImageIndex:
                     open_encoder,
                     resolved,
                     request,
-                    options,
+                    bulk_options,
                     stdin=stdin,
                     listener=both(listener, bars) if bars else listener,
                     stop=stop,

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import TypedDict, cast
 
 import numpy as np
 
@@ -46,6 +46,21 @@ class _Ranking:
 
     search: Callable[[int, Sequence[str], float], list[Scored]]
     copies_are_equal: bool
+
+
+class QueryOptions(TypedDict, total=False):
+    """Options of every search of `ImageIndex`, given by name."""
+
+    text: str
+    """Words to search for in all text metadata."""
+    k: int
+    """The maximum number of hits, 10 by default."""
+    where: Sequence[str | Condition]
+    """Conditions on the metadata, such as `"year >= 2012"`; all must hold."""
+    min_score: float | None
+    """The minimum cosine similarity."""
+    collapse: bool
+    """Return identical images as one hit, with the number of copies, which is the default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +104,7 @@ class SearchRequest:
 
 def check_request(request: SearchRequest) -> None:
     """Raise UsageError for a request that is incomplete or contradicts itself."""
-    if request.k < 1:
-        raise UsageError(f"k is {request.k}: it must be at least 1")
+    _check_k(request)
     if request.vector is not None and (request.images or request.records):
         raise UsageError("a vector cannot be combined with images or records")
     if not request.is_visual:
@@ -98,6 +112,22 @@ def check_request(request: SearchRequest) -> None:
             raise UsageError("nothing to search for: provide an image, a record id, or text")
         if request.exclude_self or request.region:
             raise UsageError("region and exclude_self need an image or a record")
+
+
+def _check_k(request: SearchRequest) -> None:
+    if request.k < 1:
+        raise UsageError(f"k is {request.k}: it must be at least 1")
+
+
+def parsed_request(
+    collection: Collection, request: SearchRequest, listener: Listener
+) -> SearchRequest:
+    """Return a request for many queries, which follow, with its conditions parsed.
+
+    Raises UsageError.
+    """
+    _check_k(request)
+    return replace(request, where=parse_conditions(collection, request.where, listener))
 
 
 def parse_conditions(
