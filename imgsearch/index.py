@@ -1,5 +1,6 @@
 """`ImageIndex`, the Python API: one collection, to add images to and to search."""
 
+import copy
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -743,6 +744,50 @@ class ImageIndex:
                 encoder_opener=self._encoder_opener,
             )
 
+    def watch(
+        self,
+        *folders: str | os.PathLike[str],
+        prune: bool = False,
+        settle: float = 0.5,
+        rescan: float = 3600.0,
+        reported: "Callable[[IngestReport], None]" = lambda _: None,
+        listener: Listener | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Add the images of folders, then what changes in them, until `stop` is set.
+
+        A renamed file keeps its vector and metadata. The model stays loaded.
+
+        Args:
+            folders: Folders, which are watched recursively.
+            prune: Remove the records of deleted files, unless a folder is missing or empty, or
+                most of its files are missing.
+            settle: Seconds for which the size and mtime of a file must not change before it is
+                read.
+            rescan: Seconds between two scans of all folders, in case events were lost.
+            reported: Receives the report of each ingest that changed something.
+            listener: Receives events, instead of the index's own listener.
+            stop: When set, it returns after the images in progress are written.
+
+        Raises:
+            SourceError: A folder does not exist, or cannot be watched.
+            StoreError: The first ingest fails, as in `add`. Later errors are passed to the listener
+                as notes, and the ingest is tried again.
+        """
+        from imgsearch.watching import WatchOptions, watch  # not needed by searches
+
+        index = copy.copy(self)
+        index._encoder_opener = _opening_once(self._encoder_opener)
+        listener = listener or self._listener
+        watch(
+            index,
+            [os.fspath(folder) for folder in folders],
+            WatchOptions(prune=prune, settle=settle, rescan=rescan),
+            listener=listener,
+            reported=reported,
+            stop=stop or threading.Event(),
+        )
+
     def set_metadata(self, record_id: str, changes: Mapping[str, Value | None]) -> ImageRecord:
         """Set metadata fields of a record, and remove those whose value is None.
 
@@ -786,6 +831,21 @@ class ImageIndex:
         records = self.count()
         self._handles.drop()
         return records
+
+
+def _opening_once(opener: Callable[..., Encoder]) -> Callable[..., Encoder]:
+    """Return an opener that keeps the encoders of collections open."""
+    opened: dict[Stamp, Encoder] = {}
+
+    def open_encoder(
+        request: EncoderRequest, stamp: Stamp | None = None, listener: Listener = ignore
+    ) -> Encoder:
+        if stamp is not None and stamp in opened:
+            return opened[stamp]
+        encoder = opener(request, stamp, listener)
+        return opened.setdefault(encoder.stamp, encoder)
+
+    return open_encoder
 
 
 def _progress_bars() -> "ProgressBars":

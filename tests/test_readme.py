@@ -35,6 +35,7 @@ RUN_ELSEWHERE = {
     r"echo IMGSEARCH_DATA=.*\.env": "make test-compose",
     r"make ": "test_every_make_target_shown_exists",
     r"imgsearch serve$": "tests/test_serve_command.py",
+    r"imgsearch watch ": "tests/test_watch.py, as it does not end",
     r"imgsearch ingest .* --precision int8": "tests/test_int8.py, as it takes a minute",
     r"(uv tool|pipx|pip) install ": "tests/test_packaging.py, from the wheel",
 }

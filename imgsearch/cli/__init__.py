@@ -25,6 +25,7 @@ from imgsearch.cli.ingest import ingest
 from imgsearch.cli.models import models
 from imgsearch.cli.query import query
 from imgsearch.cli.serve import serve
+from imgsearch.cli.watch import watch
 from imgsearch.errors import ImgsearchError
 
 app = typer.Typer(
@@ -37,7 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
 )
-for command in (ingest, query, serve, info, remove, copy, diff, export, models, bench):
+for command in (ingest, watch, query, serve, info, remove, copy, diff, export, models, bench):
     app.command()(command)
 app.command("import")(import_)
 app.command("eval")(evaluate)

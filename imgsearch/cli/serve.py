@@ -71,6 +71,21 @@ def serve(
     show_paths: Annotated[
         bool, typer.Option("--show-paths", help="Include file paths of this machine in responses.")
     ] = False,
+    watch: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR",
+            help="Ingest this folder into the collection, and what changes in it, as `imgsearch "
+            "watch` does; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    watch_prune: Annotated[
+        bool,
+        typer.Option(
+            "--watch-prune", help="With --watch: remove the records of files that are deleted."
+        ),
+    ] = False,
     max_body: Annotated[
         int, typer.Option(metavar="MB", min=1, help="Maximum size of a request.")
     ] = config.DEFAULT_MAX_BODY,
@@ -138,6 +153,7 @@ def serve(
         from imgsearch.server.service import Service
         from imgsearch.server.settings import Limits, Settings
         from imgsearch.server.storage import spool_directory
+        from imgsearch.sources import resolve
 
         settings = Settings(
             store=store,
@@ -149,6 +165,8 @@ def serve(
             api_key=api_key,
             hosts=allowed_hosts(host, allow_host or (), has_key=bool(api_key)),
             cors_origins=tuple(cors_origin or ()),
+            watch=resolve(watch or ()).folders,
+            watch_prune=watch_prune,
             show_paths=show_paths,
             limits=Limits(
                 max_body << 20,

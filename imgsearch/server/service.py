@@ -28,7 +28,7 @@ from imgsearch.errors import (
     UsageError,
     no_record,
 )
-from imgsearch.events import Listener, Note, ignore
+from imgsearch.events import Event, Listener, Note, ignore
 from imgsearch.filters import is_field
 from imgsearch.images import thumbnail_of
 from imgsearch.index import ImageIndex
@@ -129,6 +129,8 @@ class Service:
         )
         self.uploads = Uploads(self._pools, self._indexes, self._models, self.storage)
         self._cleaning: asyncio.Task[None] | None = None
+        self._watching: threading.Thread | None = None
+        self._stop_watching = threading.Event()
         runner = JobRunner(
             self._indexes,
             self._models,
@@ -170,6 +172,9 @@ class Service:
         await run(self._pools.files, self._open_spool)
         await run(self._pools.files, self.jobs.resume)
         self._cleaning = asyncio.create_task(self._clean())
+        if self.settings.watch:
+            self._watching = threading.Thread(target=self._watch, name="imgsearch-watch")
+            self._watching.start()
         if self.state == "starting":
             self.state = "ready"
 
@@ -183,6 +188,28 @@ class Service:
             except (StoreError, OSError) as error:
                 self._listener(Note(f"cannot look for unused uploads: {error}"))
             await asyncio.sleep(SWEEP_SECONDS)
+
+    def _watch(self) -> None:
+        """Keep the default collection equal to folders, until the service ends.
+
+        The store's write lock keeps it and jobs from writing at the same time.
+        """
+        index = self._indexes.create(self.settings.collection)
+        while not self._stop_watching.is_set():
+            try:
+                index.watch(
+                    *self.settings.watch,
+                    prune=self.settings.watch_prune,
+                    listener=self._listen_to_watch,
+                    stop=self._stop_watching,
+                )
+            except ImgsearchError as error:  # of the first ingest, such as an unreachable store
+                self._listener(Note(f"watching: {error}; trying again"))
+                self._stop_watching.wait(_RETRY_SECONDS)
+
+    def _listen_to_watch(self, event: Event) -> None:
+        if isinstance(event, Note):
+            self._listener(event)
 
     async def _load(self, preload: "asyncio.Future[None]") -> None:
         reported = False
@@ -236,11 +263,15 @@ class Service:
     def drain(self) -> None:
         """Accept no new requests, and finish those in progress. The next start resumes jobs."""
         self.state = "draining"
+        self._stop_watching.set()
         self.jobs.stop()
 
     async def close(self) -> None:
         if self._cleaning:
             self._cleaning.cancel()
+        self._stop_watching.set()
+        if self._watching:
+            await asyncio.to_thread(self._watching.join)
         await asyncio.to_thread(self.jobs.close)
         self._models.close()
         await asyncio.to_thread(self._pools.close)

@@ -60,6 +60,10 @@ class Settings:
     hosts: tuple[str, ...] | None = None
     """Accepted host names, besides IP addresses; None accepts any."""
     cors_origins: tuple[str, ...] = ()
+    watch: tuple[str, ...] = ()
+    """Folders to which the collection is kept equal."""
+    watch_prune: bool = False
+    """Whether to remove the records of deleted files in these folders."""
     show_paths: bool = False
     """Whether responses may name files and folders of this machine."""
     limits: Limits = field(default_factory=Limits)

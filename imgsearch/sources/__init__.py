@@ -4,7 +4,7 @@ from imgsearch.sources.base import STDIN, Candidate, ScanLog, Sources, Unusable,
 from imgsearch.sources.lists import read_list
 from imgsearch.sources.names import IMAGE_EXTENSIONS, SYSTEM_FOLDERS, is_left_out
 from imgsearch.sources.resolve import resolve
-from imgsearch.sources.scan import scan
+from imgsearch.sources.scan import is_wanted, scan
 
 __all__ = [
     "IMAGE_EXTENSIONS",
@@ -15,6 +15,7 @@ __all__ = [
     "Sources",
     "Unusable",
     "is_left_out",
+    "is_wanted",
     "nothing_found",
     "read_list",
     "resolve",

@@ -133,6 +133,19 @@ class _Walk:
                 self._log.other_files += 1
 
 
+def is_wanted(path: str, folder: str) -> bool:
+    """Return whether a walk of a folder enters a folder in it, or takes a file in it as an image.
+
+    False if it cannot be read.
+    """
+    if any(map(is_hidden_name, os.path.relpath(path, folder).split(os.sep))):
+        return False
+    try:
+        return os.path.isdir(path) or _is_image(path)
+    except OSError:
+        return False
+
+
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
