@@ -40,16 +40,24 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 # One worker runs all files of a group: what they import takes a worker seconds.
+_WITH_TORCH = (
+    "test_torch_encoder.py",
+    "test_onnx_encoder.py",
+    "test_torch_devices.py",
+    "test_networks.py",
+    "test_without_torch.py",
+    "test_devices.py",
+    "test_models_command.py",
+    "test_weights.py",
+)
 _WITH_GRADIO = ("test_page.py", "test_page_files.py", "test_page_guards.py", "test_serve_memory.py")
-_GROUP = dict.fromkeys(_WITH_GRADIO, "the page")
+_GROUP = dict.fromkeys(_WITH_TORCH, "torch") | dict.fromkeys(_WITH_GRADIO, "the page")
 # The files that take longest, so that no worker is left with one of them at the end.
 _LONGEST_FILES = (
     *_GROUP,
     "test_commands_on_stores.py",
     "test_weaviate_faults.py",
     "test_weaviate_store.py",
-    "test_torch_encoder.py",
-    "test_onnx_encoder.py",
     "test_interrupts.py",
     "test_lance_store.py",
     "test_image_index.py",

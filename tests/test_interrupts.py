@@ -42,8 +42,10 @@ PROGRESS = {"eval": "comparing 20 images with all others\n"}
 # They finish what is in flight, and say so.
 ORDERLY = {"ingest", "ingest anew", "copy", "bench"}
 
-# Each moment is a process of up to two seconds.
+# Each moment is a process of up to two seconds, after one that counts the moments.
 QUICK = _fractions(2)
+# Commands whose moments are all slow tests: each resembles another one.
+SLOW = {"models", "query --text", "ingest anew", "remove", "bench"}
 
 
 def _moments() -> Iterator[Any]:
@@ -51,7 +53,7 @@ def _moments() -> Iterator[Any]:
     for name in COMMANDS:
         for fraction in sorted({*QUICK, *_fractions(20)}):
             # The first moment of all comes before a command is chosen.
-            quick = fraction in QUICK and (fraction or name == "query")
+            quick = fraction in QUICK and (fraction or name == "query") and name not in SLOW
             yield pytest.param(name, fraction, marks=() if quick else pytest.mark.slow)
 
 

@@ -6,28 +6,36 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from torch import nn
 
 from imgsearch import images
 from imgsearch.encoders import weights
 from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.catalog import EFFICIENTNET_LITE0, RESNET50
 from imgsearch.encoders.factory import open_encoder
-from imgsearch.encoders.onnx import export, model_files, prepare
+from imgsearch.encoders.onnx import model_files, prepare
 from imgsearch.encoders.onnx.encoder import OnnxEncoder
 from imgsearch.encoders.onnx.model_files import OnnxFile
 from imgsearch.encoders.request import EncoderRequest
-from imgsearch.encoders.torch.torchvision_models import describe
 from imgsearch.encoders.weights_cache import WeightsFile
 from imgsearch.errors import EncoderError, ExportError, WeightsError
 from imgsearch.events import Event, Note
 from tests.conftest import SAMPLES
 from tests.encoder_contract import EncoderContract, cosines, different_images
+from tests.lazily import lazily
 from tests.test_torch_encoder import Seeded, lite0_encoder, on_cpu, seeded
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from imgsearch.encoders.onnx import export
+    from imgsearch.encoders.torch import torchvision_models
+else:
+    export = lazily("imgsearch.encoders.onnx.export")
+    torchvision_models = lazily("imgsearch.encoders.torch.torchvision_models")
 
 __all__ = ["seeded"]
 CPU = EncoderRequest("efficientnet-lite0", device="cpu")
@@ -70,7 +78,7 @@ class TestManyThreads(EncoderContract):
 class TestAnyTorchvisionModel(EncoderContract):
     @pytest.fixture
     def encoder(self, seeded: Seeded) -> Encoder:
-        spec = describe("squeezenet1_1")
+        spec = torchvision_models.describe("squeezenet1_1")
         return OnnxEncoder(prepare.get_model(spec, seeded(spec.name)))
 
 
@@ -128,7 +136,7 @@ def squeezenet(seeded: Seeded, tmp_path_factory: pytest.TempPathFactory) -> Expo
     """An export into a home of its own. Only to read."""
     home = tmp_path_factory.mktemp("squeezenet")
     events: list[Event] = []
-    spec = describe("squeezenet1_1")
+    spec = torchvision_models.describe("squeezenet1_1")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IMGSEARCH_HOME", str(home))
         file = prepare.get_model(spec, seeded(spec.name), events.append)
@@ -142,7 +150,7 @@ def test_a_stamp_finds_its_exported_model_without_the_weights(
     squeezenet: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IMGSEARCH_HOME", str(squeezenet.home))
-    spec, file = describe("squeezenet1_1"), squeezenet.file
+    spec, file = torchvision_models.describe("squeezenet1_1"), squeezenet.file
 
     def never(*_: object) -> None:
         raise AssertionError("torch or the weights were asked for")
@@ -178,7 +186,7 @@ def test_a_model_that_cannot_be_exported_uses_torch_and_is_not_retried(
         tries.append(1)
         raise ValueError("no translation for aten::odd\nand a long trace")
 
-    monkeypatch.setattr(export, "_write", fail)
+    monkeypatch.setattr("imgsearch.encoders.onnx.export._write", fail)
     for _ in range(2):
         events: list[Event] = []
         encoder = open_encoder(CPU, listener=events.append)
@@ -202,7 +210,7 @@ def test_an_export_is_retried_after_a_full_disk(
         tries.append(1)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(export, "_write", fail)
+    monkeypatch.setattr("imgsearch.encoders.onnx.export._write", fail)
     for _ in range(2):
         events: list[Event] = []
         assert open_encoder(CPU, listener=events.append).runtime == "torch"
@@ -214,15 +222,15 @@ def test_an_export_with_different_vectors_is_an_error(
     own_models: Path, seeded: Seeded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = export._write
-    spec, file = describe("squeezenet1_1"), seeded("squeezenet1_1")
+    spec, file = torchvision_models.describe("squeezenet1_1"), seeded("squeezenet1_1")
 
-    def drift(model: nn.Module, pixels: images.Pixels, path: Path) -> None:
+    def drift(model: "nn.Module", pixels: images.Pixels, path: Path) -> None:
         before = model.get_buffer("mean").clone()
         model.get_buffer("mean").add_(10)
         write(model, pixels, path)
         model.get_buffer("mean").copy_(before)
 
-    monkeypatch.setattr(export, "_write", drift)
+    monkeypatch.setattr("imgsearch.encoders.onnx.export._write", drift)
     with pytest.raises(ExportError, match=r"not those of torch \(cosine 0\.\d+, less than 0.9999"):
         prepare.get_model(spec, file)
     assert model_files.find(spec.stamp(file.sha256)) is None
@@ -265,7 +273,10 @@ def test_a_damaged_model_is_recreated_before_its_vectors_are_stored(
     made = own_models / lite0.path.parent.name / lite0.path.name
     shutil.copytree(lite0.path.parent, made.parent, ignore=shutil.ignore_patterns("optimised-*"))
     sound = made.read_bytes()
-    monkeypatch.setattr(export, "export", lambda _spec, _weights, path, _: path.write_bytes(sound))
+    monkeypatch.setattr(
+        "imgsearch.encoders.onnx.export.export",
+        lambda _spec, _weights, path, _: path.write_bytes(sound),
+    )
     half = len(sound) // 2
     made.write_bytes(sound[:half] + bytes(100_000) + sound[half + 100_000 :])
     events: list[Event] = []
@@ -291,7 +302,7 @@ def test_an_export_is_retried_after_a_shortage(
         except RuntimeError as error:
             raise ValueError("the exporter failed") from error
 
-    monkeypatch.setattr(export, "_write", fail)
+    monkeypatch.setattr("imgsearch.encoders.onnx.export._write", fail)
     for _ in range(2):
         assert open_encoder(CPU).runtime == "torch"
     assert len(tries) == 2

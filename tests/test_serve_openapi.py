@@ -4,14 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from imgsearch.server.app import create_app
 from imgsearch.server.service import Service
@@ -23,12 +16,6 @@ DESCRIPTION = create_app(Service(Settings())).openapi()
 OPERATIONS = [
     (path, method) for path, operations in DESCRIPTION["paths"].items() for method in operations
 ]
-CHECKS = [
-    not_a_server_error,
-    content_type_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-]
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +26,27 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def described(served: Served) -> Any:
+    import schemathesis  # here, as only the worker that runs these tests needs it
+
     return schemathesis.openapi.from_dict(served.client.get("/openapi.json").json())
+
+
+@pytest.fixture(scope="module")
+def checks() -> list[Any]:
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi import checks as openapi
+
+    return [
+        not_a_server_error,
+        openapi.content_type_conformance,
+        openapi.response_schema_conformance,
+        openapi.status_code_conformance,
+    ]
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_responses_conform_to_the_description(
-    served: Served, described: Any, path: str, method: str
+    served: Served, described: Any, checks: list[Any], path: str, method: str
 ) -> None:
     @given(case=described[path][method].as_strategy())
     @settings(
@@ -56,7 +58,7 @@ def test_responses_conform_to_the_description(
         suppress_health_check=list(HealthCheck),
     )
     def check(case: Any) -> None:
-        case.call_and_validate(base_url=served.url, checks=CHECKS)
+        case.call_and_validate(base_url=served.url, checks=checks)
 
     check()
     assert served.client.get("/readyz").status_code == 200

@@ -42,6 +42,7 @@ def test_searches_return_503_during_an_outage_and_succeed_afterwards(
                 while not ended.is_set():
                     files = {"image": picture(3)}
                     responses.append(served.client.post(SEARCH, files=files, data={"k": 1}))
+                    ended.wait(0.05)  # else the clients take the processor from the server
 
             clients = [threading.Thread(target=search) for _ in range(4)]
             for client in clients:

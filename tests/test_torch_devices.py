@@ -1,85 +1,56 @@
-"""Formats, streams and several devices, as on GPUs, tested on the CPU."""
+"""Formats, streams and several devices, as on GPUs, tested on the tiny_networks.CPU."""
+
+from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from imgsearch.encoders.base import Encoder, Vectors, normalized
-from imgsearch.encoders.catalog import ModelSpec
-from imgsearch.encoders.torch import encoder as torch_encoder
-from imgsearch.encoders.torch.encoder import (
-    Format,
-    ReferenceModel,
-    TorchEncoder,
-    open_torch_encoder,
-    pick_devices,
-)
-from imgsearch.encoders.torch.streams import Direct, Model, Streamed, fixed_length
-from imgsearch.encoders.torch.torchvision_models import describe
 from imgsearch.errors import DeviceError, DeviceMemoryError, EncoderError, Remedy
 from imgsearch.events import Event, Note
-from imgsearch.images import Pixels, Preprocessing
 from tests.encoder_contract import EncoderContract, cosines, different_images
+from tests.lazily import lazily
 from tests.test_torch_encoder import Seeded, seeded
+
+if TYPE_CHECKING:
+    import torch
+
+    from imgsearch.encoders.torch import encoder as torch_encoder
+    from imgsearch.encoders.torch import streams, torchvision_models
+    from imgsearch.encoders.torch.encoder import Format, TorchEncoder
+    from tests import tiny_networks
+else:
+    torch = lazily("torch")
+    torch_encoder = lazily("imgsearch.encoders.torch.encoder")
+    streams = lazily("imgsearch.encoders.torch.streams")
+    torchvision_models = lazily("imgsearch.encoders.torch.torchvision_models")
+    tiny_networks = lazily("tests.tiny_networks")
 
 __all__ = ["seeded"]
 
-SPEC = ModelSpec(
-    name="tiny",
-    family="torchvision",
-    dimension=16,
-    preprocessing=Preprocessing(
-        size=16, resize=16, interpolation="bilinear", mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)
-    ),
-    weights_name="tiny.pth",
-    megabytes=0.1,
-)
-CPU = torch.device("cpu")
-
-
-class TinyModel(ReferenceModel):
-    """Replace real networks with a few layers."""
-
-    def __init__(self, *last: nn.Module) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.network = nn.Sequential(
-                *(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(4)),
-                *(nn.Flatten(), nn.Linear(128, 16), *last),
-            ).eval()
-        self.spec, self.stamp = SPEC, SPEC.stamp("0" * 64)
-
-
-class Times(nn.Module):
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        return batch * self.factor
-
 
 def tiny(*formats: Format, **options: Any) -> TorchEncoder:
-    return TorchEncoder(TinyModel(), CPU, formats=formats or None, **options)
+    return torch_encoder.TorchEncoder(
+        tiny_networks.TinyModel(), tiny_networks.CPU, formats=formats or None, **options
+    )
 
 
 @pytest.fixture(scope="module")
 def pair(seeded: Seeded) -> Encoder:
-    spec = describe("squeezenet1_1")
-    return open_torch_encoder(spec, seeded(spec.name), "cpu,cpu")
+    spec = torchvision_models.describe("squeezenet1_1")
+    return torch_encoder.open_torch_encoder(spec, seeded(spec.name), "cpu,cpu")
 
 
 class TestStreamed(EncoderContract):
-    """On the CPU, torch's streams are dummies; everything else is as on a GPU."""
+    """On the tiny_networks.CPU, torch's streams are dummies; everything else is as on a GPU."""
 
     @pytest.fixture
     def encoder(self) -> Encoder:
-        return tiny(runner=Streamed(CPU))
+        return tiny(runner=streams.Streamed(tiny_networks.CPU))
 
 
 class TestSeveralDevices(EncoderContract):
@@ -107,23 +78,11 @@ def test_a_smaller_format_is_used_if_its_vectors_are_equal(name: Format) -> None
 def test_a_format_that_overflows_is_not_used() -> None:
     """2 ** 20 overflows fp16, but not bf16."""
     notes: list[Event] = []
-    model = TinyModel(Times(2**20))
-    encoder = TorchEncoder(model, CPU, notes.append, formats=("fp16", "bf16", "fp32"))
+    model = tiny_networks.TinyModel(tiny_networks.Times(2**20))
+    encoder = torch_encoder.TorchEncoder(
+        model, tiny_networks.CPU, notes.append, formats=("fp16", "bf16", "fp32")
+    )
     assert (encoder.compute_type, notes) == ("bf16", [])
-
-
-class Disturbed(Direct):
-    """A device that computes wrong values."""
-
-    def __init__(self, disturb: Callable[[Vectors], Vectors], times: int = 10**9) -> None:
-        super().__init__(CPU)
-        self.disturb = disturb
-        self.times = times
-
-    def run(self, model: Model, pixels: Pixels) -> Vectors:
-        features = super().run(model, pixels)
-        self.times -= 1
-        return self.disturb(features) if self.times >= 0 else features
 
 
 def reversed_(features: Vectors) -> Vectors:
@@ -132,7 +91,9 @@ def reversed_(features: Vectors) -> Vectors:
 
 def test_fp32_is_the_fallback_and_reported() -> None:
     notes: list[Event] = []
-    encoder = tiny("fp16", "bf16", "fp32", listener=notes.append, runner=Disturbed(reversed_, 2))
+    encoder = tiny(
+        "fp16", "bf16", "fp32", listener=notes.append, runner=tiny_networks.Disturbed(reversed_, 2)
+    )
     assert encoder.compute_type == "fp32"
     (note,) = notes
     assert isinstance(note, Note)
@@ -147,14 +108,14 @@ def test_a_device_with_wrong_vectors_is_an_error(monkeypatch: pytest.MonkeyPatch
         match="cpu gives other vectors of tiny",
         check=lambda error: error.remedies == (Remedy.USE_CPU,),
     ):
-        tiny("fp16", "bf16", runner=Disturbed(reversed_))
+        tiny("fp16", "bf16", runner=tiny_networks.Disturbed(reversed_))
 
 
 def test_a_format_unknown_to_the_device_is_skipped() -> None:
     def unknown(features: Vectors) -> Vectors:
         raise NotImplementedError("no kernel for Half")
 
-    assert tiny("fp16", "bf16", runner=Disturbed(unknown, 1)).compute_type == "bf16"
+    assert tiny("fp16", "bf16", runner=tiny_networks.Disturbed(unknown, 1)).compute_type == "bf16"
 
 
 def test_an_image_beyond_the_range_of_the_format_is_encoded_in_fp32() -> None:
@@ -162,19 +123,23 @@ def test_an_image_beyond_the_range_of_the_format_is_encoded_in_fp32() -> None:
         features[1] = [np.inf, np.nan] * 8
         return features
 
-    runner = Disturbed(overflow, 0)
+    runner = tiny_networks.Disturbed(overflow, 0)
     encoder = tiny("fp16", runner=runner)
     batch = different_images(encoder, 3)
     untouched = encoder.encode(batch)
     runner.times = 1
-    vectors, reference = encoder.encode(batch), TinyModel().features(batch)
+    vectors, reference = encoder.encode(batch), tiny_networks.TinyModel().features(batch)
     np.testing.assert_array_equal(vectors[[0, 2]], untouched[[0, 2]])
     assert cosines(vectors, normalized(reference))[1] > 0.99999
 
 
 def test_damaged_weights_are_an_error_in_every_format() -> None:
     with pytest.raises(EncoderError, match="not finite numbers: its weights are damaged"):
-        TorchEncoder(TinyModel(Times(float("nan"))), CPU, formats=("fp16", "fp32"))
+        torch_encoder.TorchEncoder(
+            tiny_networks.TinyModel(tiny_networks.Times(float("nan"))),
+            tiny_networks.CPU,
+            formats=("fp16", "fp32"),
+        )
 
 
 @pytest.mark.parametrize(
@@ -188,7 +153,7 @@ def test_a_device_that_cannot_load_the_model_is_an_error(
         raise RuntimeError(message)
 
     with pytest.raises(error, match="cpu"):
-        tiny("fp16", runner=Disturbed(fail))
+        tiny("fp16", runner=tiny_networks.Disturbed(fail))
 
 
 @pytest.mark.parametrize(
@@ -211,7 +176,7 @@ def test_a_gpu_computes_in_its_fast_format(
 
 
 def test_batches_have_few_lengths() -> None:
-    lengths = [fixed_length(length) for length in range(1, 257)]
+    lengths = [streams.fixed_length(length) for length in range(1, 257)]
     assert all(fixed >= length for length, fixed in enumerate(lengths, 1))
     assert sorted(set(lengths)) == [1, 2, 4, 8, 16, *range(32, 257, 32)]
 
@@ -224,7 +189,7 @@ def test_batches_are_padded_only_on_the_device() -> None:
         return batch.flatten(1).to(torch.float32)
 
     pixels = np.arange(33 * 12, dtype=np.int64).astype(np.uint8).reshape(33, 2, 2, 3)
-    features = Streamed(CPU).run(model, pixels)
+    features = streams.Streamed(tiny_networks.CPU).run(model, pixels)
     assert shapes == [(64, 2, 2, 3)]
     np.testing.assert_array_equal(features, pixels.reshape(33, 12))
 
@@ -236,13 +201,13 @@ class Recorder:
         self.steps: list[str] = []
         self.names = iter(("transfers", "forwards"))
 
-    def Stream(self, device: torch.device) -> "RecordedStream":  # noqa: N802
+    def Stream(self, device: torch.device) -> RecordedStream:  # noqa: N802
         return RecordedStream(next(self.names), self)
 
-    def Event(self) -> "RecordedEvent":  # noqa: N802
+    def Event(self) -> RecordedEvent:  # noqa: N802
         return RecordedEvent(self)
 
-    def stream(self, stream: "RecordedStream") -> "RecordedStream":
+    def stream(self, stream: RecordedStream) -> RecordedStream:
         return stream
 
 
@@ -256,7 +221,7 @@ class RecordedStream:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def wait_stream(self, other: "RecordedStream") -> None:
+    def wait_stream(self, other: RecordedStream) -> None:
         self.recorder.steps.append(f"{self.name} wait for {other.name}")
 
 
@@ -275,8 +240,8 @@ def test_the_forward_waits_for_its_transfer_and_the_thread_for_its_forward(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recorder = Recorder()
-    monkeypatch.setattr(torch, "get_device_module", lambda _: recorder)
-    runner = Streamed(CPU)
+    monkeypatch.setattr("torch.get_device_module", lambda _: recorder)
+    runner = streams.Streamed(tiny_networks.CPU)
 
     def model(batch: torch.Tensor) -> torch.Tensor:
         recorder.steps.append("forward")
@@ -290,7 +255,7 @@ def test_the_forward_waits_for_its_transfer_and_the_thread_for_its_forward(
 
 
 def test_concurrent_threads_get_their_own_vectors() -> None:
-    encoder = tiny(runner=Streamed(CPU))
+    encoder = tiny(runner=streams.Streamed(tiny_networks.CPU))
     batches = [different_images(encoder, 3, seed) for seed in range(8)]
     expected = [tiny().encode(batch) for batch in batches]
     results: dict[int, Vectors] = {}
@@ -324,12 +289,14 @@ def test_concurrent_threads_get_their_own_vectors() -> None:
 def test_devices_are_selected_one_by_one_or_all_together(
     monkeypatch: pytest.MonkeyPatch, name: str, devices: list[str]
 ) -> None:
-    monkeypatch.setattr(torch_encoder, "available_devices", lambda: ["cuda:0", "cuda:1", "cpu"])
-    assert [str(device) for device in pick_devices(name)] == devices
+    monkeypatch.setattr(
+        "imgsearch.encoders.torch.encoder.available_devices", lambda: ["cuda:0", "cuda:1", "cpu"]
+    )
+    assert [str(device) for device in torch_encoder.pick_devices(name)] == devices
 
 
 @pytest.mark.parametrize("name", ["cuda:all", "cuda", "mps", "cpu,mps", "cpu,"])
 def test_each_selected_device_must_be_available(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(torch_encoder, "available_devices", lambda: ["cpu"])
+    monkeypatch.setattr("imgsearch.encoders.torch.encoder.available_devices", lambda: ["cpu"])
     with pytest.raises(DeviceError, match=f"device {name} is not available; this machine has cpu"):
-        pick_devices(name)
+        torch_encoder.pick_devices(name)

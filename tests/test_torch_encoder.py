@@ -1,33 +1,23 @@
 """The torch encoders meet the contract, and give the vectors of the original implementations."""
 
+from __future__ import annotations
+
 import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
-import torchvision
 from PIL import Image
-from torch import nn
-from torchvision.transforms import functional
 
 from imgsearch import images
 from imgsearch.encoders import weights
 from imgsearch.encoders.base import Encoder, Vectors, normalized
 from imgsearch.encoders.catalog import EFFICIENTNET_LITE0, RESNET50, ModelSpec
-from imgsearch.encoders.torch.encoder import (
-    ReferenceModel,
-    TorchEncoder,
-    available_devices,
-    open_torch_encoder,
-)
-from imgsearch.encoders.torch.networks import load_model
-from imgsearch.encoders.torch.torchvision_models import build, describe
 from imgsearch.encoders.weights_cache import WeightsFile, file_sha256
 from imgsearch.errors import (
     DeviceError,
@@ -38,6 +28,23 @@ from imgsearch.errors import (
     WeightsError,
 )
 from tests.encoder_contract import EncoderContract, cosines, different_images
+from tests.lazily import lazily
+
+if TYPE_CHECKING:
+    import torch
+    import torchvision
+    from torch import nn
+    from torchvision.transforms import functional
+
+    from imgsearch.encoders.torch import encoder as encoders
+    from imgsearch.encoders.torch import networks, torchvision_models
+    from imgsearch.encoders.torch.encoder import TorchEncoder
+else:
+    torch, nn = lazily("torch"), lazily("torch.nn")
+    torchvision, functional = lazily("torchvision"), lazily("torchvision.transforms.functional")
+    encoders = lazily("imgsearch.encoders.torch.encoder")
+    networks = lazily("imgsearch.encoders.torch.networks")
+    torchvision_models = lazily("imgsearch.encoders.torch.torchvision_models")
 
 Seeded = Callable[[str], WeightsFile]
 SIZES = [(640, 480), (231, 97), (50, 33), (224, 224), (1, 1), (333, 1000), (2000, 131)]
@@ -55,7 +62,9 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Seeded:
         if name not in made:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                made[name] = saved(build(name).state_dict(), folder / f"{name}.pth")
+                made[name] = saved(
+                    torchvision_models.build(name).state_dict(), folder / f"{name}.pth"
+                )
         return made[name]
 
     return make
@@ -73,7 +82,7 @@ def lite0_encoder() -> TorchEncoder:
 
 
 def on_cpu(spec: ModelSpec, file: WeightsFile) -> TorchEncoder:
-    return TorchEncoder(ReferenceModel(spec, file), torch.device("cpu"))
+    return encoders.TorchEncoder(encoders.ReferenceModel(spec, file), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +97,7 @@ def resnet50(seeded: Seeded) -> TorchEncoder:
 
 @pytest.fixture(scope="module")
 def squeezenet(seeded: Seeded) -> TorchEncoder:
-    return on_cpu(describe("squeezenet1_1"), seeded("squeezenet1_1"))
+    return on_cpu(torchvision_models.describe("squeezenet1_1"), seeded("squeezenet1_1"))
 
 
 class TestEfficientNetLite0(EncoderContract):
@@ -138,7 +147,7 @@ def test_pixels_are_those_of_torchvisions_own_transforms(name: str, size: tuple[
     preset, image = torchvision_preset(name), photo(size)
     resized = functional.resize(image, preset.resize_size, interpolation=preset.interpolation)
     theirs = np.asarray(functional.center_crop(resized, preset.crop_size))
-    ours = images.decode(png(image), describe(name).preprocessing).pixels
+    ours = images.decode(png(image), torchvision_models.describe(name).preprocessing).pixels
     np.testing.assert_array_equal(ours, theirs)
 
 
@@ -202,7 +211,7 @@ def encoded(encoder: Encoder, photos: list[Image.Image]) -> Vectors:
 
 
 def test_the_catalogs_resnet50_is_torchvisions() -> None:
-    assert describe("resnet50") == RESNET50
+    assert torchvision_models.describe("resnet50") == RESNET50
 
 
 @pytest.mark.parametrize(
@@ -226,7 +235,7 @@ def test_the_catalogs_resnet50_is_torchvisions() -> None:
     ],
 )
 def test_any_classification_model_of_torchvision_is_known(name: str, dimension: int) -> None:
-    spec, preset = describe(name), torchvision_preset(name)
+    spec, preset = torchvision_models.describe(name), torchvision_preset(name)
     assert spec.dimension == dimension
     assert [spec.preprocessing.size] == preset.crop_size
     assert spec.preprocessing.mean == tuple(preset.mean)
@@ -241,12 +250,12 @@ def test_an_unknown_model_is_an_error(name: str) -> None:
         match=f"no model is called {name}",
         check=lambda error: error.remedies == (Remedy.LIST_MODELS,),
     ):
-        describe(name)
+        torchvision_models.describe(name)
 
 
 def test_a_similar_model_is_suggested() -> None:
     with pytest.raises(UnknownModelError, match=r"did you mean resnet50\?"):
-        describe("ResNet-50")
+        torchvision_models.describe("ResNet-50")
 
 
 # Compatible weights
@@ -260,7 +269,7 @@ def state(seeded: Seeded) -> dict[str, torch.Tensor]:
 
 
 def encoder_of(name: str, content: Any, tmp_path: Path) -> TorchEncoder:
-    return on_cpu(describe(name), saved(content, tmp_path / "given.pth"))
+    return on_cpu(torchvision_models.describe(name), saved(content, tmp_path / "given.pth"))
 
 
 def test_weights_trained_on_other_classes_fit(
@@ -305,7 +314,7 @@ def test_half_precision_weights_fit(state: dict[str, torch.Tensor], tmp_path: Pa
 def test_densenet_weights_with_the_names_of_torchvisions_file_fit(tmp_path: Path) -> None:
     """The file is older than the code: `norm.1` is now `norm1`, and batches were not counted."""
     old = {}
-    for name, value in build("densenet121").state_dict().items():
+    for name, value in torchvision_models.build("densenet121").state_dict().items():
         if not name.endswith("num_batches_tracked"):
             for part in ("norm", "conv"):
                 name = name.replace(f".{part}1.", f".{part}.1.").replace(
@@ -318,12 +327,12 @@ def test_densenet_weights_with_the_names_of_torchvisions_file_fit(tmp_path: Path
 
 def test_weights_retain_the_versions_of_their_layers(tmp_path: Path) -> None:
     """MNASNet rejects weights of an unknown version."""
-    state = build("mnasnet0_5").state_dict()
+    state = torchvision_models.build("mnasnet0_5").state_dict()
     assert encoder_of("mnasnet0_5", {"state_dict": state}, tmp_path).stamp.dimension == 1280
 
 
 def test_heads_used_only_in_training_may_be_missing(tmp_path: Path) -> None:
-    state = build("googlenet").state_dict()
+    state = torchvision_models.build("googlenet").state_dict()
     for name in [name for name in state if name.startswith("aux")]:
         del state[name]
     assert encoder_of("googlenet", state, tmp_path).stamp.dimension == 1024
@@ -341,7 +350,7 @@ def test_weights_of_another_model_are_rejected_with_the_first_mismatch(
     seeded: Seeded, spec: ModelSpec, other: str, misfit: str
 ) -> None:
     with pytest.raises(WeightsError) as caught:
-        load_model(spec, seeded(other))
+        networks.load_model(spec, seeded(other))
     assert str(seeded(other).path) in str(caught.value)
     assert f"not weights of {spec.name}: {misfit}" in str(caught.value)
 
@@ -387,10 +396,18 @@ def test_a_pickled_model_is_rejected(tmp_path: Path) -> None:
         encoder_of("squeezenet1_1", nn.Linear(2, 2), tmp_path)
 
 
-@pytest.mark.parametrize("content", [[1, 2], torch.ones(3), {"epoch": 3}, {3: torch.ones(3)}])
-def test_a_file_without_weights_is_rejected(content: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda: [1, 2],
+        lambda: torch.ones(3),
+        lambda: {"epoch": 3},
+        lambda: {3: torch.ones(3)},
+    ],
+)
+def test_a_file_without_weights_is_rejected(content: Callable[[], Any], tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="holds no table of weights"):
-        encoder_of("squeezenet1_1", content, tmp_path)
+        encoder_of("squeezenet1_1", content(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -403,12 +420,14 @@ def test_a_damaged_file_is_rejected(content: bytes | None, seeded: Seeded, tmp_p
         content = whole[: len(whole) // 2]
     path.write_bytes(content)
     with pytest.raises(WeightsError, match="mine: no file of PyTorch weights, or a damaged one: "):
-        load_model(describe("squeezenet1_1"), WeightsFile(path, "0" * 64, "mine"))
+        networks.load_model(
+            torchvision_models.describe("squeezenet1_1"), WeightsFile(path, "0" * 64, "mine")
+        )
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="mine: cannot be read: No such file"):
-        load_model(RESNET50, WeightsFile(tmp_path / "gone", "0" * 64, "mine"))
+        networks.load_model(RESNET50, WeightsFile(tmp_path / "gone", "0" * 64, "mine"))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -433,31 +452,35 @@ def test_an_unavailable_device_is_an_error_with_the_available_ones(seeded: Seede
     absent = f"cuda:{torch.cuda.device_count()}"
     for device in (absent, "tpu", "CPU", "meta", "", f"cpu,{absent}"):
         with pytest.raises(DeviceError) as caught:
-            open_torch_encoder(RESNET50, seeded("resnet50"), device)
+            encoders.open_torch_encoder(RESNET50, seeded("resnet50"), device)
+        devices = ", ".join(encoders.available_devices())
         assert str(caught.value) == (
-            f"device {device} is not available; this machine has {', '.join(available_devices())}"
+            f"device {device} is not available; this machine has {devices}"
         )
 
 
 def test_auto_is_the_first_available_device(seeded: Seeded) -> None:
-    spec = describe("squeezenet1_1")
-    assert open_torch_encoder(spec, seeded(spec.name)).device == available_devices()[0]
+    spec = torchvision_models.describe("squeezenet1_1")
+    assert (
+        encoders.open_torch_encoder(spec, seeded(spec.name)).device
+        == encoders.available_devices()[0]
+    )
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-        RuntimeError(
+        lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        lambda: RuntimeError(
             "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"
         ),
-        RuntimeError("MPS backend out of memory (MPS allocated: 1.00 GB)"),
+        lambda: RuntimeError("MPS backend out of memory (MPS allocated: 1.00 GB)"),
     ],
 )
 def test_a_batch_that_does_not_fit_is_an_error_of_its_own(
-    squeezenet: TorchEncoder, monkeypatch: pytest.MonkeyPatch, error: Exception
+    squeezenet: TorchEncoder, monkeypatch: pytest.MonkeyPatch, error: Callable[[], Exception]
 ) -> None:
-    break_model(monkeypatch, squeezenet, error)
+    break_model(monkeypatch, squeezenet, error())
     with pytest.raises(DeviceMemoryError, match="a batch of 2 does not fit into cpu's memory"):
         squeezenet.encode(different_images(squeezenet, 2))
 

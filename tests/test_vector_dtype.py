@@ -72,6 +72,7 @@ def test_float16_takes_half_the_space_and_finds_the_same(tmp_path: Path) -> None
                 )
 
 
+@pytest.mark.slow
 def test_an_index_over_float16_is_tuned_and_finds_what_comparing_all_finds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
