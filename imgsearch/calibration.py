@@ -23,7 +23,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from imgsearch.errors import CollectionMismatchError, StoreError
 from imgsearch.events import Listener, Note, Stage, ignore
 from imgsearch.stores.base import Collection, Vectors
-from imgsearch.types import Stamp
+from imgsearch.types import CollectionInfo, Stamp
 
 SAMPLE = 3000
 """How many records are compared with each other at most: 4.5 million pairs."""
@@ -125,6 +125,7 @@ class Calibration:
         return {
             "made": self.made,
             "images": self.images,
+            "sample": self.sample,
             "pairs": self.pairs,
             "counterparts": round(self.counterparts, 4),
             "confident_score": round(self.threshold(), 4),
@@ -151,6 +152,12 @@ def percentile_text(percentile: float) -> str:
 def stored(collection: Collection) -> Calibration | None:
     """Return the calibration that is kept with a collection, None if there is none for it."""
     return _parsed(collection.attachment(_ATTACHMENT), collection.stamp)
+
+
+def describe(collection: Collection) -> CollectionInfo:
+    """Return the description of a collection, with its calibration."""
+    known = stored(collection)
+    return replace(collection.info(), calibration=known.summary() if known else None)
 
 
 _unstored: WeakKeyDictionary[Collection, Calibration] = WeakKeyDictionary()

@@ -10,6 +10,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from imgsearch import config
+from imgsearch.calibration import describe
 from imgsearch.editing import set_metadata
 from imgsearch.encoders.base import Encoder, Vectors
 from imgsearch.encoders.factory import open_encoder
@@ -184,7 +185,8 @@ class ImageIndex:
             image: The query image. With several, the mean of their vectors is searched for.
             region: Search with this part of the query image.
             exclude_self: Exclude the query image and its exact copies.
-            options: `text`, `k`, `where`, `min_score` and `collapse`; see `QueryOptions`.
+            options: `text`, `k`, `where`, `min_score`, `confident` and `collapse`; see
+                `QueryOptions`.
 
         Returns:
             At most `k` hits, best first.
@@ -506,8 +508,8 @@ class ImageIndex:
         return self._handles.use(lambda collection: dict(collection.refresh_fields()))
 
     def info(self) -> CollectionInfo:
-        """Return the model, size and fields of the collection."""
-        return self._handles.use(lambda collection: collection.info())
+        """Return the model, size, fields and calibration of the collection."""
+        return self._handles.use(describe)
 
     def exists(self) -> bool:
         """Return whether the collection exists."""

@@ -9,7 +9,8 @@ from typing import TypedDict, cast
 
 import numpy as np
 
-from imgsearch import config, images
+from imgsearch import calibration, config, images
+from imgsearch.calibration import Calibration
 from imgsearch.encoders.base import Encoder, Vectors, normalized
 from imgsearch.errors import UsageError, no_record
 from imgsearch.events import Listener, Note
@@ -59,6 +60,8 @@ class QueryOptions(TypedDict, total=False):
     """Conditions on the metadata, such as `"year >= 2012"`; all must hold."""
     min_score: float | None
     """The minimum cosine similarity."""
+    confident: bool
+    """Return only hits that are hardly there by chance; often there is none."""
     collapse: bool
     """Return identical images as one hit, with the number of copies, which is the default."""
 
@@ -83,6 +86,8 @@ class SearchRequest:
     """Conditions, or texts such as `year >= 2012`; all must hold."""
     min_score: float | None = None
     """A cosine similarity."""
+    confident: bool = False
+    """Only hits that are hardly there by chance; see `Calibration.is_confident`."""
     exclude_self: bool = False
     """Leave out the content of `images` and `records`, however often it is stored."""
     exclude_digests: Sequence[str] = ()
@@ -112,6 +117,8 @@ def check_request(request: SearchRequest) -> None:
             raise UsageError("nothing to search for: provide an image, a record id, or text")
         if request.exclude_self or request.region:
             raise UsageError("region and exclude_self need an image or a record")
+        if request.confident:
+            raise UsageError("confident needs an image or a record to compare hits with")
 
 
 def _check_k(request: SearchRequest) -> None:
@@ -234,22 +241,53 @@ def search_vector(
     """Return the hits for a vector, float32 of shape (dimension,), L2-normalized.
 
     With `request.text` the hits for the vector and for the words are fused; see `_fused`. Raises
-    UsageError for a vector of another shape.
+    UsageError for a vector of another shape, CollectionMismatchError for a confident search in a
+    collection that is too small.
     """
     _check_shape(collection, vector)
+    known = _calibration(collection, [request])
     similarity = _by_vector(collection, vector, request)
     if request.text.strip():
         depth = max(request.k, _FUSION_DEPTH)
-        similar = _distinct(collection, similarity, depth, request, enough=request.k)
+        similar = _distinct(collection, similarity, depth, request, enough=_depth(request))
         relevance = _by_text(collection, request)
         relevant = _distinct(collection, relevance, depth, request, enough=request.k)
         found = _fused(collection, vector, similar, relevant, request)
     else:
-        similar = _distinct(collection, similarity, request.k, request)
+        similar = _distinct(collection, similarity, _depth(request), request)
         found = [_Found(scored.record, scored.score) for scored in similar]
+    if request.confident and known:
+        tenth = _tenth(collection, vector, similar, request)
+        found = [each for each in found if known.is_confident(each.score, tenth)]
     if request.min_score is not None:
         found = [each for each in found if each.score >= request.min_score]
-    return _hits(collection, found[: request.k], request)
+    return _hits(collection, found[: request.k], request, known)
+
+
+def _calibration(collection: Collection, requests: Sequence[SearchRequest]) -> Calibration | None:
+    """Return what scores mean, if that is known or needed."""
+    if any(request.confident for request in requests):
+        return calibration.available(collection)
+    return calibration.stored(collection)
+
+
+def _depth(request: SearchRequest) -> int:
+    """Return how many of the most similar records a search needs."""
+    return max(request.k, calibration.NEIGHBORS) if request.confident else request.k
+
+
+def _tenth(
+    collection: Collection, vector: Vectors, similar: Sequence[Scored], request: SearchRequest
+) -> float | None:
+    """Return the score of the tenth content, with which a hit's distance is compared."""
+    tenth = calibration.tenth_score([(each.record.sha256, each.score) for each in similar])
+    if tenth is None and not request.collapse and len(similar) >= calibration.NEIGHBORS:
+        # Copies fill the results.
+        alone = replace(request, collapse=True)
+        ranking = _by_vector(collection, vector, alone)
+        contents = _distinct(collection, ranking, calibration.NEIGHBORS, alone)
+        tenth = calibration.tenth_score([(each.record.sha256, each.score) for each in contents])
+    return tenth
 
 
 def _check_shape(collection: Collection, vector: Vectors) -> None:
@@ -290,15 +328,17 @@ def search_vectors(
     """
     if any(request.text.strip() for request in requests):
         return [search_vector(collection, *each) for each in zip(vectors, requests, strict=True)]
+    known = _calibration(collection, requests)
     nearest = _distinct_of_many(collection, vectors, requests)
-    found = [
-        [
-            _Found(scored.record, scored.score)
-            for scored in scoreds[: request.k]
-            if request.min_score is None or scored.score >= request.min_score
-        ]
-        for scoreds, request in zip(nearest, requests, strict=True)
-    ]
+    found = []
+    for vector, scoreds, request in zip(vectors, nearest, requests, strict=True):
+        chosen = scoreds[: request.k]
+        if request.confident and known:
+            tenth = _tenth(collection, vector, scoreds, request)
+            chosen = [each for each in chosen if known.is_confident(each.score, tenth)]
+        if request.min_score is not None:
+            chosen = [each for each in chosen if each.score >= request.min_score]
+        found.append([_Found(scored.record, scored.score) for scored in chosen])
     collapsed = [
         each.record.sha256
         for several, request in zip(found, requests, strict=True)
@@ -306,7 +346,7 @@ def search_vectors(
         for each in several
     ]
     copies = collection.count_by_digest(collapsed, requests[0].conditions) if collapsed else {}
-    return [_numbered(each, copies) for each in found]
+    return [_numbered(each, copies, known) for each in found]
 
 
 def search_many(collection: Collection, requests: Sequence[SearchRequest]) -> list[list[Hit]]:
@@ -335,17 +375,31 @@ def search_many(collection: Collection, requests: Sequence[SearchRequest]) -> li
     return search_vectors(collection, np.stack(vectors), resolved) if requests else []
 
 
-def _hits(collection: Collection, found: Sequence[_Found], request: SearchRequest) -> list[Hit]:
+def _hits(
+    collection: Collection,
+    found: Sequence[_Found],
+    request: SearchRequest,
+    known: Calibration | None = None,
+) -> list[Hit]:
     copies: dict[str, int] = {}
     if request.collapse and found:
         digests = [each.record.sha256 for each in found]
         copies = collection.count_by_digest(digests, request.conditions)
-    return _numbered(found, copies)
+    return _numbered(found, copies, known)
 
 
-def _numbered(found: Sequence[_Found], copies: Mapping[str, int]) -> list[Hit]:
+def _numbered(
+    found: Sequence[_Found], copies: Mapping[str, int], known: Calibration | None
+) -> list[Hit]:
     return [
-        Hit(rank, each.score, each.record, copies.get(each.record.sha256, 1), each.text_score)
+        Hit(
+            rank,
+            each.score,
+            each.record,
+            copies.get(each.record.sha256, 1),
+            each.text_score,
+            known.percentile(each.score) if known else None,
+        )
         for rank, each in enumerate(found, start=1)
     ]
 
@@ -488,7 +542,9 @@ def _distinct_of_many(
     found: dict[int, list[Scored]] = {}
     waiting = list(range(len(requests)))
     for factor in _FACTORS:
-        wanted = [factor * requests[at].k + len(requests[at].exclude_digests) for at in waiting]
+        wanted = [
+            factor * _depth(requests[at]) + len(requests[at].exclude_digests) for at in waiting
+        ]
         queries = [
             VectorQuery(vectors[at], k, requests[at].conditions)
             for at, k in zip(waiting, wanted, strict=True)
@@ -498,14 +554,14 @@ def _distinct_of_many(
             for scored in answer:
                 if scored.record.sha256 not in request.exclude_digests:
                     distinct.setdefault(_key(scored.record, request), scored)
-            if len(distinct) >= request.k or len(answer) < k:
+            if len(distinct) >= _depth(request) or len(answer) < k:
                 found[at] = list(distinct.values())
         waiting = [at for at in waiting if at not in found]
         if not waiting:
             break
     for at in waiting:  # copies of few contents fill their results
         ranking = _by_vector(collection, vectors[at], requests[at])
-        found[at] = _distinct(collection, ranking, requests[at].k, requests[at])
+        found[at] = _distinct(collection, ranking, _depth(requests[at]), requests[at])
     return [found[at] for at in range(len(requests))]
 
 

@@ -208,7 +208,9 @@ class Hit:
     `rank` starts at 1. `score` is the cosine similarity to the query image, in [-1, 1]. In a search
     by text alone it is the BM25 relevance: above 0, and comparable only within one search.
     `text_score` is the BM25 relevance of a search with text, None if no word matches. `copies` is
-    the number of records with the same content.
+    the number of records with the same content. `percentile` says what share of the pairs of
+    different images in the collection is less similar than the score, in percent. It is None
+    without a query image, and in a collection that is not calibrated (`imgsearch.calibration`).
     """
 
     rank: int
@@ -216,12 +218,14 @@ class Hit:
     record: ImageRecord
     copies: int = 1
     text_score: float | None = None
+    percentile: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object that `imgsearch query --json` prints for a hit."""
         return {
             "rank": self.rank,
             "score": self.score,
+            "percentile": self.percentile,
             "text_score": self.text_score,
             "id": self.record.id,
             "uri": self.record.uri,
@@ -239,7 +243,8 @@ class CollectionInfo:
 
     `images` is the number of records, `bytes` the size on disk, or None if the store does not know
     it. `vector_dtype` is the number format in which the store keeps the vectors. `details` depends
-    on the store.
+    on the store. `calibration` says when and by how many pairs scores were calibrated, None if they
+    were not.
     """
 
     name: str
@@ -249,6 +254,7 @@ class CollectionInfo:
     bytes: int | None
     details: Mapping[str, Any] = field(default_factory=dict)
     vector_dtype: VectorDtype = "float32"
+    calibration: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object that `imgsearch info --json` prints for a collection."""
@@ -262,4 +268,5 @@ class CollectionInfo:
             "fields": dict(self.fields),
             "bytes": self.bytes,
             "details": dict(self.details),
+            "calibration": dict(self.calibration) if self.calibration else None,
         }

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from imgsearch import calibration
 from imgsearch.encoders.base import normalized
 from imgsearch.errors import (
     CollectionMismatchError,
@@ -15,6 +16,7 @@ from imgsearch.errors import (
     StoreError,
     UsageError,
 )
+from imgsearch.search import SearchRequest, search_vector
 from imgsearch.stores.base import (
     MAX_EXCLUDED_DIGESTS,
     Collection,
@@ -644,6 +646,20 @@ class StoreContract:
         again.attach("other", None)
         once_more = store.open(name)
         assert (once_more.attachment("note"), once_more.attachment("other")) == ("2", None)
+
+    def test_scores_are_calibrated(
+        self, store: VectorStore, collection: Collection, name: str
+    ) -> None:
+        written = write(collection, [record(number) for number in range(60)])
+        assert calibration.stored(collection) is None
+        calibration.keep_current(collection)
+        known = calibration.stored(store.open(name))
+        assert known is not None
+        assert (known.images, known.sample) == (60, 60)
+        request = SearchRequest(vector=written[7], k=3)
+        best, *_, last = search_vector(store.open(name), written[7], request)
+        assert best.percentile == pytest.approx(100 - 1000 / (60 * 59 / 2))
+        assert last.percentile == pytest.approx(known.percentile(last.score))
 
     def test_a_handle_that_missed_a_new_field_can_attach(
         self, store: VectorStore, collection: Collection, name: str

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,15 @@ from imgsearch import calibration
 from imgsearch.calibration import Calibration, percentile_text
 from imgsearch.copying import copy
 from imgsearch.encoders.base import Vectors, normalized
-from imgsearch.errors import CollectionMismatchError, StoreError
+from imgsearch.errors import CollectionMismatchError, StoreError, UsageError
 from imgsearch.events import Event, Note
+from imgsearch.search import (
+    SearchRequest,
+    check_request,
+    search_text,
+    search_vector,
+    search_vectors,
+)
 from imgsearch.stores import open_store
 from imgsearch.stores.base import Collection
 from imgsearch.stores.lance.collection import LanceCollection
@@ -180,6 +188,52 @@ def test_who_may_not_write_calibrates_once(
     notes: list[Event] = []
     calibration.keep_current(collection, notes.append)
     assert any(isinstance(each, Note) and "read-only" in each.text for each in notes)
+
+
+@pytest.fixture
+def large(collection: Collection) -> Collection:
+    """A collection of 400 images, the first of which has 12 copies, and is calibrated."""
+    records = [record(number, content=max(0, number - 12)) for number in range(412)]
+    vectors = drawn(400)
+    collection.upsert(records, np.concatenate([np.repeat(vectors[:1], 12, axis=0), vectors]))
+    calibration.keep_current(collection)
+    return collection
+
+
+def found(collection: Collection, vector: Vectors, **options: Any) -> list[int]:
+    """The numbers of the contents that a confident search finds, which many searches find too."""
+    request = SearchRequest(vector=vector, confident=True, **options)
+    hits = search_vector(collection, vector, request)
+    assert search_vectors(collection, np.stack([vector, vector]), [request, request]) == [hits] * 2
+    return [int(hit.record.sha256, 16) for hit in hits]
+
+
+@pytest.mark.parametrize("k", [1, 20])
+def test_a_confident_search_finds_a_counterpart_and_nothing_else(large: Collection, k: int) -> None:
+    again = near(drawn(400), 0.003)
+    assert found(large, again[5], k=k) == [5]
+    assert found(large, again[0], k=k) == [0]
+    unknown = drawn(20, seed=7)
+    assert sum(len(found(large, each, k=k)) for each in unknown) <= 2
+
+
+def test_a_confident_search_shows_every_copy(large: Collection) -> None:
+    again = near(drawn(400), 0.003)
+    assert found(large, again[0], k=20, collapse=False) == [0] * 13
+    assert found(large, again[0], k=2, collapse=False) == [0] * 2
+    sha256 = record(0).sha256
+    assert found(large, again[0], k=20, exclude_digests=[sha256]) == []
+
+
+def test_a_search_by_words_alone_has_neither_percentiles_nor_confidence(large: Collection) -> None:
+    large.add_fields({"name": "str"})
+    large.update_metadata({record(3).id: {"name": "hat"}})
+    assert [hit.percentile for hit in search_text(large, SearchRequest(text="hat"))] == [None]
+    with pytest.raises(UsageError, match="confident needs an image"):
+        check_request(SearchRequest(text="hat", confident=True))
+    both = SearchRequest(text="hat", confident=True)
+    again = near(drawn(400), 0.003)[5]
+    assert [int(hit.record.sha256, 16) for hit in search_vector(large, again, both)] == [5]
 
 
 def test_a_copy_is_calibrated(tmp_path: Path) -> None:

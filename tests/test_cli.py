@@ -168,7 +168,7 @@ class TestQuery:
         assert report["query"] == str(filled / "1.png")
         first = report["hits"][0]
         assert list(first) == [
-            *("rank", "score", "text_score", "id"),
+            *("rank", "score", "percentile", "text_score", "id"),
             *("uri", "path", "site", "sha256", "copies", "metadata"),
         ]
         assert (report["text"], first["text_score"]) == (None, None)
@@ -255,6 +255,7 @@ class TestQuery:
             (["--text", "  "], 2, "--text"),
             (["--text", "?!"], 2, "no word"),
             (["--text", "hat", "--min-score", "0.5"], 2, "min-score"),
+            (["--text", "hat", "--confident"], 2, "--confident needs an IMAGE"),
             (["--text", "hat", "--exclude-self"], 2, "exclude-self"),
         ],
     )
@@ -274,7 +275,7 @@ class TestInfoAndRemove:
         assert list(report) == ["store", "collections"]
         (one,) = report["collections"]
         keys = ["name", "model", "stamp", "dimension", "vector_dtype"]
-        keys += ["images", "fields", "bytes", "details"]
+        keys += ["images", "fields", "bytes", "details", "calibration"]
         assert list(one) == keys
         assert (one["name"], one["model"], one["images"]) == ("images", LITE0, 4)
         assert one["fields"] == {"kind": "str", "year": "int"}

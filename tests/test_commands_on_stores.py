@@ -78,6 +78,7 @@ COMMANDS = [
     Command("query {image} {at} --copies --json", {"hits": 7}),
     Command("query {image} {at} --copies --exclude-self --where year>0 --json", {"hits": 3}),
     Command("query {image} {at} --min-score 0.999 --json", {"hits": 1}),
+    Command("query {image} {at} --confident --json", code=1),  # there are too few images
     Command("query {image} {at} --show kind --show year"),
     Command("query {image} {at} --paths -0"),
     Command("query {image} {at} --gallery {out}.html"),

@@ -244,7 +244,7 @@ class TestOutput:
             assert list(csv.DictReader(file)) == as_text
         assert len(rows) == 121
         assert list(rows[0]) == [
-            *("query", "rank", "score", "id", "uri", "path", "sha256"),
+            *("query", "rank", "score", "percentile", "id", "uri", "path", "sha256"),
             *("articleType", "year", "error"),
         ]
         assert rows[0]["path"] == rows[0]["query"]

@@ -48,7 +48,7 @@ def test_each_image_of_files_and_zips_is_searched_for(served: Served, tmp_path: 
     assert answer.headers["content-type"] == "application/jsonl"
     rows = [json.loads(line) for line in answer.text.splitlines()]
     assert [row["query"] for row in rows] == ["40.png"] * 2 + ["in/3.png"] * 2 + ["in/bad.png"]
-    columns = ["query", "rank", "score", "id", "sha256", "number", "kind", "error"]
+    columns = ["query", "rank", "score", "percentile", "id", "sha256", "number", "kind", "error"]
     assert list(rows[0]) == columns  # and no path of the server
     assert rows[2]["id"] == id_of(tmp_path / "shop" / "3.png")
     assert (rows[2]["number"], rows[2]["score"]) == (3, pytest.approx(1))

@@ -20,7 +20,7 @@ from imgsearch.system.outputs import check_replaceable, not_written
 from imgsearch.types import FieldType, Value
 from imgsearch.uris import path_digest
 
-_COLUMNS = ("query", "rank", "score", "id", "uri", "path", "sha256")
+_COLUMNS = ("query", "rank", "score", "percentile", "id", "uri", "path", "sha256")
 _PLACES = ("uri", "path")
 _ERROR = "error"
 # By suffix: what a file is called, and how one that may be replaced begins, in lower case.
@@ -37,10 +37,10 @@ Row = Mapping[str, Value | None]
 class ResultFile:
     """Collects results, and writes the file when all are there.
 
-    A row has the columns query, rank, score, id, uri, path and sha256, then the metadata fields
-    `fields`, then error. An image without hits has one row without a rank; `error` says why it
-    could not be searched for. Use it as a context manager: without `finish`, what was added stays
-    in FILE.partial, for a run that resumes.
+    A row has the columns query, rank, score, percentile, id, uri, path and sha256, then the
+    metadata fields `fields`, then error. An image without hits has one row without a rank; `error`
+    says why it could not be searched for. Use it as a context manager: without `finish`, what was
+    added stays in FILE.partial, for a run that resumes.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ResultFile:
         self._done: set[bytes] = set()
         self.rejected = 0
         """Images of the interrupted run that could not be searched for."""
-        header = json.dumps({"imgsearch": 1, **settings})
+        header = json.dumps({"imgsearch": 2, **settings})
         with self._writing():
             if resume and self._partial.exists():
                 self._resume(header)
@@ -103,7 +103,8 @@ class ResultFile:
             [
                 hit.rank,
                 hit.score,
-                *(getattr(hit.record, name) for name in self._columns[3:]),
+                hit.percentile,
+                *(getattr(hit.record, name) for name in self._columns[4:]),
                 *(hit.record.metadata.get(field) for field in self._fields),
             ]
             for hit in result.hits
@@ -180,7 +181,7 @@ class ResultFile:
         from pyarrow import parquet
 
         columns = {name: pa.string() for name in self._columns}
-        columns |= {"rank": pa.int32(), "score": pa.float64()}
+        columns |= {"rank": pa.int32(), "score": pa.float64(), "percentile": pa.float64()}
         columns |= {name: ARROW_TYPES[kind] for name, kind in self._fields.items()}
         schema = pa.schema({**columns, _ERROR: pa.string()})
         rows = self._rows()

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 def info(store: options.Store = None, as_json: options.Json = False) -> None:
     """Show the collections of a store: models, images, fields, sizes."""
+    from imgsearch.calibration import describe
     from imgsearch.stores import open_store
 
     with open_store(store, config.READER_STORE_TIMEOUT) as opened:
-        collections = [opened.open(name).info() for name in opened.names()]
+        collections = [describe(opened.open(name)) for name in opened.names()]
         url = opened.url
     if as_json:
         print_json({"store": url, "collections": [each.to_dict() for each in collections]})
@@ -44,9 +45,19 @@ def _print_collection(info: "CollectionInfo") -> None:
         + ", vectors stored as float16" * (info.vector_dtype == "float16"),
         f"  input   {stamp.preprocessing}",
         f"  fields  {fields}",
+        f"  scores  {_calibrated(info.calibration)}",
         *(f"  {line}" for line in _details(info.details)),
     ):
         print_line(line)
+
+
+def _calibrated(calibration: Mapping[str, Any] | None) -> str:
+    if calibration is None:
+        return "not calibrated"
+    return (
+        f"calibrated {calibration['made'][:10]} by {calibration['pairs']:,} pairs, when there were "
+        f"{calibration['images']:,} images"
+    )
 
 
 def _details(details: Mapping[str, Any]) -> Iterator[str]:

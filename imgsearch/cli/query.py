@@ -12,7 +12,13 @@ import typer
 from imgsearch import config
 from imgsearch.cli import options
 from imgsearch.cli.console import Display, print_json, printable, short_path, stdout
-from imgsearch.cli.query_many import ManyOptions, are_many, fields_to_show, query_many
+from imgsearch.cli.query_many import (
+    NO_GOOD_MATCH,
+    ManyOptions,
+    are_many,
+    fields_to_show,
+    query_many,
+)
 from imgsearch.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
@@ -83,6 +89,14 @@ def query(
             show_default=False,
         ),
     ] = None,
+    confident: Annotated[
+        bool,
+        typer.Option(
+            "--confident",
+            help="Only hits that are hardly there by chance, or none: images that stand out from "
+            "all others like IMAGE.",
+        ),
+    ] = False,
     exclude_self: Annotated[
         bool,
         typer.Option("--exclude-self", help="Exclude IMAGE itself and its exact copies."),
@@ -143,8 +157,9 @@ def query(
     """Find images similar to IMAGE, matching --text, or both.
 
     The score is the cosine similarity to IMAGE, 1 for identical images; without IMAGE, it is the
-    text relevance (BM25). With many images, each has a result of its own: --json prints a line for
-    each, and --output writes a table.
+    text relevance (BM25). "Closer than" is the share of the collection's pairs of different images
+    that are less similar than IMAGE and the hit. With many images, each has a result of its own:
+    --json prints a line for each, and --output writes a table.
     """
     if as_json and paths:
         raise UsageError("--json and --paths: use only one of them")
@@ -168,6 +183,7 @@ def query(
                 k=k,
                 where=where or [],
                 min_score=min_score,
+                confident=confident,
                 exclude_self=exclude_self,
                 copies=copies,
                 show=show or [],
@@ -189,7 +205,7 @@ def query(
         return
     image = sources[0] if sources else None
     if image is None and not record:
-        _check_words(text, min_score=min_score, exclude_self=exclude_self)
+        _check_words(text, min_score=min_score, confident=confident, exclude_self=exclude_self)
     started = time.monotonic()
     source = None if image is None else _read_query(image)
 
@@ -226,6 +242,7 @@ def query(
                 k=k,
                 where=where or (),
                 min_score=min_score,
+                confident=confident,
                 exclude_self=exclude_self,
                 collapse=not copies,
             )
@@ -253,18 +270,22 @@ def query(
         end = b"\0" if null else b"\n"
         sys.stdout.buffer.writelines(os.fsencode(hit.record.path) + end for hit in hits)
     else:
-        _print_table(hits, fields, words=bool(text and (image or record)))
+        _print_table(hits, fields, words=bool(text and (image or record)), confident=confident)
         if gallery:
             display.say(f"gallery: {gallery}")
 
 
-def _check_words(text: str, *, min_score: float | None, exclude_self: bool) -> None:
+def _check_words(
+    text: str, *, min_score: float | None, confident: bool, exclude_self: bool
+) -> None:
     if not text.strip():
         raise UsageError(
             "nothing to search for: give an IMAGE, words with --text, --record or --vector"
         )
     if min_score is not None or exclude_self:
         raise UsageError("--min-score and --exclude-self need an IMAGE")
+    if confident:
+        raise UsageError("--confident needs an IMAGE to compare the hits with")
 
 
 def _name(image: str | None, records: Sequence[str], text: str) -> str:
@@ -289,19 +310,26 @@ def _read_query(image: str) -> str | bytes:
     return path
 
 
-def _print_table(hits: Sequence["Hit"], fields: Sequence[str], *, words: bool) -> None:
+def _print_table(
+    hits: Sequence["Hit"], fields: Sequence[str], *, words: bool, confident: bool
+) -> None:
     """Print hits as a table; `words` adds a column for the text relevance."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    from imgsearch.calibration import percentile_text
+
     console = stdout()
     if not hits:
-        console.print("nothing matches")
+        console.print(NO_GOOD_MATCH if confident else "nothing matches")
         return
+    ranked = any(hit.percentile is not None for hit in hits)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("#", justify="right")
     table.add_column("score", justify="right")
+    if ranked:
+        table.add_column("closer than", justify="right")
     if words:
         table.add_column("words", justify="right")
     table.add_column("path", overflow="fold")
@@ -313,7 +341,10 @@ def _print_table(hits: Sequence["Hit"], fields: Sequence[str], *, words: bool) -
             path.append(f"  x{hit.copies}", style="bold cyan")
         values = (hit.record.metadata.get(field, "") for field in fields)
         cells = [Text(printable(str(value))) for value in values]
-        numbers = [hit.score, hit.text_score] if words else [hit.score]
-        scores = ["" if number is None else f"{number:.4f}" for number in numbers]
+        scores = [f"{hit.score:.4f}"]
+        if ranked:
+            scores.append("" if hit.percentile is None else percentile_text(hit.percentile))
+        if words:
+            scores.append("" if hit.text_score is None else f"{hit.text_score:.4f}")
         table.add_row(str(hit.rank), *scores, path, *cells)
     console.print(table)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from imgsearch.bulk.output import ResultFile
     from imgsearch.index import ImageIndex
 
+NO_GOOD_MATCH = "no good match here"
+
 # Control characters but tab, line feed, carriage return and NUL, which separates paths.
 _BINARY = bytes({*range(1, 32), 127} - {9, 10, 13})
 
@@ -41,6 +43,7 @@ class ManyOptions:
     k: int
     where: list[str]
     min_score: float | None
+    confident: bool
     exclude_self: bool
     copies: bool
     show: list[str]
@@ -133,6 +136,7 @@ def query_many(sources: Sequence[str], options: ManyOptions) -> None:
                 k=options.k,
                 where=options.where,
                 min_score=options.min_score,
+                confident=options.confident,
                 collapse=not options.copies,
                 skip=skip,
                 stop=stop,
@@ -144,6 +148,7 @@ def query_many(sources: Sequence[str], options: ManyOptions) -> None:
                 k=options.k,
                 where=options.where,
                 min_score=options.min_score,
+                confident=options.confident,
                 exclude_self=options.exclude_self,
                 collapse=not options.copies,
                 workers=options.workers,
@@ -196,6 +201,7 @@ def _output(index: "ImageIndex", options: ManyOptions) -> Iterator["ResultFile |
         "k": options.k,
         "where": options.where,
         "min_score": options.min_score,
+        "confident": options.confident,
         "exclude_self": options.exclude_self,
         "copies": options.copies,
         "show": shown,
@@ -251,21 +257,27 @@ def _print(result: "QueryResult", options: ManyOptions) -> None:
         sys.stdout.buffer.writelines(os.fsencode(hit.record.path) + end for hit in result.hits)
         sys.stdout.buffer.flush()
     elif not options.output:
-        _print_hits(result, options.show)
+        _print_hits(result, options)
 
 
-def _print_hits(result: "QueryResult", fields: Sequence[str]) -> None:
+def _print_hits(result: "QueryResult", options: ManyOptions) -> None:
+    from imgsearch.calibration import percentile_text
+
     print_line(short_path(result.path), style="bold", console=_console())
     if result.error is not None:
         print_line(f"  rejected: {result.error}", style="yellow", console=_console())
     elif not result.hits:
-        print_line("  nothing matches", console=_console())
+        text = NO_GOOD_MATCH if options.confident else "nothing matches"
+        print_line(f"  {text}", console=_console())
     for hit in result.hits:
         copies = f"  x{hit.copies}" if hit.copies > 1 else ""
         values = "".join(
-            f"  {printable(str(hit.record.metadata.get(name, '')))}" for name in fields
+            f"  {printable(str(hit.record.metadata.get(name, '')))}" for name in options.show
         )
-        line = f"{hit.rank:3}  {hit.score:.4f}  {short_path(hit.record.path)}{copies}{values}"
+        rarity = f"{percentile_text(hit.percentile):>9}  " if hit.percentile is not None else ""
+        line = (
+            f"{hit.rank:3}  {hit.score:.4f}  {rarity}{short_path(hit.record.path)}{copies}{values}"
+        )
         print_line(line, console=_console())
 
 

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from imgsearch.calibration import keep_current
 from imgsearch.copying import Batch, open_destination, write_all
 from imgsearch.errors import MetadataError, Remedy, UsageError
 from imgsearch.events import Counted, Event, Listener, Note, Outcome, both, ignore
@@ -123,6 +124,7 @@ def import_vectors(
         if verified := not stop.is_set():
             destination.optimize(listener)
             verifier.check(destination, listener)
+            keep_current(destination, listener)
     rejected = rejections.count
     return ImportReport(
         source=source,

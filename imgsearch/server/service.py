@@ -14,6 +14,7 @@ from typing import BinaryIO, Literal, TypeVar
 import numpy as np
 from cachetools import LRUCache
 
+from imgsearch.calibration import describe
 from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.factory import open_encoder
 from imgsearch.errors import (
@@ -516,7 +517,7 @@ class Service:
 
         def read() -> list[CollectionInfo]:
             store = self._indexes.store
-            return [store.open(name).info() for name in store.names()]
+            return [describe(store.open(name)) for name in store.names()]
 
         return await run(self._pools.store, read)
 
@@ -550,7 +551,8 @@ def _check_loaded(index: ImageIndex, request: SearchRequest) -> None:
 
     A store server that has just restarted finds nothing until its index is loaded.
     """
-    narrowed = request.where or request.min_score is not None or request.exclude_self
+    cut = request.min_score is not None or request.confident
+    narrowed = request.where or cut or request.exclude_self
     if not (narrowed or request.text) and index.count():
         raise StoreError(
             f"collection {index.name} has records, but its index finds none: the store is still "

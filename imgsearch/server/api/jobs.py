@@ -116,8 +116,8 @@ def report(service: ServiceDep, job_id: str) -> StreamingResponse:
 def result(service: ServiceDep, job_id: str) -> FileResponse:
     """Return the hits of a search: a row each, in the format that was asked for.
 
-    The columns are query, rank, score, id, sha256, the fields of `show`, and error. An image
-    without a hit has one row without a rank.
+    The columns are query, rank, score, percentile, id, sha256, the fields of `show`, and error. An
+    image without a hit has one row without a rank.
     """
     path = service.jobs.result(job_id)
     return FileResponse(path, media_type=_RESULT_TYPES[path.suffix], filename=path.name)
