@@ -17,7 +17,7 @@ from imgsearch.system import scratch
 from imgsearch.system.atomic import publish
 from imgsearch.system.outputs import check_replaceable, not_written
 from imgsearch.types import Hit, ImageRecord
-from imgsearch.uris import path_to_uri
+from imgsearch.uris import path_to_uri, readable_path
 
 _HTML = (b"<!doctype html", b"<html")
 
@@ -143,7 +143,7 @@ def card(hit: Hit, thumbnail: str | None) -> Card:
     return Card(
         hit,
         thumbnail,
-        os.path.basename(path) or path,
+        os.path.basename(readable_path(path)) or path,
         # A store could hold a `javascript:` URI, and escaping does not make it harmless.
         uri if uri.startswith(("file:", "http:", "https:")) else None,
         [(name, str(value)) for name, value in hit.record.metadata.items()],

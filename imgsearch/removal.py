@@ -8,7 +8,7 @@ from itertools import takewhile
 from imgsearch.errors import RecordNotFoundError
 from imgsearch.sites import Sites
 from imgsearch.stores.base import Collection
-from imgsearch.uris import canonical_path, record_id
+from imgsearch.uris import ObjectUrl, canonical_path, record_id
 
 _URI = re.compile(r"[a-z][a-z0-9+.-]*://|item:")
 # For more folders than this, the store scans their common prefix, and other records are skipped
@@ -49,6 +49,8 @@ def _check_folders(collection: Collection, folders: dict[str, str]) -> None:
 def _uri(path: str | os.PathLike[str], sites: Sites) -> str:
     if _URI.match(str(path)):  # of another machine, or no file at all
         return str(path)
+    if url := ObjectUrl.parse(str(path)):
+        return str(url)
     # As records have them: links are resolved in the folder, not in the name of the file.
     real = os.path.expanduser(path)
     return sites.uri(os.path.realpath(real) if os.path.isdir(real) else canonical_path(real))

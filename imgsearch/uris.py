@@ -3,30 +3,70 @@
 import os
 import re
 import uuid
+from dataclasses import dataclass, replace
 from hashlib import blake2b, sha1
 from pathlib import Path
-from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
+from typing import Self
+from urllib.parse import quote, quote_from_bytes, unquote, unquote_to_bytes, urlsplit
 
 # Paths that are the same in a URI, and URIs without a site as `path_to_uri` makes them.
 _PLAIN = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
 _LOCAL = re.compile(r"file://(/[A-Za-z0-9_.~/%-]*)").fullmatch
+_OBJECT = re.compile(r"(s3|gs|az)://([^/?#]+)(?:/(.*))?", re.DOTALL).fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectUrl:
+    """The place of an object, or of all objects below it: `s3://BUCKET/KEY`, also gs and az.
+
+    As text it is the path and the URI of a record. There, the key is percent-encoded.
+    """
+
+    scheme: str
+    bucket: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.bucket}/{quote(self.key, safe='/~')}".removesuffix("/")
+
+    @property
+    def parent(self) -> Self:
+        return replace(self, key=self.key.rpartition("/")[0])
+
+    def __truediv__(self, name: str) -> Self:
+        return replace(self, key=f"{self.key}/{name}".lstrip("/"))
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Return the place that a text names, or None if it is no such URL.
+
+        What a URL has to percent-encode may also be given as it is.
+        """
+        if not (match := _OBJECT(text)):
+            return None
+        scheme, bucket, key = match.groups(default="")
+        return cls(scheme, bucket, unquote(key).strip("/"))
 
 
 def canonical_path(path: str | os.PathLike[str]) -> str:
     """Return the absolute path of a file with all links in its folder resolved.
 
     The last part is not resolved: an image in a linked folder is the same place, but a link to an
-    image is a place of its own.
+    image is a place of its own. The path of an object is its URL.
     """
+    if isinstance(path, str) and (url := ObjectUrl.parse(path)):
+        return str(url)
     folder, name = os.path.split(os.path.abspath(path))
     return os.path.join(os.path.realpath(folder), name)
 
 
 def path_to_uri(path: str) -> str:
-    """Return the `file://` URI of an absolute path.
+    """Return the `file://` URI of an absolute path, or the URL of an object unchanged.
 
     The URI is ASCII, and keeps names that are not valid UTF-8.
     """
+    if _OBJECT(path):
+        return path
     if os.name == "nt" or not _is_normal(path):
         return Path(path).as_uri()
     # The same without a Path, whose construction takes longer than the rest.
@@ -54,6 +94,12 @@ def uri_to_path(uri: str) -> str:
         shared = parts.netloc and not re.match(r"/[A-Za-z]:", parts.path)
         return url2pathname(f"//{parts.netloc}{parts.path}" if shared else parts.path)
     return os.fsdecode(unquote_to_bytes(parts.path))
+
+
+def readable_path(path: str) -> str:
+    """Return a path as people write it: the URL of an object without percent-encoding."""
+    url = ObjectUrl.parse(path)
+    return f"{url.scheme}://{url.bucket}/{url.key}" if url else path
 
 
 def path_digest(path: str) -> bytes:

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -69,8 +70,8 @@ class TestOpening:
     ) -> None:
         make = images.thumbnails.thumbnail
 
-        def swap(source: str, *options: int) -> bytes:
-            Path(source).write_bytes(picture(2, size=(640, 480)))
+        def swap(source: BinaryIO, *options: int) -> bytes:
+            Path(source.name).write_bytes(picture(2, size=(640, 480)))
             return make(source, *options)
 
         monkeypatch.setattr(images.thumbnails, "thumbnail", swap)

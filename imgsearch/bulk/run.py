@@ -22,7 +22,7 @@ from imgsearch.ingest import limits
 from imgsearch.ingest.items import Item
 from imgsearch.ingest.stages.decode import Decode
 from imgsearch.ingest.stages.encode import Encode
-from imgsearch.ingest.stages.read import Read, ReadAhead
+from imgsearch.ingest.stages.read import Read, ReadAhead, ReadPool
 from imgsearch.ingest.stages.reuse import Reuse
 from imgsearch.ingest.stopwatch import Stopwatch
 from imgsearch.ingest.target import VectorSource
@@ -132,8 +132,9 @@ class _Run:
         try:
             with (
                 ThreadPoolExecutor(self._options.workers, "imgsearch-read") as pool,
+                ReadPool(pool) as reading,
                 closing(
-                    prefetch(encode.batches(self._decoded(sources, stdin, pool)), depth=1)
+                    prefetch(encode.batches(self._decoded(sources, stdin, reading, pool)), depth=1)
                 ) as batches,
                 closing(prefetch(encode(batches), depth=2)) as encoded,
             ):
@@ -175,7 +176,7 @@ class _Run:
                 yield None
 
     def _decoded(
-        self, sources: Sources, stdin: Iterable[str], pool: Executor
+        self, sources: Sources, stdin: Iterable[str], reading: Executor, decoding: Executor
     ) -> Iterator[Item | Flush]:
         vectors, stopwatch, read_ahead = self._vectors, self._stopwatch, ReadAhead()
         read = Read(read_ahead, stopwatch)
@@ -188,8 +189,9 @@ class _Run:
         )
         ahead = vectors.batch_size + self._options.workers
         found = flush_when_slow(self._items(sources, stdin), limits.WRITE_SECONDS)
-        items = reuse(map_ahead(pool, read, found, ahead))
-        for item in map_ahead(pool, decode, items, ahead):
+        reads = max(ahead, limits.OBJECT_READS if sources.may_have_objects else 0)
+        items = reuse(map_ahead(reading, read, found, reads))
+        for item in map_ahead(decoding, decode, items, ahead):
             # After a stop, what is not at the model yet is left to the next run.
             if item is FLUSH or not (item.image and self._stop.is_set()):
                 yield item

@@ -23,8 +23,8 @@ def ingest(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Folders (recursively), files, quoted globs, or - for a list of paths on stdin, "
-            "separated by newlines or NUL.",
+            help="Folders (recursively), files, quoted globs, URLs such as s3://bucket/photos, or "
+            "- for a list of paths on stdin, separated by newlines or NUL.",
             show_default=False,
         ),
     ],

@@ -20,6 +20,7 @@ from imgsearch.cli.query_many import (
     query_many,
 )
 from imgsearch.errors import SourceError, UsageError
+from imgsearch.uris import ObjectUrl, readable_path
 
 if TYPE_CHECKING:
     from imgsearch.types import Hit
@@ -32,8 +33,9 @@ def query(
         list[str] | None,
         typer.Argument(
             metavar="[IMAGE]...",
-            help="The image, or - to read it from stdin. Optional with --text. With several files, "
-            "folders, quoted globs, or a list of paths on stdin: search with each image.",
+            help="The image, a file or a URL such as s3://bucket/shoe.jpg, or - to read it from "
+            "stdin. Optional with --text. With several files, folders, quoted globs, or a list of "
+            "paths on stdin: search with each image.",
             show_default=False,
         ),
     ] = None,
@@ -289,7 +291,7 @@ def _check_words(
 
 
 def _name(image: str | None, records: Sequence[str], text: str) -> str:
-    query = "standard input" if image == "-" else os.path.basename(image or "")
+    query = "standard input" if image == "-" else os.path.basename(readable_path(image or ""))
     query = query or ", ".join(records)
     return ", ".join(filter(None, [query, text and f"“{text}”"]))
 
@@ -302,6 +304,8 @@ def _load_table() -> None:
 def _read_query(image: str) -> str | bytes:
     if image == "-":
         return sys.stdin.buffer.read()
+    if url := ObjectUrl.parse(image):
+        return str(url)
     path = os.path.expanduser(image)
     if not os.path.exists(path):
         raise SourceError(f"{image}: no such file")

@@ -19,6 +19,7 @@ from imgsearch import config
 from imgsearch.cli.console import Display, print_line, printable, short_path, stdout
 from imgsearch.cli.interrupt import INTERRUPTED, stop_on_signal
 from imgsearch.errors import UsageError
+from imgsearch.uris import ObjectUrl
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,6 +69,10 @@ def are_many(sources: Sequence[str] | None) -> bool:
         return bool(sources)
     if sources[0] == "-":
         return _is_list(_stdin().peek(4096))
+    if ObjectUrl.parse(sources[0]):
+        from imgsearch.sources import has_image_extension
+
+        return not has_image_extension(sources[0])
     path = os.path.expanduser(sources[0])
     return os.path.isdir(path) or (glob.has_magic(path) and not os.path.exists(path))
 

@@ -16,10 +16,12 @@ from imgsearch.images.decoding import (
 from imgsearch.images.files import (
     ChangedError,
     Fingerprint,
+    Version,
     check_unchanged,
     fingerprint,
     open_file,
     open_original,
+    version_of,
 )
 from imgsearch.images.formats import looks_like_an_image, media_type
 from imgsearch.images.preprocessing import DECODING, DECODINGS, Loaded, Pixels, Preprocessing, fit
@@ -39,6 +41,7 @@ __all__ = [
     "Preprocessing",
     "Region",
     "Source",
+    "Version",
     "check_unchanged",
     "decode",
     "fingerprint",
@@ -51,4 +54,5 @@ __all__ = [
     "thumbnail",
     "thumbnail_data_uri",
     "thumbnail_of",
+    "version_of",
 ]

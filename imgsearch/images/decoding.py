@@ -6,8 +6,9 @@ never ends a run.
 
 import io
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -26,8 +27,8 @@ from imgsearch.images.regions import Region
 from imgsearch.system import memory
 from imgsearch.system.memory import Lease
 
-Source = str | bytes | Image.Image
-"""An image: the path of its file, the file's bytes, or a Pillow image."""
+Source = str | bytes | BinaryIO | Image.Image
+"""An image: the path of its file, the file's bytes, the open file, or a Pillow image."""
 
 # A JPEG is decoded at a half, quarter or eighth of its size as long as the result is at least this
 # many times the network's scale, so that the resize that follows has enough pixels. With 4, vectors
@@ -123,7 +124,7 @@ def load(
     try:
         if isinstance(source, Image.Image):
             return _decoded(source, None, max_pixels, lease, decoding)
-        with io.BytesIO(source) if isinstance(source, bytes) else open_file(source) as file:
+        with _opened(source) as file:
             if name := raw_format(file):
                 return _load_raw(file, name, enough, max_pixels, lease, decoding)
             # Not bound to a variable, so that the reader's memory is freed as soon as possible.
@@ -139,6 +140,13 @@ def load(
         raise ImageError(error.strerror or str(error)) from error
     except MemoryError as error:
         raise ImageError("not enough memory to decode it") from error
+
+
+def _opened(source: str | bytes | BinaryIO) -> AbstractContextManager[IO[bytes]]:
+    """Open a source; a file that is open already stays open."""
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    return open_file(source) if isinstance(source, str) else nullcontext(source)
 
 
 def _reopened(file: IO[bytes]) -> ImageFile.ImageFile:

@@ -1,15 +1,17 @@
-"""Open image files safely, fingerprint them, and detect changes."""
+"""Open images safely, files and objects alike; fingerprint them, and detect changes."""
 
 import hashlib
-import io
 import os
 import stat
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import BinaryIO, NamedTuple
 
+from imgsearch import objects
 from imgsearch.errors import ImageError
 from imgsearch.types import ImageRecord, mtime_of
+from imgsearch.uris import ObjectUrl
 
 # Files up to this size stay in memory between fingerprint and decoding. Larger ones are opened
 # again, so that a queue of large images cannot fill the memory.
@@ -34,25 +36,45 @@ def fingerprint(path: str) -> Fingerprint:
     """Read and hash a file. Raises ImageError if it is unreadable, empty or changing."""
     try:
         with open_file(path) as file:
-            before = os.fstat(file.fileno())
+            before = version_of(file)
             # One byte more than expected, so that a growing file cannot fill the memory.
-            data = file.read(before.st_size + 1) if before.st_size <= KEEP_BYTES else None
+            data = file.read(before.size + 1) if before.size <= KEEP_BYTES else None
             if data is None:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
             else:
                 digest = hashlib.sha256(data).hexdigest()
-            after = os.fstat(file.fileno())
+            after = version_of(file)
     except OSError as error:
         raise ImageError(error.strerror or str(error)) from error
-    if before.st_size == 0:
+    if before.size == 0:
         raise ImageError("the file is empty")
-    if (before.st_size, mtime_of(before)) != (after.st_size, mtime_of(after)):
+    if before != after:
         raise ImageError(_CHANGED)
-    return Fingerprint(digest, before.st_size, mtime_of(before), data)
+    return Fingerprint(digest, before.size, before.mtime_ns, data)
 
 
-def open_file(path: str) -> io.BufferedReader:
-    """Open a regular file; a pipe would wait for a writer. Raises OSError or ImageError."""
+class Version(NamedTuple):
+    """Size in bytes and mtime in ns of a file; two of one path differ if it has changed."""
+
+    size: int
+    mtime_ns: int
+
+
+def version_of(file: BinaryIO) -> Version:
+    """Return the version of a file that `open_file` has returned."""
+    if known := objects.version_of(file):
+        return Version(*known)
+    status = os.fstat(file.fileno())
+    return Version(status.st_size, mtime_of(status))
+
+
+def open_file(path: str) -> BinaryIO:
+    """Open a regular file, or an object by its URL; a pipe would wait for a writer.
+
+    Raises OSError or ImageError.
+    """
+    if url := ObjectUrl.parse(path):
+        return objects.open_object(url, KEEP_BYTES)
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ImageError("not a regular file")
     return open(path, "rb")
@@ -61,10 +83,15 @@ def open_file(path: str) -> io.BufferedReader:
 def check_unchanged(path: str, known: Fingerprint) -> None:
     """Raise ImageError if the size or mtime of a file differs from its fingerprint."""
     try:
-        now = os.stat(path)
+        if url := ObjectUrl.parse(path):
+            info = objects.describe(url)
+            now = Version(info.size, info.mtime_ns)
+        else:
+            status = os.stat(path)
+            now = Version(status.st_size, mtime_of(status))
     except OSError as error:
         raise ImageError(error.strerror or str(error)) from error
-    if (now.st_size, mtime_of(now)) != (known.size, known.mtime_ns):
+    if now != (known.size, known.mtime_ns):
         raise ImageError(_CHANGED)
 
 
@@ -75,7 +102,7 @@ class ChangedError(ImageError):
         super().__init__("the file has changed since it was indexed; ingest it again")
 
 
-def open_original(record: ImageRecord) -> io.BufferedReader:
+def open_original(record: ImageRecord) -> BinaryIO:
     """Open the file of a record if it is still the file that was indexed.
 
     It must have the record's size, and the record's mtime or (after a copy or a restored backup)
@@ -94,36 +121,40 @@ def open_original(record: ImageRecord) -> io.BufferedReader:
     return file
 
 
-def _is_original(file: io.BufferedReader, record: ImageRecord) -> bool:
-    status = os.fstat(file.fileno())
-    if status.st_size != record.size:
+def _is_original(file: BinaryIO, record: ImageRecord) -> bool:
+    version = version_of(file)
+    if version.size != record.size:
         return False
-    if mtime_of(status) == record.mtime_ns:
+    if version.mtime_ns == record.mtime_ns:
         return True
-    key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    if objects.version_of(file):
+        key: tuple[object, ...] = (record.uri, *version)
+    else:
+        status = os.fstat(file.fileno())
+        key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     digest = _digests.get(key)
     if digest is None:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
         file.seek(0)
         _digests.put(key, digest)
     return digest == record.sha256
 
 
 class _Digests:
-    """An LRU cache of SHA-256 digests by device, inode, size and mtime."""
+    """An LRU cache of SHA-256 digests by device and inode or URL, size and mtime."""
 
     def __init__(self, most: int = 10_000) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._known: OrderedDict[tuple[int, ...], str] = OrderedDict()
+        self._known: OrderedDict[tuple[object, ...], str] = OrderedDict()
 
-    def get(self, key: tuple[int, ...]) -> str | None:
+    def get(self, key: tuple[object, ...]) -> str | None:
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
             return self._known.get(key)
 
-    def put(self, key: tuple[int, ...], digest: str) -> None:
+    def put(self, key: tuple[object, ...], digest: str) -> None:
         with self._lock:
             self._known[key] = digest
             if len(self._known) > self._most:

@@ -2,12 +2,11 @@
 
 import base64
 import io
-import os
 
 from imgsearch.config import DEFAULT_MAX_PIXELS
 from imgsearch.errors import ImageError
 from imgsearch.images.decoding import Source, load
-from imgsearch.images.files import ChangedError, open_original
+from imgsearch.images.files import ChangedError, open_original, version_of
 from imgsearch.system import memory
 from imgsearch.system.memory import Lease
 from imgsearch.types import ImageRecord
@@ -38,12 +37,12 @@ def thumbnail_of(
     """
     try:
         with open_original(record) as file:
-            before = os.fstat(file.fileno())
-        made = thumbnail(record.path, side, max_pixels)
-        after = os.stat(record.path)
+            before = version_of(file)
+            made = thumbnail(file, side, max_pixels)
+            after = version_of(file)
     except OSError as error:
         raise ImageError(error.strerror or str(error)) from error
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+    if before != after:
         raise ChangedError()
     return made
 

@@ -16,3 +16,5 @@ ALERT_SECONDS = 0.5
 """How soon a stage notices that another one failed while the sources yield nothing."""
 MAX_IN_FLIGHT = 64
 """Maximum number of batches that are encoded at the same time."""
+OBJECT_READS = 64
+"""Objects that are read at the same time: with a latency of 50 ms, up to 1,280 a second."""

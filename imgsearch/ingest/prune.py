@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
 
+from imgsearch import objects
 from imgsearch.events import Listener, Note, Outcome
 from imgsearch.ingest.verify import WriteVerifier
 from imgsearch.sites import Sites
+from imgsearch.sources import ListedObjects
 from imgsearch.stores.base import Collection, batched
 from imgsearch.types import ImageRecord
-from imgsearch.uris import record_id, uri_to_path
+from imgsearch.uris import ObjectUrl, record_id, uri_to_path
 
 MIN_MISSING = 100
 """A folder with fewer missing files is always pruned."""
@@ -65,9 +67,12 @@ class Survey:
 class Pruner:
     """Removes the records of deleted files, and collects the folders that it leaves alone."""
 
-    def __init__(self, listener: Listener, *, prune_missing: bool = False) -> None:
-        """`prune_missing` is that of `IngestOptions`."""
+    def __init__(
+        self, listener: Listener, listed: ListedObjects, *, prune_missing: bool = False
+    ) -> None:
+        """`listed` are the objects that exist, `prune_missing` is that of `IngestOptions`."""
         self._listener = listener
+        self._listed = listed
         self._prune_missing = prune_missing
         self.unpruned: list[UnprunedFolder] = []
 
@@ -84,7 +89,9 @@ class Pruner:
         for uris in chain.from_iterable(batched(each, _DELETED_AT_ONCE) for each in again):
             paths = _local_paths(uris, sites)
             deleted = [
-                uri for uri, path in paths.items() if _is_missing(path) and not found.retains(path)
+                uri
+                for uri, path in paths.items()
+                if self._is_missing(path) and not found.retains(path)
             ]
             ids = [record_id(uri) for uri in deleted]
             count = collection.delete(ids)
@@ -101,7 +108,7 @@ class Pruner:
         source: str | None = None,
     ) -> Survey:
         """Survey files as `survey` does, and report the folders that are retained."""
-        found = survey(uris, sites, source)
+        found = survey(uris, sites, source, self._is_missing)
         if self._prune_missing:
             return replace(found, retained=())
         for folder in found.retained:
@@ -115,9 +122,16 @@ class Pruner:
             )
         return found
 
+    def _is_missing(self, path: str) -> bool:
+        listed = any(path.startswith(f"{folder}/") for folder in self._listed.folders)
+        return path not in self._listed if listed else _is_missing(path)
+
 
 def survey(
-    uris: Callable[[], Iterable[list[str]]], sites: Sites, source: str | None = None
+    uris: Callable[[], Iterable[list[str]]],
+    sites: Sites,
+    source: str | None,
+    is_missing: Callable[[str], bool],
 ) -> Survey:
     """Look for the files of records by their URIs.
 
@@ -133,7 +147,7 @@ def survey(
         for folder, uri_of in _local_files(batch, sites):
             if len(files_in) <= _MAX_FOLDERS:
                 files_in[folder] += len(uri_of)
-            deleted = [uri_of[name] for name in _missing(folder, uri_of)]
+            deleted = [uri_of[name] for name in _missing(folder, uri_of, is_missing)]
             missing += len(deleted)
             if deleted and len(missing_in) <= _MAX_FOLDERS:
                 for each in (folder, *_ancestors(folder, source)):
@@ -170,19 +184,22 @@ def _totals(files_in: Counter[str], suspects: dict[str, int], source: str | None
 
 
 def _local_paths(uris: Iterable[str], sites: Sites) -> dict[str, str]:
-    """Return the paths by URI, without files of other machines and without other URIs."""
-    split = ((uri, *sites.split(uri)) for uri in uris if uri.startswith("file:"))
+    """Return the paths of files and objects by URI, without files of other machines."""
+    split = ((uri, *sites.split(uri)) for uri in uris if _is_place(uri))
     return {uri: uri_to_path(bare) for uri, site, bare in split if site is None}
 
 
 def _local_files(uris: Iterable[str], sites: Sites) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield folders, each with the URIs of its files by name, without those of other machines."""
+    """Yield folders, each with the URIs of files and objects by name.
+
+    Leaves out files of other machines.
+    """
     grouped: defaultdict[str, list[str]] = defaultdict(list)
     for uri in uris:
         grouped[uri.rpartition("/")[0]].append(uri)
     for parent, within in grouped.items():
         site, bare = sites.split(within[0])
-        if site is None:
+        if site is None and _is_place(bare):
             start = len(parent) + 1
             yield (
                 os.path.dirname(uri_to_path(bare)),
@@ -193,15 +210,15 @@ def _local_files(uris: Iterable[str], sites: Sites) -> Iterator[tuple[str, dict[
             )
 
 
-def _missing(folder: str, names: dict[str, str]) -> list[str]:
-    """Return the names in a folder, the keys, that the system says do not exist."""
+def _missing(folder: str, names: dict[str, str], is_missing: Callable[[str], bool]) -> list[str]:
+    """Return the names in a folder, the keys, that do not exist."""
     listed = set[str]()
     if len(names) >= _WORTH_LISTING:
         listed = _listed(folder, _LISTED_PER_FILE * len(names))
     # A name may be listed in another form than the one under which the file can be opened, and
     # only so many are listed: each of the others is asked for.
     others = [name for name in names if name not in listed]
-    return [name for name in others if _is_missing(os.path.join(folder, name))]
+    return [name for name in others if is_missing(os.path.join(folder, name))]
 
 
 def _listed(folder: str, limit: int) -> set[str]:
@@ -241,16 +258,22 @@ def _ancestors(path: str, source: str | None = None) -> Iterator[str]:
 def is_deleted(record: ImageRecord) -> bool:
     """Return whether the system says that a record's file does not exist.
 
-    False if the file cannot be accessed, is on another machine, or has another URI than a path:
-    then nobody can know.
+    False if the file cannot be accessed, is on another machine, or has a URI of another kind: then
+    nobody can know.
     """
-    is_local = record.site is None and record.uri.startswith("file:")
-    return is_local and _is_missing(record.path)
+    return record.site is None and _is_place(record.uri) and _is_missing(record.path)
+
+
+def _is_place(uri: str) -> bool:
+    return uri.startswith("file:") or ObjectUrl.parse(uri) is not None
 
 
 def _is_missing(path: str) -> bool:
     try:
-        os.lstat(path)
+        if url := ObjectUrl.parse(path):
+            objects.describe(url)
+        else:
+            os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:

@@ -22,7 +22,7 @@ from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.request import EncoderRequest, check_device
 from imgsearch.events import Counted, Listener, Note, ignore
-from imgsearch.ingest import replacement
+from imgsearch.ingest import limits, replacement
 from imgsearch.ingest.items import Item
 from imgsearch.ingest.options import IngestOptions
 from imgsearch.ingest.progress import Progress
@@ -32,7 +32,7 @@ from imgsearch.ingest.sample import MAX_FILES, ImageSample, StoppedError
 from imgsearch.ingest.stages.decode import Decode
 from imgsearch.ingest.stages.encode import Encode
 from imgsearch.ingest.stages.lookup import Lookup
-from imgsearch.ingest.stages.read import Read, ReadAhead
+from imgsearch.ingest.stages.read import Read, ReadAhead, ReadPool
 from imgsearch.ingest.stages.reuse import Reuse
 from imgsearch.ingest.stages.write import Write
 from imgsearch.ingest.stopwatch import Stopwatch
@@ -40,12 +40,13 @@ from imgsearch.ingest.tables import open_tables, resolve_fields
 from imgsearch.ingest.target import Target, describe
 from imgsearch.ingest.verify import WriteVerifier
 from imgsearch.metadata.table import MetadataReport, MetadataTable
-from imgsearch.sources import ScanLog, Sources, nothing_found, resolve, scan
+from imgsearch.sources import ListedObjects, ScanLog, Sources, nothing_found, resolve, scan
 from imgsearch.stores import is_server
 from imgsearch.stores.base import Collection, VectorStore
 from imgsearch.system import scratch
 from imgsearch.system.pipeline import FLUSH, Flush, map_ahead, prefetch
 from imgsearch.types import ImageRecord
+from imgsearch.uris import ObjectUrl
 
 # Keys of `IngestReport.busy`. "lookup" are all questions to the store about files and contents,
 # "index" is all work after the last image is written.
@@ -143,19 +144,23 @@ class _Run:
         self._listener = listener
         self._stop = stop
         self._failed = threading.Event()
-        self._log = ScanLog()
+        self._listed = ListedObjects()
+        self._log = ScanLog(objects=self._listed if options.prune else None)
         self._stopwatch = Stopwatch(_STAGES)
         self._progress = Progress(listener)
         self._verifier = WriteVerifier(target.collection)
-        self._pruner = Pruner(listener, prune_missing=options.prune_missing)
+        self._pruner = Pruner(listener, self._listed, prune_missing=options.prune_missing)
         self._write = Write(target, self._verifier, self._progress, self._stopwatch)
 
     def over(self, sources: Sources, stdin: Iterable[str]) -> IngestReport:
         if self._options.count_ahead and not sources.stdin:
             self._count_ahead(sources)
         encode = Encode(self._target, self._stopwatch, self._listener)
-        with ThreadPoolExecutor(self._options.workers, "imgsearch-read") as pool:
-            decoded = self._decoded(sources, stdin, pool)
+        with (
+            ThreadPoolExecutor(self._options.workers, "imgsearch-read") as pool,
+            ReadPool(pool) as reading,
+        ):
+            decoded = self._decoded(sources, stdin, reading, pool)
             batches = prefetch(encode.batches(decoded), depth=1)
             encoded = prefetch(encode(batches), depth=2)
             try:
@@ -188,7 +193,7 @@ class _Run:
         return self._stop.is_set() or self._failed.is_set()
 
     def _decoded(
-        self, sources: Sources, stdin: Iterable[str], pool: Executor
+        self, sources: Sources, stdin: Iterable[str], reading: Executor, decoding: Executor
     ) -> Iterator[Item | Flush]:
         """Run the stages before encoding."""
         target, stopwatch, read_ahead = self._target, self._stopwatch, ReadAhead()
@@ -200,8 +205,9 @@ class _Run:
         )
         ahead = target.batch_size + self._options.workers
         entries = islice(scan(sources, self._log, stdin, self._is_ending), self._options.limit)
-        items = reuse(map_ahead(pool, read, look_up(entries), ahead))
-        for item in map_ahead(pool, decode, items, ahead):
+        reads = max(ahead, limits.OBJECT_READS if sources.may_have_objects else 0)
+        found = map_ahead(reading, read, look_up(entries), reads)
+        for item in map_ahead(decoding, decode, reuse(found), ahead):
             if item is not FLUSH and item.image and self._stop.is_set():
                 self._progress.found -= 1  # as if it was not found: the next run processes it
             else:
@@ -225,9 +231,13 @@ class _Run:
             return 0
         if not sources.folders:
             self._listener(Note("nothing pruned: the sources are single files, not folders"))
-        return sum(
-            self._pruner.prune(collection, folder, self._verifier) for folder in sources.folders
-        )
+        # Of a folder of objects that was not listed to the end, nobody knows what is missing.
+        folders = [
+            folder
+            for folder in sources.folders
+            if not ObjectUrl.parse(folder) or folder in self._listed.folders
+        ]
+        return sum(self._pruner.prune(collection, folder, self._verifier) for folder in folders)
 
     def _finish(self) -> bool:
         """Optimize and verify the collection, and complete a replacement.

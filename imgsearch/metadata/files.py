@@ -12,9 +12,11 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
+from imgsearch import objects
 from imgsearch.errors import MetadataError
+from imgsearch.uris import ObjectUrl
 
 if TYPE_CHECKING:
     import _csv
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 _DELIMITERS = (",", ";", "\t", "|")
 # Enough for the names of ten thousand columns.
 _HEAD = 1 << 20
+# The bytes of a table that is an object; more are in a temporary file.
+_IN_MEMORY = 16 << 20
 # Excel's own line before the header.
 _SEP = re.compile(r'"?sep=([^\w\s"]|\t)"?\r?\n', re.IGNORECASE)
 _NO_TEXT = "is not in UTF-8"
@@ -46,7 +50,10 @@ def open_table(file: str, is_likely_header: Callable[[list[str]], bool]) -> Iter
     Raises MetadataError if the file cannot be read, is not text in UTF-8 or UTF-16, or is empty.
     """
     try:
-        with open(file, encoding=_encoding(file), newline="") as stream:
+        with (
+            _opened(file) as binary,
+            io.TextIOWrapper(binary, encoding=_encoding(file, binary), newline="") as stream,
+        ):
             yield _read(file, stream, is_likely_header)
     except OSError as error:
         raise MetadataError(f"{file}: cannot be read: {error.strerror}") from error
@@ -55,13 +62,20 @@ def open_table(file: str, is_likely_header: Callable[[list[str]], bool]) -> Iter
         raise MetadataError(f"{file}: {_NO_TEXT} ({reason}); save it again as CSV UTF-8") from error
 
 
-def _encoding(file: str) -> str:
-    """Detect the encoding by the byte order mark. Without one it is UTF-8; others are ambiguous."""
+def _opened(file: str) -> BinaryIO:
+    """Open a table, a file or an object. Raises OSError or MetadataError."""
+    if url := ObjectUrl.parse(file):
+        return objects.open_object(url, _IN_MEMORY)
     mode = os.stat(file).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a folder fails below
         raise MetadataError(f"{file}: not a regular file; a table is read twice, so save it first")
-    with open(file, "rb") as binary:
-        head = binary.read(1024)
+    return open(file, "rb")
+
+
+def _encoding(file: str, binary: BinaryIO) -> str:
+    """Detect the encoding by the byte order mark. Without one it is UTF-8; others are ambiguous."""
+    head = binary.read(1024)
+    binary.seek(0)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     if b"\0" in head:

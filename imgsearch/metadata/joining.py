@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from imgsearch.sources import IMAGE_EXTENSIONS
-from imgsearch.uris import uri_to_path
+from imgsearch.uris import readable_path, uri_to_path
 
 # Normalized, the most reliable first: next to a file name, an id may be anything.
 _NAMES = (
@@ -75,7 +75,8 @@ def exact_keys(path: str, folder: str) -> list[str]:
     before those without.
     """
     # A CSV in UTF-8 cannot contain a name that is not.
-    path = composed(path.encode("utf-8", "replace").decode())
+    path = composed(readable_path(path).encode("utf-8", "replace").decode())
+    folder = readable_path(folder)
     whole = [path]
     if path.startswith(os.path.join(folder, "")):
         whole.insert(0, os.path.relpath(path, folder))
@@ -90,7 +91,8 @@ def exact_keys(path: str, folder: str) -> list[str]:
 
 def file_keys(path: str) -> list[str]:
     """Return those of `exact_keys` without a folder."""
-    name = composed(os.path.basename(path).encode("utf-8", "replace").decode())
+    name = os.path.basename(readable_path(path))
+    name = composed(name.encode("utf-8", "replace").decode())
     return list(dict.fromkeys((name, os.path.splitext(name)[0])))
 
 

@@ -14,13 +14,14 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Self
 
+from imgsearch import objects
 from imgsearch.errors import MetadataError, ScratchError
 from imgsearch.metadata import files as table_files
 from imgsearch.metadata import joining
 from imgsearch.metadata.columns import TEXT, Column, Format, parse_as
 from imgsearch.system import scratch
 from imgsearch.types import DESCRIPTION, FieldType, Metadata, Value
-from imgsearch.uris import path_to_uri
+from imgsearch.uris import ObjectUrl, path_to_uri
 
 # The name in Kaggle's "Fashion Product Images" and in sets of the same layout.
 STANDARD_NAME = "styles.csv"
@@ -38,10 +39,23 @@ def find_for(folder: str) -> str | None:
 
     In Kaggle's layout it is next to `images/`, so it is also found if the source is that folder.
     """
+    if url := ObjectUrl.parse(folder):
+        return _find_object(url)
     places = [Path(folder) / STANDARD_NAME]
     if Path(folder).name == "images":
         places.append(Path(folder).parent / STANDARD_NAME)
     return next((str(place) for place in places if place.is_file()), None)
+
+
+def _find_object(folder: ObjectUrl) -> str | None:
+    places = [folder / STANDARD_NAME]
+    if folder.key.rpartition("/")[2] == "images":
+        places.append(folder.parent / STANDARD_NAME)
+    for place in places:
+        with contextlib.suppress(OSError):  # the scan of the folder reports what is unreachable
+            objects.describe(place)
+            return str(place)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +114,13 @@ class MetadataTable:
         """
         self.file = file
         # In Kaggle's layout `images` may be a link to another folder.
-        self._scopes = (scope, os.path.realpath(os.path.join(scope, "images"))) if scope else ()
-        real = os.path.realpath(file)
+        images = () if scope and ObjectUrl.parse(scope) else ("images",)
+        self._scopes = (
+            (scope, *(os.path.realpath(os.path.join(scope, each)) for each in images))
+            if scope
+            else ()
+        )
+        real = file if ObjectUrl.parse(file) else os.path.realpath(file)
         self._folder = os.path.dirname(real)
         self.id = hashlib.blake2b(os.fsencode(path_to_uri(real)), digest_size=4).hexdigest()
         self._duplicates = 0

@@ -1,6 +1,5 @@
 """Image files as responses: originals with conditional and range requests, and thumbnails."""
 
-import os
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -45,7 +44,7 @@ def open_image(record: ImageRecord) -> ImageFile:
     The file is opened once, so that the file that was checked is the one that is read. Raises
     ApiError (404) if it is missing, or is not the image that was indexed.
     """
-    if record.site or not record.uri.startswith("file:"):
+    if record.site:
         raise _gone(record, "is not on this machine")
     try:
         file = images.open_original(record)
@@ -55,11 +54,11 @@ def open_image(record: ImageRecord) -> ImageFile:
         raise _gone(record, "is missing or cannot be read") from error
     try:
         media_type = images.media_type(file)
-        status = os.fstat(file.fileno())
+        version = images.version_of(file)
     except (OSError, ImageError) as error:
         file.close()
         raise _gone(record, "is no longer an image") from error
-    return ImageFile(file, media_type, status.st_size, status.st_mtime_ns)
+    return ImageFile(file, media_type, version.size, version.mtime_ns)
 
 
 def read_image(record: ImageRecord, max_bytes: int) -> bytes:

@@ -1,8 +1,21 @@
 """Sources of images: folders, files, globs and lists of paths."""
 
-from imgsearch.sources.base import STDIN, Candidate, ScanLog, Sources, Unusable, nothing_found
+from imgsearch.sources.base import (
+    STDIN,
+    Candidate,
+    ListedObjects,
+    ScanLog,
+    Sources,
+    Unusable,
+    nothing_found,
+)
 from imgsearch.sources.lists import read_list
-from imgsearch.sources.names import IMAGE_EXTENSIONS, SYSTEM_FOLDERS, is_left_out
+from imgsearch.sources.names import (
+    IMAGE_EXTENSIONS,
+    SYSTEM_FOLDERS,
+    has_image_extension,
+    is_left_out,
+)
 from imgsearch.sources.resolve import resolve
 from imgsearch.sources.scan import is_wanted, scan
 
@@ -11,9 +24,11 @@ __all__ = [
     "STDIN",
     "SYSTEM_FOLDERS",
     "Candidate",
+    "ListedObjects",
     "ScanLog",
     "Sources",
     "Unusable",
+    "has_image_extension",
     "is_left_out",
     "is_wanted",
     "nothing_found",

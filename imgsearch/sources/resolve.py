@@ -1,29 +1,44 @@
 """Resolve the names that a user gives into sources."""
 
+import contextlib
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from imgsearch import objects
 from imgsearch.errors import SourceError
 from imgsearch.sources.base import STDIN, Sources
 from imgsearch.sources.names import is_hidden_name
-from imgsearch.uris import canonical_path
+from imgsearch.uris import ObjectUrl, canonical_path
 
 
 def resolve(names: Iterable[str]) -> Sources:
-    """Resolve folders, files, globs and `-`, before any work is done.
+    """Resolve folders, files, globs, URLs of objects and `-`, before any work is done.
 
     A name that exists is taken literally, even with `*` in it; any other is a glob, `**` included.
+    A URL names an object, all objects below it, or objects
+    by a glob, whose matches are found by the scan.
     Raises SourceError if one does not exist, cannot be read, or matches nothing.
     """
     folders: dict[str, None] = {}
     files: dict[str, None] = {}
     matches: dict[str, None] = {}
+    object_globs: dict[ObjectUrl, None] = {}
     stdin = False
     for name in names:
         if name == STDIN:
             stdin = True
+            continue
+        if url := ObjectUrl.parse(name):
+            if _is_object(url):
+                files[str(url)] = None
+            elif _has_objects(url):
+                folders[str(url)] = None
+            elif glob.has_magic(url.key):
+                object_globs[url] = None
+            else:
+                raise SourceError(f"{url}: no such object or folder; nothing was done")
             continue
         expanded = name if os.path.lexists(name) else os.path.expanduser(name)
         if os.path.isdir(expanded):
@@ -39,7 +54,7 @@ def resolve(names: Iterable[str]) -> Sources:
                     matches[canonical_path(match)] = None
         else:
             raise SourceError(f"{name or repr(name)}: no such file or folder; nothing was done")
-    return Sources(tuple(folders), tuple(files), tuple(matches), stdin)
+    return Sources(tuple(folders), tuple(files), tuple(matches), stdin, tuple(object_globs))
 
 
 def _matches(name: str, pattern: str) -> list[str]:
@@ -67,6 +82,28 @@ def _matches(name: str, pattern: str) -> list[str]:
     if not paths:
         raise SourceError(f"{name}: nothing matches; nothing was done")
     return sorted(paths)
+
+
+def _is_object(url: ObjectUrl) -> bool:
+    with _readable(url):
+        try:
+            return bool(url.key and objects.describe(url))
+        except FileNotFoundError:
+            return False
+
+
+def _has_objects(folder: ObjectUrl) -> bool:
+    with _readable(folder):
+        return next(objects.list_objects(folder), None) is not None
+
+
+@contextlib.contextmanager
+def _readable(url: ObjectUrl) -> Iterator[None]:
+    """Raise SourceError where an object store does not answer, or not to this user."""
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(f"{url}: cannot be read: {error.strerror}; nothing was done") from error
 
 
 def _check_folder(folder: str) -> None:

@@ -1,15 +1,19 @@
 """Find the images in the sources: walk folders, and check each file once."""
 
+import fnmatch
+import glob
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice, takewhile
 
 from imgsearch.images import looks_like_an_image
+from imgsearch.objects import ObjectInfo, describe, list_objects
 from imgsearch.sources.base import Candidate, ScanLog, Sources, Unusable
 from imgsearch.sources.names import has_image_extension, is_hidden_name, is_left_out
 from imgsearch.types import mtime_of
-from imgsearch.uris import canonical_path, path_digest
+from imgsearch.uris import ObjectUrl, canonical_path, path_digest
 
 
 def scan(
@@ -30,7 +34,12 @@ def scan(
     """
     walk = _Walk(log, stopped)
     for folder in sources.folders:
-        yield from walk.folder(folder)
+        if url := ObjectUrl.parse(folder):
+            yield from walk.objects(url)
+        else:
+            yield from walk.folder(folder)
+    for pattern in sources.object_globs:
+        yield from walk.object_matches(pattern)
     for path in sources.matches:
         yield from walk.file(path, named=False)
     for path in sources.files:
@@ -40,6 +49,8 @@ def scan(
             return
         if "\0" in line:
             yield Unusable(os.path.abspath(line), "a path cannot contain a NUL character")
+        elif url := ObjectUrl.parse(line):
+            yield from walk.file(str(url), named=True)
         elif os.path.isdir(line):
             yield from walk.folder(os.path.realpath(line))
         else:
@@ -56,6 +67,7 @@ class _Walk:
         self._stopped = stopped
         self._entered: set[str] = set()
         self._named: set[bytes] = set()
+        self._prefixes: list[str] = []  # of the folders of objects
 
     def folder(self, root: str) -> Iterator[Candidate | Unusable]:
         waiting = [root]
@@ -82,6 +94,54 @@ class _Walk:
             targets = [target for _, target in sorted(linked)]
             waiting.extend(reversed(sorted(subfolders) + targets))
 
+    def objects(self, root: ObjectUrl) -> Iterator[Candidate | Unusable]:
+        """Yield the images below a URL in the order of their keys.
+
+        Objects are not opened: one without an extension may be an image, and one with another
+        extension is none.
+        """
+        listed = self._log.objects
+        for each in self._listed(root):
+            if listed is not None:
+                listed.add(str(each.url))
+            yield from self._object(each, root)
+        self._prefixes.append(_prefix(root))
+
+    def object_matches(self, pattern: ObjectUrl) -> Iterator[Candidate | Unusable]:
+        """Yield the images that match a glob, in the order of their keys."""
+        parts = pattern.key.split("/")
+        literal = takewhile(lambda part: not glob.has_magic(part), parts)
+        root = replace(pattern, key="/".join(literal))
+        for each in self._listed(root):
+            if _matches(each.url.key.split("/"), parts):
+                yield from self._object(each, root)
+                self._named.add(path_digest(str(each.url)))
+
+    def _listed(self, root: ObjectUrl) -> Iterator[ObjectInfo]:
+        """Yield objects; if they are listed to the end, the log says so."""
+        try:
+            for each in list_objects(root):
+                if self._stopped():
+                    return
+                yield each
+        except OSError as error:
+            self._log.unreadable.append((str(root), error.strerror or str(error)))
+        else:
+            if self._log.objects is not None:
+                self._log.objects.folders.add(str(root))
+
+    def _object(self, info: ObjectInfo, root: ObjectUrl) -> Iterator[Candidate | Unusable]:
+        path = str(info.url)
+        if path.startswith(tuple(self._prefixes)) or self._was_named(path):
+            return
+        parts = info.url.key.removeprefix(root.key).strip("/").split("/")
+        if any(map(is_hidden_name, parts)):
+            self._log.left_out += 1
+        elif info.size and may_be_image(parts[-1]):
+            yield Candidate(path, info.size, info.mtime_ns)
+        else:
+            self._log.other_files += 1
+
     def _entries(self, folder: str) -> Iterator["os.DirEntry[str]"]:
         """Yield the entries of a folder, some at a time sorted by name."""
         try:
@@ -103,6 +163,9 @@ class _Walk:
 
     def _was_walked(self, path: str) -> bool:
         """Return whether a walk has yielded the file, and not counted it as another file."""
+        if ObjectUrl.parse(path):
+            walked = path.startswith(tuple(self._prefixes))
+            return walked and may_be_image(path.rpartition("/")[2])
         folder, name = os.path.split(path)
         if folder not in self._entered or is_hidden_name(name):
             return False
@@ -112,6 +175,9 @@ class _Walk:
             return False
 
     def _check(self, path: str, *, named: bool) -> Iterator[Candidate | Unusable]:
+        if url := ObjectUrl.parse(path):
+            yield _described(url)
+            return
         try:
             status = os.stat(path)
             if not stat.S_ISREG(status.st_mode):
@@ -144,6 +210,36 @@ def is_wanted(path: str, folder: str) -> bool:
         return os.path.isdir(path) or _is_image(path)
     except OSError:
         return False
+
+
+def _described(url: ObjectUrl) -> Candidate | Unusable:
+    try:
+        info = describe(url)
+    except OSError as error:
+        return Unusable(str(url), error.strerror or str(error))
+    return Candidate(str(url), info.size, info.mtime_ns)
+
+
+def _prefix(folder: ObjectUrl) -> str:
+    return f"{folder}/"
+
+
+def may_be_image(name: str) -> bool:
+    """Return whether an object may be an image by its name."""
+    return has_image_extension(name) or "." not in name
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Return whether the parts of a key match those of a glob; `**` stands for any folders."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_matches(parts[at:], pattern[1:]) for at in range(len(parts) + 1))
+    return (
+        bool(parts)
+        and fnmatch.fnmatchcase(parts[0], pattern[0])
+        and _matches(parts[1:], pattern[1:])
+    )
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

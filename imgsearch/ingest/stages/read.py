@@ -1,12 +1,18 @@
 """Read files once: their fingerprint, and their bytes while memory allows."""
 
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any, Self
 
 from imgsearch import images
 from imgsearch.images import Fingerprint
+from imgsearch.ingest import limits
 from imgsearch.ingest.items import Item, rejection_reason
 from imgsearch.ingest.stopwatch import Stopwatch
 from imgsearch.system import memory
+from imgsearch.uris import ObjectUrl
 
 
 class ReadAhead:
@@ -44,3 +50,28 @@ class Read:
                 except Exception as error:
                     item.reject(rejection_reason(error))
         return item
+
+
+class ReadPool(Executor):
+    """Reads files by the threads of a pool, and objects, which keep a thread waiting, by more."""
+
+    def __init__(self, files: Executor) -> None:
+        self._files = files
+        self._cleanup = ExitStack()
+        self._objects: Executor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cleanup.close()
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Submit a call whose first argument is an item."""
+        if not ObjectUrl.parse(args[0].candidate.path):
+            return self._files.submit(function, *args, **kwargs)
+        if self._objects is None:
+            self._objects = self._cleanup.enter_context(
+                ThreadPoolExecutor(limits.OBJECT_READS, "imgsearch-object")
+            )
+        return self._objects.submit(function, *args, **kwargs)
