@@ -158,7 +158,10 @@ def test_deleted_files_are_removed_with_prune_only_from_folders_that_are_there(
     (away / "2.png").unlink()
     watched.paint("away/new.png", 9)
     away.rename(watched.folder)
-    watched.becomes("0.png", "3.png", "new.png")
+    # No event has told that 2.png was deleted: the folder was not there.
+    watched.becomes("0.png", "2.png", "3.png", "new.png")
+    (watched.folder / "3.png").unlink()
+    watched.becomes("0.png", "2.png", "new.png")
 
 
 @pytest.mark.slow
@@ -254,3 +257,26 @@ def test_a_collection_on_a_server_is_followed(
     watched.becomes("1.png", "2.png")
     watched.end()
     watched.index.drop()
+
+
+def test_nothing_is_removed_when_a_drive_below_the_folder_is_unmounted(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_QUIET_SECONDS", 0.1)
+    monkeypatch.setattr(watching, "_RENAME_SECONDS", 0.1)
+    watched.paint("photos/nas/1.png", 1)
+    drive = watched.folder / "nas"
+    mounted = {str(drive)}
+    monkeypatch.setattr(changes, "mounts_below", lambda _: frozenset(mounted))
+    monkeypatch.setattr(watching, "mounts_below", lambda _: frozenset(mounted))
+    watched.start(prune=True)
+    watched.becomes("0.png", "nas/1.png")
+    time.sleep(0.5)
+    shutil.copytree(drive, watched.folder.with_name("drive"))
+    mounted.clear()
+    shutil.rmtree(drive)
+    drive.mkdir()
+    watched.paint("photos/2.png", 2)
+    watched.becomes("0.png", "2.png", "nas/1.png")
+    time.sleep(1)
+    watched.becomes("0.png", "2.png", "nas/1.png")

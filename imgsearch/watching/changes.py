@@ -7,6 +7,7 @@ again, whenever events may be missing.
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -101,10 +102,27 @@ class Changes:
             self._events = None
 
 
-def _identity(folder: str) -> tuple[int, int] | None:
-    """Return what changes when another file system is mounted at a folder; None if missing."""
+def _identity(folder: str) -> tuple[int, int, frozenset[str]] | None:
+    """Return what changes when a file system is mounted at or below a folder; None if missing."""
     try:
         status = os.stat(folder)
     except OSError:
         return None
-    return status.st_dev, status.st_ino
+    return status.st_dev, status.st_ino, mounts_below(folder)
+
+
+def mounts_below(folder: str) -> frozenset[str]:
+    """Return the folders below a folder at which file systems are mounted, where Linux tells."""
+    try:
+        with open("/proc/self/mountinfo", "rb") as lines:
+            places = [line.split(b" ")[4] for line in lines]
+    except (OSError, IndexError):
+        return frozenset()
+    prefix = os.path.join(folder, "")
+    # Spaces, for example, are in octal.
+    found = (os.fsdecode(re.sub(rb"\\([0-7]{3})", _octal, place)) for place in places)
+    return frozenset(each for each in found if each.startswith(prefix))
+
+
+def _octal(match: "re.Match[bytes]") -> bytes:
+    return bytes([int(match[1], 8)])

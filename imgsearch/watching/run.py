@@ -22,7 +22,7 @@ from imgsearch.sources import Candidate, ScanLog, Sources, is_wanted, resolve, s
 from imgsearch.stores.base import Collection, VectorStore
 from imgsearch.types import ImageRecord, Value
 from imgsearch.uris import canonical_path, record_id
-from imgsearch.watching.changes import Batch, Changes
+from imgsearch.watching.changes import Batch, Changes, mounts_below
 from imgsearch.watching.pending import Pending
 
 # How long the record of a missing file waits for the file to appear at another place.
@@ -117,6 +117,9 @@ class _Watcher:
         self._gone: dict[str, tuple[ImageRecord, float]] = {}
         self._missing: tuple[str, ...] = ()
         self._due: set[str] = set()
+        self._prune_due = options.prune
+        # All file systems that were mounted below the folders at any time.
+        self._mounts: set[str] = set()
         self._not_before = 0.0
         self._scanned = self._active = 0.0
         self._scan_seconds = 0.0
@@ -137,6 +140,8 @@ class _Watcher:
             changes.close()
 
     def _note_missing(self, batch: Batch) -> None:
+        for folder in self._folders:
+            self._mounts |= mounts_below(folder)
         for folder in set(batch.missing) - set(self._missing):
             self._listener(Note(f"{folder} is not there: waiting for it; nothing is removed"))
         self._missing = batch.missing
@@ -180,7 +185,10 @@ class _Watcher:
         """Ingest everything in the folders."""
         started = time.monotonic()
         if some := list(folders):
-            self._ingest(*some, prune=self._options.prune)
+            # Only what events tell is removed later: of a drive that is not mounted any more,
+            # a scan finds all files missing.
+            self._ingest(*some, prune=self._prune_due and not self._unmounted())
+            self._prune_due = False
         self._scanned = time.monotonic()
         self._scan_seconds = self._scanned - started
         self._is_confirmed = True
@@ -205,6 +213,10 @@ class _Watcher:
             return
         if report.found > report.skipped or report.removed:
             self._reported(report)
+
+    def _unmounted(self) -> set[str]:
+        """Return the places of file systems that are not mounted any more."""
+        return self._mounts.difference(*(mounts_below(folder) for folder in self._folders))
 
     def _folder_of(self, path: str) -> str | None:
         above = (each for each in self._folders if path.startswith(os.path.join(each, "")))
@@ -244,6 +256,7 @@ class _Watcher:
             if len(self._gone) + len(records) > _MAX_GONE:
                 if self._options.prune and (folder := self._folder_of(path)):
                     self._due.add(folder)
+                    self._prune_due = True
                 return
             self._gone.update((each.id, (each, now)) for each in records)
 
@@ -281,8 +294,13 @@ class _Watcher:
             del self._gone[key]
 
     def _is_there(self, path: str) -> bool:
-        """Return whether the watched folder of a path exists and is not empty."""
+        """Return whether the watched folder of a path exists and is not empty.
+
+        False also if the file system that the path was on is not mounted any more.
+        """
         folder = self._folder_of(path)
+        if any(path.startswith(os.path.join(each, "")) for each in self._unmounted()):
+            return False
         try:
             return folder is not None and any(True for _ in _entries(folder))
         except OSError:
@@ -300,6 +318,7 @@ class _Watcher:
             return
         if len(late) >= MIN_MISSING:  # a drive may be missing: pruning decides that
             self._due.update(filter(None, (self._folder_of(each.path) for each in late)))
+            self._prune_due = True
             return
         doomed = [each for each in late if is_deleted(each) and self._is_there(each.path)]
         if doomed:
