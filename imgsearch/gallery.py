@@ -11,6 +11,7 @@ from typing import Self
 from jinja2 import Environment, PackageLoader
 
 from imgsearch import images
+from imgsearch.calibration import percentile_text
 from imgsearch.config import DEFAULT_MAX_PIXELS
 from imgsearch.errors import ImageError, ScratchError
 from imgsearch.system import scratch
@@ -111,6 +112,7 @@ def environment() -> Environment:
         loader=PackageLoader("imgsearch"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     made.filters["plain"] = plain
+    made.filters["percentile"] = percentile_text
     return made
 
 

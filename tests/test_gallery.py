@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -72,6 +73,11 @@ def test_it_shows_the_query_and_every_hit(tmp_path: Path) -> None:
     ]
     for shown in ("Like 10101.jpg", "3 of 60 images", "0.9877", "Tshirts", "2011", "x3"):
         assert shown in page.text
+
+
+def test_it_shows_what_share_of_pairs_a_hit_is_closer_than(tmp_path: Path) -> None:
+    assert "closer than 99.98 %" in gallery(tmp_path, replace(hit(), percentile=99.981)).text
+    assert "closer than" not in gallery(tmp_path, hit()).text
 
 
 def test_it_loads_nothing_and_runs_no_script(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def test_an_address_and_what_it_asks_for_are_one() -> None:
         where=("a=b&c", "year>=2012"),
         k=7,
         min_score=-0.25,
+        confident=True,
     )
     assert SearchState.parse(state.address) == state
     assert SearchState.parse("") == SearchState()

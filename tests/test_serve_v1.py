@@ -107,6 +107,13 @@ class TestSearch:
         assert {hit["metadata"]["number"] for hit in hits} == {6}
         assert len(search(served, picture(4), min_score="0.999")) == 1
 
+    def test_a_confident_search_needs_enough_images(self, served: Served) -> None:
+        assert {hit["percentile"] for hit in search(served, picture(4))} == {None}
+        form = {"files": {"image": picture(4)}, "data": {"confident": "true"}}
+        status, _, detail = problem(served, "POST", f"{IMAGES}/search", **form)
+        assert status == 409
+        assert "fewer than 50 different images" in detail
+
     def test_pages_are_slices_of_one_result(self, served: Served) -> None:
         whole = search(served, picture(0), k=8)
         pages = [search(served, picture(0), k=3, offset=start) for start in (0, 3, 6, 9)]

@@ -8,6 +8,7 @@ from fastapi.responses import FileResponse, StreamingResponse
 from imgsearch.server.api.models import JobStatus
 from imgsearch.server.api.routing import CollectionName, Router, ServiceDep, Text, file_name
 from imgsearch.server.api.search import (
+    ConfidentForm,
     CopiesForm,
     ExcludeSelfForm,
     HitsForm,
@@ -59,6 +60,7 @@ async def search_job(
     k: HitsForm = 10,
     where: WhereForm = None,
     min_score: MinScoreForm = None,
+    confident: ConfidentForm = False,
     copies: CopiesForm = False,
     exclude_self: ExcludeSelfForm = False,
     show: Annotated[
@@ -77,6 +79,7 @@ async def search_job(
         k=k,
         where=tuple(where or ()),
         min_score=min_score,
+        confident=confident,
         copies=copies,
         exclude_self=exclude_self,
         show=tuple(show or ()),

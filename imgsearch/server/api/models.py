@@ -44,6 +44,12 @@ class SearchHit(Record):
         description="Cosine similarity, 1 for equal images; for text alone, its relevance.",
         examples=[0.93],
     )
+    percentile: float | None = Field(
+        None,
+        description="The share of pairs of different images in the collection that are less "
+        "similar, in percent; null without an image, or before the collection is calibrated.",
+        examples=[99.98],
+    )
     text_score: float | None = Field(None, description="Relevance of the text (BM25).")
     copies: int = Field(
         description="Number of records with exactly the same content.", examples=[1]
@@ -53,7 +59,12 @@ class SearchHit(Record):
     def from_hit(cls, hit: Hit, collection: str, *, show_path: bool) -> Self:
         fields = _record_fields(hit.record, collection, show_path=show_path)
         return cls(
-            rank=hit.rank, score=hit.score, text_score=hit.text_score, copies=hit.copies, **fields
+            rank=hit.rank,
+            score=hit.score,
+            percentile=hit.percentile,
+            text_score=hit.text_score,
+            copies=hit.copies,
+            **fields,
         )
 
 

@@ -19,6 +19,10 @@ WhereForm = Annotated[
         examples=[["year>=2012"]],
     ),
 ]
+ConfidentForm = Annotated[
+    bool,
+    Form(description="Only hits that are hardly there by chance, so that often there is none."),
+]
 MinScoreForm = Annotated[
     float | None, Form(ge=-1, le=1, description="Minimum cosine similarity of hits.")
 ]
@@ -63,6 +67,7 @@ async def search(
     offset: Annotated[int, Form(ge=0, le=MAX_DEPTH, description="Number of hits to skip.")] = 0,
     where: WhereForm = None,
     min_score: MinScoreForm = None,
+    confident: ConfidentForm = False,
     copies: CopiesForm = False,
     exclude_self: ExcludeSelfForm = False,
 ) -> SearchAnswer:
@@ -80,6 +85,7 @@ async def search(
             k=k,
             where=where or (),
             min_score=min_score,
+            confident=confident,
             collapse=not copies,
             exclude_self=exclude_self,
         )
@@ -103,6 +109,7 @@ async def searches(
     k: HitsForm = 10,
     where: WhereForm = None,
     min_score: MinScoreForm = None,
+    confident: ConfidentForm = False,
     copies: CopiesForm = False,
     exclude_self: ExcludeSelfForm = False,
 ) -> SearchAnswers:
@@ -121,6 +128,7 @@ async def searches(
             k=k,
             where=where or (),
             min_score=min_score,
+            confident=confident,
             collapse=not copies,
             exclude_self=exclude_self,
         )

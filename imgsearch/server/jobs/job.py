@@ -29,6 +29,7 @@ class SearchOptions:
     k: int = 10
     where: tuple[str, ...] = ()
     min_score: float | None = None
+    confident: bool = False
     copies: bool = False
     exclude_self: bool = False
     show: tuple[str, ...] = ()

@@ -58,6 +58,7 @@ class SearchRunner:
                 k=search.k,
                 where=search.where,
                 min_score=search.min_score,
+                confident=search.confident,
                 exclude_self=search.exclude_self,
                 collapse=not search.copies,
                 batch_size=BATCH_SIZE,

@@ -27,11 +27,13 @@ def search_endpoint(service: Service) -> Callable[..., Awaitable[dict[str, Any]]
         region: str = "",
         k: int = 10,
         min_score: float | None = None,
+        confident: bool = False,
     ) -> dict[str, Any]:
         """Find images by an example image, by a record's id, by text, or by several of them.
 
         `where` are conditions such as "year>=2012", which must all hold. `region` is the part of
-        the image to search with: LEFT,TOP,RIGHT,BOTTOM in fractions. Returns the same as the HTTP
+        the image to search with: LEFT,TOP,RIGHT,BOTTOM in fractions. `confident` returns only
+        hits that are hardly there by chance. Returns the same as the HTTP
         API's search.
         """
         file: Any = image  # Gradio passes a dict
@@ -44,6 +46,7 @@ def search_endpoint(service: Service) -> Callable[..., Awaitable[dict[str, Any]]
                 k=k,
                 where=where or (),
                 min_score=min_score,
+                confident=confident,
             )
             result = await service.search(request)
         except ImgsearchError as error:

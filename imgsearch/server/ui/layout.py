@@ -86,6 +86,7 @@ def _search_tab(blocks: gr.Blocks, views: Views) -> None:
             )
             k = gr.Slider(1, MAX_K, DEFAULT_K, step=1, label="Hits", buttons=[])
             least = gr.Slider(0, 1, 0, step=0.01, label="Minimum score", buttons=[])
+            sure = gr.Checkbox(label="Only confident hits", elem_id="confident")
             button = gr.Button("Search", variant="primary", elem_id="search")
             filters = gr.Textbox(visible=False)
             filters_accordion = gr.Accordion("Filters", open=False)
@@ -96,7 +97,7 @@ def _search_tab(blocks: gr.Blocks, views: Views) -> None:
                 elem_id="results", apply_default_css=False, js_on_load="imgsearch.connect(trigger)"
             )
     address = gr.Textbox(visible=False)
-    controls = [text, k, least]
+    controls = [text, k, least, sure]
     answer = [query, results, address]
     # By a key of each visit: what a client sends itself could be any number of filters.
     visits: LRUCache[str, list[tuple[Filter, str]]] = LRUCache(_MAX_SESSIONS)
@@ -113,7 +114,8 @@ def _search_tab(blocks: gr.Blocks, views: Views) -> None:
         shown_filters = await views.filters(state)
         with lock:
             visits[key] = shown_filters
-        return [*shown(view), key, state.text, state.k, max(0.0, state.min_score or 0.0)]
+        least = max(0.0, state.min_score or 0.0)
+        return [*shown(view), key, state.text, state.k, least, state.confident]
 
     async def search_with_controls(
         request: gr.Request,
@@ -121,9 +123,10 @@ def _search_tab(blocks: gr.Blocks, views: Views) -> None:
         text: str | None,
         k: float | None,
         least: float | None,
+        sure: bool | None,
     ) -> list[Any]:
         """Search with what the controls are set to, and the rest of the address."""
-        state = _changed(request, text, k, least)
+        state = _changed(request, text, k, least, sure)
         view = await (views.show_with(state, Path(file["path"])) if file else views.show(state))
         return [*shown(view), None]
 
@@ -135,7 +138,10 @@ def _search_tab(blocks: gr.Blocks, views: Views) -> None:
         **_SEARCH,
     )
     searched = gr.on(
-        [button.click, text.submit, k.input, least.input, image.input, retries[1].click],
+        [
+            *(button.click, text.submit, k.input, least.input, sure.input, image.input),
+            retries[1].click,
+        ],
         search_with_controls,
         [image, *controls],
         [*answer, image],
@@ -160,10 +166,11 @@ def _search_tab(blocks: gr.Blocks, views: Views) -> None:
                 text: str,
                 k: float | None,
                 least: float | None,
+                sure: bool | None,
                 *given: str | None,
             ) -> list[Any]:
                 """Search with the conditions that the filters are set to."""
-                before = _changed(request, text, k, least)
+                before = _changed(request, text, k, least, sure)
                 conditions = [
                     each.condition(value) for each, value in zip(known, given, strict=True)
                 ]
@@ -198,7 +205,11 @@ def _state(request: gr.Request) -> SearchState:
 
 
 def _changed(
-    request: gr.Request, text: str | None, k: float | None, least: float | None
+    request: gr.Request,
+    text: str | None,
+    k: float | None,
+    least: float | None,
+    sure: bool | None,
 ) -> SearchState:
     """Return the address's state with what the controls are set to; numbers may be incomplete."""
     return replace(
@@ -206,6 +217,7 @@ def _changed(
         text=(text or "").strip(),
         k=min(MAX_K, max(1, round(k))) if k else DEFAULT_K,
         min_score=min(1.0, least) if least and least > 0 else None,
+        confident=bool(sure),
     )
 
 

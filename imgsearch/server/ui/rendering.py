@@ -4,6 +4,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
+from imgsearch.calibration import percentile_text
 from imgsearch.gallery import plain
 from imgsearch.types import ImageRecord
 
@@ -46,3 +47,4 @@ def plain_text(value: object) -> str:
 
 
 _environment.filters["plain"] = plain_text
+_environment.filters["percentile"] = percentile_text

@@ -30,6 +30,7 @@ class SearchState:
     where: tuple[str, ...] = ()
     k: int = DEFAULT_K
     min_score: float | None = None
+    confident: bool = False
 
     @classmethod
     def parse(cls, address: str) -> Self:
@@ -48,6 +49,7 @@ class SearchState:
             where=tuple(given.get("where", ())),
             k=_number(given.get("k", [str(DEFAULT_K)])[0]),
             min_score=_score(given.get("min_score", [""])[0]),
+            confident=given.get("confident", [""])[0] == "1",
         )
 
     @property
@@ -61,6 +63,7 @@ class SearchState:
             *(("where", each) for each in self.where),
             ("k", "" if self.k == DEFAULT_K else str(self.k)),
             ("min_score", "" if self.min_score is None else f"{self.min_score:g}"),
+            ("confident", "1" if self.confident else ""),
         ]
         return "?" + urlencode([(name, value) for name, value in parts if value])
 

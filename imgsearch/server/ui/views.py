@@ -126,11 +126,13 @@ class Views:
             where=state.where,
             # It is a similarity to an image: for text alone it has no meaning.
             min_score=state.min_score if state.has_image else None,
+            confident=state.confident and state.has_image,
         )
 
     async def _best(self, request: SearchRequest) -> SearchResult:
-        """What would be found without the minimum score."""
-        return await self._service.search(dataclasses.replace(request, k=1, min_score=None))
+        """What would be found without the minimum score, and by chance."""
+        anything = dataclasses.replace(request, k=1, min_score=None, confident=False)
+        return await self._service.search(anything)
 
     async def filters(self, state: SearchState) -> list[tuple[Filter, str]]:
         """Return the filters of the collection and their values; none without a collection."""
