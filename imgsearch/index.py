@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from imgsearch import config
@@ -48,6 +49,7 @@ from imgsearch.types import (
 if TYPE_CHECKING:
     from imgsearch.analysis.diff import Diff
     from imgsearch.bulk import QueryResult
+    from imgsearch.duplicates import DuplicateGroup
     from imgsearch.exchange import ExportReport, ImportReport
     from imgsearch.ingest import IngestReport
     from imgsearch.progress import ProgressBars
@@ -363,6 +365,97 @@ class ImageIndex:
                 )
 
         return results()
+
+    def duplicates(
+        self,
+        *sources: str | os.PathLike[str],
+        min_score: float | None = None,
+        keep: str = "largest",
+        exact_only: bool = False,
+        where: Where = (),
+        workers: int | None = None,
+        stdin: Iterable[str] = (),
+        progress: bool = False,
+        listener: Listener | None = None,
+        stop: threading.Event | None = None,
+    ) -> "Iterator[DuplicateGroup]":
+        """Yield groups of exact copies and near-duplicates. Nothing is ever removed.
+
+        Near-duplicates are images that were encoded again, resized, recolored, or cropped by up to
+        20 %. Candidates have similar vectors; then their files are compared, so that different
+        images with similar vectors are not among them. Each member has been compared with the image
+        to keep. With sources, finds which of their images are in the collection already: each
+        has a group of its own, whose image to keep is in the collection.
+
+        Args:
+            sources: Folders, files, globs, or `"-"` for the paths in `stdin`. Without any, the
+                images of the collection are compared with each other.
+            min_score: The least cosine similarity of candidates. By default it is calibrated on a
+                sample of the collection, for which the model is opened.
+            keep: Which image of a group to keep: `largest` (most pixels, then the largest file,
+                then the oldest), `largest-file`, `oldest`, `newest` or `first-path`.
+            exact_only: Find only images with the same content.
+            where: Conditions on the metadata of the images of the collection; all must hold.
+            workers: Threads that read, decode and compare; by default, one per core, at most 16.
+            stdin: Paths of files, for the source `"-"`.
+            progress: Show progress bars, in a terminal or a notebook.
+            listener: Receives events, instead of the index's own listener. An `Outcome` whose
+                status is `rejected` has the reason why a file cannot be compared.
+            stop: When set, the search ends early.
+
+        Returns:
+            The groups, those of the collection in the order of the images to keep.
+
+        Raises:
+            SourceError: A source cannot be read.
+            NothingFoundError: The sources contain no image.
+            ScratchError: There is no room for temporary files.
+            UsageError: A condition or `keep` is invalid.
+        """
+        from imgsearch.duplicates import DuplicateOptions, find_duplicates, find_in_collection
+        from imgsearch.duplicates.calibrate import calibrated_score
+        from imgsearch.duplicates.find import NEIGHBORS
+        from imgsearch.stores.factory import is_server
+
+        listener = listener or self._listener
+        workers = workers or config.default_workers()
+        collection = self.collection
+        conditions = parse_conditions(collection, where, listener)
+        options = DuplicateOptions(1.0, keep, exact_only, workers, self._max_pixels)
+
+        def groups(listener: Listener) -> "Iterator[DuplicateGroup]":
+            score = min_score
+            if score is None:
+                score = 1.0
+                if not exact_only:
+                    score = calibrated_score(collection, self.encoder, self._max_pixels, listener)
+            chosen = replace(options, min_score=score)
+            if not sources:
+                url = self.store.url
+                places = [] if is_server(url) else [Path(url)]
+                yield from find_duplicates(
+                    collection, chosen, conditions, places=places, listener=listener, stop=stop
+                )
+                return
+            results = self.search_many(
+                *sources,
+                k=NEIGHBORS,
+                where=where,
+                min_score=score - 1e-4,  # identical images reach 1 only as far as rounding allows
+                collapse=False,
+                workers=workers,
+                count_ahead=True,
+                stdin=stdin,
+                listener=listener,
+                stop=stop,
+            )
+            yield from find_in_collection(results, chosen, listener)
+
+        def shown() -> "Iterator[DuplicateGroup]":
+            with _progress_bars() if progress else nullcontext() as bars:
+                yield from groups(both(listener, bars) if bars else listener)
+
+        return shown()
 
     def find(
         self,

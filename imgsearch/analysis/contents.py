@@ -27,7 +27,7 @@ class Contents:
 
     Contents have numbers from 0, in the order in which a scan finds them. `ids` of shape (records,
     16) are the bytes of the records' UUIDs, and `content` (records,) the number of each record's
-    content. Memory holds 20 bytes per record, and 40 while they are read. The file has 4 bytes
+    content. Memory holds 30 bytes per record, and 50 while they are read. The file has 4 bytes
     per dimension and content.
     """
 
@@ -44,6 +44,15 @@ class Contents:
         self.ids = ids
         self.content = content
         self._first = first
+        # The records sorted by content, and where those of each content begin.
+        self._sorted = np.argsort(content, kind="stable").astype(np.int32)
+        counts = np.bincount(content, minlength=len(first))
+        self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+
+    @property
+    def folder(self) -> Path:
+        """The temporary folder, in which there is room for further files."""
+        return self._file.parent
 
     def __len__(self) -> int:
         return len(self._first)
@@ -51,15 +60,15 @@ class Contents:
     @property
     def copies(self) -> NDArray[np.int32]:
         """The number of records of each content, of shape (contents,)."""
-        return np.bincount(self.content, minlength=len(self)).astype(np.int32)
+        return np.diff(self._starts)
 
     def record_ids(self, contents: Iterable[int]) -> list[str]:
         """Return the id of one record of each content."""
         return [_text(self.ids[self._first[each]]) for each in contents]
 
-    def members(self, contents: Sequence[int]) -> list[str]:
-        """Return the ids of all records of some contents."""
-        chosen = np.flatnonzero(np.isin(self.content, np.asarray(contents, np.int32)))
+    def members(self, content: int) -> list[str]:
+        """Return the ids of all records of a content."""
+        chosen = self._sorted[self._starts[content] : self._starts[content + 1]]
         return [_text(self.ids[each]) for each in chosen]
 
     def vectors(self, start: int, stop: int) -> Vectors:
@@ -83,6 +92,7 @@ def read_contents(
     collection: Collection,
     where: Sequence[Condition] = (),
     *,
+    with_vectors: bool = True,
     places: Sequence[Path] = (),
     listener: Listener = ignore,
     stop: threading.Event | None = None,
@@ -90,14 +100,17 @@ def read_contents(
     """Read the contents of the records that meet all conditions, and remove the file afterwards.
 
     The file is in the first of the `places` that can be written to, else in the data directory.
-    Setting `stop` ends the reading early, with the contents read so far. Raises StoreError, and
-    ScratchError if the file does not fit.
+    Without vectors, `Contents.vectors` must not be called. Setting `stop` ends the reading early,
+    with the contents read so far. Raises StoreError, and ScratchError if the file does not fit.
     """
     stop = stop or threading.Event()
     ids, digests = _scan(collection, where, listener, stop)
     first, content = _numbered(digests)
     with scratch.folder(scratch.places(*places), anywhere=True) as folder:
         file = folder / "vectors"
+        if not with_vectors:
+            yield Contents(file, collection.stamp.dimension, ids, content, first)
+            return
         try:
             kept = _write_vectors(collection, file, ids[first], listener, stop)
         except OSError as error:

@@ -19,6 +19,7 @@ from imgsearch.cli.bench import bench
 from imgsearch.cli.collections import info, remove
 from imgsearch.cli.copy import copy
 from imgsearch.cli.diff import diff
+from imgsearch.cli.duplicates import duplicates
 from imgsearch.cli.evaluate import evaluate
 from imgsearch.cli.exchange import export, import_
 from imgsearch.cli.ingest import ingest
@@ -42,6 +43,7 @@ for command in (ingest, watch, query, serve, info, remove, copy, diff, export, m
     app.command()(command)
 app.command("import")(import_)
 app.command("eval")(evaluate)
+app.command()(duplicates)
 
 
 def _print_version(wanted: bool) -> None:

@@ -107,6 +107,7 @@ class Display:
         match event:
             case Stage(text):
                 self.say(text)
+                self._done, self._total, self._started = 0, None, time.monotonic()
             case Counted(total):
                 self._total = total
             case Outcome(status=status) if status != "removed":
