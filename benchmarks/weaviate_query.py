@@ -3,12 +3,14 @@
     python -m benchmarks.weaviate_query [--count 44000] [--dimension 2048] [--url weaviate://...]
 
 Both search the same collection alternately, with the same filters. Recall is measured against
-NumPy, over all vectors that pass the filter.
+NumPy, over all vectors that pass the filter. At the end, many searches at a time: imgsearch's
+`search_many` against the bare client at each of several numbers of threads.
 """
 
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy as np
 from benchmarks.vectors import SHARES, clustered, records, stamp
 from benchmarks.weaviate_push import OURS, fresh, push_ours, server
 from imgsearch.search import SearchRequest, search_vector
-from imgsearch.stores.base import Vectors
+from imgsearch.stores.base import VectorQuery, Vectors
 from imgsearch.stores.weaviate.client import query
 from imgsearch.stores.weaviate.collection import WeaviateCollection
 from imgsearch.stores.weaviate.schema import VECTOR
@@ -26,6 +28,8 @@ from imgsearch.types import Condition
 
 K = 10
 QUERIES = 200
+MANY = 1000
+THREADS = (1, 2, 4, 8, 16, 32)
 
 
 def timed(request: Callable[[], Any]) -> tuple[Any, float]:
@@ -70,10 +74,36 @@ def measure(
     return float(p50[0]), float(p50[1]), float(p50[2]), met / (K * len(queries))
 
 
+def measure_many(collection: WeaviateCollection, queries: Vectors) -> None:
+    """Print queries per second of `search_many`, and of the bare client by number of threads.
+
+    The sides take turns, and the better one of two turns counts: a server gets warmer.
+    """
+
+    def ours() -> None:
+        collection.search_many([VectorQuery(each, K) for each in queries])
+
+    def theirs(threads: int) -> None:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(lambda each: bare(collection, each, 1), queries))
+
+    sides: dict[str, Callable[[], Any]] = {"search_many": ours}
+    sides |= {f"bare, {threads} threads": partial(theirs, threads) for threads in THREADS}
+    times = {name: [timed(sides[name])[1]] for name in sides}
+    for name in reversed(sides):
+        times[name].append(timed(sides[name])[1])
+    rates = {name: 1000 * len(queries) / min(each) for name, each in times.items()}
+    best = max(rate for name, rate in rates.items() if name != "search_many")
+    for name, rate in rates.items():
+        print(f"{name:20}{rate:8.0f} queries/s", flush=True)
+    print(f"search_many against the best of the bare client: {rates['search_many'] / best:.2f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=44_000)
     parser.add_argument("--dimension", type=int, default=2048)
+    parser.add_argument("--many", type=int, default=MANY, help="searches at a time")
     parser.add_argument("--url")
     given = parser.parse_args()
     vectors = clustered(given.count, given.dimension)
@@ -91,6 +121,7 @@ def main() -> None:
                 f"{name:8}{theirs:9.2f}{ours:9.2f}{ours / theirs:7.2f}{whole:10.2f}{recall:11.4f}",
                 flush=True,
             )
+        measure_many(collection, clustered(given.many, given.dimension, seed=3))
         store.drop(OURS)
 
 
