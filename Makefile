@@ -14,6 +14,7 @@
 # make test-lowest        tests with the lowest versions that pyproject.toml allows
 # make browser            find a browser for the tests of the page; as root on Debian, install it
 # make screenshots        take the screenshots of the documentation
+# make map-viewer         bundle deck.gl for the viewer of maps; needs npm
 
 PYTHON ?= python3
 VENV := .venv
@@ -23,7 +24,7 @@ DEMO := .demo
 # The installer; everything else is pinned in constraints.txt.
 UV_VERSION := 0.13.9
 
-.PHONY: setup demo test test-slow check docs lock clean browser screenshots weaviate weaviate-cluster weaviate-binary test-compose test-lowest
+.PHONY: setup demo test test-slow check docs lock clean browser screenshots map-viewer weaviate weaviate-cluster weaviate-binary test-compose test-lowest
 
 setup: $(READY)
 
@@ -33,7 +34,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode \
-		-c constraints.txt -e '.[dev,docs,heic,raw]'
+		-c constraints.txt -e '.[dev,docs,heic,map,raw]'
 	$(BIN)/python -m compileall -q imgsearch
 	@touch $@
 
@@ -77,6 +78,13 @@ screenshots: $(READY)
 
 test-lowest: $(READY)
 	$(BIN)/python tools/lowest.py
+
+# In a folder of its own, so that no packages stay in the checkout.
+map-viewer:
+	folder=$$(mktemp -d) && mkdir -p $$folder/tools $$folder/imgsearch/map/static && \
+		cp -r tools/map $$folder/tools && cd $$folder/tools/map && \
+		npm install --silent --no-package-lock && npm run --silent build && \
+		cp $$folder/imgsearch/map/static/deck.min.js $(CURDIR)/imgsearch/map/static/ && rm -r $$folder
 
 test-compose:
 	@$(PYTHON) -m tools.compose

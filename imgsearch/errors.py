@@ -16,6 +16,7 @@ ImgsearchError                      exit code 1
 │   ├── UnreadableModelError        the runtime cannot read a model file
 │   ├── ExportError                 the model cannot be exported, or its vectors would differ
 │   └── MissingTorchError           torch is required, and is not installed
+├── MissingLibraryError             a library of an extra is required, and is not installed
 ├── ScratchError                    temporary files cannot be written
 ├── ServeError                      the service cannot listen on its address
 └── StoreError
@@ -79,6 +80,8 @@ class Remedy(Enum):
     """Say which table has a row for each vector."""
     NAME_THE_VECTOR_COLUMN = "name-the-vector-column"
     NAME_THE_FOLDER_OF_IMAGES = "name-the-folder-of-images"
+    INSTALL_MAP = "install-map"
+    """Install the libraries of the map, which are an extra."""
 
 
 def first_line(error: BaseException) -> str:
@@ -155,6 +158,10 @@ class ExportError(EncoderError):
 
 class MissingTorchError(EncoderError):
     """torch or one of its companion packages is required, and is not installed."""
+
+
+class MissingLibraryError(ImgsearchError):
+    """A library that only one feature needs is not installed."""
 
 
 class ScratchError(ImgsearchError):

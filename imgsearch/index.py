@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from imgsearch.duplicates import DuplicateGroup
     from imgsearch.exchange import ExportReport, ImportReport
     from imgsearch.ingest import IngestReport
+    from imgsearch.map import MapReport
     from imgsearch.progress import ProgressBars
 
 T = TypeVar("T")
@@ -759,6 +760,50 @@ class ImageIndex:
                 listener=both(listener, bars) if bars else listener,
                 stop=stop,
             )
+
+    # Overview
+
+    def map(
+        self,
+        output: str | os.PathLike[str],
+        *,
+        color_by: str | None = None,
+        where: Where = (),
+        thumbnails: int | None = None,
+        max_bytes: int = 50_000_000,
+        listener: Listener | None = None,
+        stop: threading.Event | None = None,
+    ) -> "MapReport | None":
+        """Write a two-dimensional map of the images, on which similar ones are close, as HTML.
+
+        Memory holds the paths and the metadata of all images.
+
+        Args:
+            output: The HTML file, which needs no server and no network.
+            color_by: The metadata field whose colors are shown first.
+            where: Conditions on the metadata; all must hold.
+            thumbnails: The maximum number of images with a thumbnail; by default, as many as fit.
+            max_bytes: About the size that the file may have.
+            listener: Receives events, instead of the index's own listener.
+            stop: When set, the run ends without a file.
+
+        Returns:
+            What was made, or None after a stop.
+
+        Raises:
+            MissingLibraryError: The extra `map` is not installed.
+            NothingFoundError: No image matches.
+            SourceError: The file cannot be written.
+            UsageError: A field or a condition is invalid, or the file exists and is not HTML.
+        """
+        from imgsearch.map import MapOptions, make_map  # not needed by searches
+
+        listener = listener or self._listener
+        options = MapOptions(
+            os.fspath(output), color_by, thumbnails, max_bytes, max_pixels=self._max_pixels
+        )
+        conditions = parse_conditions(self.collection, where, listener)
+        return make_map(self.collection, conditions, options, listener, stop)
 
     # Changes
 

@@ -22,7 +22,7 @@ from tests.conftest import SAMPLES, Cli, Painter, Result
 
 LITE0 = "efficientnet-lite0"
 COMMANDS = ["ingest", "query", "serve", "info", "remove", "copy", "models", "eval", "bench"]
-COMMANDS += ["watch", "diff", "export", "import", "duplicates"]
+COMMANDS += ["watch", "diff", "export", "import", "duplicates", "map"]
 TSHIRT = SAMPLES / "images" / "10101.jpg"
 
 

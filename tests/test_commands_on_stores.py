@@ -33,6 +33,7 @@ from tests.serving import Served, id_of, picture, serving
 from tests.test_weaviate_store import unique_name
 
 LITE0 = "efficientnet-lite0"
+MAP = "openTSNE"
 TABLE = """id,kind,year,description
 0,Casual Shoes,2010,a red shoe
 1,Casual Shoes,2011,a blue shoe
@@ -54,6 +55,8 @@ class Command:
     """A file that is not there while the command runs."""
     same: bool = True
     """Whether the JSON is the same for each store, but for `TOLD_APART`."""
+    needs: str = ""
+    """A library of an extra."""
 
 
 COMMANDS = [
@@ -96,6 +99,12 @@ COMMANDS = [
     Command("duplicates {at} --json --min-score 0.5 --where kind=Hats"),
     Command("duplicates {at} --exact-only --paths -0"),
     Command("duplicates {new} {bad} {at} --json --min-score 0.9"),
+    Command("map {at} --output {out}.html --json", {"images": 7, "thumbnails": 6}, needs=MAP),
+    Command(
+        "map {at} --output {out}.html --where kind=Hats --color-by year --thumbnails 2 --json",
+        {"images": 3, "thumbnails": 2, "color_by": "year"},
+        needs=MAP,
+    ),
     Command("eval --label kind {at} --json", {"labelled": 5, "recall": 1.0}),
     Command("eval --label kind {at} --all", {}),
     Command("eval --label year {at} --sample 2 --json", {"queries": 2, "filtered_recall": 1.0}),
@@ -139,6 +148,7 @@ OTHER_OPTIONS = {
     *("--model", "--weights", "--device", "--precision", "--batch-size", "--workers"),
     *("--vector-dtype", "--vector-column"),
     *("--max-pixels", "--store-timeout", "--quiet", "--prepare", "--all", "--limit", "--paths"),
+    *("--max-size",),
     *("--text", "--k", "--null", "--yes"),
 }
 
@@ -218,6 +228,8 @@ def forget(url: str, *names: str) -> None:
 def test_a_command_gives_the_same_on_each_store(
     cli: Cli, places: list[Places], command: Command
 ) -> None:
+    if command.needs:
+        pytest.importorskip(command.needs)
     results = [run(cli, place, command) for place in places]
     for result in results:
         assert result.code == command.code, result.err

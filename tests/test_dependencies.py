@@ -45,7 +45,8 @@ def imported(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("imgsearch", {"heic", "raw"}), ("tests", {"dev"}), ("tools", {"dev"})]
+    ("folder", "extras"),
+    [("imgsearch", {"heic", "map", "raw"}), ("tests", {"dev"}), ("tools", {"dev"})],
 )
 def test_all_imports_are_declared(folder: str, extras: set[str]) -> None:
     declared = names(PROJECT["dependencies"])

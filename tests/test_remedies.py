@@ -52,7 +52,7 @@ def test_no_message_of_the_core_names_an_option_or_a_command() -> None:
 @pytest.mark.parametrize("remedy", Remedy)
 def test_the_command_line_words_every_remedy(remedy: Remedy) -> None:
     text = cli_remedies.message(ImageError("no good", remedy))
-    assert re.fullmatch(r"no good; .*(--[a-z]|`imgsearch ).*", text)
+    assert re.fullmatch(r"no good; .*(--[a-z]|`imgsearch |`pip install ).*", text)
 
 
 def test_remedies_are_alternatives() -> None:

@@ -61,7 +61,7 @@ def _environment(folder: Path) -> Path:
     if not python.exists():
         subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], check=True)
     install = [uv, "pip", "install", "--quiet", "--python", str(python)]
-    lowest = ["--resolution", "lowest-direct", "-e", f"{ROOT}[dev,heic,raw]"]
+    lowest = ["--resolution", "lowest-direct", "-e", f"{ROOT}[dev,heic,map,raw]"]
     subprocess.run([*install, *lowest], check=True)
     return python
 

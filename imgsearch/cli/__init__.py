@@ -23,6 +23,7 @@ from imgsearch.cli.duplicates import duplicates
 from imgsearch.cli.evaluate import evaluate
 from imgsearch.cli.exchange import export, import_
 from imgsearch.cli.ingest import ingest
+from imgsearch.cli.map import map_images
 from imgsearch.cli.models import models
 from imgsearch.cli.query import query
 from imgsearch.cli.serve import serve
@@ -44,6 +45,7 @@ for command in (ingest, watch, query, serve, info, remove, copy, diff, export, m
 app.command("import")(import_)
 app.command("eval")(evaluate)
 app.command()(duplicates)
+app.command("map")(map_images)
 
 
 def _print_version(wanted: bool) -> None:

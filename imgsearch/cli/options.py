@@ -29,6 +29,15 @@ Collection = Annotated[
     str,
     typer.Option(metavar="NAME", envvar=config.ENV_COLLECTION, help="Name of the collection."),
 ]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="'FIELD OP VALUE'",
+        help="Only images whose metadata matches; = != < <= > >=, for example 'year>=2012'. "
+        "Repeatable: all conditions must hold.",
+        show_default=False,
+    ),
+]
 StoreTimeout = Annotated[
     float,
     typer.Option(

@@ -71,15 +71,7 @@ def query(
     k: Annotated[
         int, typer.Option("--k", "-k", min=1, metavar="K", help="Maximum number of hits.")
     ] = 10,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="'FIELD OP VALUE'",
-            help="Only images whose metadata matches; = != < <= > >=, for example 'year>=2012'. "
-            "Repeatable: all conditions must hold.",
-            show_default=False,
-        ),
-    ] = None,
+    where: options.Where = None,
     min_score: Annotated[
         float | None,
         typer.Option(

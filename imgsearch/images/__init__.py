@@ -26,7 +26,7 @@ from imgsearch.images.files import (
 from imgsearch.images.formats import looks_like_an_image, media_type
 from imgsearch.images.preprocessing import DECODING, DECODINGS, Loaded, Pixels, Preprocessing, fit
 from imgsearch.images.regions import Region
-from imgsearch.images.thumbnails import thumbnail, thumbnail_data_uri, thumbnail_of
+from imgsearch.images.thumbnails import small_of, thumbnail, thumbnail_data_uri, thumbnail_of
 
 __all__ = [
     "DECODING",
@@ -51,6 +51,7 @@ __all__ = [
     "media_type",
     "open_file",
     "open_original",
+    "small_of",
     "thumbnail",
     "thumbnail_data_uri",
     "thumbnail_of",

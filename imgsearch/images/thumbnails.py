@@ -3,6 +3,8 @@
 import base64
 import io
 
+from PIL import Image
+
 from imgsearch.config import DEFAULT_MAX_PIXELS
 from imgsearch.errors import ImageError
 from imgsearch.images.decoding import Source, load
@@ -14,14 +16,22 @@ from imgsearch.types import ImageRecord
 
 def thumbnail(source: Source, side: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
     """Return a WebP thumbnail of at most `side` x `side` pixels. Raises ImageError."""
+    return _webp(_small(source, side, max_pixels))
+
+
+def _small(source: Source, side: int, max_pixels: int) -> Image.Image:
     with memory.lease() as lease:
-        return _thumbnail(source, side, max_pixels, lease)
+        return _reduced(source, side, max_pixels, lease)
 
 
-def _thumbnail(source: Source, side: int, max_pixels: int, lease: Lease) -> bytes:
-    """Make the thumbnail. A separate function, so that the image is freed before the lease ends."""
+def _reduced(source: Source, side: int, max_pixels: int, lease: Lease) -> Image.Image:
+    """Return the image, reduced in place: the large one is freed before the lease ends."""
     image = load(source, side, max_pixels, lease).image
     image.thumbnail((side, side))
+    return image
+
+
+def _webp(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     # The pixels are in sRGB; the file's own profile would convert them a second time.
     image.save(buffer, "WEBP", quality=80, icc_profile=b"")
@@ -35,10 +45,18 @@ def thumbnail_of(
 
     Raises ImageError, and ChangedError if the file is not the one that was indexed.
     """
+    return _webp(small_of(record, side, max_pixels))
+
+
+def small_of(record: ImageRecord, side: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
+    """Return a record's image, reduced to at most `side` x `side` pixels, in sRGB.
+
+    Raises ImageError, and ChangedError if the file is not the one that was indexed.
+    """
     try:
         with open_original(record) as file:
             before = version_of(file)
-            made = thumbnail(file, side, max_pixels)
+            made = _small(file, side, max_pixels)
             after = version_of(file)
     except OSError as error:
         raise ImageError(error.strerror or str(error)) from error
