@@ -765,8 +765,10 @@ class ImageIndex:
 
     def map(
         self,
-        output: str | os.PathLike[str],
+        output: str | os.PathLike[str] | None = None,
         *,
+        png: str | os.PathLike[str] | None = None,
+        layout: str | os.PathLike[str] | None = None,
         color_by: str | None = None,
         where: Where = (),
         thumbnails: int | None = None,
@@ -780,7 +782,11 @@ class ImageIndex:
 
         Args:
             output: The HTML file, which needs no server and no network.
-            color_by: The metadata field whose colors are shown first.
+            png: A PNG file for a picture.
+            layout: A Parquet file for the places of the images. If it exists, they keep their
+                places, and only new images are placed.
+            color_by: The metadata field whose colors are shown first; by default, the groups that
+                the map finds.
             where: Conditions on the metadata; all must hold.
             thumbnails: The maximum number of images with a thumbnail; by default, as many as fit.
             max_bytes: About the size that the file may have.
@@ -794,13 +800,20 @@ class ImageIndex:
             MissingLibraryError: The extra `map` is not installed.
             NothingFoundError: No image matches.
             SourceError: The file cannot be written.
-            UsageError: A field or a condition is invalid, or the file exists and is not HTML.
+            UsageError: A field or a condition is invalid, no file is given, or one exists and is
+                of another kind.
         """
         from imgsearch.map import MapOptions, make_map  # not needed by searches
 
         listener = listener or self._listener
         options = MapOptions(
-            os.fspath(output), color_by, thumbnails, max_bytes, max_pixels=self._max_pixels
+            output=None if output is None else os.fspath(output),
+            png=None if png is None else os.fspath(png),
+            layout=None if layout is None else os.fspath(layout),
+            color_by=color_by,
+            thumbnails=thumbnails,
+            max_bytes=max_bytes,
+            max_pixels=self._max_pixels,
         )
         conditions = parse_conditions(self.collection, where, listener)
         return make_map(self.collection, conditions, options, listener, stop)

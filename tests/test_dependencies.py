@@ -17,6 +17,8 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # A namespace package of several distributions.
 NAMESPACES = {"google": ["protobuf"]}
+# Packages of extras, which may not be installed, by other names than their distributions.
+NAMESPACES |= {"sklearn": ["scikit-learn"]}
 
 
 def canonical(name: str) -> str:

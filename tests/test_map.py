@@ -8,17 +8,24 @@ import re
 import shutil
 import sys
 import threading
+from array import array
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from PIL import Image
+from pyarrow import parquet
 
 from imgsearch import ImageIndex
 from imgsearch.errors import MissingLibraryError, NothingFoundError, SourceError, UsageError
-from imgsearch.map.records import Records
+from imgsearch.map import saved
+from imgsearch.map.clusters import find_clusters
+from imgsearch.map.records import Column, Records
 from tests.conftest import Cli, Painter
 from tests.fakes import ColorEncoder
 from tests.test_weaviate_store import unique_name
@@ -242,5 +249,111 @@ def test_similar_images_are_close(tmp_path: Path) -> None:
     assert (group[apart.argmin(axis=1)] == group).mean() > 0.95
 
 
-def test_no_records_take_no_memory() -> None:
-    assert Records([]).contents == 0
+class TestLayout:
+    def test_new_images_get_a_place_and_the_others_keep_theirs(
+        self, either: ImageIndex, shop: Path, tmp_path: Path
+    ) -> None:
+        file, layout = tmp_path / "map.html", tmp_path / "layout.parquet"
+        first = either.map(file, layout=layout)
+        assert first is not None
+        before = _places(Document(file))
+        with Image.open(shop / "04.png") as image:  # a picture that is nearly the same
+            image.putpixel((0, 0), (1, 2, 3))
+            image.save(shop / "new.png")
+        (shop / "05.png").unlink()
+        either.add(shop, prune=True)
+        second = either.map(file, layout=layout)
+        assert second is not None
+        assert (first.placed, second.placed) == (0, 1)
+        document = Document(file)
+        after = _places(document)
+        assert set(after) == {*before, "new.png"} - {"05.png"}
+        # A copy's place depends on the extent of the map.
+        assert all(after[each] == before[each] for each in before if each in after.keys() - COPIES)
+        assert np.isfinite(list(after.values())).all()
+        names = [Path(path).name for path in document.json("paths")]
+        contents = np.frombuffer(document.raw("contents"), np.uint32)
+        firsts = np.frombuffer(document.raw("firsts"), np.uint32)
+        nearest = np.frombuffer(document.raw("nearest"), np.int32).reshape(len(firsts), -1)
+        for one, other in [("new.png", "04.png"), ("04.png", "new.png")]:
+            row = nearest[contents[names.index(one)]]
+            assert names[firsts[row[0]]] == other
+
+    def test_a_layout_that_lacks_most_images_is_made_again(
+        self, index: ImageIndex, tmp_path: Path
+    ) -> None:
+        layout = tmp_path / "layout.parquet"
+        index.map(tmp_path / "map.html", layout=layout, where=["year<2013"])
+        small = layout.read_bytes()
+        report = index.map(tmp_path / "map.html", layout=layout)
+        assert report is not None
+        assert report.placed == 0
+        assert layout.read_bytes() != small
+
+    def test_other_files_are_no_layout(self, index: ImageIndex, tmp_path: Path) -> None:
+        other = tmp_path / "other.parquet"
+        other.write_text("a,b\n")
+        with pytest.raises(UsageError, match="is not a Parquet file; not overwritten"):
+            index.map(tmp_path / "map.html", layout=other)
+        parquet.write_table(pa.table({"a": [1]}), other)
+        with pytest.raises(UsageError, match="is not a layout of a map"):
+            index.map(tmp_path / "map.html", layout=other)
+
+    def test_a_layout_of_another_model_is_refused(self, index: ImageIndex, tmp_path: Path) -> None:
+        layout = tmp_path / "layout.parquet"
+        index.map(tmp_path / "map.html", layout=layout)
+        stamp = replace(index.collection.stamp, weights="f" * 64)
+        with pytest.raises(UsageError, match="is the layout of other vectors"):
+            saved.read(str(layout), stamp)
+
+
+COPIES = {"00.png", "copy.png"}
+
+
+def _places(document: Document) -> dict[str, tuple[float, float]]:
+    places = np.frombuffer(document.raw("positions"), np.float32).reshape(-1, 2).tolist()
+    names = [Path(path).name for path in document.json("paths")]
+    return {name: (x, y) for name, (x, y) in zip(names, places, strict=True)}
+
+
+def _records(**fields: list[str]) -> Records:
+    """Return records with these fields, each of another content."""
+    columns = []
+    for name, values in fields.items():
+        column = Column(name, "str", [], array("i"))
+        for value in values:
+            column.add(value)
+        columns.append(column)
+    numbers = np.arange(len(columns[0].data), dtype=np.int32)
+    digests = {bytes([at]): int(at) for at in numbers}
+    return Records(columns, digests=digests, content=numbers, first=numbers)
+
+
+def test_groups_are_named_by_what_tells_them_from_others() -> None:
+    records = _records(
+        category=["Things"] * 120,
+        kind=["Shoes"] * 40 + ["Hats"] * 40 + ["Shoes"] * 40,
+        gender=["Men"] * 40 + ["Men", "Women"] * 20 + ["Women"] * 40,
+    )
+    centers = np.repeat([[0, 0], [50, 0], [0, 50]], 40, axis=0)
+    places = centers + np.random.default_rng(0).normal(size=(120, 2))
+    found = find_clusters(records, places.astype(np.float32))
+    names = sorted(", ".join(sorted(each.name.split(", "))) for each in found.groups)
+    assert names == ["Hats", "Men, Shoes", "Shoes, Women"]
+    assert sum(each.size for each in found.groups) == (found.number >= 0).sum()
+
+
+def test_a_picture_shows_texts_and_numbers(index: ImageIndex, cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "map.png"
+    for color_by in ("kind", "year"):
+        assert index.map(png=file, color_by=color_by) is not None
+        with Image.open(file) as image:
+            assert image.size == (2160, 1620)
+            assert len(image.convert("RGB").resize((200, 150)).getcolors(10**6) or ()) > 10
+    assert not list(tmp_path.glob("*.html"))
+    file.write_text("a,b")
+    with pytest.raises(UsageError, match="is not a PNG file"):
+        index.map(png=file)
+    result = cli("map", "--store", tmp_path / "store")
+    assert result.code == 2
+    assert "--output" in result.err

@@ -145,6 +145,7 @@ def test_points_images_neighbors_lasso_and_legend(opened: Open) -> None:
     expect(page.locator("#panel")).to_be_hidden()
 
     # A lasso around everything lists all paths.
+    page.locator("#fit").click()
     page.locator("#lasso").click()
     page.mouse.move(5, 5)
     page.mouse.move(70, 70)

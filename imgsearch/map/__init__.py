@@ -1,7 +1,8 @@
 """A two-dimensional map of the images of a collection, as one HTML file.
 
 `run.py` composes the others: `records` and the nearest neighbors are read, `layout` places the
-images, `sprites` makes thumbnails, and `document` writes the file.
+images, `saved` keeps the places and `placement` adds new images to them, `clusters` finds groups,
+`sprites` makes thumbnails, `document` writes the file, and `picture` draws one for papers.
 """
 
 from imgsearch.map.run import MapOptions, MapReport, make_map

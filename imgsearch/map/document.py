@@ -19,6 +19,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from imgsearch.map import palette
+from imgsearch.map.clusters import Cluster
 from imgsearch.map.records import Records
 from imgsearch.map.sprites import Sheets
 
@@ -40,6 +41,7 @@ class Content:
     numbers: NDArray[np.int32]
     scores: NDArray[np.float32]
     color_by: int
+    groups: Sequence[Cluster] = ()
 
 
 class Page:
@@ -67,6 +69,10 @@ class Page:
                 {"name": column.name, "values": column.values} for column in records.columns
             ],
             "color_by": content.color_by,
+            "groups": [
+                {"name": group.name, "size": group.size, "place": group.place}
+                for group in content.groups
+            ],
             "palette": palette.COLORS,
             "scale": palette.SCALE,
         }

@@ -52,6 +52,7 @@ class Records:
     """
 
     columns: list[Column]
+    """The metadata fields, then what a map adds."""
     ids: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     links: list[str] = field(default_factory=list)

@@ -1,8 +1,9 @@
-"""Make a map: records > neighbors > places > thumbnails > document."""
+"""Make a map: records > neighbors > places > groups > thumbnails > document."""
 
 import os
 import threading
 import time
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -16,9 +17,11 @@ from imgsearch import config
 from imgsearch.analysis.contents import Contents, read_contents
 from imgsearch.analysis.neighbors import nearest
 from imgsearch.errors import NothingFoundError, UsageError
-from imgsearch.events import Listener, Stage, ignore
-from imgsearch.map import layout
+from imgsearch.events import Listener, Note, Stage, ignore
+from imgsearch.map import layout, picture, placement, saved
+from imgsearch.map.clusters import Clusters, find_clusters
 from imgsearch.map.records import Column, Records, read_records
+from imgsearch.map.saved import Saved
 from imgsearch.map.sprites import Sheets, Wish, make_sheets
 from imgsearch.stores.base import Collection
 from imgsearch.system import scratch
@@ -31,7 +34,11 @@ NEIGHBORS = 15
 
 DEFAULT_MAX_BYTES = 50_000_000
 
+GROUPS = "group"
+"""The field that a map adds: the name of an image's group."""
+
 _HTML = (b"<!doctype html", b"<html")
+_PNG = (b"\x89png",)
 # Of the images that decide where groups lie among each other.
 _SAMPLE = 5000
 _BLOCK = 4096
@@ -41,12 +48,15 @@ _BLOCK = 4096
 class MapOptions:
     """Options of a map.
 
-    `output` is the HTML file. `color_by` is the field whose colors are shown first, None for the
-    first one that groups images. At most `thumbnails` images have a thumbnail, None for as many as
-    fit: the file takes at most about `max_bytes`.
+    `output` is the HTML file and `png` a picture; at least one is given. `layout` is a Parquet
+    file with the places, which are kept if it exists. `color_by` is the field whose colors are
+    shown first, None for the groups that the map finds. At most `thumbnails` images have a
+    thumbnail, None for as many as fit: the file takes at most about `max_bytes`.
     """
 
-    output: str
+    output: str | None = None
+    png: str | None = None
+    layout: str | None = None
     color_by: str | None = None
     thumbnails: int | None = None
     max_bytes: int = DEFAULT_MAX_BYTES
@@ -58,6 +68,9 @@ class MapReport:
     """What a run made. `seconds` are the times of its steps."""
 
     images: int = 0
+    placed: int = 0
+    """New images, which got a place in an existing layout."""
+    groups: list[dict[str, Any]] = field(default_factory=list)
     thumbnails: int = 0
     thumbnail_side: int = 0
     unreadable: int = 0
@@ -92,33 +105,66 @@ def make_map(
     """
     stop = stop or threading.Event()
     fields = collection.refresh_fields()
-    if options.color_by not in (None, *fields):
+    if options.color_by not in (None, GROUPS, *fields):
         known = ", ".join(fields) or "none"
         raise UsageError(f"{options.color_by}: no such field; the collection has {known}")
-    check_replaceable(options.output, "an HTML file", _HTML)
-    layout.require()
+    known_layout = _check_files(options, collection)
     report = MapReport()
     with report.timing("records"):
         records = read_records(collection, where, fields, listener, stop)
     if not records.contents and not stop.is_set():
         raise NothingFoundError(f"collection {collection.name} has no image that matches")
     report.images = len(records)
-    plan = _plan(collection, where, records, report, listener, stop)
-    if plan is None or stop.is_set():
+    if stop.is_set():
         return None
+    if known_layout and _covers(known_layout, records):
+        with report.timing("layout"):
+            report.placed = placement.extend(collection, where, records, known_layout, listener)
+        plan = placement.selected(known_layout, records)
+        kept = known_layout if where else plan  # else without those that were removed
+    else:
+        if known_layout:
+            listener(Note(f"{options.layout} lacks most of the images: making a new layout"))
+        made = _plan(collection, where, records, report, listener, stop)
+        if made is None or stop.is_set():
+            return None
+        plan = kept = made
+    if options.layout:
+        saved.write(options.layout, collection.stamp, kept)
+    listener(Stage("finding groups"))
+    with report.timing("groups"):
+        found = find_clusters(records, plan.places)
+    report.groups = [{"name": group.name, "images": group.size} for group in found.groups]
+    name = GROUPS if GROUPS not in fields else f"{GROUPS} on the map"
+    if found.groups:
+        names = [group.name for group in found.groups]
+        records.columns.append(Column(name, "str", names, array("i", found.number)))
     try:
-        return _write(collection, records, plan, options, report, listener, stop)
+        return _write(collection, records, plan, found, options, report, listener, stop)
     except OSError as error:
-        raise not_written(options.output, error) from error
+        raise not_written(options.output or options.png or "", error) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Places and neighbors of contents: (contents, 2), (contents, k), (contents, k)."""
+def _check_files(options: MapOptions, collection: Collection) -> Saved | None:
+    """Return the layout that exists. Raises an error for what could not be written later."""
+    if not (options.output or options.png):
+        raise UsageError("a map needs a file to write: HTML, or PNG")
+    if options.output:
+        check_replaceable(options.output, "an HTML file", _HTML)
+    if options.png:
+        picture.require()
+        check_replaceable(options.png, "a PNG file", _PNG)
+    layout.require()
+    if not options.layout:
+        return None
+    saved.check(options.layout)
+    return saved.read(options.layout, collection.stamp)
 
-    places: NDArray[np.float32]
-    numbers: NDArray[np.int32]
-    scores: NDArray[np.float32]
+
+def _covers(known: Saved, records: Records) -> bool:
+    """Return whether a layout has at least half of the contents."""
+    there = sum(digest in records.digests for digest in known.digests)
+    return 2 * there >= records.contents and len(known.digests) > 1
 
 
 def _plan(
@@ -128,8 +174,8 @@ def _plan(
     report: MapReport,
     listener: Listener,
     stop: threading.Event,
-) -> Plan | None:
-    """Return a new layout, or None after a stop."""
+) -> Saved | None:
+    """Return a new layout, in the order of the records, or None after a stop."""
     with (
         report.timing("neighbors"),
         read_contents(collection, where, listener=listener, stop=stop) as contents,
@@ -142,7 +188,7 @@ def _plan(
         order = _order(contents, records)
     with report.timing("layout"):
         places = layout.lay_out(found.numbers, found.scores, start, listener)
-    return _translated(Plan(places, found.numbers, found.scores), order, records.contents)
+    return _translated(places, found.numbers, found.scores, order, records)
 
 
 def principal_components(contents: Contents) -> NDArray[np.float32]:
@@ -170,47 +216,63 @@ def _order(contents: Contents, records: Records) -> NDArray[np.int32]:
     return np.array([number.get(each, -1) for each in ids], np.int32)
 
 
-def _translated(plan: Plan, order: NDArray[np.int32], count: int) -> Plan:
-    """Return the plan with the contents in the order of the records.
+def _translated(
+    places: NDArray[np.float32],
+    numbers: NDArray[np.int32],
+    scores: NDArray[np.float32],
+    order: NDArray[np.int32],
+    records: Records,
+) -> Saved:
+    """Return a layout whose contents are in the order of the records.
 
     One that was removed in between lies in the middle, and has no neighbors.
     """
-    k = plan.numbers.shape[1]
+    count, k = records.contents, numbers.shape[1]
     there = order >= 0
-    made = Plan(
+    made = Saved(
+        list(records.digests),
         np.zeros((count, 2), np.float32),
         np.full((count, k), -1, np.int32),
-        np.zeros((count, k), np.float32),
+        np.full((count, k), -np.inf, np.float32),
     )
-    made.places[order[there]] = plan.places[there]
-    numbers = plan.numbers[there]
-    made.numbers[order[there]] = np.where(numbers < 0, -1, order[numbers])
-    made.scores[order[there]] = plan.scores[there]
+    made.places[order[there]] = places[there]
+    made.numbers[order[there]] = np.where(numbers < 0, -1, order[numbers])[there]
+    made.scores[order[there]] = scores[there]
     return made
 
 
 def _write(
     collection: Collection,
     records: Records,
-    plan: Plan,
+    plan: Saved,
+    found: Clusters,
     options: MapOptions,
     report: MapReport,
     listener: Listener,
     stop: threading.Event,
 ) -> MapReport | None:
+    color_by = _color_by(records.columns, options.color_by, len(found.groups))
+    column = records.columns[color_by] if color_by >= 0 else None
+    report.color_by = column.name if column else None
+    places = _spread_copies(records, plan.places)
+    if options.png:
+        listener(Stage("drawing the picture"))
+        with report.timing("picture"), _whole(options.png) as file:
+            picture.draw(file, places, column, found.groups)
+    if not options.output:
+        return report
     from imgsearch.map.document import Content, Page
 
     target = Path(os.path.realpath(options.output))
     target.parent.stat()  # a missing folder is an error, as scratch.folder would create it
-    color_by = _color_by(records.columns, options.color_by)
-    report.color_by = records.columns[color_by].name if color_by >= 0 else None
     content = Content(
         title=f"Map of {collection.name}",
         records=records,
-        places=_spread_copies(records, plan.places),
+        places=places,
         numbers=plan.numbers,
         scores=plan.scores,
         color_by=color_by,
+        groups=found.groups,
     )
     document = Page(content)
     with scratch.folder([target.parent]) as folder:
@@ -233,6 +295,16 @@ def _write(
     return report
 
 
+@contextmanager
+def _whole(file: str) -> Iterator[Path]:
+    """Yield the path of a file to write, which then replaces `file`."""
+    target = Path(os.path.realpath(file))
+    target.parent.stat()  # a missing folder is an error, as scratch.folder would create it
+    with scratch.folder([target.parent]) as folder:
+        yield folder / "part"
+        publish(folder / "part", target)
+
+
 def _subtitle(collection: Collection, records: Records, sheets: Sheets) -> str:
     text = f"{len(records):,} images by {collection.stamp.model}"
     if sheets.thumbnails < records.contents:
@@ -240,18 +312,15 @@ def _subtitle(collection: Collection, records: Records, sheets: Sheets) -> str:
     return text
 
 
-def _color_by(columns: Sequence[Column], wanted: str | None) -> int:
+def _color_by(columns: Sequence[Column], wanted: str | None, groups: int) -> int:
     """Return the number of the column to color by, -1 for none.
 
-    Without a wish, the text field with the most values that all have a color, else the first field.
+    Without a wish, the groups, which are the last column, or else the first field.
     """
-    from imgsearch.map import palette
-
-    if wanted is not None:
-        return next(at for at, column in enumerate(columns) if column.name == wanted)
-    sizes = [len(column.values) if column.values is not None else 0 for column in columns]
-    few = [at for at, size in enumerate(sizes) if 2 <= size <= len(palette.COLORS)]
-    return max(few, key=lambda at: sizes[at]) if few else min(0, len(columns) - 1)
+    names = [column.name for column in columns]
+    if wanted in names:
+        return names.index(wanted)
+    return len(columns) - 1 if groups else min(0, len(columns) - 1)
 
 
 def _spread_copies(records: Records, places: NDArray[np.float32]) -> NDArray[np.float32]:

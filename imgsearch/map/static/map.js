@@ -39,6 +39,8 @@
     }),
   );
 
+  const groupField = meta.groups.length ? fields.at(-1) : null;
+
   // Fields: the text of a value, and the category that colors and filters use.
 
   const format = new Intl.NumberFormat("en-US", { maximumFractionDigits: 4 });
@@ -66,11 +68,13 @@
       for (let at = 0; at < count; at++)
         if (field.data[at] >= 0) counts.set(field.data[at], (counts.get(field.data[at]) || 0) + 1);
       const byCount = [...counts].sort((a, b) => b[1] - a[1] || a[0] - b[0]);
-      const most = meta.palette.length;
+      const most = field.values.length === meta.groups.length && field === groupField
+        ? Infinity : meta.palette.length;
       const top = byCount.slice(0, byCount.length > most ? most - 1 : most);
       const entry = new Map(top.map(([code], number) => [code, number]));
+      field.number = entry; // by code
       field.entries = top.map(([code, size], number) => ({
-        name: field.values[code], color: meta.palette[number], size,
+        name: field.values[code], color: meta.palette[number % meta.palette.length], size,
       }));
       const rest = byCount.length - top.length;
       if (rest) {
@@ -174,14 +178,12 @@
   };
   const fit = fitted();
   let view = { ...fit, minZoom: fit.zoom - 1, maxZoom: fit.zoom + 14 };
-  const toScreen = (at, within = view) => {
+  const project = (x, y) => {
     const [width, height] = size();
-    const scale = 2 ** within.zoom;
-    return [
-      width / 2 + (places[2 * at] - within.target[0]) * scale,
-      height / 2 - (places[2 * at + 1] - within.target[1]) * scale,
-    ];
+    const scale = 2 ** view.zoom;
+    return [width / 2 + (x - view.target[0]) * scale, height / 2 - (y - view.target[1]) * scale];
   };
+  const toScreen = (at) => project(places[2 * at], places[2 * at + 1]);
   const radius = () => {
     const [width, height] = size();
     const base = 0.2 * Math.sqrt((width * height) / count);
@@ -315,6 +317,7 @@
     const style = getComputedStyle(document.documentElement);
     const text = style.getPropertyValue("--text");
     const mark = style.getPropertyValue("--mark");
+    drawNames(text, style.getPropertyValue("--solid"));
     brush.lineWidth = 1.5;
     brush.strokeStyle = mark;
     brush.globalAlpha = 0.6;
@@ -420,6 +423,32 @@
       brush.strokeStyle = css(colorOf(at));
       brush.strokeRect(left, top, thumb, thumb);
     }
+  };
+
+  // The names of groups, the largest first, where there is room.
+  const drawNames = (text, ground) => {
+    if (current !== groupField || images.length) return;
+    brush.font = "600 12px system-ui, sans-serif";
+    brush.textAlign = "center";
+    brush.textBaseline = "middle";
+    const taken = [];
+    meta.groups.forEach((group, number) => {
+      if (current.hidden.has(current.number.get(number))) return;
+      const [x, y] = project(...group.place);
+      const name = safe(group.name.length > 40 ? `${group.name.slice(0, 39)}…` : group.name);
+      const width = brush.measureText(name).width + 10;
+      const clash = (box) => Math.abs(box.x - x) < (box.width + width) / 2 && Math.abs(box.y - y) < 20;
+      if (taken.length >= 60 || taken.some(clash)) return;
+      taken.push({ x, y, width });
+      brush.globalAlpha = 0.8;
+      brush.fillStyle = ground;
+      brush.beginPath();
+      brush.roundRect(x - width / 2, y - 9, width, 18, 4);
+      brush.fill();
+      brush.globalAlpha = 1;
+      brush.fillStyle = text;
+      brush.fillText(name, x, y);
+    });
   };
 
   // Points under the pointer: images first, as they lie on top.
