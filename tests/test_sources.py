@@ -4,15 +4,26 @@ import io
 import os
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from imgsearch.errors import SourceError
-from imgsearch.sources import Candidate, ScanLog, Unusable, read_list, resolve, scan
+from imgsearch.events import Counted, Event
+from imgsearch.sources import (
+    Candidate,
+    ScanLog,
+    Unusable,
+    count_ahead,
+    read_list,
+    resolve,
+    scan,
+)
 
 JPEG = b"\xff\xd8\xff\xe0 as far as the first bytes tell"
 
@@ -405,3 +416,26 @@ def test_garbage_on_stdin_yields_files_that_do_not_exist(tree: Path) -> None:
     entries = list(scan(resolve(["-"]), ScanLog(), lines))
     assert entries
     assert all(isinstance(entry, Unusable) for entry in entries)
+
+
+@pytest.mark.parametrize(("limit", "counted"), [(None, 4), (3, 2)])
+def test_a_count_ahead_walks_no_further_than_the_limit(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None, counted: int
+) -> None:
+    put(tree, *(f"{number}.jpg" for number in range(5)))
+    walked: list[str] = []
+
+    def scan_and_note(*arguments: Any, **options: Any) -> Iterator[Candidate | Unusable]:
+        for each in scan(*arguments, **options):
+            walked.append(each.path)
+            yield each
+
+    monkeypatch.setattr("imgsearch.sources.counting.scan", scan_and_note)
+    events: list[Event] = []
+    skip = str(tree / "0.jpg")
+    count_ahead(resolve([str(tree)]), events.append, lambda: False, limit=limit, skip=skip.__eq__)
+    for thread in threading.enumerate():
+        if thread.name == "imgsearch-count":
+            thread.join()
+    assert events == [Counted(counted)]
+    assert len(walked) == (limit or 5)

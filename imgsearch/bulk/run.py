@@ -17,7 +17,7 @@ import numpy as np
 from imgsearch import config
 from imgsearch.bulk.result import QueryResult
 from imgsearch.encoders.base import Encoder
-from imgsearch.events import Counted, Listener, Outcome, ignore
+from imgsearch.events import Listener, Outcome, ignore
 from imgsearch.ingest import limits
 from imgsearch.ingest.items import Item
 from imgsearch.ingest.stages.decode import Decode
@@ -27,7 +27,15 @@ from imgsearch.ingest.stages.reuse import Reuse
 from imgsearch.ingest.stopwatch import Stopwatch
 from imgsearch.ingest.target import VectorSource
 from imgsearch.search import SearchRequest, search_vectors
-from imgsearch.sources import Candidate, ScanLog, Sources, Unusable, nothing_found, scan
+from imgsearch.sources import (
+    Candidate,
+    ScanLog,
+    Sources,
+    Unusable,
+    count_ahead,
+    nothing_found,
+    scan,
+)
 from imgsearch.stores.base import Collection, StoredVector
 from imgsearch.system.pipeline import (
     FLUSH,
@@ -126,8 +134,8 @@ class _Run:
         self._found = 0
 
     def over(self, sources: Sources, stdin: Iterable[str]) -> Iterator[QueryResult]:
-        if self._options.count_ahead and not sources.stdin:
-            self._count_ahead(sources)
+        if self._options.count_ahead:
+            count_ahead(sources, self._listener, self._is_ending, skip=self._options.skip)
         encode = Encode(self._vectors, self._stopwatch, self._listener)
         try:
             with (
@@ -153,13 +161,6 @@ class _Run:
 
     def _is_ending(self) -> bool:
         return self._stop.is_set() or self._ended.is_set()
-
-    def _count_ahead(self, sources: Sources) -> None:
-        def count() -> None:
-            entries = scan(sources, ScanLog(), stopped=self._is_ending)
-            self._listener(Counted(sum(not self._options.skip(each.path) for each in entries)))
-
-        threading.Thread(target=count, name="imgsearch-count", daemon=True).start()
 
     def _items(self, sources: Sources, stdin: Iterable[str]) -> Iterator[Item | None]:
         """Yield the items of each chunk, then None, also for a chunk without any."""

@@ -21,7 +21,7 @@ from imgsearch.calibration import keep_current
 from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.request import EncoderRequest, check_device
-from imgsearch.events import Counted, Listener, Note, ignore
+from imgsearch.events import Listener, Note, ignore
 from imgsearch.ingest import limits, replacement
 from imgsearch.ingest.items import Item
 from imgsearch.ingest.options import IngestOptions
@@ -40,7 +40,15 @@ from imgsearch.ingest.tables import open_tables, resolve_fields
 from imgsearch.ingest.target import Target, describe
 from imgsearch.ingest.verify import WriteVerifier
 from imgsearch.metadata.table import MetadataReport, MetadataTable
-from imgsearch.sources import ListedObjects, ScanLog, Sources, nothing_found, resolve, scan
+from imgsearch.sources import (
+    ListedObjects,
+    ScanLog,
+    Sources,
+    count_ahead,
+    nothing_found,
+    resolve,
+    scan,
+)
 from imgsearch.stores import is_server
 from imgsearch.stores.base import Collection, VectorStore
 from imgsearch.system import scratch
@@ -153,8 +161,8 @@ class _Run:
         self._write = Write(target, self._verifier, self._progress, self._stopwatch)
 
     def over(self, sources: Sources, stdin: Iterable[str]) -> IngestReport:
-        if self._options.count_ahead and not sources.stdin:
-            self._count_ahead(sources)
+        if self._options.count_ahead:
+            count_ahead(sources, self._listener, self._is_ending, limit=self._options.limit)
         encode = Encode(self._target, self._stopwatch, self._listener)
         with (
             ThreadPoolExecutor(self._options.workers, "imgsearch-read") as pool,
@@ -179,15 +187,6 @@ class _Run:
         with self._stopwatch("index"):
             verified = self._finish() if not self._stop.is_set() else False
         return self._report(time.monotonic() - self._started, removed, verified)
-
-    def _count_ahead(self, sources: Sources) -> None:
-        """Count the images in the background, so that progress has a total."""
-
-        def count() -> None:
-            total = sum(1 for _ in scan(sources, ScanLog(), stopped=self._is_ending))
-            self._listener(Counted(min(total, self._options.limit or total)))
-
-        threading.Thread(target=count, name="imgsearch-count", daemon=True).start()
 
     def _is_ending(self) -> bool:
         return self._stop.is_set() or self._failed.is_set()

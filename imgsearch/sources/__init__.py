@@ -9,6 +9,7 @@ from imgsearch.sources.base import (
     Unusable,
     nothing_found,
 )
+from imgsearch.sources.counting import count_ahead
 from imgsearch.sources.lists import read_list
 from imgsearch.sources.names import (
     IMAGE_EXTENSIONS,
@@ -28,6 +29,7 @@ __all__ = [
     "ScanLog",
     "Sources",
     "Unusable",
+    "count_ahead",
     "has_image_extension",
     "is_left_out",
     "is_wanted",
