@@ -272,6 +272,7 @@ TOLD_APART = {"seconds", "store", "bytes", "details", "score", "text_score", "fr
 TOLD_APART |= {
     "files",
     "a",
+    "b",
     "collection",
     "images_per_second",
     "preparing",

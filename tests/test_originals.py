@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
+from PIL import Image
 
 from imgsearch import images
 from imgsearch.images import ChangedError
@@ -68,13 +69,13 @@ class TestOpening:
     def test_a_file_replaced_during_the_thumbnail_is_rejected(
         self, indexed: ImageRecord, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        make = images.thumbnails.thumbnail
+        make = images.thumbnails._small
 
-        def swap(source: BinaryIO, *options: int) -> bytes:
+        def swap(source: BinaryIO, *options: int) -> Image.Image:
             Path(source.name).write_bytes(picture(2, size=(640, 480)))
             return make(source, *options)
 
-        monkeypatch.setattr(images.thumbnails, "thumbnail", swap)
+        monkeypatch.setattr(images.thumbnails, "_small", swap)
         with pytest.raises(ChangedError):
             images.thumbnail_of(indexed)
 

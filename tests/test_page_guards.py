@@ -60,7 +60,7 @@ def test_no_file_beside_its_own_is_given_out(served: Served, path: str) -> None:
 def visit(served: Served, address: str) -> str:
     """What Gradio's request for the view at an address is answered with."""
     # It alone takes nothing: the address comes with the request.
-    number = call_number(served, inputs=0, outputs=7)
+    number = call_number(served, inputs=0, outputs=8)
     body = {"data": [], "fn_index": number, "session_hash": "x"}
     url = f"{served.page}/gradio_api/run/predict{address}"
     answer = served.client.post(url, json=body)
@@ -129,8 +129,8 @@ def search_with(served: Served, image: bytes) -> dict[str, Any]:
     files = {"files": ("query.png", image)}
     (token,) = served.client.post(f"{served.page}/gradio_api/upload", files=files).json()
     file = {"path": token, "meta": {"_type": "gradio.FileData"}}
-    number = call_number(served, inputs=4, outputs=4)
-    body = {"data": [file, "", 3, 0], "fn_index": number, "session_hash": "x"}
+    number = call_number(served, inputs=5, outputs=4)
+    body = {"data": [file, "", 3, 0, False], "fn_index": number, "session_hash": "x"}
     answer = served.client.post(f"{served.page}/gradio_api/run/predict", json=body)
     assert answer.status_code == 200
     result: dict[str, Any] = answer.json()
@@ -349,7 +349,7 @@ def test_sessions_and_waiting_calls_are_bounded(
             body = {"data": [], "fn_index": 0, "session_hash": f"s{number}"}
             served.client.post(f"{url}/run/predict", json=body).raise_for_status()
         assert len(built[0].state_holder.session_data) <= 3
-        body = {"data": [None, "", "x", None, "", 1, None]}
+        body = {"data": [None, "", "x", None, "", 1, None, False]}
         statuses = [served.client.post(f"{url}/call/search", json=body) for _ in range(6)]
         answering.set()
         assert {each.status_code for each in statuses} == {200, 503}

@@ -33,8 +33,7 @@ def search_endpoint(service: Service) -> Callable[..., Awaitable[dict[str, Any]]
 
         `where` are conditions such as "year>=2012", which must all hold. `region` is the part of
         the image to search with: LEFT,TOP,RIGHT,BOTTOM in fractions. `confident` returns only
-        hits that are hardly there by chance. Returns the same as the HTTP
-        API's search.
+        hits that are hardly there by chance. Returns the same as the HTTP API's search.
         """
         file: Any = image  # Gradio passes a dict
         try:
