@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,9 @@ def test_a_cancelled_search_has_no_result(
     assert (job["state"], job["result"]) == ("cancelled", None)
     assert served.client.get(f"/v1/jobs/{job['id']}/result").status_code == 409
     folder = tmp_path / "home" / "jobs" / job["id"]
+    deadline = time.monotonic() + 30  # its files are deleted after it has ended
+    while len(list(folder.iterdir())) > 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert [each.name for each in folder.iterdir()] == ["job.json"]
 
 
