@@ -344,6 +344,12 @@ def test_commands_take_urls(
     many = cli("query", url, "--k", 1, "--store", store, "--json")
     lines = [json.loads(line) for line in many.out.splitlines()]
     assert [line["query"] for line in lines] == [f"{url}/10101.jpg", f"{url}/10102.jpg"]
+    found = cli("duplicates", url, "--store", store, "--json")
+    groups = [json.loads(line) for line in found.out.splitlines()]
+    assert [each["members"][0]["path"] for each in groups] == [
+        f"{url}/{name}" for name in ("10101.jpg", "10102.jpg")
+    ]
+    assert "only folders can be watched" in cli("watch", url, "--store", store).err
     assert cli("ingest", url, "--store", store).code == 0
     page = tmp_path / "hits.html"
     assert cli("query", f"{url}/10101.jpg", "--store", store, "--gallery", page).code == 0

@@ -7,6 +7,7 @@ as duplicates are, and encoded.
 
 import io
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -44,7 +45,7 @@ def calibrated_score(
     # Ids are hashes, so that the first ones are a random sample that is always the same.
     for record in collection.page(2 * _SAMPLE):
         stored = collection.vectors_by_id([record.id])
-        changed = list(_changed(record, encoder, max_pixels))
+        changed = _changed(record, encoder, max_pixels)
         if not changed or record.id not in stored:
             continue
         scores += (encoder.encode(np.stack(changed)) @ stored[record.id]).tolist()
@@ -58,16 +59,18 @@ def calibrated_score(
     return round(min(max(score, _LOWEST), _HIGHEST), 3)
 
 
-def _changed(record: ImageRecord, encoder: Encoder, max_pixels: int) -> Iterator[images.Pixels]:
-    """Yield the pixels of changed images, or nothing if the file cannot be read."""
-    try:
-        images.open_original(record).close()
+def _changed(record: ImageRecord, encoder: Encoder, max_pixels: int) -> list[images.Pixels]:
+    """Return the pixels of changed images, none if the file cannot be read."""
+
+    def read(file: BinaryIO) -> list[images.Pixels]:
         with memory.lease() as lease:
-            image = images.load(record.path, 512, max_pixels, lease).image
-            for each in _variants(image):
-                yield images.decode(each, encoder.preprocessing).pixels
-    except (OSError, ImageError):
-        return
+            image = images.load(file, 512, max_pixels, lease).image
+            return [images.decode(each, encoder.preprocessing).pixels for each in _variants(image)]
+
+    try:
+        return images.read_original(record, read)
+    except ImageError:
+        return []
 
 
 def _variants(image: Image.Image) -> Iterator[Image.Image]:

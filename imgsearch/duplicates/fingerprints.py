@@ -12,7 +12,6 @@ from PIL import Image
 
 from imgsearch import images
 from imgsearch.config import DEFAULT_MAX_PIXELS
-from imgsearch.errors import ImageError
 from imgsearch.system import memory
 from imgsearch.system.memory import Lease
 from imgsearch.types import ImageRecord
@@ -51,11 +50,7 @@ def fingerprint_of(record: ImageRecord, max_pixels: int = DEFAULT_MAX_PIXELS) ->
 
     Raises ImageError, and ChangedError if the file is not the one that was indexed.
     """
-    try:
-        images.open_original(record).close()
-    except OSError as error:
-        raise ImageError(error.strerror or str(error)) from error
-    return read(record.path, max_pixels)[0]
+    return images.read_original(record, lambda file: read(file, max_pixels)[0])
 
 
 def gray(fingerprints: Fingerprint) -> NDArray[np.float32]:

@@ -1,11 +1,11 @@
 """Find which images of folders or lists are in a collection already."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from imgsearch import images
 from imgsearch.bulk.result import QueryResult
 from imgsearch.duplicates import fingerprints
 from imgsearch.duplicates.find import DuplicateOptions, Link, kind
@@ -14,7 +14,7 @@ from imgsearch.duplicates.verify import compare
 from imgsearch.errors import ImageError
 from imgsearch.events import Listener, Outcome, ignore
 from imgsearch.system.pipeline import map_ahead
-from imgsearch.types import Hit, ImageRecord, mtime_of
+from imgsearch.types import Hit, ImageRecord
 from imgsearch.uris import canonical_path, path_to_uri
 
 
@@ -95,7 +95,7 @@ def _record(result: QueryResult, uri: str, width: int, height: int) -> ImageReco
     """Return what a record of a new image would be; None if its file is gone since."""
     assert result.sha256
     try:
-        status = os.stat(result.path)
-    except OSError:
+        version = images.version_at(result.path)
+    except ImageError:
         return None
-    return ImageRecord(uri, result.sha256, status.st_size, mtime_of(status), width, height)
+    return ImageRecord(uri, result.sha256, version.size, version.mtime_ns, width, height)

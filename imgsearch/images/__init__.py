@@ -21,6 +21,8 @@ from imgsearch.images.files import (
     fingerprint,
     open_file,
     open_original,
+    read_original,
+    version_at,
     version_of,
 )
 from imgsearch.images.formats import looks_like_an_image, media_type
@@ -51,9 +53,11 @@ __all__ = [
     "media_type",
     "open_file",
     "open_original",
+    "read_original",
     "small_of",
     "thumbnail",
     "thumbnail_data_uri",
     "thumbnail_of",
+    "version_at",
     "version_of",
 ]

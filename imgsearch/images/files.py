@@ -5,13 +5,16 @@ import os
 import stat
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from imgsearch import objects
 from imgsearch.errors import ImageError
 from imgsearch.types import ImageRecord, mtime_of
 from imgsearch.uris import ObjectUrl
+
+T = TypeVar("T")
 
 # Files up to this size stay in memory between fingerprint and decoding. Larger ones are opened
 # again, so that a queue of large images cannot fill the memory.
@@ -82,17 +85,20 @@ def open_file(path: str) -> BinaryIO:
 
 def check_unchanged(path: str, known: Fingerprint) -> None:
     """Raise ImageError if the size or mtime of a file differs from its fingerprint."""
+    if version_at(path) != (known.size, known.mtime_ns):
+        raise ImageError(_CHANGED)
+
+
+def version_at(path: str) -> Version:
+    """Return the version of a file or an object by its path. Raises ImageError."""
     try:
         if url := ObjectUrl.parse(path):
             info = objects.describe(url)
-            now = Version(info.size, info.mtime_ns)
-        else:
-            status = os.stat(path)
-            now = Version(status.st_size, mtime_of(status))
+            return Version(info.size, info.mtime_ns)
+        status = os.stat(path)
     except OSError as error:
         raise ImageError(error.strerror or str(error)) from error
-    if now != (known.size, known.mtime_ns):
-        raise ImageError(_CHANGED)
+    return Version(status.st_size, mtime_of(status))
 
 
 class ChangedError(ImageError):
@@ -119,6 +125,24 @@ def open_original(record: ImageRecord) -> BinaryIO:
         file.close()
         raise
     return file
+
+
+def read_original(record: ImageRecord, read: Callable[[BinaryIO], T]) -> T:
+    """Return what `read` makes of the open file of a record, which is opened once.
+
+    Raises ImageError, and ChangedError if the file is not the one that was indexed, or changes
+    while it is read.
+    """
+    try:
+        with open_original(record) as file:
+            before = version_of(file)
+            made = read(file)
+            after = version_of(file)
+    except OSError as error:
+        raise ImageError(error.strerror or str(error)) from error
+    if before != after:
+        raise ChangedError()
+    return made
 
 
 def _is_original(file: BinaryIO, record: ImageRecord) -> bool:

@@ -6,9 +6,8 @@ import io
 from PIL import Image
 
 from imgsearch.config import DEFAULT_MAX_PIXELS
-from imgsearch.errors import ImageError
 from imgsearch.images.decoding import Source, load
-from imgsearch.images.files import ChangedError, open_original, version_of
+from imgsearch.images.files import read_original
 from imgsearch.system import memory
 from imgsearch.system.memory import Lease
 from imgsearch.types import ImageRecord
@@ -53,16 +52,7 @@ def small_of(record: ImageRecord, side: int, max_pixels: int = DEFAULT_MAX_PIXEL
 
     Raises ImageError, and ChangedError if the file is not the one that was indexed.
     """
-    try:
-        with open_original(record) as file:
-            before = version_of(file)
-            made = _small(file, side, max_pixels)
-            after = version_of(file)
-    except OSError as error:
-        raise ImageError(error.strerror or str(error)) from error
-    if before != after:
-        raise ChangedError()
-    return made
+    return read_original(record, lambda file: _small(file, side, max_pixels))
 
 
 def thumbnail_data_uri(

@@ -90,7 +90,8 @@ def watch(
     first ingest raises.
     """
     sources = resolve(folders)
-    if sources.files or sources.matches or sources.stdin or not sources.folders:
+    others = sources.files or sources.matches or sources.may_have_objects
+    if others or not sources.folders:
         raise SourceError("only folders can be watched")
     watcher = _Watcher(index, sources.folders, options or WatchOptions(), listener, reported, stop)
     watcher.run()
