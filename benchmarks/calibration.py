@@ -97,7 +97,7 @@ def without_products(vectors: Vectors, products: Texts, kinds: Texts) -> float:
     scores = [score for score, _, _ in first_and_tenth(queries, others)]
     least = float(np.quantile(scores, 1 - wrong.mean()))
     print(f"held-out products: {held.sum()} queries, {len(others)} images")
-    print(f"  told that there is no good match: {1 - wrong.mean():.1%}")
+    print(f"  answered with no good match: {1 - wrong.mean():.1%}")
     print(f"  of the others, first hits of the same {KIND}: {same[wrong].mean():.1%}")
     print(f"  as many errors by a fixed score: {least:.4f}")
     aside = known.counterparts
@@ -114,7 +114,7 @@ def without_kinds(vectors: Vectors, kinds: Texts) -> None:
         known = calibration.of_vectors(others, len(others))
         wrong += alarms(known, vectors[kinds == kind], others)
     print(f"left-out kinds ({KIND}): {len(wrong)} queries of {len(several)} kinds")
-    print(f"  told that there is no good match: {1 - np.mean(wrong):.1%}")
+    print(f"  answered with no good match: {1 - np.mean(wrong):.1%}")
 
 
 def changed_images(

@@ -5,9 +5,10 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
-from imgsearch.events import Counted, Event, Note, Outcome, Stage, Transfer
+from imgsearch.events import Counted, Event, Listener, Note, Outcome, Stage, Transfer, both
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,6 +17,23 @@ if TYPE_CHECKING:
 
 # Seconds between lines of progress, where there is no terminal for a bar.
 _LINE_SECONDS = 30.0
+
+
+@contextlib.contextmanager
+def reporting(listener: Listener, report: str | None) -> Iterator[Listener]:
+    """Yield a listener that also writes the outcomes, but for skipped ones, to a report."""
+    from imgsearch.system.outputs import outcome_report
+
+    if report is None:
+        yield listener
+        return
+    with outcome_report(report) as write:
+
+        def listen(event: Event) -> None:
+            if isinstance(event, Outcome) and event.status != "skipped":
+                write(event)
+
+        yield both(listen, listener)
 
 
 def stderr() -> "Console":

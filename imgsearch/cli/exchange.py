@@ -1,6 +1,5 @@
 """`imgsearch export` and `imgsearch import`."""
 
-import contextlib
 import threading
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,9 +7,8 @@ import typer
 
 from imgsearch import config
 from imgsearch.cli import options
-from imgsearch.cli.console import Display, print_json, print_line
+from imgsearch.cli.console import Display, print_json, print_line, reporting
 from imgsearch.cli.interrupt import INTERRUPTED, stop_on_signal
-from imgsearch.events import Event, Outcome
 
 if TYPE_CHECKING:
     from imgsearch.exchange import ExportReport, ImportReport
@@ -150,12 +148,11 @@ def import_(
     --vector, as imgsearch has no encoder for query images of their model.
     """
     from imgsearch.index import ImageIndex
-    from imgsearch.system.outputs import outcome_report
 
     stop = threading.Event()
     with (
-        outcome_report(report) if report else contextlib.nullcontext() as lines,
         Display(quiet=as_json) as display,
+        reporting(display, report) as listener,
         ImageIndex(
             collection,
             store=store,
@@ -165,19 +162,13 @@ def import_(
         ) as index,
         stop_on_signal(stop, display),
     ):
-
-        def listen(event: Event) -> None:
-            if lines and isinstance(event, Outcome) and event.status != "skipped":
-                lines(event)
-            display(event)
-
         result = index.import_vectors(
             source,
             model_name=model_name,
             table=table,
             images=images,
             vector_column=vector_column,
-            listener=listen,
+            listener=listener,
             stop=stop,
         )
     if as_json:

@@ -1,6 +1,5 @@
 """`imgsearch ingest`."""
 
-import contextlib
 import sys
 import threading
 from typing import TYPE_CHECKING, Annotated
@@ -9,10 +8,9 @@ import typer
 
 from imgsearch import config
 from imgsearch.cli import options
-from imgsearch.cli.console import Display, print_json, print_line
+from imgsearch.cli.console import Display, print_json, print_line, reporting
 from imgsearch.cli.interrupt import INTERRUPTED, stop_on_signal
 from imgsearch.errors import UsageError
-from imgsearch.events import Event, Outcome
 
 if TYPE_CHECKING:
     from imgsearch.ingest import IngestReport
@@ -108,14 +106,13 @@ def ingest(
     """
     from imgsearch.index import ImageIndex
     from imgsearch.sources import read_list
-    from imgsearch.system.outputs import outcome_report
 
     if replace and model == config.DEFAULT_MODEL and not (precision or vector_dtype):
         raise UsageError("--replace needs --model, --precision or --vector-dtype")
     stop = threading.Event()
     with (
-        outcome_report(report) if report else contextlib.nullcontext() as lines,
         Display(quiet=quiet) as display,
+        reporting(display, report) as listener,
         ImageIndex(
             collection,
             store=store,
@@ -130,12 +127,6 @@ def ingest(
         ) as index,
         stop_on_signal(stop, display),
     ):
-
-        def listen(event: Event) -> None:
-            if lines and isinstance(event, Outcome) and event.status != "skipped":
-                lines(event)
-            display(event)
-
         result = index.add(
             *sources,
             metadata=metadata,
@@ -147,7 +138,7 @@ def ingest(
             replace=replace,
             count_ahead=display.shows_bar,
             stdin=read_list(sys.stdin.buffer) if "-" in sources else (),
-            listener=listen,
+            listener=listener,
             stop=stop,
         )
     if as_json:

@@ -91,8 +91,8 @@ def _print(report: "IngestReport") -> None:
         "rejected": report.rejected,
         "removed": report.removed,
     }
-    told = ", ".join(f"{count:,} {status}" for status, count in counts.items() if count)
-    print_line(f"{time.strftime('%H:%M:%S')} {told} in {report.seconds:.1f} s")
+    outcomes = ", ".join(f"{count:,} {status}" for status, count in counts.items() if count)
+    print_line(f"{time.strftime('%H:%M:%S')} {outcomes} in {report.seconds:.1f} s")
     from imgsearch.uris import uri_to_path
 
     for problem in report.problems:

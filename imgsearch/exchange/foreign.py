@@ -129,9 +129,9 @@ class ForeignRows:
 
         A file may have been resized after the download, so that the digest is not the file's.
         """
-        told = str(row[self._sha256]) if self._sha256 else ""
+        stated = str(row[self._sha256]) if self._sha256 else ""
         is_file = uri.startswith("file:")
-        return told.lower() if _SHA256.fullmatch(told) and not is_file else unread_digest(uri)
+        return stated.lower() if _SHA256.fullmatch(stated) and not is_file else unread_digest(uri)
 
     def _metadata(self, row: Mapping[str, Any]) -> dict[str, Value]:
         values: dict[str, Value] = {}

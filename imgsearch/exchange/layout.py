@@ -88,14 +88,14 @@ class Layout:
     def from_json(cls, text: str | bytes, file: str) -> "Layout":
         """Parse a `to_json` that is stored in `file`. Raises MetadataError."""
         try:
-            told = json.loads(text)
-            if told["imgsearch"] != _VERSION:
+            header = json.loads(text)
+            if header["imgsearch"] != _VERSION:
                 raise MetadataError(f"{file}: was exported by a later version of imgsearch")
-            fields = {column: (name, kind) for column, (name, kind) in told["fields"].items()}
+            fields = {column: (name, kind) for column, (name, kind) in header["fields"].items()}
             if any(kind not in FIELD_TYPES for _, kind in fields.values()):
                 raise ValueError("unknown type of a field")
-            stamp = Stamp.from_dict(told["stamp"])
-            return cls(told["collection"], stamp, told["vector_dtype"], fields)
+            stamp = Stamp.from_dict(header["stamp"])
+            return cls(header["collection"], stamp, header["vector_dtype"], fields)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise MetadataError(f"{file}: the description of the export is damaged") from error
 

@@ -357,7 +357,7 @@ class _CsvTable:
         description = file.with_suffix(".json")
         try:
             text = description.read_text(encoding="utf-8")
-            if not isinstance(told := json.loads(text), dict) or "imgsearch" not in told:
+            if not isinstance(header := json.loads(text), dict) or "imgsearch" not in header:
                 return None
         except (FileNotFoundError, ValueError):
             return None
