@@ -37,10 +37,6 @@ class ObjectError(OSError):
         super().__init__(0, reason)
 
 
-class UnreachableError(ObjectError):
-    """The object store does not answer, or fails with each retry."""
-
-
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """An object: its URL, its size in bytes, and its version as records have it.
@@ -99,7 +95,7 @@ def open_object(url: ObjectUrl, spill: int) -> BinaryIO:
             for chunk in result.stream(_CHUNK_BYTES):
                 file.write(chunk)
             if file.tell() != info.size:
-                raise UnreachableError(f"{file.tell():,} of {info.size:,} bytes were received")
+                raise ObjectError(f"{file.tell():,} of {info.size:,} bytes were received")
         except BaseException:
             file.close()
             raise
@@ -224,7 +220,7 @@ def _translated() -> Iterator[None]:
         reason = _reason(error)
         if any(f"code: {code}" in reason for code in (401, 403)):
             raise ObjectError(f"access denied: {reason}") from error
-        raise UnreachableError(reason) from error
+        raise ObjectError(reason) from error
     except ValueError as error:  # a key with an empty part, which the library rejects
         raise ObjectError(_reason(error)) from error
 

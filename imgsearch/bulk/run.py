@@ -22,7 +22,7 @@ from imgsearch.ingest import limits
 from imgsearch.ingest.items import Item
 from imgsearch.ingest.stages.decode import Decode
 from imgsearch.ingest.stages.encode import Encode
-from imgsearch.ingest.stages.read import Read, ReadAhead, ReadPool
+from imgsearch.ingest.stages.read import Read, ReadAhead, ReadPool, reads_ahead
 from imgsearch.ingest.stages.reuse import Reuse
 from imgsearch.ingest.stopwatch import Stopwatch
 from imgsearch.ingest.target import VectorSource
@@ -190,8 +190,7 @@ class _Run:
         )
         ahead = vectors.batch_size + self._options.workers
         found = flush_when_slow(self._items(sources, stdin), limits.WRITE_SECONDS)
-        reads = max(ahead, limits.OBJECT_READS if sources.may_have_objects else 0)
-        items = reuse(map_ahead(reading, read, found, reads))
+        items = reuse(map_ahead(reading, read, found, reads_ahead(sources, ahead)))
         for item in map_ahead(decoding, decode, items, ahead):
             # After a stop, what is not at the model yet is left to the next run.
             if item is FLUSH or not (item.image and self._stop.is_set()):

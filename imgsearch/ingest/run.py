@@ -22,7 +22,7 @@ from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.request import EncoderRequest, check_device
 from imgsearch.events import Listener, Note, ignore
-from imgsearch.ingest import limits, replacement
+from imgsearch.ingest import replacement
 from imgsearch.ingest.items import Item
 from imgsearch.ingest.options import IngestOptions
 from imgsearch.ingest.progress import Progress
@@ -32,7 +32,7 @@ from imgsearch.ingest.sample import MAX_FILES, ImageSample, StoppedError
 from imgsearch.ingest.stages.decode import Decode
 from imgsearch.ingest.stages.encode import Encode
 from imgsearch.ingest.stages.lookup import Lookup
-from imgsearch.ingest.stages.read import Read, ReadAhead, ReadPool
+from imgsearch.ingest.stages.read import Read, ReadAhead, ReadPool, reads_ahead
 from imgsearch.ingest.stages.reuse import Reuse
 from imgsearch.ingest.stages.write import Write
 from imgsearch.ingest.stopwatch import Stopwatch
@@ -204,8 +204,7 @@ class _Run:
         )
         ahead = target.batch_size + self._options.workers
         entries = islice(scan(sources, self._log, stdin, self._is_ending), self._options.limit)
-        reads = max(ahead, limits.OBJECT_READS if sources.may_have_objects else 0)
-        found = map_ahead(reading, read, look_up(entries), reads)
+        found = map_ahead(reading, read, look_up(entries), reads_ahead(sources, ahead))
         for item in map_ahead(decoding, decode, reuse(found), ahead):
             if item is not FLUSH and item.image and self._stop.is_set():
                 self._progress.found -= 1  # as if it was not found: the next run processes it

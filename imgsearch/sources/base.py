@@ -112,12 +112,8 @@ class ScanLog:
 
 def nothing_found(sources: Sources, log: ScanLog) -> NothingFoundError:
     """Return the error to raise for sources without an image, after a scan."""
-    places = (
-        ", ".join(
-            [*sources.folders, *sources.files, *sources.matches, *map(str, sources.object_globs)]
-        )
-        or "the list"
-    )
+    globs = map(str, sources.object_globs)
+    places = ", ".join((*sources.folders, *sources.files, *sources.matches, *globs)) or "the list"
     others = f" ({log.other_files:,} other files)" if log.other_files else ""
     unreadable = "".join(f"; {path}: {reason}" for path, reason in log.unreadable[:3])
     return NothingFoundError(f"no image found in {places}{others}{unreadable}")

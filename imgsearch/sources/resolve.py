@@ -17,8 +17,7 @@ def resolve(names: Iterable[str]) -> Sources:
     """Resolve folders, files, globs, URLs of objects and `-`, before any work is done.
 
     A name that exists is taken literally, even with `*` in it; any other is a glob, `**` included.
-    A URL names an object, all objects below it, or objects
-    by a glob, whose matches are found by the scan.
+    A URL names an object, all objects below it, or objects by a glob, whose matches the scan finds.
     Raises SourceError if one does not exist, cannot be read, or matches nothing.
     """
     folders: dict[str, None] = {}

@@ -11,6 +11,7 @@ from imgsearch.images import Fingerprint
 from imgsearch.ingest import limits
 from imgsearch.ingest.items import Item, rejection_reason
 from imgsearch.ingest.stopwatch import Stopwatch
+from imgsearch.sources import Sources
 from imgsearch.system import memory
 from imgsearch.uris import ObjectUrl
 
@@ -50,6 +51,11 @@ class Read:
                 except Exception as error:
                     item.reject(rejection_reason(error))
         return item
+
+
+def reads_ahead(sources: Sources, least: int) -> int:
+    """Return how many reads to have in progress: enough for all threads that read objects."""
+    return max(least, limits.OBJECT_READS) if sources.may_have_objects else least
 
 
 class ReadPool(Executor):

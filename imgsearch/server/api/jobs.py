@@ -13,6 +13,7 @@ from imgsearch.server.api.search import (
     ExcludeSelfForm,
     HitsForm,
     MinScoreForm,
+    TextForm,
     WhereForm,
 )
 from imgsearch.server.jobs.job import ResultFormat, SearchOptions
@@ -54,9 +55,7 @@ async def search_job(
     files: Annotated[
         list[UploadFile], File(description="Images, or zips of images; each is searched for.")
     ],
-    text: Annotated[
-        Text, Form(max_length=1000, description="Text to find in the metadata, for each.")
-    ] = "",
+    text: TextForm = "",
     k: HitsForm = 10,
     where: WhereForm = None,
     min_score: MinScoreForm = None,

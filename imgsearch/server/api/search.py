@@ -32,6 +32,9 @@ CopiesForm = Annotated[
 ExcludeSelfForm = Annotated[
     bool, Form(description="Leave out the query images and their exact copies.")
 ]
+TextForm = Annotated[
+    Text, Form(max_length=1000, description="Text to find in the metadata, for each.")
+]
 HitsForm = Annotated[int, Form(ge=1, le=MAX_HITS, description="Maximum number of hits for each.")]
 
 
@@ -103,9 +106,7 @@ async def searches(
     record: Annotated[
         list[Text] | None, Form(description="Ids of records; each is searched for by itself.")
     ] = None,
-    text: Annotated[
-        Text, Form(max_length=1000, description="Text to find in the metadata, for each.")
-    ] = "",
+    text: TextForm = "",
     k: HitsForm = 10,
     where: WhereForm = None,
     min_score: MinScoreForm = None,
