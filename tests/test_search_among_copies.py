@@ -130,7 +130,7 @@ def test_text_and_fused_searches_find_distinct_images(collection: Collection, qu
 def test_more_contents_than_one_filter_can_exclude(
     tmp_path: Path, query: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imgsearch.search.MAX_EXCLUDED_DIGESTS", 3)
+    monkeypatch.setattr("imgsearch.search.distinct.MAX_EXCLUDED_DIGESTS", 3)
     made = open_store(str(tmp_path)).create("images", STAMP)
     records = [record(number, content=number // 3) for number in range(60)]
     made.upsert(records, np.repeat(vectors(20), 3, axis=0))
