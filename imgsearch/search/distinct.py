@@ -63,7 +63,7 @@ def depth_of(request: SearchRequest) -> int:
     return max(request.k, calibration.NEIGHBORS) if request.confident else request.k
 
 
-def distinct(
+def without_copies(
     collection: Collection,
     ranking: Ranking,
     k: int,
@@ -119,10 +119,10 @@ def distinct(
     return sorted(found.values(), key=lambda scored: (-scored.score, scored.record.uri))
 
 
-def distinct_of_many(
+def many_without_copies(
     collection: Collection, vectors: Vectors, requests: Sequence[SearchRequest]
 ) -> list[list[Scored]]:
-    """Return the results of `distinct` for many vectors, by few requests to the store for all."""
+    """Return the results of `without_copies` for many vectors, by few requests to the store."""
     found: dict[int, list[Scored]] = {}
     waiting = list(range(len(requests)))
     for factor in _FACTORS:
@@ -145,7 +145,7 @@ def distinct_of_many(
             break
     for at in waiting:  # copies of few contents fill their results
         ranking = by_vector(collection, vectors[at], requests[at])
-        found[at] = distinct(collection, ranking, depth_of(requests[at]), requests[at])
+        found[at] = without_copies(collection, ranking, depth_of(requests[at]), requests[at])
     return [found[at] for at in range(len(requests))]
 
 

@@ -15,9 +15,9 @@ from imgsearch.search.distinct import (
     by_text,
     by_vector,
     depth_of,
-    distinct,
-    distinct_of_many,
+    many_without_copies,
     record_key,
+    without_copies,
 )
 from imgsearch.search.request import SearchRequest
 from imgsearch.stores.base import Collection
@@ -112,12 +112,12 @@ def search_vector(
     similarity = by_vector(collection, vector, request)
     if request.text.strip():
         depth = max(request.k, _FUSION_DEPTH)
-        similar = distinct(collection, similarity, depth, request, enough=depth_of(request))
+        similar = without_copies(collection, similarity, depth, request, enough=depth_of(request))
         relevance = by_text(collection, request)
-        relevant = distinct(collection, relevance, depth, request, enough=request.k)
+        relevant = without_copies(collection, relevance, depth, request, enough=request.k)
         found = _fused(collection, vector, similar, relevant, request)
     else:
-        similar = distinct(collection, similarity, depth_of(request), request)
+        similar = without_copies(collection, similarity, depth_of(request), request)
         found = [_Found(scored.record, scored.score) for scored in similar]
     if request.confident and known:
         tenth = _tenth(collection, vector, similar, request)
@@ -143,7 +143,7 @@ def _tenth(
         # Copies fill the results.
         alone = replace(request, collapse=True)
         ranking = by_vector(collection, vector, alone)
-        contents = distinct(collection, ranking, calibration.NEIGHBORS, alone)
+        contents = without_copies(collection, ranking, calibration.NEIGHBORS, alone)
         tenth = calibration.tenth_score([(each.record.sha256, each.score) for each in contents])
     return tenth
 
@@ -164,7 +164,7 @@ def search_text(collection: Collection, request: SearchRequest) -> list[Hit]:
     """
     if request.min_score is not None:
         raise UsageError("a minimum score is a similarity to an image, and there is none")
-    relevant = distinct(collection, by_text(collection, request), request.k, request)
+    relevant = without_copies(collection, by_text(collection, request), request.k, request)
     found = [_Found(scored.record, scored.score, scored.score) for scored in relevant]
     return _hits(collection, found[: request.k], request)
 
@@ -187,7 +187,7 @@ def search_vectors(
     if any(request.text.strip() for request in requests):
         return [search_vector(collection, *each) for each in zip(vectors, requests, strict=True)]
     known = _calibration(collection, requests)
-    nearest = distinct_of_many(collection, vectors, requests)
+    nearest = many_without_copies(collection, vectors, requests)
     found = []
     for vector, scoreds, request in zip(vectors, nearest, requests, strict=True):
         chosen = scoreds[: request.k]
