@@ -95,8 +95,6 @@ def search_copies(data: Data) -> Iterator[Line]:
 
     # One content is found by each request.
     with patch("imgsearch.search.distinct._sample", return_value=[]):
-        "imgsearch.search.distinct._sample", return_value=[]
-    ):  # one content found by each request
         before = seconds()
     took = seconds()
     hits = search_vector(collection, data.queries[0], request)
