@@ -3,10 +3,10 @@
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from jinja2 import Environment, PackageLoader
 
@@ -30,6 +30,9 @@ _DECEPTIVE = re.compile(
 
 SHOWN_FIELDS = 4
 """How many metadata fields are shown for each hit."""
+
+MAX_BYTES = 32 << 20
+"""Of all sections of a page together, so that a browser can show it and a mail can carry it."""
 _SIDE = 320
 
 
@@ -74,6 +77,82 @@ class HtmlFile:
         self._check()
         with self.writing():
             publish(page, self._target)
+
+
+class SectionFile:
+    """An HTML file of many sections, which wait on the disk until all are there.
+
+    The first sections are shown, until they have `max_bytes`. Use it as a context manager: without
+    `finish`, no file is written.
+    """
+
+    def __init__(self, file: str, template: str, max_bytes: int = MAX_BYTES) -> None:
+        """`template` renders one section. Raises UsageError if the file exists and is not HTML."""
+        self._html = HtmlFile(file)
+        self._environment = environment()
+        self._template = self._environment.get_template(template)
+        self.max_bytes = self._bytes_left = max_bytes
+        self.count = 0
+        """How many sections were added."""
+        self.shown = 0
+        """How many of them are shown."""
+        self._cleanup = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        """Raises SourceError if the file cannot be written."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._html)
+            with self._html.writing():
+                path = self._html.folder / "sections"
+                self._sections = stack.enter_context(path.open("w+", encoding="utf-8", newline=""))
+            self._cleanup = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cleanup.close()
+
+    def add(self, values: Callable[[], Mapping[str, Any]]) -> None:
+        """Append a section, whose values are only made if there is room for it.
+
+        Raises SourceError if the disk is full.
+        """
+        self.count += 1
+        if self._bytes_left <= 0:
+            return
+        section = self._template.render(values())
+        self._bytes_left -= len(section.encode())
+        if self._bytes_left < 0 and self.shown:
+            return
+        with self._html.writing():
+            self._sections.write(f"{len(section)}\n{section}")
+        self.shown += 1
+
+    def left_out(self, kind: str) -> list[str]:
+        """Return the sentence that says how many sections of a kind are not shown, if any."""
+        if self.shown == self.count:
+            return []
+        return [
+            f"Only the first {self.shown:,} of {self.count:,} {kind} are shown, because this page "
+            f"is limited to {self.max_bytes >> 20} MB."
+        ]
+
+    def finish(self, template: str, **values: object) -> None:
+        """Write the file. The template receives the sections as `sections`.
+
+        Raises SourceError, and UsageError if another file has taken its place.
+        """
+        page = self._html.folder / "page"
+        parts = self._environment.get_template(template).generate(
+            sections=self._written(), **values
+        )
+        with self._html.writing(), page.open("w", encoding="utf-8") as file:
+            file.writelines(parts)
+        self._html.publish(page)
+
+    def _written(self) -> Iterator[str]:
+        self._sections.seek(0)
+        while length := self._sections.readline():
+            yield self._sections.read(int(length))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,17 +218,27 @@ def _render(
 
 def card(hit: Hit, thumbnail: str | None) -> Card:
     """Return what is shown of a hit."""
-    path, uri = hit.record.path, hit.record.uri
-    if uri.startswith("file:"):
-        uri = "" if hit.record.site else path_to_uri(path)
     return Card(
         hit,
         thumbnail,
-        os.path.basename(readable_path(path)) or path,
-        # A store could hold a `javascript:` URI, and escaping does not make it harmless.
-        uri if uri.startswith(("file:", "http:", "https:")) else None,
+        name_of(hit.record),
+        link_of(hit.record),
         [(name, str(value)) for name, value in hit.record.metadata.items()],
     )
+
+
+def name_of(record: ImageRecord) -> str:
+    """Return the name of a record's file."""
+    return os.path.basename(readable_path(record.path)) or record.path
+
+
+def link_of(record: ImageRecord) -> str | None:
+    """Return the link to a record's file, None where none would be safe or lead anywhere."""
+    uri = record.uri
+    if uri.startswith("file:"):
+        uri = "" if record.site else path_to_uri(record.path)
+    # A store could hold a `javascript:` URI, and escaping does not make it harmless.
+    return uri if uri.startswith(("file:", "http:", "https:")) else None
 
 
 def plain(text: str) -> str:

@@ -98,6 +98,7 @@ COMMANDS = [
     Command("duplicates {at} --json --keep oldest"),
     Command("duplicates {at} --json --min-score 0.5 --where kind=Hats"),
     Command("duplicates {at} --exact-only --paths -0"),
+    Command("duplicates {at} --exact-only --output {out}.parquet --gallery {out}.html"),
     Command("duplicates {new} {bad} {at} --json --min-score 0.9"),
     Command(
         "map {at} --output {out}.html --png {out}.png --layout {out}.parquet --json",

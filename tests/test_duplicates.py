@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
+from pyarrow import parquet
 
-from imgsearch.duplicates import DuplicateGroup, find, verify
+from imgsearch.duplicates import DuplicateGroup, Member, find, verify
+from imgsearch.duplicates.gallery import GroupGallery
 from imgsearch.errors import UsageError
 from imgsearch.events import Event, Outcome
 from imgsearch.index import ImageIndex
 from imgsearch.stores import VectorStore
+from imgsearch.types import ImageRecord
 from tests.conftest import Cli
 from tests.fakes import ColorEncoder
 from tests.test_weaviate_store import unique_name
@@ -241,7 +244,7 @@ def test_the_command_prints_groups_json_and_paths(
         index.add(tmp_path)
     table = cli("duplicates", "--store", store, "--min-score", SCORE)
     assert "a.jpg  256 x 192" in table.out
-    assert "1 groups, 1 redundant images (1 exact)" in table.out
+    assert "1 group, 1 redundant image (1 exact)" in table.out
     paths = cli("duplicates", "--store", store, "--exact-only", "--paths", "-0")
     assert paths.out == f"{tmp_path / 'b.jpg'}\0"
     (line,) = cli("duplicates", "--store", store, "--exact-only", "--json").out.splitlines()
@@ -250,3 +253,68 @@ def test_the_command_prints_groups_json_and_paths(
     assert set(group["members"][0]) == {"path", "uri", "sha256", "score", "kind"}
     assert cli("duplicates", "--json", "--paths").code == 2
     assert cli("duplicates", "-0").code == 2
+
+
+ROW = "group,kind,score,id,uri,path,sha256,width,height,size"
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> str:
+    """The URL of a store with an image, and a copy of it whose name is to be escaped."""
+    save(photo(1), tmp_path / "a.jpg", age=9)
+    save(photo(1), tmp_path / "b<i>.jpg")
+    save(photo(2), tmp_path / "c.jpg")
+    with ImageIndex(store=tmp_path / "db", encoder_opener=ColorEncoder().open) as index:
+        index.add(tmp_path)
+    return str(tmp_path / "db")
+
+
+def test_groups_are_written_as_tables(cli: Cli, copies: str, tmp_path: Path) -> None:
+    options = ("duplicates", "--store", copies, "--exact-only", "--output")
+    for suffix in ("csv", "parquet", "jsonl"):
+        result = cli(*options, tmp_path / f"out.{suffix}")
+        assert result.code == 0, result.err
+        assert f"written to {tmp_path / f'out.{suffix}'}" in result.out
+    rows = (tmp_path / "out.csv").read_text().splitlines()
+    assert rows[0] == ROW
+    assert [row.split(",")[:3] for row in rows[1:]] == [["1", "keep", "1.0"], ["1", "exact", "1.0"]]
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [os.path.basename(each["path"]) for each in lines] == ["a.jpg", "b<i>.jpg"]
+    assert parquet.read_table(tmp_path / "out.parquet").to_pylist() == lines
+    # A file of its own is replaced, any other is not.
+    assert cli(*options, tmp_path / "out.csv").code == 0
+    (tmp_path / "mine.csv").write_text("name,price\n")
+    assert cli(*options, tmp_path / "mine.csv").code == 2
+    assert cli(*options, tmp_path / "out.txt").code == 2
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_groups_are_shown_side_by_side(cli: Cli, copies: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    result = cli("duplicates", "--store", copies, "--exact-only", "--gallery", page)
+    assert result.code == 0, result.err
+    text = page.read_text()
+    assert text.count("data:image/webp") == 2
+    assert text.index(">a.jpg<") < text.index(">b&lt;i&gt;.jpg<")
+    assert '<li class="kept">' in text
+    assert "b<i>" not in text
+    assert text.rstrip().endswith("</html>")
+
+
+def test_a_gallery_of_many_groups_says_what_it_leaves_out(tmp_path: Path) -> None:
+    record = ImageRecord("file:///gone.jpg", "0" * 64, 1, 2, 3, 4)
+    group = DuplicateGroup(record, (Member(record, 1.0, "exact"),) * 60)
+    with GroupGallery(str(tmp_path / "page.html"), max_bytes=20_000) as gallery:
+        for _ in range(3):
+            gallery.add(group)
+        gallery.finish("3 groups")
+    text = (tmp_path / "page.html").read_text()
+    assert text.count("<section>") == 1
+    assert "10 more redundant images not shown" in text
+    assert "Only the first 1 of 3 groups are shown" in text
+
+
+def test_a_gallery_without_groups_says_so(tmp_path: Path) -> None:
+    with GroupGallery(str(tmp_path / "page.html")) as gallery:
+        gallery.finish("0 groups")
+    assert "There are no duplicates." in (tmp_path / "page.html").read_text()

@@ -1,20 +1,18 @@
 """Write the results of many query images to one HTML file of bounded size."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from imgsearch import config
 from imgsearch.bulk.result import QueryResult
-from imgsearch.gallery import SHOWN_FIELDS, Card, HtmlFile, card, environment, thumbnail
+from imgsearch.gallery import MAX_BYTES, SHOWN_FIELDS, Card, SectionFile, card, thumbnail
 from imgsearch.types import Hit
 from imgsearch.uris import path_to_uri
 
-MAX_BYTES = 32 << 20
-"""Of all rows together, so that a browser can show the file and a mail can carry it."""
 _MAX_HITS = 50
 _MAX_REJECTED = 1000
 _SIDE = 160
@@ -51,25 +49,19 @@ class GalleryFile:
         Raises UsageError if the file exists and is not HTML.
         """
         self.counts = Counts()
-        self._html = HtmlFile(file)
+        self._sections = SectionFile(file, "gallery/row.html", max_bytes)
+        self.max_bytes = max_bytes
         self._fields = fields
         self._max_pixels = max_pixels
-        self._bytes_left = max_bytes
-        self.max_bytes = max_bytes
         # By record. They are in the rows too, so that `max_bytes` limits them.
         self._thumbnails: dict[str, str | None] = {}
         self._rejected: list[tuple[str, str]] = []
         self._cleanup = ExitStack()
-        self._environment = environment()
-        self._row = self._environment.get_template("gallery/row.html")
 
     def __enter__(self) -> Self:
         """Raises SourceError if the file cannot be written."""
         with ExitStack() as stack:
-            stack.enter_context(self._html)
-            with self._html.writing():
-                rows = (self._html.folder / "rows").open("w+", encoding="utf-8", newline="\n")
-                self._rows = stack.enter_context(rows)
+            stack.enter_context(self._sections)
             self._pool = stack.enter_context(
                 ThreadPoolExecutor(config.default_workers(), "imgsearch-thumbnail")
             )
@@ -88,58 +80,37 @@ class GalleryFile:
             return
         self.counts.answered += 1
         self.counts.without_hits += not result.hits
-        if self._bytes_left <= 0:
-            return
-        row = self._render(result)
-        self._bytes_left -= len(row.encode())
-        if self._bytes_left < 0 and self.counts.shown:
-            return
-        with self._html.writing():
-            self._rows.write(f"{len(row)}\n{row}")
-        self.counts.shown += 1
+        self._sections.add(lambda: self._row(result))
+        self.counts.shown = self._sections.shown
 
     def finish(self, subtitle: str, before: int = 0) -> None:
         """Write the file. `before` images had a result already, and none here.
 
         Raises SourceError, and UsageError if another file has taken its place.
         """
-        page = self._html.folder / "page"
-        template = self._environment.get_template("gallery/many.html")
-        parts = template.generate(
+        left_out = self._sections.left_out("images")
+        if before:
+            left_out.append(f"The {before:,} images of the interrupted run are not shown.")
+        self._sections.finish(
+            "gallery/many.html",
             counts=self.counts,
             subtitle=subtitle,
-            left_out=self._left_out(before),
-            rows=self._written(),
+            left_out=left_out,
             rejected=self._rejected,
         )
-        with self._html.writing(), page.open("w", encoding="utf-8") as file:
-            file.writelines(parts)
-        self._html.publish(page)
 
-    def _left_out(self, before: int) -> list[str]:
-        counts, sentences = self.counts, []
-        if counts.shown < counts.answered:
-            megabytes = self.max_bytes >> 20
-            sentences.append(
-                f"Only the first {counts.shown:,} of {counts.answered:,} images are shown, because "
-                f"this page is limited to {megabytes} MB."
-            )
-        if before:
-            sentences.append(f"The {before:,} images of the interrupted run are not shown.")
-        return sentences
-
-    def _render(self, result: QueryResult) -> str:
+    def _row(self, result: QueryResult) -> dict[str, Any]:
         shown = result.hits[:_MAX_HITS]
         query = self._pool.submit(thumbnail, result.path, _SIDE, self._max_pixels)
         cards = [*self._pool.map(self._card, shown)]
-        return self._row.render(
-            path=result.path,
-            name=os.path.basename(result.path),
-            link=path_to_uri(result.path),
-            thumbnail=query.result(),
-            cards=cards,
-            more=len(result.hits) - len(shown),
-        )
+        return {
+            "path": result.path,
+            "name": os.path.basename(result.path),
+            "link": path_to_uri(result.path),
+            "thumbnail": query.result(),
+            "cards": cards,
+            "more": len(result.hits) - len(shown),
+        }
 
     def _card(self, hit: Hit) -> Card:
         record = hit.record
@@ -149,9 +120,3 @@ class GalleryFile:
         if self._fields:
             return replace(made, fields=[each for each in made.fields if each[0] in self._fields])
         return replace(made, fields=made.fields[:SHOWN_FIELDS])
-
-    def _written(self) -> Iterator[str]:
-        """Yield the rows, as HTML."""
-        self._rows.seek(0)
-        while length := self._rows.readline():
-            yield self._rows.read(int(length))

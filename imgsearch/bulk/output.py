@@ -5,7 +5,6 @@ At the end they are converted to the format of FILE, a row for each hit.
 """
 
 import contextlib
-import csv
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -14,24 +13,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from imgsearch.bulk.result import QueryResult
+from imgsearch.bulk.rows import ColumnType, check_file, writing
 from imgsearch.errors import UsageError
 from imgsearch.system.atomic import publish
-from imgsearch.system.outputs import check_replaceable, not_written
+from imgsearch.system.outputs import not_written
 from imgsearch.types import FieldType, Value
 from imgsearch.uris import path_digest
 
 _COLUMNS = ("query", "rank", "score", "percentile", "id", "uri", "path", "sha256")
 _PLACES = ("uri", "path")
 _ERROR = "error"
-# By suffix: what a file is called, and how one that may be replaced begins, in lower case.
-_FORMATS = {
-    ".parquet": ("a Parquet file", b"par1"),
-    ".csv": ("the output of a query", b"query,rank,"),
-    ".jsonl": ("the output of a query", b'{"query": '),
-}
-_ROWS_PER_GROUP = 10_000
-
-Row = Mapping[str, Value | None]
 
 
 class ResultFile:
@@ -62,12 +53,7 @@ class ResultFile:
         self._file = file
         self._fields = fields
         self._columns = [name for name in _COLUMNS if places or name not in _PLACES]
-        self._format = os.path.splitext(file)[1].lower()
-        if self._format not in _FORMATS:
-            known = ", ".join(_FORMATS)
-            raise UsageError(f"{file}: the format is unknown: end the name with one of {known}")
-        kind, beginning = _FORMATS[self._format]
-        check_replaceable(file, kind, (beginning,))
+        self._format = check_file(file, "the output of a query", _COLUMNS[:2])
         self._target = Path(os.path.realpath(file))
         self._partial = self._target.with_name(f"{self._target.name}.partial")
         self._done: set[bytes] = set()
@@ -161,43 +147,12 @@ class ResultFile:
                     yield {"query": result["query"], **values, _ERROR: result[_ERROR]}
 
     def _convert(self, part: Path) -> None:
-        if self._format == ".parquet":
-            self._write_parquet(part)
-        elif self._format == ".csv":
-            names = [*self._columns, *self._fields, _ERROR]
-            # Names of files may be no text: their bytes are written as they are.
-            with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-                table = csv.DictWriter(file, names)
-                table.writeheader()
-                table.writerows(self._rows())
-        else:
-            with part.open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(row) + "\n" for row in self._rows())
-
-    def _write_parquet(self, part: Path) -> None:
-        from imgsearch.stores.lance.arrow import ARROW_TYPES, pa  # first: it hides pandas
-
-        # isort: split
-        from pyarrow import parquet
-
-        columns = {name: pa.string() for name in self._columns}
-        columns |= {"rank": pa.int32(), "score": pa.float64(), "percentile": pa.float64()}
-        columns |= {name: ARROW_TYPES[kind] for name, kind in self._fields.items()}
-        schema = pa.schema({**columns, _ERROR: pa.string()})
-        rows = self._rows()
-        with parquet.ParquetWriter(part, schema, compression="zstd") as writer:
-            while group := [_as_text(row) for row in islice(rows, _ROWS_PER_GROUP)]:
-                writer.write_table(pa.Table.from_pylist(group, schema=schema))
-
-
-def _as_text(row: Row) -> Row:
-    """Escape what Parquet cannot hold: bytes of file names that are no text."""
-    return {
-        name: value.encode("utf-8", "backslashreplace").decode()
-        if isinstance(value, str)
-        else value
-        for name, value in row.items()
-    }
+        columns: dict[str, ColumnType] = dict.fromkeys(self._columns, "str")
+        columns |= {"rank": "int32", "score": "float", "percentile": "float"}
+        columns |= {**self._fields, _ERROR: "str"}
+        with writing(part, self._format, columns) as table:
+            for row in self._rows():
+                table.add(row)
 
 
 def _difference(found: str, wanted: str) -> str:

@@ -7,9 +7,10 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import typer
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from imgsearch.duplicates import DuplicateGroup
+    from imgsearch.duplicates.gallery import GroupGallery
+    from imgsearch.duplicates.output import GroupFile
 
 KeepName = Literal["largest", "largest-file", "oldest", "newest", "first-path"]
 
@@ -80,6 +83,24 @@ def duplicates(
         bool,
         typer.Option("--null", "-0", help="With --paths, end each path with NUL, for xargs -0."),
     ] = False,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write a row for each image of a group to a .parquet, .csv or .jsonl file.",
+            show_default=False,
+        ),
+    ] = None,
+    gallery: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.html",
+            help="Also write the groups to one HTML file with thumbnails, side by side.",
+            show_default=False,
+        ),
+    ] = None,
     workers: options.Workers = None,
     store: options.Store = None,
     collection: options.Collection = config.DEFAULT_COLLECTION,
@@ -116,6 +137,7 @@ def duplicates(
             listener=both(display, summary),
         ) as index,
         stop_on_signal(stop, display),
+        _Files(output, gallery, max_pixels) as files,
     ):
         groups = index.duplicates(
             *sources,
@@ -130,18 +152,60 @@ def duplicates(
         with contextlib.closing(groups):  # type: ignore[type-var]
             for group in groups:
                 summary.add(group)
+                files.add(group)
                 if as_json:
                     sys.stdout.write(json.dumps(group.to_dict()) + "\n")
                 elif paths:
                     end = b"\0" if null else b"\n"
                     redundant = (member.record.path for member in group.members)
                     sys.stdout.buffer.writelines(os.fsencode(path) + end for path in redundant)
-                else:
+                elif not output:
                     _print(group)
+        if not stop.is_set():
+            files.finish(f"Collection {index.name}: {summary.counts()}")
     if not (as_json or paths):
-        summary.print(time.monotonic() - started, stopped=stop.is_set())
+        written = [file for file in (output, gallery) if file]
+        summary.print(time.monotonic() - started, written, stopped=stop.is_set())
     if stop.is_set():
         raise typer.Exit(INTERRUPTED)
+
+
+class _Files:
+    """The files to write, which appear only when all groups are there."""
+
+    def __init__(self, output: str | None, gallery: str | None, max_pixels: int) -> None:
+        self._output, self._gallery, self._max_pixels = output, gallery, max_pixels
+        self._cleanup = contextlib.ExitStack()
+        self._table: GroupFile | None = None
+        self._page: GroupGallery | None = None
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            if self._output:
+                from imgsearch.duplicates.output import GroupFile
+
+                self._table = stack.enter_context(GroupFile(self._output))
+            if self._gallery:
+                from imgsearch.duplicates.gallery import GroupGallery
+
+                self._page = stack.enter_context(GroupGallery(self._gallery, self._max_pixels))
+            self._cleanup = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cleanup.close()
+
+    def add(self, group: "DuplicateGroup") -> None:
+        if self._table:
+            self._table.add_group(group)
+        if self._page:
+            self._page.add(group)
+
+    def finish(self, subtitle: str) -> None:
+        if self._table:
+            self._table.finish()
+        if self._page:
+            self._page.finish(subtitle)
 
 
 @cache
@@ -192,12 +256,22 @@ class _Summary:
         self.kinds.update(member.kind for member in group.members)
         self.size += sum(member.record.size for member in group.members)
 
-    def print(self, seconds: float, *, stopped: bool) -> None:
+    def counts(self) -> str:
+        """Return the counts as one line."""
+        redundant = self.kinds.total()
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.kinds.most_common())
-        line = f"{self.groups:,} groups, {self.kinds.total():,} redundant images"
-        line += f" ({kinds}), {_size(self.size)}" if kinds else ""
-        line += f"; in {seconds:.1f} s"
+        line = f"{self.groups:,} group{'s' * (self.groups != 1)}, "
+        line += f"{redundant:,} redundant image{'s' * (redundant != 1)}"
+        return line + (f" ({kinds}), {_size(self.size)}" if kinds else "")
+
+    def print(self, seconds: float, files: Sequence[str], *, stopped: bool) -> None:
+        line = f"{self.counts()}; in {seconds:.1f} s"
         print_line(("interrupted: " if stopped else "") + line, style="bold")
+        for file in files:
+            if stopped:
+                print_line(f"{file} is not written", style="yellow")
+            else:
+                print_line(f"written to {file}")
         if self.rejected:
             from imgsearch.uris import uri_to_path
 

@@ -1,0 +1,85 @@
+"""Write groups of duplicates to one HTML file of bounded size, their images side by side."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Self
+
+from imgsearch import config
+from imgsearch.duplicates.result import DuplicateGroup
+from imgsearch.gallery import MAX_BYTES, SectionFile, link_of, name_of, thumbnail
+from imgsearch.types import ImageRecord
+
+_MAX_MEMBERS = 50
+_SIDE = 240
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """An image of a group. `label` is its kind, or empty for the image to keep."""
+
+    record: ImageRecord
+    label: str
+    score: float
+    name: str
+    link: str | None
+    thumbnail: str | None
+
+
+class GroupGallery:
+    """Collects groups, and writes the file when all are there.
+
+    The first groups are shown, until they have `max_bytes`, with at most 50 redundant images each.
+    The page says what it leaves out. Groups wait on the disk. Use it as a context manager: without
+    `finish`, no file is written.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        max_pixels: int = config.DEFAULT_MAX_PIXELS,
+        *,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        """Raises UsageError if the file exists and is not HTML."""
+        self._sections = SectionFile(file, "gallery/group.html", max_bytes)
+        self._max_pixels = max_pixels
+        self._cleanup = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Raises SourceError if the file cannot be written."""
+        with ExitStack() as stack:
+            stack.enter_context(self._sections)
+            self._pool = stack.enter_context(
+                ThreadPoolExecutor(config.default_workers(), "imgsearch-thumbnail")
+            )
+            self._cleanup = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cleanup.close()
+
+    def add(self, group: DuplicateGroup) -> None:
+        """Append a group. Raises SourceError if the disk is full."""
+        self._sections.add(lambda: self._section(group))
+
+    def left_out(self) -> list[str]:
+        """Return the sentence that says how many groups are not shown, if any."""
+        return self._sections.left_out("groups")
+
+    def finish(self, subtitle: str) -> None:
+        """Write the file. Raises SourceError, or UsageError if another file took its place."""
+        self._sections.finish("gallery/groups.html", subtitle=subtitle, left_out=self.left_out())
+
+    def _section(self, group: DuplicateGroup) -> dict[str, Any]:
+        members = group.members[:_MAX_MEMBERS]
+        entries = [(group.keep, "", 1.0), *((m.record, m.kind, m.score) for m in members)]
+        return {
+            "pictures": list(self._pool.map(self._picture, entries)),
+            "more": len(group.members) - len(members),
+        }
+
+    def _picture(self, entry: tuple[ImageRecord, str, float]) -> _Picture:
+        record, label, score = entry
+        shown = thumbnail(record, _SIDE, self._max_pixels)
+        return _Picture(record, label, score, name_of(record), link_of(record), shown)
