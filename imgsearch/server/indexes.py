@@ -1,27 +1,36 @@
 """The open collections of the service, which share one store and its models."""
 
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 from imgsearch.encoders.base import Encoder
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.errors import CollectionNotFoundError
 from imgsearch.events import Listener, ignore
 from imgsearch.index import ImageIndex
+from imgsearch.server.capacity import Pools, run
 from imgsearch.server.models import Models
 from imgsearch.server.settings import Settings
 from imgsearch.stores import VectorStore, open_store
 from imgsearch.types import Stamp
 
+T = TypeVar("T")
+
 
 class Indexes:
     """An `ImageIndex` for each collection, opened on first use.
 
-    Call it from pool threads, as it waits for the store or for a model.
+    `read` and `write` are for the event loop. Call the rest from pool threads, as it waits for the
+    store or for a model.
     """
 
-    def __init__(self, settings: Settings, models: Models, listener: Listener = ignore) -> None:
+    def __init__(
+        self, settings: Settings, models: Models, pools: Pools, listener: Listener = ignore
+    ) -> None:
         self._settings = settings
         self._models = models
+        self._pools = pools
         self._listener = listener
         self._lock = threading.Lock()
         self._store: VectorStore | None = None
@@ -35,6 +44,16 @@ class Indexes:
             if self._store is None:
                 self._store = open_store(settings.store, settings.store_timeout, self._listener)
             return self._store
+
+    async def read(self, name: str | None, action: Callable[[ImageIndex], T]) -> T:
+        """Return what an action returns for a collection; None is the settings' collection."""
+        name = name or self._settings.collection
+        return await run(self._pools.store, lambda: action(self.get(name)))
+
+    async def write(self, name: str | None, action: Callable[[ImageIndex], T]) -> T:
+        """Return the same for an action that changes the collection, one at a time."""
+        name = name or self._settings.collection
+        return await run(self._pools.write, lambda: action(self.get(name)))
 
     def get(self, name: str) -> ImageIndex:
         """Return an existing collection. Raises CollectionNotFoundError or UsageError."""

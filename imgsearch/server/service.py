@@ -1,13 +1,10 @@
 """The service behind the HTTP API and the page."""
 
 import asyncio
-import hashlib
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeVar
 
@@ -20,22 +17,17 @@ from imgsearch.encoders.factory import open_encoder
 from imgsearch.errors import (
     CollectionMismatchError,
     CollectionNotFoundError,
-    ImageError,
-    ImgsearchError,
     MetadataError,
     MissingEncoderError,
-    StaleCollectionError,
     StoreError,
     UsageError,
-    no_record,
 )
-from imgsearch.events import Event, Listener, Note, ignore
+from imgsearch.events import Listener, Note, ignore
 from imgsearch.filters import is_field
 from imgsearch.images import thumbnail_of
 from imgsearch.index import ImageIndex
-from imgsearch.search import SearchRequest
 from imgsearch.server.capacity import MemoryBudget, Pools, RequestLoad, run
-from imgsearch.server.errors import ApiError, too_large
+from imgsearch.server.errors import ApiError
 from imgsearch.server.indexes import Indexes
 from imgsearch.server.jobs.job import Job, SearchOptions
 from imgsearch.server.jobs.queue import JobQueue
@@ -45,10 +37,12 @@ from imgsearch.server.media import ImageFile, open_image, read_image
 from imgsearch.server.metrics import Metrics
 from imgsearch.server.models import Models
 from imgsearch.server.redact import Redactor
+from imgsearch.server.searches import Searches
 from imgsearch.server.settings import Settings
 from imgsearch.server.storage import SWEEP_SECONDS, Spool, UploadStorage
 from imgsearch.server.uploads import Uploads
-from imgsearch.types import CollectionInfo, Hit, ImageRecord, Value
+from imgsearch.server.watcher import FolderWatcher
+from imgsearch.types import CollectionInfo, ImageRecord, Value
 
 T = TypeVar("T")
 
@@ -56,42 +50,8 @@ _THUMBNAIL_CACHE_BYTES = 64 << 20
 # Between two attempts to reach the store at the start.
 _RETRY_SECONDS = 2.0
 
-# Pages are cut out of the first hits, which every page finds again.
-MAX_DEPTH = 1000
-MAX_IMAGES = 16
-# For each of many searches.
-MAX_HITS = 100
-
 State = Literal["starting", "ready", "draining"]
 PageState = Literal["off", "starting", "ready", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """`seconds` is the duration of the search."""
-
-    collection: str
-    model: str
-    seconds: float
-    hits: list[Hit]
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """One search of many: a client's file or a record's id, by `name`; `image` is its content."""
-
-    name: str
-    image: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ManyResults:
-    """For each query its hits, or why it could not be searched for."""
-
-    collection: str
-    model: str
-    seconds: float
-    found: list[list[Hit] | ImgsearchError]
 
 
 class Service:
@@ -119,7 +79,8 @@ class Service:
         self._listener = listener
         self._pools = Pools()
         self._models = Models(settings, self._pools, self.metrics, listener, encoder_opener)
-        self._indexes = Indexes(settings, self._models, listener)
+        self._indexes = Indexes(settings, self._models, self._pools, listener)
+        self.searches = Searches(settings, self._indexes, self._models, self.metrics)
         # By record id, ETag of the file and side in pixels.
         self._thumbnails: LRUCache[tuple[str, str, int], bytes] = LRUCache(
             _THUMBNAIL_CACHE_BYTES, getsizeof=len
@@ -130,8 +91,7 @@ class Service:
         )
         self.uploads = Uploads(self._pools, self._indexes, self._models, self.storage)
         self._cleaning: asyncio.Task[None] | None = None
-        self._watching: threading.Thread | None = None
-        self._stop_watching = threading.Event()
+        self._watcher = FolderWatcher(settings, self._indexes, listener)
         runner = JobRunner(
             self._indexes,
             self._models,
@@ -173,9 +133,7 @@ class Service:
         await run(self._pools.files, self._open_spool)
         await run(self._pools.files, self.jobs.resume)
         self._cleaning = asyncio.create_task(self._clean())
-        if self.settings.watch:
-            self._watching = threading.Thread(target=self._watch, name="imgsearch-watch")
-            self._watching.start()
+        self._watcher.start()
         if self.state == "starting":
             self.state = "ready"
 
@@ -189,28 +147,6 @@ class Service:
             except (StoreError, OSError) as error:
                 self._listener(Note(f"cannot look for unused uploads: {error}"))
             await asyncio.sleep(SWEEP_SECONDS)
-
-    def _watch(self) -> None:
-        """Keep the default collection equal to folders, until the service ends.
-
-        The store's write lock keeps it and jobs from writing at the same time.
-        """
-        index = self._indexes.create(self.settings.collection)
-        while not self._stop_watching.is_set():
-            try:
-                index.watch(
-                    *self.settings.watch,
-                    prune=self.settings.watch_prune,
-                    listener=self._listen_to_watch,
-                    stop=self._stop_watching,
-                )
-            except ImgsearchError as error:  # of the first ingest, such as an unreachable store
-                self._listener(Note(f"watching: {error}; trying again"))
-                self._stop_watching.wait(_RETRY_SECONDS)
-
-    def _listen_to_watch(self, event: Event) -> None:
-        if isinstance(event, Note):
-            self._listener(event)
 
     async def _load(self, preload: "asyncio.Future[None]") -> None:
         reported = False
@@ -264,15 +200,13 @@ class Service:
     def drain(self) -> None:
         """Accept no new requests, and finish those in progress. The next start resumes jobs."""
         self.state = "draining"
-        self._stop_watching.set()
+        self._watcher.stop()
         self.jobs.stop()
 
     async def close(self) -> None:
         if self._cleaning:
             self._cleaning.cancel()
-        self._stop_watching.set()
-        if self._watching:
-            await asyncio.to_thread(self._watching.join)
+        await asyncio.to_thread(self._watcher.close)
         await asyncio.to_thread(self.jobs.close)
         self._models.close()
         await asyncio.to_thread(self._pools.close)
@@ -281,133 +215,8 @@ class Service:
 
     # Records and their images.
 
-    async def search(
-        self, request: SearchRequest, collection: str | None = None, *, offset: int = 0
-    ) -> SearchResult:
-        """Return the `request.k` hits after the first `offset` ones.
-
-        `request.images` are the contents of files, which are encoded in batches with those of other
-        requests. Raises ImageError, UsageError, StoreError, EncoderError or ApiError.
-        """
-        if len(request.images) + len(request.records) > MAX_IMAGES:
-            raise UsageError(f"a search can combine at most {MAX_IMAGES} images")
-        if offset + request.k > MAX_DEPTH:
-            raise UsageError(f"offset + k: at most {MAX_DEPTH:,} hits can be paged through")
-        started = time.perf_counter()
-        request = replace(request, k=offset + request.k)
-        if request.region and request.records:
-            request = await self._read(
-                collection, lambda index: self._with_record_images(index, request)
-            )
-        try:
-            name, model, hits = await self._find(request, collection)
-        except StaleCollectionError:  # replaced between the steps of this search
-            name, model, hits = await self._find(request, collection)
-        return SearchResult(name, model, time.perf_counter() - started, hits[offset:])
-
-    def check_queries(self, number: int) -> None:
-        """Raise ApiError for more queries than a request may have, UsageError for none."""
-        most = self.settings.limits.queries
-        if number > most:
-            raise too_large(
-                f"a request may have {most:,} queries (--max-queries), and this one has "
-                f"{number:,}: send several requests, or submit a job"
-            )
-        if not number:
-            raise UsageError("nothing to search for: provide images or record ids")
-
-    async def search_many(
-        self, queries: Sequence[Query], request: SearchRequest, collection: str | None = None
-    ) -> ManyResults:
-        """Search for each query with the options of `request`, by one search of the store.
-
-        Raises UsageError, StoreError, EncoderError or ApiError.
-        """
-        self.check_queries(len(queries))
-        started = time.perf_counter()
-        try:
-            name, model, found = await self._find_many(queries, request, collection)
-        except StaleCollectionError:  # replaced between the steps of this search
-            name, model, found = await self._find_many(queries, request, collection)
-        return ManyResults(name, model, time.perf_counter() - started, found)
-
-    async def _find_many(
-        self, queries: Sequence[Query], request: SearchRequest, collection: str | None
-    ) -> tuple[str, str, list[list[Hit] | ImgsearchError]]:
-        stamp = await self._read(collection, lambda index: index.collection.stamp)
-        model = None
-        if any(each.image is not None for each in queries):
-            model = await self._models.wait(stamp)
-        # As many as a batch, so that the images of other requests do not wait for all.
-        turns = asyncio.Semaphore(self.settings.batch_size)
-
-        async def prepare(query: Query) -> SearchRequest | ImgsearchError:
-            if query.image is None:
-                return replace(request, records=[query.name])
-            assert model is not None
-            async with turns:
-                try:
-                    _, vector = await self._models.encode(query.image, model)
-                except ImageError as error:
-                    return error
-            excluded = [hashlib.sha256(query.image).hexdigest()] if request.exclude_self else []
-            return replace(request, vector=vector, exclude_digests=excluded)
-
-        prepared = await asyncio.gather(*map(prepare, queries))
-
-        def find(index: ImageIndex) -> list[list[Hit] | ImgsearchError]:
-            ids = [each.name for each in queries if each.image is None]
-            known = index.get_many(ids) if ids else {}
-            found: list[list[Hit] | ImgsearchError] = []
-            requests: list[SearchRequest] = []
-            for query, each in zip(queries, prepared, strict=True):
-                if isinstance(each, ImgsearchError):
-                    found.append(each)
-                elif query.image is None and query.name not in known:
-                    found.append(no_record(index.name, query.name))
-                else:
-                    found.append([])
-                    requests.append(each)
-            with self.metrics.stage("search"):
-                answers = index.find_many(requests, stamp=stamp)
-            if requests and not any(answers):
-                _check_loaded(index, request)
-            hits = iter(answers)
-            return [each if isinstance(each, ImgsearchError) else next(hits) for each in found]
-
-        found = await self._read(collection, find)
-        return collection or self.settings.collection, stamp.model, found
-
-    def _with_record_images(self, index: ImageIndex, request: SearchRequest) -> SearchRequest:
-        """Replace records by their images: a stored vector is that of the whole image."""
-        records = [index.get(each) for each in request.records]
-        images = [read_image(each, self.settings.limits.body) for each in records]
-        return replace(request, images=[*images, *request.images], records=())
-
-    async def _find(
-        self, request: SearchRequest, collection: str | None
-    ) -> tuple[str, str, list[Hit]]:
-        """Return the names of collection and model, and the hits."""
-        stamp = vectors = None
-        if request.images:
-            stamp = await self._read(collection, lambda index: index.collection.stamp)
-            model = await self._models.wait(stamp)
-            encoded = await asyncio.gather(
-                *(self._models.encode(each, model, request.region) for each in request.images)
-            )
-            vectors = np.stack([vector for _, vector in encoded])
-
-        def find(index: ImageIndex) -> tuple[str, str, list[Hit]]:
-            with self.metrics.stage("search"):
-                hits = index.find(request, stamp=stamp, encoded=vectors)
-            if not hits:
-                _check_loaded(index, request)
-            return index.name, index.collection.stamp.model, hits
-
-        return await self._read(collection, find)
-
     async def record(self, record_id: str, collection: str | None = None) -> ImageRecord:
-        return await self._read(collection, lambda index: index.get(record_id))
+        return await self._indexes.read(collection, lambda index: index.get(record_id))
 
     async def records(
         self,
@@ -421,13 +230,13 @@ class Service:
 
         Added or removed records do not shift the other pages.
         """
-        return await self._read(
+        return await self._indexes.read(
             collection, lambda index: index.page(limit, after=after, where=where)
         )
 
     async def count(self, where: Sequence[str] = (), collection: str | None = None) -> int:
         """Return the number of records that meet all conditions."""
-        return await self._read(collection, lambda index: index.count(where))
+        return await self._indexes.read(collection, lambda index: index.count(where))
 
     async def open_image(self, record: ImageRecord) -> ImageFile:
         """Open the file of a record. Raises ApiError; see `media.open_image`."""
@@ -464,7 +273,7 @@ class Service:
                     raise MetadataError(f"no condition can express a field named {name!r}")
             return index.set_metadata(record_id, changes)
 
-        return await self._write(collection, change)
+        return await self._indexes.write(collection, change)
 
     async def remove(self, record_id: str, collection: str | None = None) -> None:
         """Remove a record. Its file is deleted only if it was uploaded."""
@@ -476,7 +285,7 @@ class Service:
                 index.remove([record_id])
                 storage.delete_file(record)
 
-        await self._write(collection, remove)
+        await self._indexes.write(collection, remove)
 
     async def submit(
         self, files: Sequence[tuple[str, BinaryIO]], description: str, collection: str
@@ -500,7 +309,7 @@ class Service:
                     has = ", ".join(known) or "none"
                     raise UsageError(f"there is no field {name}; the collection has {has}")
 
-        await self._read(collection, check)
+        await self._indexes.read(collection, check)
         return await run(self._pools.files, self.jobs.submit, files, "", collection, search)
 
     async def cancel(self, job_id: str) -> Job:
@@ -510,7 +319,7 @@ class Service:
     # Collections.
 
     async def info(self, collection: str | None = None) -> CollectionInfo:
-        return await self._read(collection, lambda index: index.info())
+        return await self._indexes.read(collection, lambda index: index.info())
 
     async def infos(self) -> list[CollectionInfo]:
         """Return the information of all collections, by name."""
@@ -536,25 +345,3 @@ class Service:
                 self.storage.delete_all(collection)
 
         await run(self._pools.write, drop)
-
-    async def _read(self, collection: str | None, action: Callable[[ImageIndex], T]) -> T:
-        name = collection or self.settings.collection
-        return await run(self._pools.store, lambda: action(self._indexes.get(name)))
-
-    async def _write(self, collection: str | None, action: Callable[[ImageIndex], T]) -> T:
-        name = collection or self.settings.collection
-        return await run(self._pools.write, lambda: action(self._indexes.get(name)))
-
-
-def _check_loaded(index: ImageIndex, request: SearchRequest) -> None:
-    """Raise StoreError if the search must have found something.
-
-    A store server that has just restarted finds nothing until its index is loaded.
-    """
-    cut = request.min_score is not None or request.confident
-    narrowed = request.where or cut or request.exclude_self
-    if not (narrowed or request.text) and index.count():
-        raise StoreError(
-            f"collection {index.name} has records, but its index finds none: the store is still "
-            "loading it; if that persists, ingest the images again"
-        )

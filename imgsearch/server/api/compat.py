@@ -75,7 +75,7 @@ async def search_file(
 ) -> SimilarPicture:
     """Find the most similar image. The service does not store the query."""
     async with service.memory.reserve(file.size or 0):
-        result = await service.search(SearchRequest([await file.read()]))
+        result = await service.searches.find(SearchRequest([await file.read()]))
     if not result.hits:
         raise not_found("nothing-found", f"collection {result.collection} is empty")
     best = result.hits[0]

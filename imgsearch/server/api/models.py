@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from imgsearch.errors import ImgsearchError
 from imgsearch.server.jobs.job import Job, State
-from imgsearch.server.service import ManyResults, Query, SearchResult, Service
+from imgsearch.server.searches import ManyResults, Query, SearchResult
+from imgsearch.server.service import Service
 from imgsearch.types import CollectionInfo, FieldType, Hit, ImageRecord, Value
 
 _EXAMPLE_ID = "0b4f6a2e-8f5c-5d5e-9c39-2f0c9a6f7a11"

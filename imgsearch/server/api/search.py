@@ -8,7 +8,7 @@ from imgsearch.images import Region
 from imgsearch.search import SearchRequest
 from imgsearch.server.api.models import SearchAnswer, SearchAnswers
 from imgsearch.server.api.routing import CollectionName, Router, ServiceDep, Text, file_name
-from imgsearch.server.service import MAX_DEPTH, MAX_HITS, MAX_IMAGES, Query
+from imgsearch.server.searches import MAX_DEPTH, MAX_HITS, MAX_IMAGES, Query
 
 router = Router(prefix="/v1", tags=["search"])
 
@@ -92,7 +92,7 @@ async def search(
             collapse=not copies,
             exclude_self=exclude_self,
         )
-        result = await service.search(request, collection, offset=offset)
+        result = await service.searches.find(request, collection, offset=offset)
     return SearchAnswer.from_result(result, show_path=service.settings.show_paths)
 
 
@@ -120,7 +120,7 @@ async def searches(
     an unknown record has a result with the reason. The service does not store the queries.
     """
     files = image or ()
-    service.check_queries(len(files) + len(record or ()))
+    service.searches.check_number(len(files) + len(record or ()))
     async with service.memory.reserve(sum(each.size or 0 for each in files)):
         queries = [Query(file_name(each) or "", await each.read()) for each in files]
         queries += [Query(each) for each in record or ()]
@@ -133,5 +133,5 @@ async def searches(
             collapse=not copies,
             exclude_self=exclude_self,
         )
-        results = await service.search_many(queries, request, collection)
+        results = await service.searches.find_many(queries, request, collection)
     return SearchAnswers.from_results(results, queries, service)

@@ -47,7 +47,7 @@ def search_endpoint(service: Service) -> Callable[..., Awaitable[dict[str, Any]]
                 min_score=min_score,
                 confident=confident,
             )
-            result = await service.search(request)
+            result = await service.searches.find(request)
         except ImgsearchError as error:
             # Gradio's page would show it as HTML.
             raise gr.Error(html.escape(service.redact(error)), print_exception=False) from None

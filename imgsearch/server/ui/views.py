@@ -9,7 +9,8 @@ from pathlib import Path
 
 from imgsearch.errors import CollectionNotFoundError, ImgsearchError, UsageError
 from imgsearch.search import SearchRequest
-from imgsearch.server.service import SearchResult, Service
+from imgsearch.server.searches import SearchResult
+from imgsearch.server.service import Service
 from imgsearch.server.ui.fields import Filter, Overviews, settings
 from imgsearch.server.ui.query_images import QueryImages
 from imgsearch.server.ui.rendering import render
@@ -100,7 +101,7 @@ class Views:
         if state.is_empty:
             return await self._filtered(state)
         request = self._request(state, record)
-        result = await self._service.search(request)
+        result = await self._service.searches.find(request)
         if result.hits:
             return render("hits.html", result=result, state=state)
         return render("no_hits.html", state=state, result=result, best=await self._best(request))
@@ -132,7 +133,7 @@ class Views:
     async def _best(self, request: SearchRequest) -> SearchResult:
         """What would be found without the minimum score, and by chance."""
         anything = dataclasses.replace(request, k=1, min_score=None, confident=False)
-        return await self._service.search(anything)
+        return await self._service.searches.find(anything)
 
     async def filters(self, state: SearchState) -> list[tuple[Filter, str]]:
         """Return the filters of the collection and their values; none without a collection."""
