@@ -13,7 +13,7 @@ import pytest
 from imgsearch import ImageIndex
 from imgsearch.errors import UsageError
 from imgsearch.events import Event, Note
-from imgsearch.server.service import Service
+from imgsearch.server.searches import Searches
 from imgsearch.server.settings import Limits
 from imgsearch.server.ui import fields, views
 from imgsearch.types import ImageRecord
@@ -342,7 +342,7 @@ def test_sessions_and_waiting_calls_are_bounded(
         await asyncio.to_thread(answering.wait, 60)
         raise UsageError("done")
 
-    monkeypatch.setattr(Service, "search", search)
+    monkeypatch.setattr(Searches, "find", search)
     with serving(filled(tmp_path), ColorEncoder(), with_page=True) as served:
         url = f"{served.page}/gradio_api"
         for number in range(6):

@@ -394,7 +394,7 @@ def test_an_unexpected_error_is_a_500_without_details(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("secret words")
 
-    monkeypatch.setattr(served.service, "search", broken)
+    monkeypatch.setattr(served.service.searches, "find", broken)
     response = served.client.post("/search/", files={"file": picture(0)})
     assert response.status_code == 500
     assert response.json()["type"] == "urn:imgsearch:problem:internal-error"
