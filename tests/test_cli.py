@@ -53,6 +53,23 @@ class TestHelp:
             for parameter in command.params:
                 assert getattr(parameter, "help", None), f"{command.name} {parameter.name}"
 
+    def test_the_list_of_commands_imports_none_and_has_a_line_for_each(self) -> None:
+        script = (
+            "import sys\nfrom imgsearch.cli import app\n"
+            "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
+            "print([each for each in sys.modules if each in "
+            "('imgsearch.cli.query', 'imgsearch.cli.serve', 'imgsearch.cli.options')])"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+        )
+        *lines, imported = done.stdout.splitlines()
+        assert imported == "[]"
+        for command in COMMANDS:
+            [line] = [each for each in lines if each.startswith(f"  {command} ")]
+            assert line.endswith(".")
+            assert len(line) <= 80
+
     def test_the_version_is_printed(self, cli: Cli) -> None:
         assert cli("--version") == Result(0, f"imgsearch {__version__}\n", "")
 

@@ -1,6 +1,7 @@
 """The command line: parse, call the core, render, exit code. Nothing imports this package.
 
-Modules here import the core inside functions, so that `--help` stays quick.
+Modules here import the core inside functions, and the module of a command is imported when it is
+used, so that `--help` and every command start quickly.
 """
 
 import contextlib
@@ -15,37 +16,20 @@ from typing import Annotated, NoReturn
 import typer
 
 from imgsearch import __version__
-from imgsearch.cli.bench import bench
-from imgsearch.cli.collections import info, remove
-from imgsearch.cli.copy import copy
-from imgsearch.cli.diff import diff
-from imgsearch.cli.duplicates import duplicates
-from imgsearch.cli.evaluate import evaluate
-from imgsearch.cli.exchange import export, import_
-from imgsearch.cli.ingest import ingest
-from imgsearch.cli.map import map_images
-from imgsearch.cli.models import models
-from imgsearch.cli.query import query
-from imgsearch.cli.serve import serve
-from imgsearch.cli.watch import watch
+from imgsearch.cli.commands import CONTEXT_SETTINGS, CommandGroup
 from imgsearch.errors import ImgsearchError
 
 app = typer.Typer(
+    cls=CommandGroup,
     name="imgsearch",
     help="Index large folders of images, and search them by image, text and metadata.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     # Plain help, as loading Rich takes as long as everything else.
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT_SETTINGS,
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
 )
-for command in (ingest, watch, query, serve, info, remove, copy, diff, export, models, bench):
-    app.command()(command)
-app.command("import")(import_)
-app.command("eval")(evaluate)
-app.command()(duplicates)
-app.command("map")(map_images)
 
 
 def _print_version(wanted: bool) -> None:
