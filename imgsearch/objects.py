@@ -8,6 +8,7 @@ errors and resets with backoff. What it does not read, `~/.aws`, is read here.
 import configparser
 import contextlib
 import hashlib
+import io
 import os
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _PAGE = 1000
 _CHUNK_BYTES = 1 << 20
+_BUFFER = 8 << 20
 _RETRIES = 6
 _RETRY_FOR = timedelta(minutes=2)
 _MILLISECOND = 10**6
@@ -49,14 +51,25 @@ class ObjectInfo:
     url: ObjectUrl
     size: int
     mtime_ns: int
+    etag: str | None = None
 
 
-class _Content(tempfile.SpooledTemporaryFile[bytes]):
-    """The content of an object. More than `spill` bytes are in a temporary file."""
+class Content(tempfile.SpooledTemporaryFile[bytes]):
+    """The content of an object or a member. More than `spill` bytes are in a temporary file.
 
-    def __init__(self, info: ObjectInfo, spill: int) -> None:
+    `version` is its size in bytes and the `mtime_ns` of its record.
+    """
+
+    def __init__(self, version: tuple[int, int], spill: int) -> None:
         super().__init__(spill)
-        self.info = info
+        self.version = version
+
+
+class ObjectChangedError(ObjectError):
+    """An object is not the one that was described before."""
+
+    def __init__(self) -> None:
+        super().__init__("the object has changed")
 
 
 def list_objects(url: ObjectUrl) -> Iterator[ObjectInfo]:
@@ -90,7 +103,7 @@ def open_object(url: ObjectUrl, spill: int) -> BinaryIO:
     with _translated():
         result = obstore.get(_store(url.scheme, url.bucket), url.key)
         info = _info(url, result.meta)
-        file = cast(BinaryIO, _Content(info, spill))
+        file = cast(BinaryIO, Content((info.size, info.mtime_ns), spill))
         try:
             for chunk in result.stream(_CHUNK_BYTES):
                 file.write(chunk)
@@ -104,8 +117,70 @@ def open_object(url: ObjectUrl, spill: int) -> BinaryIO:
 
 
 def version_of(file: BinaryIO) -> tuple[int, int] | None:
-    """Return size and `mtime_ns` of what `open_object` has returned; None for other files."""
-    return (file.info.size, file.info.mtime_ns) if isinstance(file, _Content) else None
+    """Return size and `mtime_ns` of an object's or member's content; None for other files."""
+    return file.version if isinstance(file, Content) else None
+
+
+def open_reader(url: ObjectUrl) -> BinaryIO:
+    """Return an object to read from any place, in requests of 8 MB. Raises OSError."""
+    import obstore
+
+    with _translated():
+        reader = obstore.open_reader(_store(url.scheme, url.bucket), url.key, buffer_size=_BUFFER)
+    return cast(BinaryIO, _Reader(reader))
+
+
+def read_range(info: ObjectInfo, start: int, stop: int) -> Iterator[bytes]:
+    """Yield the bytes of an object from `start` up to `stop`.
+
+    Raises ObjectChangedError if the object is not the one described, FileNotFoundError or
+    ObjectError.
+    """
+    import obstore
+    from obstore.exceptions import PreconditionError
+
+    options: Any = {"range": (start, stop)}
+    if info.etag:
+        options["if_match"] = info.etag
+    url = info.url
+    with _translated():
+        try:
+            result = obstore.get(_store(url.scheme, url.bucket), url.key, options=options)
+        except PreconditionError as error:
+            raise ObjectChangedError() from error
+        if _info(url, result.meta) != info:  # servers may ignore the condition
+            raise ObjectChangedError()
+        for chunk in result.stream(_CHUNK_BYTES):
+            yield bytes(chunk)
+
+
+class _Reader(io.RawIOBase):
+    """An object as a seekable file, with the errors of this module."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        with _translated():
+            return bytes(self._reader.read(None if size is None or size < 0 else size))
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        with _translated():
+            return int(self._reader.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._reader.tell())
 
 
 def _info(url: ObjectUrl, meta: Any) -> ObjectInfo:
@@ -113,12 +188,17 @@ def _info(url: ObjectUrl, meta: Any) -> ObjectInfo:
         replace(url, key=meta["path"]),
         meta["size"],
         version(meta["last_modified"], meta.get("version") or meta.get("e_tag") or ""),
+        meta.get("e_tag"),
     )
 
 
 def version(changed: datetime, tag: str) -> int:
     """Return `ObjectInfo.mtime_ns` for the time of the last change and an ETag."""
-    milliseconds = round(changed.timestamp() * 1000)
+    return mark(round(changed.timestamp() * 1000), tag)
+
+
+def mark(milliseconds: int, tag: str) -> int:
+    """Return a time in nanoseconds whose digits below a millisecond are a digest of `tag`."""
     digest = hashlib.blake2b(tag.encode(), digest_size=8).digest()
     return milliseconds * _MILLISECOND + int.from_bytes(digest) % _MILLISECOND
 

@@ -8,7 +8,7 @@ from itertools import takewhile
 from imgsearch.errors import RecordNotFoundError
 from imgsearch.sites import Sites
 from imgsearch.stores.base import Collection
-from imgsearch.uris import ObjectUrl, canonical_path, record_id
+from imgsearch.uris import MemberUrl, ObjectUrl, canonical_path, is_shard, record_id
 
 _URI = re.compile(r"[a-z][a-z0-9+.-]*://|item:")
 # For more folders than this, the store scans their common prefix, and other records are skipped
@@ -47,6 +47,8 @@ def _check_folders(collection: Collection, folders: dict[str, str]) -> None:
 
 
 def _uri(path: str | os.PathLike[str], sites: Sites) -> str:
+    if member := MemberUrl.named(str(path)):
+        return sites.qualified(str(member))
     if _URI.match(str(path)):  # of another machine, or no file at all
         return str(path)
     if url := ObjectUrl.parse(str(path)):
@@ -57,7 +59,8 @@ def _uri(path: str | os.PathLike[str], sites: Sites) -> str:
 
 
 def _folder(uri: str) -> str:
-    return uri.removesuffix("/") + "/"
+    """Return what the URIs of all records in a folder or shard begin with."""
+    return f"{uri}#" if is_shard(uri) else uri.removesuffix("/") + "/"
 
 
 def _prefixes(folders: set[str] | dict[str, str]) -> list[str]:
@@ -70,7 +73,9 @@ def _prefixes(folders: set[str] | dict[str, str]) -> list[str]:
 
 
 def _parents(uri: str, folders: set[str] | dict[str, str]) -> list[str]:
-    """Return the folders that contain the record of a URI. Their URIs end with a slash."""
+    """Return the folders and shards that contain the record of a URI, as `_folder` does."""
     parts = uri.split("/")
-    parents = ("/".join(parts[:depth]) + "/" for depth in range(1, len(parts)))
+    parents = ["/".join(parts[:depth]) + "/" for depth in range(1, len(parts))]
+    if "#" in uri:
+        parents.append(uri.partition("#")[0] + "#")
     return [each for each in parents if each in folders]

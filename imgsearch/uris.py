@@ -13,6 +13,12 @@ from urllib.parse import quote, quote_from_bytes, unquote, unquote_to_bytes, url
 _PLAIN = re.compile(r"[A-Za-z0-9_.~/-]*").fullmatch
 _LOCAL = re.compile(r"file://(/[A-Za-z0-9_.~/%-]*)").fullmatch
 _OBJECT = re.compile(r"(s3|gs|az)://([^/?#]+)(?:/(.*))?", re.DOTALL).fullmatch
+_SHARD = r"\.(?:tar|zip|parquet)"
+_IS_SHARD = re.compile(rf".*[^/]{_SHARD}", re.IGNORECASE | re.DOTALL).fullmatch
+_MEMBER = re.compile(
+    rf"((?:file|s3|gs|az)://[^#]*[^/#]{_SHARD})#(.+)", re.IGNORECASE | re.DOTALL
+).fullmatch
+_LOCAL_MEMBER = re.compile(rf"(.*?[^/]{_SHARD})#(.+)", re.IGNORECASE | re.DOTALL).fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +48,95 @@ class ObjectUrl:
 
         What a URL has to percent-encode may also be given as it is.
         """
-        if not (match := _OBJECT(text)):
+        if not (match := _OBJECT(text)) or ("#" in text and _MEMBER(text)):
             return None
         scheme, bucket, key = match.groups(default="")
         return cls(scheme, bucket, unquote(key).strip("/"))
+
+
+def is_shard(path: str) -> bool:
+    """Return whether a path or URL is that of a file with many images: tar, zip or Parquet."""
+    return _IS_SHARD(path) is not None and "#" not in path.rpartition("/")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberUrl:
+    """The place of an image in a shard: the shard's URI, `#`, and the member's name.
+
+    As text it is the path and the URI of a record, also for a shard that is a local file:
+    `file:///photos/1.tar#cats/1.jpg`. There, the name is percent-encoded. A row of a Parquet file
+    has the name `row=ROW`.
+    """
+
+    shard: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.shard}#{quote_from_bytes(_to_bytes(self.name), safe='/~=')}"
+
+    @property
+    def shard_path(self) -> str:
+        """The path of a shard that is a local file, else its URL."""
+        return uri_to_path(self.shard)
+
+    @property
+    def is_remote(self) -> bool:
+        return not self.shard.startswith("file:")
+
+    @classmethod
+    def of(cls, shard: str, name: str) -> Self:
+        """Return the place of a member of a shard by its canonical path or URL."""
+        return cls(path_to_uri(shard), name)
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Return the place that a URI names, or None if it is not that of a member."""
+        if "#" not in text or not (match := _MEMBER(text)):
+            return None
+        shard, name = match.groups()
+        url = ObjectUrl.parse(shard)
+        return cls(str(url) if url else shard, _to_text(unquote_to_bytes(name)))
+
+    @classmethod
+    def named(cls, text: str) -> Self | None:
+        """Return the member that a user names, by its URI or as `PATH#NAME`, or None.
+
+        A file that has such a path is no member.
+        """
+        if (member := cls.parse(text)) or "#" not in text or "://" in text:
+            return member
+        match = _LOCAL_MEMBER(text)
+        if not match or os.path.lexists(text) or not os.path.isfile(match[1]):
+            return None
+        return cls.of(canonical_path(match[1]), match[2])
+
+
+def _to_bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _to_text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
 
 
 def canonical_path(path: str | os.PathLike[str]) -> str:
     """Return the absolute path of a file with all links in its folder resolved.
 
     The last part is not resolved: an image in a linked folder is the same place, but a link to an
-    image is a place of its own. The path of an object is its URL.
+    image is a place of its own. The path of an object or of a member of a shard is its URL.
     """
-    if isinstance(path, str) and (url := ObjectUrl.parse(path)):
+    if isinstance(path, str) and (url := ObjectUrl.parse(path) or MemberUrl.named(path)):
         return str(url)
     folder, name = os.path.split(os.path.abspath(path))
     return os.path.join(os.path.realpath(folder), name)
 
 
 def path_to_uri(path: str) -> str:
-    """Return the `file://` URI of an absolute path, or the URL of an object unchanged.
+    """Return the `file://` URI of an absolute path; the URL of an object or member is unchanged.
 
     The URI is ASCII, and keeps names that are not valid UTF-8.
     """
-    if _OBJECT(path):
+    if _OBJECT(path) or ("#" in path and _MEMBER(path)):
         return path
     if os.name == "nt" or not _is_normal(path):
         return Path(path).as_uri()
@@ -80,12 +151,15 @@ def _is_normal(path: str) -> bool:
 
 
 def uri_to_path(uri: str) -> str:
-    """Return the path of a `file://` URI without its site. Other URIs are returned unchanged."""
+    """Return the path of a `file://` URI without its site. Other URIs are returned unchanged.
+
+    That of a member of a shard is its path.
+    """
     if os.name != "nt" and (plain := _LOCAL(uri)):  # a short way for nearly all
         path = plain[1]
         return os.fsdecode(unquote_to_bytes(path)) if "%" in path else path
     parts = urlsplit(uri)
-    if parts.scheme != "file":
+    if parts.scheme != "file" or _MEMBER(uri):
         return uri
     if os.name == "nt":
         from urllib.request import url2pathname
@@ -97,7 +171,9 @@ def uri_to_path(uri: str) -> str:
 
 
 def readable_path(path: str) -> str:
-    """Return a path as people write it: the URL of an object without percent-encoding."""
+    """Return a path as people write it: a URL without percent-encoding, and `SHARD#NAME`."""
+    if member := MemberUrl.parse(path):
+        return f"{readable_path(member.shard_path)}#{member.name}"
     url = ObjectUrl.parse(path)
     return f"{url.scheme}://{url.bucket}/{url.key}" if url else path
 

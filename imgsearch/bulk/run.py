@@ -45,7 +45,7 @@ from imgsearch.system.pipeline import (
     prefetch,
     timed_batches,
 )
-from imgsearch.uris import path_to_uri
+from imgsearch.uris import is_shard, path_to_uri
 
 # A search of a block may read all vectors, so that a block is as large as memory and patience
 # allow: 4096 vectors of 2048 dimensions are 34 MB, and their products with as many others 67 MB.
@@ -153,7 +153,8 @@ class _Run:
             raise nothing_found(sources, self._log)
         for path, reason in self._log.unreadable:
             if not self._options.skip(path):
-                yield self._rejected(path, path_to_uri(path), f"unreadable folder: {reason}")
+                kind = "shard" if is_shard(path) else "folder"
+                yield self._rejected(path, path_to_uri(path), f"unreadable {kind}: {reason}")
 
     def _rejected(self, path: str, uri: str, reason: str) -> QueryResult:
         self._listener(Outcome(uri, "rejected", reason))

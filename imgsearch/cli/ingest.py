@@ -21,8 +21,8 @@ def ingest(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Folders (recursively), files, quoted globs, URLs such as s3://bucket/photos, or "
-            "- for a list of paths on stdin, separated by newlines or NUL.",
+            help="Folders (recursively), files, quoted globs, URLs such as s3://bucket/photos, "
+            "tar and zip files, or - for a list of paths on stdin, separated by newlines or NUL.",
             show_default=False,
         ),
     ],
@@ -182,21 +182,22 @@ def _print_summary(result: "IngestReport", report: str | None) -> None:
             + f", {table.duplicates:,} repeated, {table.rows_without_image:,} without an image; "
             f"{table.images_without_row:,} images without a row"
         )
+    from imgsearch.uris import is_shard, uri_to_path
+
     if result.left_out or result.other_files:
         print_line(
             f"ignored: {result.left_out:,} hidden or system entries, "
             f"{result.other_files:,} files that are not images"
         )
     for path, reason in result.unreadable:
-        print_line(f"unreadable folder {path}: {reason}", style="yellow")
+        kind = "shard" if is_shard(path) else "folder"
+        print_line(f"unreadable {kind} {path}: {reason}", style="yellow")
     for folder in result.unpruned:
         print_line(
             f"not pruned {folder.path}: {folder.missing:,} files are missing, {folder.present:,} "
             "exist; if that is right, --prune-missing removes their records",
             style="yellow",
         )
-    from imgsearch.uris import uri_to_path
-
     for problem in result.problems:
         print_line(f"rejected {uri_to_path(problem.uri)}: {problem.reason}", style="yellow")
     more = result.rejected - len(result.problems)

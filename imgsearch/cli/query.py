@@ -20,7 +20,7 @@ from imgsearch.cli.query_many import (
     query_many,
 )
 from imgsearch.errors import SourceError, UsageError
-from imgsearch.uris import ObjectUrl, readable_path
+from imgsearch.uris import MemberUrl, ObjectUrl, readable_path
 
 if TYPE_CHECKING:
     from imgsearch.types import Hit
@@ -296,7 +296,7 @@ def _load_table() -> None:
 def _read_query(image: str) -> str | bytes:
     if image == "-":
         return sys.stdin.buffer.read()
-    if url := ObjectUrl.parse(image):
+    if url := ObjectUrl.parse(image) or MemberUrl.named(image):
         return str(url)
     path = os.path.expanduser(image)
     if not os.path.exists(path):

@@ -19,7 +19,7 @@ from imgsearch import config
 from imgsearch.cli.console import Display, print_line, printable, short_path, stdout
 from imgsearch.cli.interrupt import INTERRUPTED, stop_on_signal
 from imgsearch.errors import UsageError
-from imgsearch.uris import ObjectUrl
+from imgsearch.uris import MemberUrl, ObjectUrl, is_shard
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,6 +69,10 @@ def are_many(sources: Sequence[str] | None) -> bool:
         return bool(sources)
     if sources[0] == "-":
         return _is_list(_stdin().peek(4096))
+    if MemberUrl.named(sources[0]):
+        return False
+    if is_shard(sources[0]):
+        return True
     if ObjectUrl.parse(sources[0]):
         from imgsearch.sources import has_image_extension
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple, TypeVar
 
-from imgsearch import objects
+from imgsearch import objects, shards
 from imgsearch.errors import ImageError
 from imgsearch.types import ImageRecord, mtime_of
-from imgsearch.uris import ObjectUrl
+from imgsearch.uris import MemberUrl, ObjectUrl
 
 T = TypeVar("T")
 
@@ -72,12 +72,14 @@ def version_of(file: BinaryIO) -> Version:
 
 
 def open_file(path: str) -> BinaryIO:
-    """Open a regular file, or an object by its URL; a pipe would wait for a writer.
+    """Open a regular file, or an object or a member by its URL; a pipe would wait for a writer.
 
     Raises OSError or ImageError.
     """
     if url := ObjectUrl.parse(path):
         return objects.open_object(url, KEEP_BYTES)
+    if member := MemberUrl.parse(path):
+        return shards.open_member(member, KEEP_BYTES)
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ImageError("not a regular file")
     return open(path, "rb")
@@ -90,11 +92,13 @@ def check_unchanged(path: str, known: Fingerprint) -> None:
 
 
 def version_at(path: str) -> Version:
-    """Return the version of a file or an object by its path. Raises ImageError."""
+    """Return the version of a file, an object or a member by its path. Raises ImageError."""
     try:
         if url := ObjectUrl.parse(path):
             info = objects.describe(url)
             return Version(info.size, info.mtime_ns)
+        if member := MemberUrl.parse(path):
+            return Version(*shards.version_of_member(member))
         status = os.stat(path)
     except OSError as error:
         raise ImageError(error.strerror or str(error)) from error

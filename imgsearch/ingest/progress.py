@@ -3,7 +3,7 @@
 from collections import Counter
 
 from imgsearch.errors import StoreError
-from imgsearch.events import Listener, Outcome, Status
+from imgsearch.events import Listener, Note, Outcome, Status
 
 # The first rejections are enough for a summary; the listener receives all of them.
 _MAX_PROBLEMS = 20
@@ -29,6 +29,9 @@ class Progress:
         if status == "rejected" and len(self.problems) < _MAX_PROBLEMS:
             self.problems.append(outcome)
         self._listener(outcome)
+
+    def note(self, text: str) -> None:
+        self._listener(Note(text))
 
     def check(self) -> None:
         """Raise StoreError if a file is unaccounted for."""

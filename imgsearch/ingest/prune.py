@@ -19,7 +19,7 @@ from imgsearch.sites import Sites
 from imgsearch.sources import ListedObjects
 from imgsearch.stores.base import Collection, batched
 from imgsearch.types import ImageRecord
-from imgsearch.uris import ObjectUrl, record_id, uri_to_path
+from imgsearch.uris import MemberUrl, ObjectUrl, record_id, uri_to_path
 
 MIN_MISSING = 100
 """A folder with fewer missing files is always pruned."""
@@ -81,6 +81,19 @@ class Pruner:
         sites = collection.sites
         prefix = sites.uri(folder).removesuffix("/") + "/"
         found = self.survey(lambda: collection.uris(prefix), sites, folder)
+        return self._remove(collection, prefix, found, verifier)
+
+    def prune_shard(self, collection: Collection, shard: str, verifier: WriteVerifier) -> int:
+        """Remove the records of members that a shard, read to its end, does not have."""
+        prefix = f"{collection.sites.qualified(shard)}#"
+        found = survey(lambda: collection.uris(prefix), collection.sites, None, self._is_missing)
+        # Nothing is retained: a shard that was read to its end is there.
+        return self._remove(collection, prefix, replace(found, retained=()), verifier)
+
+    def _remove(
+        self, collection: Collection, prefix: str, found: Survey, verifier: WriteVerifier
+    ) -> int:
+        sites = collection.sites
         if not found.missing:
             return 0
         removed = 0
@@ -123,6 +136,10 @@ class Pruner:
         return found
 
     def _is_missing(self, path: str) -> bool:
+        if member := MemberUrl.parse(path):
+            if member.shard in self._listed.shards:
+                return path not in self._listed
+            path = member.shard_path
         listed = any(path.startswith(f"{folder}/") for folder in self._listed.folders)
         return path not in self._listed if listed else _is_missing(path)
 
@@ -196,10 +213,13 @@ def _local_files(uris: Iterable[str], sites: Sites) -> Iterator[tuple[str, dict[
     """
     grouped: defaultdict[str, list[str]] = defaultdict(list)
     for uri in uris:
-        grouped[uri.rpartition("/")[0]].append(uri)
+        shard, separator, _ = uri.partition("#")
+        grouped[shard + separator if separator else uri.rpartition("/")[0]].append(uri)
     for parent, within in grouped.items():
         site, bare = sites.split(within[0])
-        if site is None and _is_place(bare):
+        if site is None and (member := MemberUrl.parse(bare)):
+            yield member.shard_path, {sites.split(uri)[1]: uri for uri in within}
+        elif site is None and _is_place(bare):
             start = len(parent) + 1
             yield (
                 os.path.dirname(uri_to_path(bare)),
@@ -211,14 +231,18 @@ def _local_files(uris: Iterable[str], sites: Sites) -> Iterator[tuple[str, dict[
 
 
 def _missing(folder: str, names: dict[str, str], is_missing: Callable[[str], bool]) -> list[str]:
-    """Return the names in a folder, the keys, that do not exist."""
+    """Return the names in a folder, the keys, that do not exist; those of members are URLs."""
     listed = set[str]()
     if len(names) >= _WORTH_LISTING:
         listed = _listed(folder, _LISTED_PER_FILE * len(names))
     # A name may be listed in another form than the one under which the file can be opened, and
     # only so many are listed: each of the others is asked for.
     others = [name for name in names if name not in listed]
-    return [name for name in others if is_missing(os.path.join(folder, name))]
+    return [
+        name
+        for name in others
+        if is_missing(name if MemberUrl.parse(name) else os.path.join(folder, name))
+    ]
 
 
 def _listed(folder: str, limit: int) -> set[str]:
@@ -250,6 +274,9 @@ def _retained(missing: dict[str, int], present: dict[str, int]) -> Iterator[Unpr
 
 def _ancestors(path: str, source: str | None = None) -> Iterator[str]:
     """Yield the folders that a file is in, from its own up to `source` or the root."""
+    if member := MemberUrl.parse(path):
+        path = member.shard_path
+        yield path
     while path != source and (folder := os.path.dirname(path)) != path:
         yield folder
         path = folder
@@ -265,10 +292,14 @@ def is_deleted(record: ImageRecord) -> bool:
 
 
 def _is_place(uri: str) -> bool:
-    return uri.startswith("file:") or ObjectUrl.parse(uri) is not None
+    if uri.startswith("file:"):
+        return True
+    return ObjectUrl.parse(uri) is not None or MemberUrl.parse(uri) is not None
 
 
 def _is_missing(path: str) -> bool:
+    if member := MemberUrl.parse(path):  # of a shard that is there, nobody has looked
+        path = member.shard_path
     try:
         if url := ObjectUrl.parse(path):
             objects.describe(url)

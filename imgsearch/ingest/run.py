@@ -48,6 +48,7 @@ from imgsearch.sources import (
     nothing_found,
     resolve,
     scan,
+    unread_shards,
 )
 from imgsearch.stores import is_server
 from imgsearch.stores.base import Collection, VectorStore
@@ -183,10 +184,17 @@ class _Run:
                 batches.close()
         if self._progress.found == 0 and not self._stop.is_set():
             raise nothing_found(sources, self._log)
+        self._report_shards()
         removed = self._prune(sources) if self._options.prune else 0
         with self._stopwatch("index"):
             verified = self._finish() if not self._stop.is_set() else False
         return self._report(time.monotonic() - self._started, removed, verified)
+
+    def _report_shards(self) -> None:
+        for remark in self._log.remarks:
+            self._listener(Note(remark))
+        if self._log.shards:
+            self._listener(Note(unread_shards(self._log)))
 
     def _is_ending(self) -> bool:
         return self._stop.is_set() or self._failed.is_set()
@@ -225,9 +233,9 @@ class _Run:
             )
             return 0
         if self._log.unreadable:
-            self._listener(Note("nothing pruned: some folders could not be read"))
+            self._listener(Note("nothing pruned: some folders or shards could not be read"))
             return 0
-        if not sources.folders:
+        if not sources.folders and not self._listed.shards:
             self._listener(Note("nothing pruned: the sources are single files, not folders"))
         # Of a folder of objects that was not listed to the end, nobody knows what is missing.
         folders = [
@@ -235,7 +243,11 @@ class _Run:
             for folder in sources.folders
             if not ObjectUrl.parse(folder) or folder in self._listed.folders
         ]
-        return sum(self._pruner.prune(collection, folder, self._verifier) for folder in folders)
+        removed = sum(self._pruner.prune(collection, folder, self._verifier) for folder in folders)
+        return removed + sum(
+            self._pruner.prune_shard(collection, shard, self._verifier)
+            for shard in self._listed.shards
+        )
 
     def _finish(self) -> bool:
         """Optimize and verify the collection, and complete a replacement.

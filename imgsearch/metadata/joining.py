@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from imgsearch.sources import IMAGE_EXTENSIONS
-from imgsearch.uris import readable_path, uri_to_path
+from imgsearch.uris import MemberUrl, readable_path, uri_to_path
 
 # Normalized, the most reliable first: next to a file name, an id may be anything.
 _NAMES = (
@@ -68,14 +68,23 @@ def loose_key(key: str) -> str:
     return match[1] if match else key.casefold()
 
 
+def _named(path: str) -> str:
+    """Return the path of an image as tables have it: a shard counts as a folder."""
+    if member := MemberUrl.parse(path):
+        path = f"{readable_path(member.shard_path)}/{member.name}"
+    else:
+        path = readable_path(path)
+    # A CSV in UTF-8 cannot contain a name that is not.
+    return composed(path.encode("utf-8", "replace").decode())
+
+
 def exact_keys(path: str, folder: str) -> list[str]:
     """Return the possible keys of an image's row, the most exact first.
 
     `folder` is that of the table: paths may be relative to it. Keys with the file's extension come
     before those without.
     """
-    # A CSV in UTF-8 cannot contain a name that is not.
-    path = composed(readable_path(path).encode("utf-8", "replace").decode())
+    path = _named(path)
     folder = readable_path(folder)
     whole = [path]
     if path.startswith(os.path.join(folder, "")):
@@ -91,8 +100,7 @@ def exact_keys(path: str, folder: str) -> list[str]:
 
 def file_keys(path: str) -> list[str]:
     """Return those of `exact_keys` without a folder."""
-    name = os.path.basename(readable_path(path))
-    name = composed(name.encode("utf-8", "replace").decode())
+    name = os.path.basename(_named(path))
     return list(dict.fromkeys((name, os.path.splitext(name)[0])))
 
 

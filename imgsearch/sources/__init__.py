@@ -4,10 +4,12 @@ from imgsearch.sources.base import (
     STDIN,
     Candidate,
     ListedObjects,
+    OwnFields,
     ScanLog,
     Sources,
     Unusable,
     nothing_found,
+    unread_shards,
 )
 from imgsearch.sources.counting import count_ahead
 from imgsearch.sources.lists import read_list
@@ -26,6 +28,7 @@ __all__ = [
     "SYSTEM_FOLDERS",
     "Candidate",
     "ListedObjects",
+    "OwnFields",
     "ScanLog",
     "Sources",
     "Unusable",
@@ -37,4 +40,5 @@ __all__ = [
     "read_list",
     "resolve",
     "scan",
+    "unread_shards",
 ]

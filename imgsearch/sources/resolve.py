@@ -10,7 +10,7 @@ from imgsearch import objects
 from imgsearch.errors import SourceError
 from imgsearch.sources.base import STDIN, Sources
 from imgsearch.sources.names import is_hidden_name
-from imgsearch.uris import ObjectUrl, canonical_path
+from imgsearch.uris import MemberUrl, ObjectUrl, canonical_path
 
 
 def resolve(names: Iterable[str]) -> Sources:
@@ -38,6 +38,9 @@ def resolve(names: Iterable[str]) -> Sources:
                 object_globs[url] = None
             else:
                 raise SourceError(f"{url}: no such object or folder; nothing was done")
+            continue
+        if member := MemberUrl.named(name):
+            files[str(member)] = None
             continue
         expanded = name if os.path.lexists(name) else os.path.expanduser(name)
         if os.path.isdir(expanded):

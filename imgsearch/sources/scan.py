@@ -10,10 +10,20 @@ from itertools import islice, takewhile
 
 from imgsearch.images import looks_like_an_image
 from imgsearch.objects import ObjectInfo, describe, list_objects
-from imgsearch.sources.base import Candidate, ScanLog, Sources, Unusable
+from imgsearch.shards import Member, Shard, open_shard, version_of_member
+from imgsearch.sources.base import Candidate, OwnFields, ScanLog, Sources, Unusable
 from imgsearch.sources.names import has_image_extension, is_hidden_name, is_left_out
 from imgsearch.types import mtime_of
-from imgsearch.uris import ObjectUrl, canonical_path, path_digest
+from imgsearch.uris import (
+    MemberUrl,
+    ObjectUrl,
+    canonical_path,
+    is_shard,
+    path_digest,
+    path_to_uri,
+    readable_path,
+    uri_to_path,
+)
 
 
 def scan(
@@ -49,8 +59,8 @@ def scan(
             return
         if "\0" in line:
             yield Unusable(os.path.abspath(line), "a path cannot contain a NUL character")
-        elif url := ObjectUrl.parse(line):
-            yield from walk.file(str(url), named=True)
+        elif place := ObjectUrl.parse(line) or MemberUrl.named(line):
+            yield from walk.file(str(place), named=True)
         elif os.path.isdir(line):
             yield from walk.folder(os.path.realpath(line))
         else:
@@ -114,6 +124,9 @@ class _Walk:
         root = replace(pattern, key="/".join(literal))
         for each in self._listed(root):
             if _matches(each.url.key.split("/"), parts):
+                if is_shard(str(each.url)):
+                    yield from self.file(str(each.url), named=True)
+                    continue
                 yield from self._object(each, root)
                 self._named.add(path_digest(str(each.url)))
 
@@ -137,6 +150,8 @@ class _Walk:
         parts = info.url.key.removeprefix(root.key).strip("/").split("/")
         if any(map(is_hidden_name, parts)):
             self._log.left_out += 1
+        elif is_shard(path):
+            self._log.shards += 1
         elif info.size and may_be_image(parts[-1]):
             yield Candidate(path, info.size, info.mtime_ns)
         else:
@@ -156,10 +171,55 @@ class _Walk:
         if self._was_named(path) or self._was_walked(path):
             return
         self._named.add(path_digest(path))
-        yield from self._check(path, named=named)
+        if is_shard(path):
+            if self._was_passed(path):
+                self._log.shards -= 1
+            yield from self.shard(path_to_uri(path))
+        else:
+            yield from self._check(path, named=named)
+
+    def shard(self, uri: str) -> Iterator[Candidate | Unusable]:
+        """Yield the images in a shard in their order. Contents are not read."""
+        try:
+            shard = open_shard(uri)
+            for member in shard.members():
+                if self._stopped():
+                    return
+                yield from self._member(shard, member)
+        except OSError as error:
+            self._log.unreadable.append((uri_to_path(uri), error.strerror or str(error)))
+            return
+        place = readable_path(uri_to_path(uri))
+        self._log.remarks += [f"{place}: {remark}" for remark in shard.remarks]
+        if shard.problem:
+            self._log.unreadable.append((uri_to_path(uri), shard.problem))
+        elif self._log.objects is not None:
+            self._log.objects.shards[uri] = None
+
+    def _member(self, shard: Shard, member: Member) -> Iterator[Candidate | Unusable]:
+        path = str(MemberUrl(shard.uri, member.name))
+        if self._log.objects is not None:
+            self._log.objects.add(path)
+        parts = [part for part in member.name.split("/") if part not in {"", ".", ".."}]
+        if any(map(is_hidden_name, parts)):
+            self._log.left_out += 1
+        elif not parts or not may_be_image(parts[-1]):
+            self._log.other_files += 1
+        elif member.problem:
+            yield Unusable(path, member.problem)
+        elif member.size:
+            size, mtime_ns = shard.version_of(member)
+            own = OwnFields(shard.id, shard.types, member.fields) if shard.types else None
+            yield Candidate(path, size, mtime_ns, own=own)
+        else:
+            self._log.other_files += 1
 
     def _was_named(self, path: str) -> bool:
         return bool(self._named) and path_digest(path) in self._named
+
+    def _was_passed(self, path: str) -> bool:
+        """Return whether a walk has counted the shard as one that is not read."""
+        return os.path.dirname(path) in self._entered or path.startswith(tuple(self._prefixes))
 
     def _was_walked(self, path: str) -> bool:
         """Return whether a walk has yielded the file, and not counted it as another file."""
@@ -178,6 +238,9 @@ class _Walk:
         if url := ObjectUrl.parse(path):
             yield _described(url)
             return
+        if member := MemberUrl.parse(path):
+            yield _described(member)
+            return
         try:
             status = os.stat(path)
             if not stat.S_ISREG(status.st_mode):
@@ -188,6 +251,8 @@ class _Walk:
                 return
             if named or _is_image(path):
                 yield Candidate(path, status.st_size, mtime_of(status))
+            elif is_shard(path):
+                self._log.shards += 1
             else:
                 self._log.other_files += 1
         except OSError as error:
@@ -212,8 +277,10 @@ def is_wanted(path: str, folder: str) -> bool:
         return False
 
 
-def _described(url: ObjectUrl) -> Candidate | Unusable:
+def _described(url: ObjectUrl | MemberUrl) -> Candidate | Unusable:
     try:
+        if isinstance(url, MemberUrl):
+            return Candidate(str(url), *version_of_member(url))
         info = describe(url)
     except OSError as error:
         return Unusable(str(url), error.strerror or str(error))

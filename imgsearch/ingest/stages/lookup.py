@@ -14,10 +14,11 @@ from imgsearch.ingest.progress import Progress
 from imgsearch.ingest.stopwatch import Stopwatch
 from imgsearch.ingest.target import Target
 from imgsearch.metadata import origins
+from imgsearch.metadata.own import fitted
 from imgsearch.metadata.table import MetadataTable
 from imgsearch.sources import Candidate, Unusable
 from imgsearch.system.pipeline import Flush, flush_when_slow, timed_batches
-from imgsearch.types import ImageRecord
+from imgsearch.types import ImageRecord, Metadata
 
 
 class Lookup:
@@ -104,7 +105,10 @@ class Lookup:
         `previous` is the record in the collection that is being replaced, if any, else `known`.
         """
         path = candidate.path
-        rows = ((table, table.lookup(path)) for table in self._tables if table.covers(path))
+        rows: list[tuple[origins.Table, Metadata | None]] = []
+        if candidate.own:
+            rows.append((candidate.own, fitted(candidate.own, self._target.fields)))
+        rows += [(table, table.lookup(path)) for table in self._tables if table.covers(path)]
         metadata, owners = origins.apply_tables(known or previous, rows)
         item = Item(candidate, metadata=metadata, origins=owners, replaces=known)
         if known is None or (known.size, known.mtime_ns) != (candidate.size, candidate.mtime_ns):

@@ -13,7 +13,7 @@ from imgsearch.ingest.items import Item, rejection_reason
 from imgsearch.ingest.stopwatch import Stopwatch
 from imgsearch.sources import Sources
 from imgsearch.system import memory
-from imgsearch.uris import ObjectUrl
+from imgsearch.uris import MemberUrl, ObjectUrl
 
 
 class ReadAhead:
@@ -74,10 +74,15 @@ class ReadPool(Executor):
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Submit a call whose first argument is an item."""
-        if not ObjectUrl.parse(args[0].candidate.path):
+        if not _is_remote(args[0].candidate.path):
             return self._files.submit(function, *args, **kwargs)
         if self._objects is None:
             self._objects = self._cleanup.enter_context(
                 ThreadPoolExecutor(limits.OBJECT_READS, "imgsearch-object")
             )
         return self._objects.submit(function, *args, **kwargs)
+
+
+def _is_remote(path: str) -> bool:
+    member = MemberUrl.parse(path)
+    return member.is_remote if member else ObjectUrl.parse(path) is not None

@@ -16,9 +16,10 @@ from imgsearch.ingest.stopwatch import Stopwatch
 from imgsearch.ingest.target import Target
 from imgsearch.ingest.verify import WriteVerifier
 from imgsearch.metadata.changes import Changes, OriginChanges, difference, rebased
+from imgsearch.metadata.own import field_type, fitted, set_own
 from imgsearch.stores.base import Collection
 from imgsearch.system.pipeline import FLUSH, Flush
-from imgsearch.types import ImageRecord, Metadata, Origins
+from imgsearch.types import FieldType, ImageRecord, Metadata, Origins, Value
 
 _Write = Callable[[Sequence[Item]], dict[str, str]]
 """Writes items and returns the ids that the store rejected, with the reason."""
@@ -36,6 +37,7 @@ class Write:
         self._stopwatch = stopwatch
         self.replaced_newer = 0
         """Records of newer files that a different, older file of the same path replaced."""
+        self._misfits: set[str] = set()
 
     def __call__(self, batches: Iterable[list[Item] | Flush]) -> None:
         """Write all items; each is reported once it is stored."""
@@ -58,6 +60,15 @@ class Write:
         if not (sites := self._target.sites).at_home:  # another site may just have created it
             for item in items:
                 item.candidate = replace(item.candidate, sites=sites)
+        self._fit_own_fields(
+            [
+                item
+                for item in items
+                if item.candidate.own
+                and item.metadata
+                and (item.vector is not None or item.status == "reused")
+            ]
+        )
         # A file that is listed twice may occur twice; the later item is the newer one.
         new = {item.candidate.id: item for item in items if item.vector is not None}
         changed = {
@@ -72,6 +83,30 @@ class Write:
             if reason := rejected.get(item.candidate.id):
                 item.reject(reason)
             self._progress.finish(item.candidate.uri, item.status or "rejected", item.reason)
+
+    def _fit_own_fields(self, items: Sequence[Item]) -> None:
+        """Give the fields that sources have the types of the collection, and add new ones."""
+        if not items:
+            return
+        collection = self._target.writable()
+        fields = dict(collection.fields)
+        known = len(fields)
+        for item in items:
+            assert item.candidate.own
+            own = item.candidate.own
+            values = fitted(own, fields, self._note_misfit)
+            item.metadata, item.origins = set_own(item.metadata, item.origins, own, values)
+            fields |= {name: field_type(name, own, fields) for name in values}
+        if len(fields) > known:
+            collection.add_fields(fields)
+
+    def _note_misfit(self, name: str, value: Value, want: FieldType) -> None:
+        if name not in self._misfits:
+            self._misfits.add(name)
+            self._progress.note(
+                f"the collection has {name!r} as {want}, but a shard has values of another type, "
+                f"for example {str(value)[:40]!r}: such values are ignored"
+            )
 
     def _upsert(self, new: Mapping[str, Item]) -> dict[str, str]:
         collection = self._target.writable()

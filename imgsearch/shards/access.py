@@ -1,0 +1,131 @@
+"""Read shards where they are: on a local disk or in an object store."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from imgsearch import objects
+from imgsearch.objects import ObjectChangedError, ObjectInfo
+from imgsearch.shards.base import ShardChangedError, ShardError
+from imgsearch.types import mtime_of
+from imgsearch.uris import ObjectUrl, uri_to_path
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A version of a shard: its size in bytes, its mtime, and what an object store says of it."""
+
+    size: int
+    mtime_ns: int
+    info: ObjectInfo | None = None
+
+    @property
+    def mark(self) -> int:
+        """The `mtime_ns` of the records of members: the shard's, with a digest of its version.
+
+        It is exact to the millisecond.
+        """
+        return objects.mark(self.mtime_ns // 10**6, f"{self.size}:{self.mtime_ns}")
+
+
+def state_of(shard: str) -> State:
+    """Return the version of a shard, by its URI. Raises OSError."""
+    if url := ObjectUrl.parse(shard):
+        info = objects.describe(url)
+        return State(info.size, info.mtime_ns, info)
+    return _local_state(os.stat(uri_to_path(shard)))
+
+
+def _local_state(status: os.stat_result) -> State:
+    return State(status.st_size, mtime_of(status))
+
+
+def open_reader(shard: str, most: int) -> BinaryIO:
+    """Return a shard to read from any place, at most `most` bytes at once. Raises OSError."""
+    if url := ObjectUrl.parse(shard):
+        return _Bounded(objects.open_reader(url), most)  # type: ignore[return-value]
+    path = uri_to_path(shard)
+    if not os.path.isfile(path):
+        raise ShardError("not a regular file")
+    return _Bounded(open(path, "rb"), most)  # type: ignore[return-value]
+
+
+def read(shard: str, state: State, start: int, length: int) -> Iterator[bytes]:
+    """Yield a range of a shard, some bytes at a time.
+
+    Raises ShardChangedError if it is not of this version, and OSError.
+    """
+    received = 0
+    for chunk in _chunks(shard, state, start, start + length):
+        received += len(chunk)
+        yield chunk
+    if received != length:
+        raise ShardError(f"{received:,} of {length:,} bytes were received")
+
+
+def _chunks(shard: str, state: State, start: int, stop: int) -> Iterator[bytes]:
+    if start == stop:
+        return
+    if state.info:
+        try:
+            yield from objects.read_range(state.info, start, stop)
+        except ObjectChangedError as error:
+            raise ShardChangedError() from error
+        return
+    with open(uri_to_path(shard), "rb", buffering=0) as file:
+        if _local_state(os.fstat(file.fileno())) != state:
+            raise ShardChangedError()
+        file.seek(start)
+        while start < stop and (chunk := file.read(min(_CHUNK_BYTES, stop - start))):
+            start += len(chunk)
+            yield chunk
+        if _local_state(os.fstat(file.fileno())) != state:
+            raise ShardChangedError()
+
+
+class _Bounded:
+    """A file of which nobody reads more than so many bytes at once.
+
+    The libraries read headers and directories whole, however large they claim to be.
+    """
+
+    def __init__(self, file: BinaryIO, most: int) -> None:
+        self._file = file
+        self._most = most
+        self.closed = False
+
+    def __enter__(self) -> "_Bounded":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.closed = True
+        self._file.close()
+
+    def read(self, size: int = -1) -> bytes:
+        if size is None or size < 0 or size > self._most:
+            data = self._file.read(self._most + 1)
+            if len(data) > self._most:
+                raise ShardError(f"a header or directory of more than {self._most:,} bytes")
+            return data
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return False
