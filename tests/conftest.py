@@ -183,7 +183,7 @@ Painter = Callable[..., Path]
 
 @pytest.fixture
 def paint(tmp_path: Path) -> Painter:
-    """Paints a picture of its own for each seed: `paint("shop/red.jpg", 1)` gives its path."""
+    """Paints an image of its own for each seed: `paint("shop/red.jpg", 1)` gives its path."""
 
     def paint_one(name: str, seed: int, size: tuple[int, int] = (64, 48)) -> Path:
         path = tmp_path / name

@@ -77,24 +77,24 @@ def wait_until_ready(client: httpx.Client) -> None:
         time.sleep(0.01)
 
 
-def filled(folder: Path, pictures: int = 8, **changes: Any) -> Settings:
-    """Settings for a service of a collection `images` of some pictures, all in one folder.
+def filled(folder: Path, images: int = 8, **changes: Any) -> Settings:
+    """Settings for a service of a collection `images` of some images, all in one folder.
 
-    The pictures are 0.png, 1.png and so on, with a `number` and, the even ones, a `kind`.
+    The images are 0.png, 1.png and so on, with a `number` and, the even ones, a `kind`.
     """
     shop = folder / "shop"
     shop.mkdir(parents=True)
-    for number in range(pictures):
-        (shop / f"{number}.png").write_bytes(picture(number))
-    rows = [f"{number},{number},{'' if number % 2 else 'even'}" for number in range(pictures)]
+    for number in range(images):
+        (shop / f"{number}.png").write_bytes(image_bytes(number))
+    rows = [f"{number},{number},{'' if number % 2 else 'even'}" for number in range(images)]
     (shop / "styles.csv").write_text("\n".join(["id,number,kind", *rows, ""]))
     with open_store(str(folder / "store")) as store:
         ingest([str(shop)], store, "images", encoder_opener=ColorEncoder().open)
     return Settings(store=str(folder / "store"), data=folder / "home", **changes)
 
 
-def picture(seed: int, format_: str = "PNG", size: tuple[int, int] = (64, 48)) -> bytes:
-    """The bytes of a picture of its own for each seed."""
+def image_bytes(seed: int, format_: str = "PNG", size: tuple[int, int] = (64, 48)) -> bytes:
+    """The bytes of an image of its own for each seed."""
     blocks = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST).save(buffer, format_)

@@ -56,7 +56,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VectorStore]:
 
 @pytest.fixture
 def shop(paint: Painter) -> Path:
-    """Twenty-two pictures: five batches of four, and one of two."""
+    """Twenty-two images: five batches of four, and one of two."""
     return [paint(f"shop/{number:03}.png", number) for number in range(22)][-1].parent
 
 
@@ -108,7 +108,7 @@ def test_by_default_it_is_one_at_a_time(run: Run) -> None:
     assert encoder.most == 1
 
 
-def test_pictures_get_their_own_vectors_in_order_whichever_device_is_first(
+def test_images_get_their_own_vectors_in_order_whichever_device_is_first(
     run: Run, store: VectorStore, shop: Path, events: list[Event], tmp_path: Path
 ) -> None:
     encoder, (slow, quick) = pool()
@@ -147,7 +147,7 @@ def test_a_batch_that_does_not_fit_is_halved_for_all_devices(
     assert told == ["2", "1"]
 
 
-def test_a_picture_that_fits_on_no_device_ends_the_run(run: Run) -> None:
+def test_a_image_that_fits_on_no_device_ends_the_run(run: Run) -> None:
     with pytest.raises(DeviceMemoryError, match="a batch of 1 does not fit"):
         run(pool(fits=0)[0])
 

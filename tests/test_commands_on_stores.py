@@ -29,7 +29,7 @@ from imgsearch.server.settings import Settings
 from imgsearch.stores import open_store
 from tests.conftest import Cli, Result
 from tests.fakes import ColorEncoder
-from tests.serving import Served, id_of, picture, serving
+from tests.serving import Served, id_of, image_bytes, serving
 from tests.test_weaviate_store import unique_name
 
 LITE0 = "efficientnet-lite0"
@@ -178,7 +178,7 @@ def make_shop(folder: Path) -> Path:
     for number in range(7):
         path = folder / "shop" / ("men" if number < 3 else "women") / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture(min(number, 5)))
+        path.write_bytes(image_bytes(min(number, 5)))
     (folder / "shop" / "styles.csv").write_text(TABLE)
     return folder / "shop"
 
@@ -189,8 +189,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("template")
     shop = make_shop(folder)
     (folder / "new").mkdir()
-    (folder / "new" / "7.png").write_bytes(picture(7))
-    (folder / "new" / "copy.png").write_bytes(picture(0))
+    (folder / "new" / "7.png").write_bytes(image_bytes(7))
+    (folder / "new" / "copy.png").write_bytes(image_bytes(0))
     (folder / "bad").mkdir()
     (folder / "bad" / "bad.png").write_text("no image")
     vectors = normalized(np.random.default_rng(0).standard_normal((5, 1280)).astype(np.float32))
@@ -338,14 +338,14 @@ SEARCH = "/v1/collections/{name}/search"
 SEARCHES = "/v1/collections/{name}/searches"
 RECORDS = "/v1/collections/{name}/records"
 UPLOADS = "/v1/collections/{name}/uploads"
-IMAGE = {"image": picture(1)}
+IMAGE = {"image": image_bytes(1)}
 REQUESTS = [
     Request("get", "/"),
     Request("get", "/healthz"),
     Request("get", "/readyz"),
     Request("get", "/metrics"),
-    Request("post", "/search/", sent={"files": {"file": picture(1)}}),
-    Request("post", "/upload/", sent={"files": {"file": picture(20)}}),
+    Request("post", "/search/", sent={"files": {"file": image_bytes(1)}}),
+    Request("post", "/upload/", sent={"files": {"file": image_bytes(20)}}),
     Request("get", "/get-image/{one}"),
     Request("post", SEARCH, sent={"files": IMAGE}),
     Request("post", SEARCH, sent={"files": IMAGE, "data": {"where": "kind=Hats"}}),
@@ -372,10 +372,14 @@ REQUESTS = [
     Request("get", "/v1/collections"),
     Request("get", "/v1/collections/{name}"),
     Request(
-        "post", "/v1/collections/{name}/uploads", 202, {"files": {"files": picture(21)}}, False
+        "post", "/v1/collections/{name}/uploads", 202, {"files": {"files": image_bytes(21)}}, False
     ),
     Request(
-        "post", "/v1/collections/{name}/search-jobs", 202, {"files": {"files": picture(1)}}, False
+        "post",
+        "/v1/collections/{name}/search-jobs",
+        202,
+        {"files": {"files": image_bytes(1)}},
+        False,
     ),
     Request("get", "/v1/jobs", same=False),
     Request("get", "/v1/jobs/{job}"),
@@ -418,7 +422,7 @@ def services(tmp_path_factory: pytest.TempPathFactory, one_node: str) -> Iterato
 
 def uploaded(served: Served, name: str) -> str:
     """The id of a job that has ended."""
-    files = {"files": ("a.png", picture(30))}
+    files = {"files": ("a.png", image_bytes(30))}
     place = served.client.post(f"/v1/collections/{name}/uploads", files=files).headers["location"]
     deadline = time.monotonic() + 60
     while (told := served.client.get(place).json())["state"] in ("queued", "running"):

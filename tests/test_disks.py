@@ -10,7 +10,7 @@ from imgsearch.index import ImageIndex
 from imgsearch.server.storage import spool_directory
 from tests.conftest import SAMPLES, Cli
 from tests.fakes import ColorEncoder
-from tests.serving import filled, picture, serving
+from tests.serving import filled, image_bytes, serving
 
 SHIRT = SAMPLES / "images" / "10101.jpg"
 
@@ -75,10 +75,10 @@ def test_a_service_works_on_a_read_only_disk(tmp_path: Path, read_only: ReadOnly
     read_only(tmp_path / "all")
     with spool_directory(settings.data), serving(settings, ColorEncoder()) as served:
         search = "/v1/collections/images/search"
-        found = served.client.post(search, files={"image": picture(3)})
+        found = served.client.post(search, files={"image": image_bytes(3)})
         assert found.status_code == 200
         assert found.json()["hits"][0]["score"] > 0.99
-        refused = served.client.post("/upload/", files={"file": picture(99)})
+        refused = served.client.post("/upload/", files={"file": image_bytes(99)})
         assert refused.status_code == 500
         assert "may not write to its data directory" in refused.text
         assert served.client.get("/readyz").status_code == 200

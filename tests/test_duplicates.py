@@ -23,12 +23,12 @@ from tests.conftest import Cli
 from tests.fakes import ColorEncoder
 from tests.test_weaviate_store import unique_name
 
-# The colors of 4 x 4 parts, which the encoder sees, are those of all pictures here alike.
+# The colors of 4 x 4 parts, which the encoder sees, are those of all images here alike.
 SCORE = 0.8
 
 
 def photo(seed: int, size: tuple[int, int] = (256, 192)) -> Image.Image:
-    """A picture with soft shapes and details of its own, on a background that all share."""
+    """An image with soft shapes and details of its own, on a background that all share."""
     draw = np.random.default_rng(seed)
     shape = np.array(Image.linear_gradient("L").resize(size), np.float32)
     coarse = draw.integers(0, 256, (24, 32, 3), dtype=np.uint8)

@@ -257,7 +257,7 @@ class TestLayout:
         first = either.map(file, layout=layout)
         assert first is not None
         before = _places(Document(file))
-        with Image.open(shop / "04.png") as image:  # a picture that is nearly the same
+        with Image.open(shop / "04.png") as image:  # an image that is nearly the same
             image.putpixel((0, 0), (1, 2, 3))
             image.save(shop / "new.png")
         (shop / "05.png").unlink()

@@ -15,7 +15,7 @@ from imgsearch.images import ChangedError
 from imgsearch.types import ImageRecord
 from imgsearch.uris import path_to_uri
 from tests.fakes import ColorEncoder
-from tests.serving import Served, filled, id_of, picture, serving
+from tests.serving import Served, filled, id_of, image_bytes, serving
 
 IMAGES = "/v1/collections/images"
 
@@ -23,7 +23,7 @@ IMAGES = "/v1/collections/images"
 @pytest.fixture
 def indexed(tmp_path: Path) -> ImageRecord:
     path = tmp_path / "a.png"
-    path.write_bytes(picture(1))
+    path.write_bytes(image_bytes(1))
     found = images.fingerprint(str(path))
     uri = path_to_uri(str(path))
     return ImageRecord(uri, found.sha256, found.size, found.mtime_ns, 64, 48)
@@ -31,7 +31,7 @@ def indexed(tmp_path: Path) -> ImageRecord:
 
 def other_of_size(size: int) -> bytes:
     """Another image with this many bytes."""
-    other = picture(2)
+    other = image_bytes(2)
     assert len(other) <= size + 8
     return other.ljust(size, b"\0")[:size]
 
@@ -42,11 +42,11 @@ class TestOpening:
             return file.read()
 
     def test_the_file_that_was_indexed_is_opened(self, indexed: ImageRecord) -> None:
-        assert self.content(indexed) == picture(1)
+        assert self.content(indexed) == image_bytes(1)
 
     def test_equal_content_with_another_mtime_is_the_same_file(self, indexed: ImageRecord) -> None:
         os.utime(indexed.path, (1, 1))
-        assert self.content(indexed) == picture(1)
+        assert self.content(indexed) == image_bytes(1)
 
     def test_its_content_is_hashed_once(
         self, indexed: ImageRecord, monkeypatch: pytest.MonkeyPatch
@@ -54,11 +54,11 @@ class TestOpening:
         os.utime(indexed.path, (2, 2))
         self.content(indexed)
         monkeypatch.delattr(hashlib, "file_digest")
-        assert self.content(indexed) == picture(1)
+        assert self.content(indexed) == image_bytes(1)
 
     @pytest.mark.parametrize("same_size", [True, False])
     def test_other_content_is_rejected(self, indexed: ImageRecord, same_size: bool) -> None:
-        other = other_of_size(indexed.size) if same_size else picture(2, size=(640, 480))
+        other = other_of_size(indexed.size) if same_size else image_bytes(2, size=(640, 480))
         Path(indexed.path).write_bytes(other)
         os.utime(indexed.path, (3, 3))
         with pytest.raises(ChangedError, match="changed since it was indexed"):
@@ -72,7 +72,7 @@ class TestOpening:
         make = images.thumbnails._small
 
         def swap(source: BinaryIO, *options: int) -> Image.Image:
-            Path(source.name).write_bytes(picture(2, size=(640, 480)))
+            Path(source.name).write_bytes(image_bytes(2, size=(640, 480)))
             return make(source, *options)
 
         monkeypatch.setattr(images.thumbnails, "_small", swap)
@@ -109,7 +109,7 @@ class TestServing:
         record = id_of(place)
         assert self.statuses(served, record) == {200}
         shutil.copy(place, tmp_path / "kept.png")
-        place.write_bytes(picture(99, size=(640, 480)))
+        place.write_bytes(image_bytes(99, size=(640, 480)))
         assert self.statuses(served, record) == {404}
         # The vector of the indexed image is stored, so no file is needed.
         assert served.client.post(f"{IMAGES}/search", data={"record": record}).status_code == 200

@@ -27,7 +27,7 @@ from imgsearch.server.settings import Limits, Settings
 from imgsearch.server.ui import fields
 from tests.conftest import SAMPLES
 from tests.fakes import ColorEncoder
-from tests.serving import Served, filled, id_of, picture, serving
+from tests.serving import Served, filled, id_of, image_bytes, serving
 from tools import browser as browsers
 
 SHIRT = SAMPLES / "images" / "10101.jpg"
@@ -446,7 +446,7 @@ def test_one_file_that_is_too_large_keeps_no_other_from_being_added(
     visit: Open, tmp_path: Path
 ) -> None:
     for number in (7, 8):
-        (tmp_path / f"{number}.png").write_bytes(picture(number + 100))
+        (tmp_path / f"{number}.png").write_bytes(image_bytes(number + 100))
     (tmp_path / "large.png").write_bytes(bytes(300_000))
     settings = filled(tmp_path / "served", 3, limits=Limits(body=300_000))
     with serving(settings, ColorEncoder(), with_page=True) as small:
@@ -516,7 +516,7 @@ def test_it_can_be_used_by_keyboard_and_read_aloud(visit: Open) -> None:
 
 def test_images_are_added_with_a_description_and_found(visit: Open, tmp_path: Path) -> None:
     fresh = tmp_path / "a <b>new one.png"
-    fresh.write_bytes(picture(5))
+    fresh.write_bytes(image_bytes(5))
     page = visit()
     form = adding(page, [fresh, SAMPLES / "awkward" / "text-named.jpg"])
     hostile = "patchwork <i>quilt</i> ${document.title = 1} {{7*7}} `"
@@ -534,7 +534,7 @@ def test_images_are_added_with_a_description_and_found(visit: Open, tmp_path: Pa
 @pytest.mark.slow
 def test_a_file_is_sent_again_while_the_service_is_busy(visit: Open, tmp_path: Path) -> None:
     fresh = tmp_path / "busy.png"
-    fresh.write_bytes(picture(77))
+    fresh.write_bytes(image_bytes(77))
     page = visit()
     refused: list[str] = []
 
@@ -556,7 +556,7 @@ def test_adding_shows_its_progress_and_can_be_cancelled(visit: Open, tmp_path: P
     files = []
     for number in range(60):
         files.append(tmp_path / f"{number}.png")
-        files[-1].write_bytes(picture(1000 + number))
+        files[-1].write_bytes(image_bytes(1000 + number))
     encoder = ColorEncoder()
     with serving(filled(tmp_path / "served", 3), encoder, with_page=True) as slow:
         encoder.gate = threading.Event()

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from imgsearch.server.address import listen
 from imgsearch.server.ui.gradio_files import COOKIE, GradioFiles
 from imgsearch.server.ui.visitor_files import FileLimits, VisitorFiles
-from tests.serving import picture
+from tests.serving import image_bytes
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -293,14 +293,14 @@ def test_files_that_browsers_might_run_are_attachments(page: Site) -> None:
             response = alice.get(f"gradio_api/file={upload(alice, b'<script>', name)}")
             assert response.headers["content-type"] == "application/octet-stream", name
             assert response.headers["content-disposition"].startswith("attachment"), name
-        response = alice.get(f"gradio_api/file={upload(alice, picture(1), 'x.png')}")
+        response = alice.get(f"gradio_api/file={upload(alice, image_bytes(1), 'x.png')}")
         assert response.headers["content-type"] == "image/png"
         assert response.headers["content-disposition"].startswith("inline")
 
 
 def test_other_visitors_cannot_read_files_in_results(page: Site) -> None:
     with page.visitor() as alice, page.visitor() as mallory:
-        token = upload(alice, picture(1), "1.png")
+        token = upload(alice, image_bytes(1), "1.png")
         (image,) = call(alice, file(token), "turned").json()["data"]
         (gallery,) = call(alice, file(token), "twice").json()["data"]
         files = [image, *(each["image"] for each in gallery)]
@@ -316,7 +316,7 @@ def test_other_visitors_cannot_read_files_in_results(page: Site) -> None:
 
 def test_files_in_the_gradio_cache_are_not_served_by_path(page: Site) -> None:
     with page.visitor() as alice:
-        call(alice, file(upload(alice, picture(2), "2.png")), "turned")
+        call(alice, file(upload(alice, image_bytes(2), "2.png")), "turned")
         cached = [each for each in page.folder.rglob("*") if each.is_file()]
         assert any(each.parent.parent == page.folder for each in cached), "Gradio's cache moved"
         for each in cached:
@@ -367,7 +367,7 @@ def test_gradio_client_works(tmp_path: Path, prefix: str) -> None:
     from gradio_client import Client, handle_file
 
     (tmp_path / "mine.txt").write_bytes(SECRET)
-    (tmp_path / "1.png").write_bytes(picture(1))
+    (tmp_path / "1.png").write_bytes(image_bytes(1))
     with site(tmp_path / "files", prefix=prefix) as opened:
         client = Client(opened.url, verbose=False, download_files=str(tmp_path / "got"))
         assert COOKIE in client.cookies
@@ -561,7 +561,7 @@ def test_the_oldest_uploads_are_deleted_at_the_limit(page: Site) -> None:
 
 def test_results_do_not_count_against_uploads(page: Site) -> None:
     with page.visitor() as alice:
-        token = upload(alice, picture(3), "3.png")
+        token = upload(alice, image_bytes(3), "3.png")
         for _ in range(LIMITS.files + 1):
             assert call(alice, file(token), "turned").status_code == 200
         assert len(list((page.folder / "results").iterdir())) <= LIMITS.files
@@ -585,7 +585,7 @@ def test_files_expire_after_their_last_use(tmp_path: Path) -> None:
 def test_files_are_deleted_without_further_requests(tmp_path: Path) -> None:
     limits = FileLimits(100_000, 400_000, 20, seconds=0.5)
     with site(tmp_path, limits) as opened, opened.visitor() as alice:
-        call(alice, file(upload(alice, picture(4), "4.png")), "turned")
+        call(alice, file(upload(alice, image_bytes(4), "4.png")), "turned")
         deadline = time.monotonic() + 30
         while {each.name for each in tmp_path.rglob("*")} != {"uploads", "results"}:
             assert time.monotonic() < deadline, list(tmp_path.rglob("*"))

@@ -18,7 +18,7 @@ from imgsearch.server.settings import Limits
 from imgsearch.server.ui import fields, views
 from imgsearch.types import ImageRecord
 from tests.fakes import ColorEncoder
-from tests.serving import Served, filled, picture, serving
+from tests.serving import Served, filled, image_bytes, serving
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_a_query_image_is_soon_in_memory_only(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(views, "_PREVIEW_SECONDS", 0.0)
-    query, results, address, image = search_with(served, picture(1))["data"]
+    query, results, address, image = search_with(served, image_bytes(1))["data"]
     assert "3 hits" in results
     assert address.startswith("?image=")
     assert "data:image/webp;base64," in query
@@ -157,7 +157,7 @@ def test_a_gradio_client_can_search(served: Served, tmp_path: Path) -> None:
     from gradio_client import Client, handle_file
     from gradio_client.exceptions import AppError
 
-    (tmp_path / "3.png").write_bytes(picture(3))
+    (tmp_path / "3.png").write_bytes(image_bytes(3))
     for url in (served.page, f"{served.url}/ui/"):
         client = Client(url, verbose=False)
         by_image = client.predict(handle_file(str(tmp_path / "3.png")), k=2, api_name="/search")

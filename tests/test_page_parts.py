@@ -13,7 +13,7 @@ from imgsearch.server.ui.query_images import QueryImages
 from imgsearch.server.ui.state import SearchState
 from imgsearch.server.ui.views import Views
 from imgsearch.types import CollectionInfo, FieldType, ImageRecord, Metadata, Stamp
-from tests.serving import picture
+from tests.serving import image_bytes
 
 
 def test_an_address_and_what_it_asks_for_are_one() -> None:
@@ -122,16 +122,16 @@ def test_conditions_that_no_filter_can_show_are_kept() -> None:
 def test_the_images_used_longest_ago_are_dropped() -> None:
     async def store() -> None:
         one = QueryImages(10_000, 1000)
-        size = one.get(await one.add(picture(1))).size
+        size = one.get(await one.add(image_bytes(1))).size
         images = QueryImages(10_000, 1000, max_bytes=int(2.5 * size))
-        names = [await images.add(picture(1)), await images.add(picture(2))]
+        names = [await images.add(image_bytes(1)), await images.add(image_bytes(2))]
         images.get(names[0])
-        await images.add(picture(3))
-        assert images.get(names[0]).file == picture(1)
+        await images.add(image_bytes(3))
+        assert images.get(names[0]).file == image_bytes(1)
         with pytest.raises(ImageError, match="choose it again"):
             images.get(names[1])
         with pytest.raises(ImageError):
-            await images.add(b"no picture")
+            await images.add(b"no image")
 
     asyncio.run(store())
 

@@ -15,7 +15,7 @@ from imgsearch.stores import open_store
 from imgsearch.types import ImageRecord
 from tests.conftest import Painter
 from tests.fakes import ColorEncoder
-from tests.serving import Served, id_of, picture, serving
+from tests.serving import Served, id_of, image_bytes, serving
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ class TestUpload:
     def test_the_response_has_the_original_fields_and_the_image_is_found(
         self, served: Served, tmp_path: Path
     ) -> None:
-        content = picture(50)
+        content = image_bytes(50)
         uploaded = self.upload(served, content, description="a green hat")
         assert uploaded.keys() == {"filename", "description", "id", "image"}
         assert uploaded["description"] == "a green hat"
@@ -117,30 +117,30 @@ class TestUpload:
         assert (found["similar_category"], found["image"]) == ("a green hat", uploaded["image"])
 
     def test_a_file_is_stored_under_its_digest(self, served: Served, tmp_path: Path) -> None:
-        self.upload(served, picture(51))
-        self.upload(served, picture(51))
+        self.upload(served, image_bytes(51))
+        self.upload(served, image_bytes(51))
         stored = list((tmp_path / "home" / "uploads").glob("*/*/*"))
-        assert [path.read_bytes() for path in stored] == [picture(51)]
-        assert stored[0].stem == hashlib.sha256(picture(51)).hexdigest()
+        assert [path.read_bytes() for path in stored] == [image_bytes(51)]
+        assert stored[0].stem == hashlib.sha256(image_bytes(51)).hexdigest()
 
     def test_a_second_upload_replaces_only_the_description(self, served: Served) -> None:
-        first = self.upload(served, picture(52), description="a hat")
+        first = self.upload(served, image_bytes(52), description="a hat")
         url = f"/v1/collections/images/records/{first['id']}"
         served.client.patch(url, json={"size_eu": 42})
-        assert self.upload(served, picture(52), description="a cap")["id"] == first["id"]
+        assert self.upload(served, image_bytes(52), description="a cap")["id"] == first["id"]
         assert served.client.get(url).json()["metadata"] == {"description": "a cap", "size_eu": 42}
-        self.upload(served, picture(52))
+        self.upload(served, image_bytes(52))
         assert served.client.get(url).json()["metadata"]["description"] == "a cap"
 
     def test_an_upload_without_a_description_returns_the_existing_one(self, served: Served) -> None:
-        self.upload(served, picture(52), description="first")
-        assert self.upload(served, picture(52))["description"] == "first"
+        self.upload(served, image_bytes(52), description="first")
+        assert self.upload(served, image_bytes(52))["description"] == "first"
 
     def test_a_file_deleted_during_the_upload_is_stored_again(
         self, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         written = Uploads._written
-        self.upload(served, picture(53))
+        self.upload(served, image_bytes(53))
         (stored,) = (tmp_path / "home" / "uploads").rglob("*.png")
 
         async def delete_first(self: Uploads, *given: Any) -> ImageRecord:
@@ -148,8 +148,8 @@ class TestUpload:
             return await written(self, *given)
 
         monkeypatch.setattr(Uploads, "_written", delete_first)
-        response = self.upload(served, picture(53))
-        assert served.client.get(response["image"]).content == picture(53)
+        response = self.upload(served, image_bytes(53))
+        assert served.client.get(response["image"]).content == image_bytes(53)
 
     def test_an_invalid_image_is_rejected_and_not_stored(
         self, served: Served, tmp_path: Path

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fakes import ColorEncoder
-from tests.serving import Served, filled, picture, serving
+from tests.serving import Served, filled, image_bytes, serving
 
 IMAGES = "/v1/collections/images"
 FORMS = ("/search/", "/upload/", f"{IMAGES}/search", f"{IMAGES}/uploads")
@@ -27,7 +27,7 @@ def part(disposition: bytes, content: bytes) -> bytes:
 
 def image_part(name: str) -> bytes:
     field = b'form-data; name="%s"; filename="a.png"' % name.encode()
-    return part(field, picture(1))
+    return part(field, image_bytes(1))
 
 
 MALFORMED = {
@@ -37,7 +37,7 @@ MALFORMED = {
     "another boundary": image_part("file").replace(b"--b", b"--c") + b"\r\n--c--\r\n",
     "no disposition": b"--b\r\n\r\nhello" + END,
     "no name": part(b"form-data", b"hello") + END,
-    "an unterminated name": part(b'form-data; name="file', picture(1)) + END,
+    "an unterminated name": part(b'form-data; name="file', image_bytes(1)) + END,
     "header without a colon": b"--b\r\nnonsense\r\n\r\nhello" + END,
     "bare line feeds": image_part("file").replace(b"\r\n", b"\n") + b"\n--b--\n",
     "a header that never ends": b"--b\r\nContent-Disposition: " + b"x" * 100_000 + END,
@@ -47,7 +47,7 @@ MALFORMED = {
         b'form-data; name="file"\r\nContent-Type: multipart/mixed; boundary=c', b"--c--"
     )
     + END,
-    "NUL in a name": part(b'form-data; name="fi\0le"; filename="a"', picture(1)) + END,
+    "NUL in a name": part(b'form-data; name="fi\0le"; filename="a"', image_bytes(1)) + END,
     "a field instead of a file": part(b'form-data; name="file"', b"hello") + END,
     "20,000 fields": part(b'form-data; name="where"', b"a=1\r\n") * 20_000 + b"--b--\r\n",
     "20,000 files": part(b'form-data; name="image"; filename="a"', b"a\r\n") * 20_000
@@ -121,9 +121,9 @@ NAMES = {
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 def test_a_file_name_is_reported_but_never_used_as_a_path(served: Served, name: str) -> None:
     """In a single upload, in a job, and in the report of a job."""
-    single = served.client.post("/upload/", files={"file": (name, picture(60))})
+    single = served.client.post("/upload/", files={"file": (name, image_bytes(60))})
     assert single.status_code == 200, single.text
-    uploaded = served.client.post(f"{IMAGES}/uploads", files={"files": (name, picture(61))})
+    uploaded = served.client.post(f"{IMAGES}/uploads", files={"files": (name, image_bytes(61))})
     assert uploaded.status_code == 202, uploaded.text
     job = uploaded.json()["id"]
     deadline = time.monotonic() + 60
@@ -145,7 +145,9 @@ def test_a_file_name_is_reported_but_never_used_as_a_path(served: Served, name: 
 @pytest.mark.parametrize("name", ["a%0Ab.png", "x" * 5000, "", "a\0b"])
 def test_an_unusual_file_name_in_a_form_is_never_used_as_a_path(served: Served, name: str) -> None:
     field = f'form-data; name="file"; filename="{name}"'.encode()
-    response = served.client.post("/upload/", content=part(field, picture(1)) + END, headers=FORM)
+    response = served.client.post(
+        "/upload/", content=part(field, image_bytes(1)) + END, headers=FORM
+    )
     assert response.status_code in (200, 400, 422)
     kept = [path for path in served.service.settings.uploads.rglob("*") if path.is_file()]
     images = [path for path in kept if path.name != ".stores"]
@@ -156,7 +158,7 @@ def test_an_unusual_file_name_in_a_form_is_never_used_as_a_path(served: Served, 
 def test_file_names_that_are_not_utf_8_are_accepted(served: Served) -> None:
     for raw in (b"\xff\xfe.png", b"\xed\xa0\x80.png", b"M\xfctze.png"):
         field = b'form-data; name="file"; filename="' + raw + b'"'
-        body = part(field, picture(62)) + END
+        body = part(field, image_bytes(62)) + END
         response = served.client.post("/upload/", content=body, headers=FORM)
         assert response.status_code == 200, response.text
         assert response.json()["filename"].endswith(".png")

@@ -13,7 +13,7 @@ import pytest
 
 from imgsearch.server.settings import ArchiveLimits
 from tests.fakes import ColorEncoder
-from tests.serving import Served, filled, picture, serving
+from tests.serving import Served, filled, image_bytes, serving
 
 UPLOADS = "/v1/collections/images/uploads"
 LIMITS = ArchiveLimits(files=20, total=200_000, ratio=50)
@@ -67,14 +67,16 @@ class TestReport:
     def test_every_file_has_an_outcome(self, served: Served) -> None:
         archive = zipped(
             {
-                "a/1.png": picture(31),
-                "../../escape.png": picture(32),
-                "b/same.png": picture(31),
+                "a/1.png": image_bytes(31),
+                "../../escape.png": image_bytes(32),
+                "b/same.png": image_bytes(31),
                 "text.txt": b"not an image",
                 "a/": b"",
             }
         )
-        job = submit(served, ("one.png", picture(30)), ("more.zip", archive), description="spring")
+        job = submit(
+            served, ("one.png", image_bytes(30)), ("more.zip", archive), description="spring"
+        )
         job = ended(served, job)
         assert (job["state"], job["found"], job["finished"], job["rejected"]) == ("done", 5, 5, 1)
         lines = {line["name"]: line for line in report(served, job)}
@@ -90,21 +92,21 @@ class TestReport:
     def test_files_are_stored_by_digest_inside_the_data_directory(
         self, served: Served, tmp_path: Path
     ) -> None:
-        ended(served, submit(served, ("x.zip", zipped({"../../up.png": picture(33)}))))
+        ended(served, submit(served, ("x.zip", zipped({"../../up.png": image_bytes(33)}))))
         outside = list(tmp_path.parent.rglob("up.png"))
         assert not outside
         (stored,) = (tmp_path / "home" / "uploads").rglob("*.png")
-        assert stored.read_bytes() == picture(33)
+        assert stored.read_bytes() == image_bytes(33)
 
     def test_known_images_are_skipped(self, served: Served) -> None:
-        archive = ("x.zip", zipped({"a.png": picture(31)}))
+        archive = ("x.zip", zipped({"a.png": image_bytes(31)}))
         ended(served, submit(served, archive))
         again = ended(served, submit(served, archive))
         assert (again["state"], again["finished"], again["skipped"]) == ("done", 1, 1)
         assert count(served) == 9
 
     def test_jobs_are_listed_newest_first(self, served: Served) -> None:
-        jobs = [ended(served, submit(served, ("a.png", picture(40 + n)))) for n in range(2)]
+        jobs = [ended(served, submit(served, ("a.png", image_bytes(40 + n)))) for n in range(2)]
         listed = served.client.get("/v1/jobs").json()
         assert [job["id"] for job in listed] == [job["id"] for job in reversed(jobs)]
 
@@ -123,7 +125,7 @@ def understated(size: int) -> bytes:
 
 
 def encrypted() -> bytes:
-    whole = bytearray(zipped({"a.png": picture(1)}))
+    whole = bytearray(zipped({"a.png": image_bytes(1)}))
     whole[whole.rindex(b"PK\1\2") + 8] |= 1
     whole[6] |= 1
     return bytes(whole)
@@ -136,7 +138,7 @@ class TestHostileArchives:
             (zipped({f"{number}.png": b"" for number in range(21)}), "more than 20"),
             (zipped({"a": b"\0" * 200_001}, zipfile.ZIP_STORED), "more than 200,000 bytes"),
             (zipped({"a": b"\0" * 190_000}), "bomb"),
-            (zipped({"a.png": picture(1)})[:-30], "cut off"),
+            (zipped({"a.png": image_bytes(1)})[:-30], "cut off"),
             (b"PK\3\4 and no more", "no directory"),
         ],
         # Zips contain the time: pytest's workers would collect different ids.
@@ -156,14 +158,14 @@ class TestHostileArchives:
     def test_a_file_that_cannot_be_unpacked_is_rejected_with_a_reason(
         self, served: Served, archive: bytes
     ) -> None:
-        job = ended(served, submit(served, ("a.zip", archive), ("b.png", picture(35))))
+        job = ended(served, submit(served, ("a.zip", archive), ("b.png", image_bytes(35))))
         assert (job["state"], job["rejected"]) == ("done", 1)
         assert count(served) == 9
 
     def test_a_damaged_file_does_not_affect_others(self, served: Served) -> None:
-        packed = bytearray(zipped({"bad.png": picture(36)}, zipfile.ZIP_BZIP2))
+        packed = bytearray(zipped({"bad.png": image_bytes(36)}, zipfile.ZIP_BZIP2))
         packed[60] ^= 0xFF
-        files = [("a.png", picture(37)), ("bad.zip", bytes(packed)), ("b.png", picture(38))]
+        files = [("a.png", image_bytes(37)), ("bad.zip", bytes(packed)), ("b.png", image_bytes(38))]
         job = ended(served, submit(served, *files))
         assert (job["state"], job["finished"], job["rejected"]) == ("done", 3, 1)
         (line,) = [line for line in report(served, job) if line["status"] == "rejected"]
@@ -171,7 +173,7 @@ class TestHostileArchives:
         assert "damaged zip" in line["reason"]
 
     def test_a_file_without_a_name_is_accepted(self, served: Served) -> None:
-        packed = bytearray(zipped({"x": picture(39)}))
+        packed = bytearray(zipped({"x": image_bytes(39)}))
         # Turn its name of one byte into the extra field that may follow a name.
         for lengths in (26, packed.index(b"PK\1\2") + 28):
             packed[lengths : lengths + 4] = b"\0\0\1\0"
@@ -179,7 +181,7 @@ class TestHostileArchives:
         assert (job["state"], job["finished"], job["rejected"]) == ("done", 1, 0)
 
     def test_a_nested_zip_is_rejected(self, served: Served) -> None:
-        inner = zipped({"a.png": picture(1)})
+        inner = zipped({"a.png": image_bytes(1)})
         job = ended(served, submit(served, ("a.zip", zipped({"inner.zip": inner}))))
         assert (job["state"], job["rejected"]) == ("done", 1)
 
@@ -192,13 +194,13 @@ class TestStopping:
         return encoder.gate
 
     def archive(self) -> tuple[str, bytes]:
-        return "a.zip", zipped({f"{number}.png": picture(100 + number) for number in range(20)})
+        return "a.zip", zipped({f"{number}.png": image_bytes(100 + number) for number in range(20)})
 
     def test_the_next_job_runs_after_a_cancelled_one(
         self, served: Served, slow: threading.Event
     ) -> None:
         first, second = (submit(served, self.archive()) for _ in range(2))
-        third = submit(served, ("one.png", picture(60)))
+        third = submit(served, ("one.png", image_bytes(60)))
         assert served.client.delete(f"/v1/jobs/{second['id']}").json()["state"] == "cancelled"
         served.client.delete(f"/v1/jobs/{first['id']}")
         slow.set()
@@ -212,7 +214,7 @@ class TestStopping:
         encoder.gate = threading.Event()
         with serving(settings, encoder) as served:
             job = submit(served, self.archive())
-            waiting = submit(served, ("one.png", picture(61)))
+            waiting = submit(served, ("one.png", image_bytes(61)))
             for each in (job, waiting):
                 served.client.delete(f"/v1/jobs/{each['id']}")
             threading.Timer(0.3, encoder.gate.set).start()
@@ -237,14 +239,15 @@ class TestStopping:
         job = submit(served, self.archive())
         with serving(served.service.settings, ColorEncoder()) as other:
             assert other.client.get("/v1/jobs").json() == []
-            own = submit(other, ("b.png", picture(62)))
+            own = submit(other, ("b.png", image_bytes(62)))
             slow.set()
             assert ended(other, own)["state"] == "done"
             assert ended(served, job)["state"] == "done"
 
     def test_the_queue_is_limited(self, served: Served, slow: threading.Event) -> None:
         responses = [
-            served.client.post(UPLOADS, files={"files": picture(70)}).status_code for _ in range(20)
+            served.client.post(UPLOADS, files={"files": image_bytes(70)}).status_code
+            for _ in range(20)
         ]
         assert set(responses) == {202, 429}
         slow.set()
@@ -255,7 +258,7 @@ class TestStopping:
         encoder.gate = threading.Event()
         with serving(settings, encoder) as served:
             job = submit(served, self.archive(), description="stored")
-            waiting = submit(served, ("one.png", picture(61)))
+            waiting = submit(served, ("one.png", image_bytes(61)))
             # The service stops during the first batch.
             deadline = time.monotonic() + 60
             while served.client.get(f"/v1/jobs/{job['id']}").json()["state"] != "running":

@@ -14,13 +14,13 @@ import pytest
 from imgsearch.server.middleware.protocol import TimeoutProtocol
 from imgsearch.server.settings import Limits
 from tests.fakes import ColorEncoder
-from tests.serving import Served, filled, picture, serving
+from tests.serving import Served, filled, image_bytes, serving
 
 SEARCH = "/v1/collections/images/search"
 
 
 def search(served: Served, number: int) -> httpx.Response:
-    return served.client.post(SEARCH, files={"image": picture(number)}, data={"k": 1})
+    return served.client.post(SEARCH, files={"image": image_bytes(number)}, data={"k": 1})
 
 
 def wait_until(condition: object) -> None:
@@ -85,7 +85,7 @@ def test_concurrent_uploads_are_all_indexed(tmp_path: Path) -> None:
     with serving(filled(tmp_path), ColorEncoder()) as served, ThreadPoolExecutor(20) as clients:
 
         def upload(number: int) -> str:
-            files = {"file": picture(500 + number % 30)}
+            files = {"file": image_bytes(500 + number % 30)}
             data = {"description": f"n{number % 30}"}
             response = served.client.post("/upload/", files=files, data=data)
             assert response.status_code == 200, response.text
@@ -104,7 +104,7 @@ def test_requests_in_progress_are_finished_at_shutdown(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as clients:
         with serving(filled(tmp_path), encoder) as served:
             # With a separate client, as the other one is closed first.
-            files = {"image": picture(3)}
+            files = {"image": image_bytes(3)}
             response = clients.submit(httpx.post, served.url + SEARCH, files=files, timeout=30)
             wait_until(lambda: served.service.in_flight == 1)
             threading.Timer(0.3, encoder.gate.set).start()

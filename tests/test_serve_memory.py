@@ -20,7 +20,7 @@ from imgsearch.server.capacity import MemoryBudget
 from imgsearch.server.service import Service
 from imgsearch.server.settings import Limits, Settings
 from tests.fakes import ColorEncoder
-from tests.serving import Served, filled, picture, serving
+from tests.serving import Served, filled, image_bytes, serving
 
 RECORDS = "/v1/collections/images/records"
 FORM = {"Content-Type": "multipart/form-data; boundary=b"}
@@ -117,12 +117,12 @@ class TestForms:
             response = served.client.post("/search/", content=another, headers=FORM)
             assert response.status_code == 429
         wait_until(lambda: load.bytes == 0)
-        response = served.client.post("/search/", files={"file": picture(1)})
+        response = served.client.post("/search/", files={"file": image_bytes(1)})
         assert response.status_code == 200
 
     def test_a_large_file_needs_little_memory(self, served: Served) -> None:
         """Files are spooled to the disk."""
-        content = picture(1) + bytes(served.service.settings.limits.body - 2000)
+        content = image_bytes(1) + bytes(served.service.settings.limits.body - 2000)
         for _ in range(8):
             response = served.client.post("/search/", files={"file": content})
             assert response.status_code == 200

@@ -24,7 +24,7 @@ from imgsearch.server import storage
 from imgsearch.server.address import allowed_hosts
 from imgsearch.server.settings import Limits
 from tests.fakes import ColorEncoder
-from tests.serving import Served, filled, picture, serving
+from tests.serving import Served, filled, image_bytes, serving
 
 IMAGES = "/v1/collections/images"
 KEY = "schlüssel-123"
@@ -59,7 +59,9 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def is_alive(served: Served) -> bool:
     """Return whether a search still finds the right image."""
-    response = served.client.post(f"{IMAGES}/search", files={"image": picture(1)}, data={"k": 1})
+    response = served.client.post(
+        f"{IMAGES}/search", files={"image": image_bytes(1)}, data={"k": 1}
+    )
     return bool(
         response.status_code == 200 and response.json()["hits"][0]["metadata"]["number"] == 1
     )
@@ -84,7 +86,7 @@ class TestKey:
             assert response.status_code == 401
             assert "Bearer" in response.headers["www-authenticate"]
         for path in ("/upload/", "/search/"):
-            files = {"file": picture(0)}
+            files = {"file": image_bytes(0)}
             assert locked.client.post(path, files=files, headers=headers).status_code == 401
 
     @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ class TestOrigins:
         with serving(filled(tmp_path, hosts=names), ColorEncoder()) as served:
             rebound = {"Host": "evil.example", "Origin": "http://evil.example"}
             for path in ("/upload/", "/search/"):
-                response = served.client.post(path, files={"file": picture(0)}, headers=rebound)
+                response = served.client.post(path, files={"file": image_bytes(0)}, headers=rebound)
                 assert response.status_code == 421
             for host in (socket.gethostname(), "192.168.1.20:8888"):
                 assert served.client.get("/v1/jobs", headers={"Host": host}).status_code == 200
@@ -156,7 +158,7 @@ class TestOrigins:
     ) -> None:
         headers = {"Origin": origin}
         for path in ("/upload/", "/search/"):
-            response = served.client.post(path, files={"file": picture(0)}, headers=headers)
+            response = served.client.post(path, files={"file": image_bytes(0)}, headers=headers)
             assert response.status_code == 403
         response = served.client.get("/v1/collections", headers=headers)
         assert "access-control-allow-origin" not in response.headers
@@ -168,12 +170,12 @@ class TestOrigins:
 
     def test_the_own_origin_may_call(self, served: Served) -> None:
         headers = {"Origin": served.url}
-        response = served.client.post("/search/", files={"file": picture(0)}, headers=headers)
+        response = served.client.post("/search/", files={"file": image_bytes(0)}, headers=headers)
         assert response.status_code == 200
 
     def test_a_configured_cors_origin_may_call(self, locked: Served) -> None:
         headers: dict[str, Any] = {"Origin": "https://shop.example", "X-API-Key": KEY.encode()}
-        response = locked.client.post("/search/", files={"file": picture(0)}, headers=headers)
+        response = locked.client.post("/search/", files={"file": image_bytes(0)}, headers=headers)
         assert response.status_code == 200
         assert response.headers["access-control-allow-origin"] == "https://shop.example"
         asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "PATCH"}
@@ -218,8 +220,8 @@ class TestImages:
         ("content", "words"),
         [
             (bomb(), "more than the limit"),
-            (picture(0)[:100], "damaged PNG"),
-            (picture(0, "JPEG")[:200], "damaged JPEG"),
+            (image_bytes(0)[:100], "damaged PNG"),
+            (image_bytes(0, "JPEG")[:200], "damaged JPEG"),
             (b"", "the file is empty"),
             (b"%!PS-Adobe-3.0 EPSF-3.0\n", "EPS is not supported"),
             (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
@@ -238,7 +240,7 @@ class TestImages:
         assert is_alive(narrow)
 
     def test_the_pixel_limit_of_the_service_applies(self, narrow: Served) -> None:
-        files = {"file": picture(0, size=(1001, 1000))}
+        files = {"file": image_bytes(0, size=(1001, 1000))}
         assert "--max-pixels" in narrow.client.post("/search/", files=files).json()["detail"]
 
 
@@ -288,7 +290,7 @@ class TestBodies:
         form = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
         response = narrow.client.post(
             "/v1/collections/images/search",
-            content=form + picture(1)[:-9],
+            content=form + image_bytes(1)[:-9],
             headers={"Content-Type": "multipart/form-data; boundary=x"},
         )
         assert (response.status_code, "cut off" in response.json()["detail"]) == (400, True)
@@ -309,9 +311,9 @@ class TestBodies:
 
 class TestFullDisk:
     def assert_rejected(self, served: Served) -> None:
-        response = served.client.post("/upload/", files={"file": picture(70)})
+        response = served.client.post("/upload/", files={"file": image_bytes(70)})
         assert (response.status_code, response.json()["detail"][:16]) == (507, "the disk is full")
-        response = served.client.post(f"{IMAGES}/uploads", files={"files": picture(70)})
+        response = served.client.post(f"{IMAGES}/uploads", files={"files": image_bytes(70)})
         assert response.status_code == 507
         assert is_alive(served)
 
@@ -330,7 +332,7 @@ class TestFullDisk:
             path for path in before if path.is_file()
         ]
         monkeypatch.undo()
-        assert narrow.client.post("/upload/", files={"file": picture(70)}).status_code == 200
+        assert narrow.client.post("/upload/", files={"file": image_bytes(70)}).status_code == 200
 
     def test_a_full_spool_gets_507(self, narrow: Served, monkeypatch: pytest.MonkeyPatch) -> None:
         from starlette.datastructures import UploadFile
@@ -339,7 +341,7 @@ class TestFullDisk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(UploadFile, "write", full)
-        response = narrow.client.post("/upload/", files={"file": picture(70)})
+        response = narrow.client.post("/upload/", files={"file": image_bytes(70)})
         assert response.status_code == 507
 
 
@@ -395,7 +397,7 @@ def test_an_unexpected_error_is_a_500_without_details(
         raise ZeroDivisionError("secret words")
 
     monkeypatch.setattr(served.service.searches, "find", broken)
-    response = served.client.post("/search/", files={"file": picture(0)})
+    response = served.client.post("/search/", files={"file": image_bytes(0)})
     assert response.status_code == 500
     assert response.json()["type"] == "urn:imgsearch:problem:internal-error"
     assert "secret" not in response.text

@@ -14,7 +14,7 @@ from imgsearch.errors import EncoderError
 from imgsearch.events import Listener, ignore
 from imgsearch.types import Stamp
 from tests.fakes import ColorEncoder
-from tests.serving import Served, filled, picture, serving
+from tests.serving import Served, filled, image_bytes, serving
 from tests.test_serve_jobs import ended
 
 IMAGES = "/v1/collections/images"
@@ -68,7 +68,7 @@ def is_ready(served: Served) -> bool:
 
 
 def upload(served: Served) -> httpx.Response:
-    return served.client.post("/upload/", files={"file": ("a.png", picture(50))})
+    return served.client.post("/upload/", files={"file": ("a.png", image_bytes(50))})
 
 
 def until_preparing(served: Served) -> None:
@@ -93,7 +93,7 @@ def test_uploads_get_503_and_searches_succeed_while_the_model_loads(
     until_preparing(fresh)
     with ThreadPoolExecutor(32) as clients:
         uploads = [clients.submit(upload, fresh) for _ in range(32)]
-        files = {"image": picture(3)}
+        files = {"image": image_bytes(3)}
         found = fresh.client.post(f"{IMAGES}/search", files=files)
         assert found.json()["hits"][0]["score"] == pytest.approx(1, abs=1e-4)
         rejected = [each.result() for each in uploads]
@@ -109,7 +109,7 @@ def test_a_job_that_waits_for_the_model_blocks_no_request(
 ) -> None:
     until_preparing(fresh)
     job = fresh.client.post(
-        "/v1/collections/shoes/uploads", files={"files": ("a.png", picture(51))}
+        "/v1/collections/shoes/uploads", files={"files": ("a.png", image_bytes(51))}
     ).json()
     wait_for(lambda: fresh.client.get(f"/v1/jobs/{job['id']}").json()["state"] == "running")
     record = fresh.client.get(f"{IMAGES}/records").json()["records"][0]["id"]
@@ -124,7 +124,7 @@ def test_a_job_that_waits_for_the_model_can_be_cancelled(
 ) -> None:
     until_preparing(fresh)
     job = fresh.client.post(
-        "/v1/collections/shoes/uploads", files={"files": ("a.png", picture(51))}
+        "/v1/collections/shoes/uploads", files={"files": ("a.png", image_bytes(51))}
     ).json()
     fresh.client.delete(f"/v1/jobs/{job['id']}")
     assert ended(fresh, job)["state"] == "cancelled"

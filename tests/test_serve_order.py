@@ -15,7 +15,7 @@ from imgsearch.errors import StoreBusyError
 from imgsearch.server.storage import Spool, UploadStorage
 from imgsearch.stores import open_store
 from tests.fakes import ColorEncoder
-from tests.serving import Served, filled, picture, serving
+from tests.serving import Served, filled, image_bytes, serving
 from tests.test_serve_jobs import ended, submit, zipped
 
 COLLECTION = "/v1/collections/images"
@@ -65,7 +65,7 @@ def paused(served: Served) -> Iterator[PausedWrites]:
 
 
 def upload(served: Served, seed: int) -> httpx.Response:
-    files = {"file": ("a.png", picture(seed))}
+    files = {"file": ("a.png", image_bytes(seed))}
     return served.client.post("/upload/", files=files, data={"description": "stored"})
 
 
@@ -119,7 +119,7 @@ def test_a_job_submitted_while_a_drop_waits_prevents_the_drop(
     served: Served, paused: PausedWrites
 ) -> None:
     dropped = paused.queue(lambda: served.client.delete(COLLECTION))
-    job = submit(served, ("a.zip", zipped({f"{n}.png": picture(80 + n) for n in range(5)})))
+    job = submit(served, ("a.zip", zipped({f"{n}.png": image_bytes(80 + n) for n in range(5)})))
     paused.release()
     assert dropped.result().status_code == 409
     assert ended(served, job)["state"] == "done"
@@ -147,7 +147,7 @@ def test_equal_images_written_together_keep_the_description(
     texts = ["a red shoe", ""] if described_first else ["", "a red shoe"]
 
     def send(text: str) -> httpx.Response:
-        files = {"file": ("a.png", picture(72))}
+        files = {"file": ("a.png", image_bytes(72))}
         return served.client.post("/upload/", files=files, data={"description": text})
 
     # Uploads that arrive during the first write are written together.
@@ -175,9 +175,9 @@ def test_a_rejected_image_does_not_delete_the_file_of_an_equal_record(
     # The new time makes the job read the file again, which fails.
     stored.touch()
     monkeypatch.setattr("imgsearch.images.fingerprint", _unreadable)
-    job = ended(served, submit(served, ("a.png", picture(74))))
+    job = ended(served, submit(served, ("a.png", image_bytes(74))))
     assert (job["state"], job["rejected"]) == ("done", 1)
-    assert served.client.get(f"/get-image/{record}").content == picture(74)
+    assert served.client.get(f"/get-image/{record}").content == image_bytes(74)
 
 
 def _unreadable(_: str) -> None:
@@ -216,7 +216,7 @@ class TestSharedFiles:
         assert served.client.delete(COLLECTION).status_code == 204
         assert self.image(served, record, "copied") == 200
         (stored,) = (tmp_path / "home" / "uploads").rglob("*.png")
-        assert stored.read_bytes() == picture(75)
+        assert stored.read_bytes() == image_bytes(75)
 
     def test_removing_a_record_leaves_the_file_of_its_copy(
         self, served: Served, tmp_path: Path

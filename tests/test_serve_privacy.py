@@ -20,7 +20,7 @@ from imgsearch.server.redact import Redactor
 from imgsearch.server.settings import Settings
 from imgsearch.stores import open_store
 from tests.fakes import ColorEncoder
-from tests.serving import Served, filled, picture, serving
+from tests.serving import Served, filled, image_bytes, serving
 
 IMAGES = "/v1/collections/images"
 
@@ -60,12 +60,12 @@ def responses(served: Served) -> dict[str, str]:
         ("GET", f"{IMAGES}/records/{record}/thumbnail", {}),
         ("GET", f"{IMAGES}/records/{record}/thumbnail?side=1", {}),
         ("PATCH", f"{IMAGES}/records/{record}", {"json": {"number": "text"}}),
-        ("POST", f"{IMAGES}/search", {"files": {"image": picture(1)}}),
+        ("POST", f"{IMAGES}/search", {"files": {"image": image_bytes(1)}}),
         ("POST", f"{IMAGES}/search", {"files": {"image": b"none"}}),
         ("POST", f"{IMAGES}/search", {"data": {"text": "x", "where": "nope=1"}}),
-        ("POST", "/v1/collections/nope/search", {"files": {"image": picture(1)}}),
-        ("POST", "/search/", {"files": {"file": picture(1)}}),
-        ("POST", "/upload/", {"files": {"file": picture(7)}}),
+        ("POST", "/v1/collections/nope/search", {"files": {"image": image_bytes(1)}}),
+        ("POST", "/search/", {"files": {"file": image_bytes(1)}}),
+        ("POST", "/upload/", {"files": {"file": image_bytes(7)}}),
         ("POST", f"{IMAGES}/uploads", {"files": {"files": b"none"}}),
         ("GET", "/v1/jobs", {}),
         ("GET", "/v1/jobs/nope", {}),
@@ -99,7 +99,7 @@ def test_a_failing_embedded_store_names_its_folder_only_in_the_log(
         for path in Path(settings.store).rglob("*.lance"):
             if path.is_file():
                 path.unlink()
-        response = served.client.post(f"{IMAGES}/search", files={"image": picture(1)})
+        response = served.client.post(f"{IMAGES}/search", files={"image": image_bytes(1)})
     assert response.status_code == 503, response.text
     assert tmp_path.name not in response.text
     assert "the store" in response.text
@@ -165,7 +165,7 @@ def test_no_response_contains_the_address_of_a_real_server(one_node: str, tmp_pa
         if "Private" in store.names():
             store.drop("Private")
     with serving(settings, ColorEncoder()) as served:
-        uploaded = served.client.post("/upload/", files={"file": picture(1)})
+        uploaded = served.client.post("/upload/", files={"file": image_bytes(1)})
         assert uploaded.status_code == 200
         place = one_node.partition("://")[2].partition("?")[0]
         for path in ("nope", "nope/records", "Private", "Private/records/nope"):

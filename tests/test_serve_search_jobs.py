@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from tests.fakes import ColorEncoder
-from tests.serving import Served, filled, id_of, picture, serving
+from tests.serving import Served, filled, id_of, image_bytes, serving
 from tests.test_serve_jobs import LIMITS, ended, zipped
 
 JOBS = "/v1/collections/images/search-jobs"
@@ -47,8 +47,8 @@ def remaining(folder: Path, count: int) -> list[str]:
 
 
 def test_each_image_of_files_and_zips_is_searched_for(served: Served, tmp_path: Path) -> None:
-    archive = zipped({"in/3.png": picture(3), "in/bad.png": b"no image"})
-    files = [("40.png", picture(40)), ("more.zip", archive)]
+    archive = zipped({"in/3.png": image_bytes(3), "in/bad.png": b"no image"})
+    files = [("40.png", image_bytes(40)), ("more.zip", archive)]
     job = ended(served, submit(served, *files, k=2, show=["number", "kind"]))
     assert job["state"] == "done", job
     assert (job["kind"], job["found"], job["finished"], job["rejected"]) == ("search", 3, 3, 1)
@@ -69,7 +69,7 @@ def test_each_image_of_files_and_zips_is_searched_for(served: Served, tmp_path: 
 def test_the_result_has_the_format_that_was_asked_for(served: Served) -> None:
     answers = {}
     for kind in ("csv", "parquet"):
-        job = ended(served, submit(served, ("1.png", picture(1)), k=3, format=kind))
+        job = ended(served, submit(served, ("1.png", image_bytes(1)), k=3, format=kind))
         answers[kind] = served.client.get(job["result"])
         assert answers[kind].status_code == 200
     rows = list(csv.DictReader(io.StringIO(answers["csv"].text)))
@@ -81,7 +81,9 @@ def test_the_result_has_the_format_that_was_asked_for(served: Served) -> None:
 
 def test_options_apply_to_each_image(served: Served) -> None:
     options = {"where": "kind=even", "exclude_self": "true", "show": "kind"}
-    job = ended(served, submit(served, ("2.png", picture(2)), ("1.png", picture(1)), **options))
+    job = ended(
+        served, submit(served, ("2.png", image_bytes(2)), ("1.png", image_bytes(1)), **options)
+    )
     rows = [json.loads(line) for line in served.client.get(job["result"]).text.splitlines()]
     assert {row["kind"] for row in rows} == {"even"}
     assert all(row["score"] < 0.9999 for row in rows if row["query"] == "2.png")
@@ -99,7 +101,7 @@ def test_options_apply_to_each_image(served: Served) -> None:
 def test_an_invalid_search_is_refused_at_once(
     served: Served, fields: dict[str, Any], status: int
 ) -> None:
-    files = {"files": ("1.png", picture(1))}
+    files = {"files": ("1.png", image_bytes(1))}
     assert served.client.post(JOBS, files=files, data=fields).status_code == status
     missing = served.client.post("/v1/collections/none/search-jobs", files=files)
     assert missing.status_code == 404
@@ -110,7 +112,7 @@ def test_a_cancelled_search_has_no_result(
 ) -> None:
     encoder.gate = threading.Event()
     encoder.at_gate.clear()
-    job = submit(served, *((f"{n}.png", picture(100 + n)) for n in range(12)))
+    job = submit(served, *((f"{n}.png", image_bytes(100 + n)) for n in range(12)))
     assert encoder.at_gate.wait(60)
     early = served.client.get(f"/v1/jobs/{job['id']}/result")
     assert (early.status_code, early.json()["type"]) == (409, "urn:imgsearch:problem:job-not-done")
@@ -128,7 +130,7 @@ def test_a_restart_begins_the_search_again(tmp_path: Path) -> None:
     with serving(settings, encoder) as served:
         encoder.gate = threading.Event()
         encoder.at_gate.clear()
-        job = submit(served, ("20.png", picture(20)), ("21.png", picture(21)), k=1)
+        job = submit(served, ("20.png", image_bytes(20)), ("21.png", image_bytes(21)), k=1)
         assert encoder.at_gate.wait(60)
         served.service.drain()
         encoder.gate.set()

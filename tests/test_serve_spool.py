@@ -10,7 +10,7 @@ import pytest
 from imgsearch.server.errors import ApiError
 from imgsearch.server.storage import Spool, UploadStorage, spool_directory
 from imgsearch.stores import VectorStore, open_store
-from tests.serving import picture
+from tests.serving import image_bytes
 
 
 @pytest.fixture
@@ -44,16 +44,16 @@ def test_uploads_to_a_read_only_data_directory_are_rejected(
     data = tmp_path / "file" / "data"
     files = UploadStorage(data / "uploads", Spool(data), 1, lambda: store)
     with pytest.raises(ApiError, match="may not write to its data directory"):
-        files.stage_bytes(picture(1))
+        files.stage_bytes(image_bytes(1))
 
 
 def test_a_deleted_spool_is_created_again(tmp_path: Path, store: VectorStore) -> None:
     spool = Spool(tmp_path)
     files = UploadStorage(tmp_path / "uploads", spool, 1, lambda: store)
     shutil.rmtree(spool.folder)
-    staged = files.stage_bytes(picture(1))
+    staged = files.stage_bytes(image_bytes(1))
     with files.lock("images"):
         stored = files.place(staged, "images")
-    assert stored.read_bytes() == picture(1)
+    assert stored.read_bytes() == image_bytes(1)
     spool.close()
     assert not list(tmp_path.glob(".*"))

@@ -15,7 +15,7 @@ from imgsearch.ingest import ingest
 from imgsearch.server.settings import Limits, Settings
 from imgsearch.stores import open_store
 from tests.fakes import ColorEncoder
-from tests.serving import Served, filled, picture, serving
+from tests.serving import Served, filled, image_bytes, serving
 
 LIMITS = Limits(stall_seconds=0.4, head_seconds=0.4, min_rate=64)
 
@@ -120,7 +120,7 @@ def test_slow_readers_do_not_count_as_requests_in_progress(tmp_path: Path) -> No
             client = stack.enter_context(connect(served))
             client.sendall(get(uploaded.json()["image"]))
             assert client.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 200"
-        response = served.client.post("/search/", files={"file": picture(1)})
+        response = served.client.post("/search/", files={"file": image_bytes(1)})
         assert response.status_code == 200
 
 
@@ -151,7 +151,7 @@ class TestUploads:
         return (
             b'--b\r\nContent-Disposition: form-data; name="filler"\r\n\r\n' + filler + b"\r\n"
             b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
-            + picture(1)
+            + image_bytes(1)
             + b"\r\n--b--\r\n"
         )
 

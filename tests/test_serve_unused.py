@@ -11,7 +11,7 @@ from imgsearch.index import ImageIndex
 from imgsearch.server.storage import GRACE_SECONDS, Spool, UploadStorage
 from imgsearch.stores import open_store
 from tests.fakes import ColorEncoder
-from tests.serving import Served, filled, picture, serving
+from tests.serving import Served, filled, image_bytes, serving
 
 
 @pytest.fixture
@@ -21,13 +21,13 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 def upload(served: Served, seed: int) -> Path:
-    files = {"file": (f"{seed}.png", picture(seed), "image/png")}
+    files = {"file": (f"{seed}.png", image_bytes(seed), "image/png")}
     response = served.client.post("/upload/", files=files, data={"description": "new"})
     assert response.status_code in (200, 201), response.text
     (path,) = (
         path
         for path in (served.service.settings.uploads / "images").glob("*/*.png")
-        if path.read_bytes() == picture(seed)
+        if path.read_bytes() == image_bytes(seed)
     )
     return path
 

@@ -14,7 +14,7 @@ from imgsearch.server.service import Service
 from imgsearch.server.settings import Settings
 from imgsearch.stores import open_store
 from tests.fakes import ColorEncoder
-from tests.serving import Served, filled, id_of, picture, serving
+from tests.serving import Served, filled, id_of, image_bytes, serving
 
 IMAGES = "/v1/collections/images"
 
@@ -64,7 +64,7 @@ class TestSearch:
         region = "0,0,0.5,0.5"
         whole = search(served, record=id_of(folder / "shop" / "3.png"), k=3)
         part = search(served, record=id_of(folder / "shop" / "3.png"), k=3, region=region)
-        assert part == search(served, picture(3), k=3, region=region)
+        assert part == search(served, image_bytes(3), k=3, region=region)
         assert [hit["score"] for hit in part] != [hit["score"] for hit in whole]
 
     @pytest.mark.parametrize("option", [{"region": "0,0,1,1"}, {"exclude_self": "true"}])
@@ -78,7 +78,7 @@ class TestSearch:
         assert "need an image or a record" in detail
 
     def test_an_image_is_its_own_best_hit(self, served: Served, folder: Path) -> None:
-        hits = search(served, picture(3), k=3)
+        hits = search(served, image_bytes(3), k=3)
         assert [hit["rank"] for hit in hits] == [1, 2, 3]
         assert hits[0]["id"] == id_of(folder / "shop" / "3.png")
         assert hits[0]["score"] == pytest.approx(1, abs=1e-5)
@@ -87,15 +87,17 @@ class TestSearch:
 
     def test_a_record_has_the_hits_of_its_image(self, served: Served, folder: Path) -> None:
         by_record = search(served, record=id_of(folder / "shop" / "3.png"))
-        assert [hit["id"] for hit in by_record] == [hit["id"] for hit in search(served, picture(3))]
+        assert [hit["id"] for hit in by_record] == [
+            hit["id"] for hit in search(served, image_bytes(3))
+        ]
 
     def test_several_images_are_combined(self, served: Served, folder: Path) -> None:
-        both = search(served, picture(1), record=id_of(folder / "shop" / "2.png"), k=2)
+        both = search(served, image_bytes(1), record=id_of(folder / "shop" / "2.png"), k=2)
         assert {hit["metadata"]["number"] for hit in both} == {1, 2}
 
     def test_a_region_is_searched_for_like_a_whole_image(self, served: Served) -> None:
         composite = Image.new("RGB", (128, 48))
-        composite.paste(Image.open(io.BytesIO(picture(5))), (64, 0))
+        composite.paste(Image.open(io.BytesIO(image_bytes(5))), (64, 0))
         buffer = io.BytesIO()
         composite.save(buffer, "PNG")
         (hit,) = search(served, buffer.getvalue(), region="0.5,0,1,1", k=1)
@@ -103,20 +105,20 @@ class TestSearch:
         assert hit["score"] == pytest.approx(1, abs=1e-5)
 
     def test_conditions_minimum_score_and_exclusion_apply(self, served: Served) -> None:
-        hits = search(served, picture(4), where=["kind=even", "number>2"], exclude_self="true")
+        hits = search(served, image_bytes(4), where=["kind=even", "number>2"], exclude_self="true")
         assert {hit["metadata"]["number"] for hit in hits} == {6}
-        assert len(search(served, picture(4), min_score="0.999")) == 1
+        assert len(search(served, image_bytes(4), min_score="0.999")) == 1
 
     def test_a_confident_search_needs_enough_images(self, served: Served) -> None:
-        assert {hit["percentile"] for hit in search(served, picture(4))} == {None}
-        form = {"files": {"image": picture(4)}, "data": {"confident": "true"}}
+        assert {hit["percentile"] for hit in search(served, image_bytes(4))} == {None}
+        form = {"files": {"image": image_bytes(4)}, "data": {"confident": "true"}}
         status, _, detail = problem(served, "POST", f"{IMAGES}/search", **form)
         assert status == 409
         assert "fewer than 50 different images" in detail
 
     def test_pages_are_slices_of_one_result(self, served: Served) -> None:
-        whole = search(served, picture(0), k=8)
-        pages = [search(served, picture(0), k=3, offset=start) for start in (0, 3, 6, 9)]
+        whole = search(served, image_bytes(0), k=8)
+        pages = [search(served, image_bytes(0), k=3, offset=start) for start in (0, 3, 6, 9)]
         assert [hit["id"] for page in pages for hit in page] == [hit["id"] for hit in whole]
         assert [hit["rank"] for hit in pages[1]] == [4, 5, 6]
 
@@ -134,7 +136,7 @@ class TestSearch:
         self, served: Served, fields: dict[str, Any], reason: str
     ) -> None:
         status, name, detail = problem(
-            served, "POST", f"{IMAGES}/search", files={"image": picture(0)}, data=fields
+            served, "POST", f"{IMAGES}/search", files={"image": image_bytes(0)}, data=fields
         )
         assert (status, name) == (400, "wrong-usage")
         assert reason in detail
@@ -148,19 +150,19 @@ class TestSearch:
         found = problem(served, "POST", f"{IMAGES}/search", data={"record": "nonsense"})
         assert found[:2] == (404, "record-not-found")
         url = "/v1/collections/other/search"
-        status, name, detail = problem(served, "POST", url, files={"image": picture(0)})
+        status, name, detail = problem(served, "POST", url, files={"image": image_bytes(0)})
         assert (status, name) == (404, "collection-not-found")
         assert "imgsearch ingest" in detail
         assert str(served.service.settings.store) not in detail
 
     def test_text_is_searched_alone_and_with_an_image(self, own: Served, tmp_path: Path) -> None:
         shoe = own.client.post(
-            "/upload/", files={"file": picture(60)}, data={"description": "A blue shoe"}
+            "/upload/", files={"file": image_bytes(60)}, data={"description": "A blue shoe"}
         ).json()
         url = f"{IMAGES}/records/{id_of(tmp_path / 'shop' / '2.png')}"
         own.client.patch(url, json={"description": "red shoes, and a hat"})
         assert [hit["id"] for hit in search(own, text="blue")] == [shoe["id"]]
-        found = search(own, picture(2), text="hat", k=3)
+        found = search(own, image_bytes(2), text="hat", k=3)
         assert found[0]["metadata"]["number"] == 2
         assert found[0]["score"] == pytest.approx(1, abs=1e-5)
         assert found[0]["text_score"] > 0
@@ -169,11 +171,11 @@ class TestSearch:
     def test_images_ingested_by_another_process_are_found(
         self, own: Served, tmp_path: Path
     ) -> None:
-        (tmp_path / "shop" / "new.png").write_bytes(picture(77))
-        assert search(own, picture(77), min_score="0.999") == []
+        (tmp_path / "shop" / "new.png").write_bytes(image_bytes(77))
+        assert search(own, image_bytes(77), min_score="0.999") == []
         with open_store(str(tmp_path / "store")) as store:
             ingest([str(tmp_path / "shop")], store, "images", encoder_opener=ColorEncoder().open)
-        assert len(search(own, picture(77), min_score="0.999")) == 1
+        assert len(search(own, image_bytes(77), min_score="0.999")) == 1
 
     def test_a_replaced_collection_is_searched_with_its_new_model(self, tmp_path: Path) -> None:
         encoders = {"0" * 64: ColorEncoder(), "1" * 64: ColorEncoder("1" * 64)}
@@ -183,13 +185,13 @@ class TestSearch:
                 return encoders[stamp.weights]
 
         with serving(filled(tmp_path), Both()) as served:
-            assert search(served, picture(1), k=1)
+            assert search(served, image_bytes(1), k=1)
             new = encoders["1" * 64]
             with open_store(str(tmp_path / "store")) as store:
                 store.drop("images")
                 ingest([str(tmp_path / "shop")], store, "images", encoder_opener=new.open)
             new.batches.clear()
-            assert search(served, picture(1), k=1)
+            assert search(served, image_bytes(1), k=1)
             assert new.batches == [1]
 
 
@@ -199,21 +201,24 @@ class TestManySearches:
     ) -> None:
         ids = [id_of(folder / "shop" / f"{number}.png") for number in (2, 5)]
         options = {"k": "3", "exclude_self": "true"}
-        files = [("image", (f"{number}.png", picture(number))) for number in (1, 40)]
+        files = [("image", (f"{number}.png", image_bytes(number))) for number in (1, 40)]
         response = served.client.post(
             f"{IMAGES}/searches", files=files, data={"record": ids, **options}
         )
         assert response.status_code == 200, response.text
         results = response.json()["results"]
         assert [each["query"] for each in results] == ["1.png", "40.png", *ids]
-        alone = [search(served, picture(1), **options), search(served, picture(40), **options)]
+        alone = [
+            search(served, image_bytes(1), **options),
+            search(served, image_bytes(40), **options),
+        ]
         alone += [search(served, record=each, **options) for each in ids]
         assert [each["hits"] for each in results] == alone
         assert not any(each["error"] for each in results)
 
     def test_an_unusable_query_does_not_fail_the_others(self, served: Served) -> None:
         missing = "0b4f6a2e-8f5c-5d5e-9c39-2f0c9a6f7a11"
-        files = [("image", ("bad.png", b"no image")), ("image", ("3.png", picture(3)))]
+        files = [("image", ("bad.png", b"no image")), ("image", ("3.png", image_bytes(3)))]
         answer = served.client.post(f"{IMAGES}/searches", files=files, data={"record": missing})
         bad, good, unknown = answer.json()["results"]
         assert (bad["hits"], unknown["hits"]) == ([], [])
@@ -231,7 +236,7 @@ class TestManySearches:
         assert status == 422
 
     def test_conditions_apply_to_each(self, served: Served) -> None:
-        files = [("image", picture(1)), ("image", picture(2))]
+        files = [("image", image_bytes(1)), ("image", image_bytes(2))]
         path = f"{IMAGES}/searches"
         answer = served.client.post(path, files=files, data={"where": "kind=even"}).json()
         for each in answer["results"]:
@@ -265,7 +270,7 @@ class TestRecords:
         assert own.client.patch(url, json=changes).json()["metadata"] == {
             "number": 20, "price": 9.5, "new": True, "note": "grüße",
         }  # fmt: skip
-        (hit,) = search(own, picture(2), where=["price>9", "new=true"])
+        (hit,) = search(own, image_bytes(2), where=["price>9", "new=true"])
         assert hit["metadata"]["number"] == 20
 
     @pytest.mark.parametrize(
@@ -295,7 +300,7 @@ class TestRecords:
         assert path.exists()
 
     def test_removing_an_upload_deletes_its_file(self, own: Served, tmp_path: Path) -> None:
-        uploaded = own.client.post("/upload/", files={"file": picture(60)}).json()
+        uploaded = own.client.post("/upload/", files={"file": image_bytes(60)}).json()
         assert [path.suffix for path in (tmp_path / "home").rglob("*.png")] == [".png"]
         assert own.client.delete(f"{IMAGES}/records/{uploaded['id']}").status_code == 204
         assert not list((tmp_path / "home").rglob("*.png"))
@@ -309,7 +314,7 @@ class TestImages:
         assert "private" in first.headers["cache-control"]
         shown = Image.open(io.BytesIO(first.content))
         assert shown.size == (32, 24)
-        whole = Image.open(io.BytesIO(picture(3))).resize((32, 24))
+        whole = Image.open(io.BytesIO(image_bytes(3))).resize((32, 24))
         difference = np.asarray(shown.convert("RGB"), dtype=int) - np.asarray(whole, dtype=int)
         assert np.abs(difference).mean() < 20
         again = served.client.get(url, headers={"If-None-Match": first.headers["etag"]})
@@ -321,7 +326,7 @@ class TestImages:
         path = tmp_path / "shop" / "3.png"
         url = f"{IMAGES}/records/{id_of(path)}/thumbnail"
         before = own.client.get(url)
-        path.write_bytes(picture(99, size=(200, 100)))
+        path.write_bytes(image_bytes(99, size=(200, 100)))
         ingest_again(tmp_path)
         after = own.client.get(url, headers={"If-None-Match": before.headers["etag"]})
         assert after.status_code == 200
@@ -329,7 +334,7 @@ class TestImages:
 
     def test_an_image_is_the_original_file(self, served: Served, folder: Path) -> None:
         response = served.client.get(f"{IMAGES}/records/{id_of(folder / 'shop' / '3.png')}/image")
-        assert response.content == picture(3)
+        assert response.content == image_bytes(3)
         assert response.headers["content-type"] == "image/png"
 
     def test_a_large_file_is_returned_completely(self, own: Served, tmp_path: Path) -> None:
@@ -352,14 +357,14 @@ class TestCollections:
         }  # fmt: skip
 
     def test_dropping_a_collection_deletes_its_uploads(self, own: Served, tmp_path: Path) -> None:
-        own.client.post("/upload/", files={"file": picture(60)})
+        own.client.post("/upload/", files={"file": image_bytes(60)})
         assert own.client.delete(IMAGES).status_code == 204
         assert problem(own, "GET", IMAGES)[:2] == (404, "collection-not-found")
         assert own.client.get("/v1/collections").json() == []
         assert not list((tmp_path / "home").rglob("*.png"))
         assert (tmp_path / "shop" / "0.png").exists()
         # The next upload creates a new collection.
-        assert own.client.post("/upload/", files={"file": picture(61)}).status_code == 200
+        assert own.client.post("/upload/", files={"file": image_bytes(61)}).status_code == 200
         assert own.client.get(IMAGES).json()["images"] == 1
 
 
@@ -368,15 +373,15 @@ def test_the_service_starts_without_a_collection_and_an_upload_creates_it(tmp_pa
 
     settings = Settings(store=str(tmp_path / "store"), data=tmp_path / "home")
     with serving(settings, ColorEncoder()) as served:
-        found = problem(served, "POST", "/search/", files={"file": picture(0)})
+        found = problem(served, "POST", "/search/", files={"file": image_bytes(0)})
         assert found[:2] == (404, "collection-not-found")
-        assert served.client.post("/upload/", files={"file": picture(0)}).status_code == 200
-        assert len(search(served, picture(0))) == 1
+        assert served.client.post("/upload/", files={"file": image_bytes(0)}).status_code == 200
+        assert len(search(served, image_bytes(0))) == 1
 
 
 def test_paths_are_returned_only_with_show_paths(folder: Path, tmp_path: Path) -> None:
     with serving(filled(tmp_path, show_paths=True), ColorEncoder()) as served:
-        (hit,) = search(served, picture(3), k=1)
+        (hit,) = search(served, image_bytes(3), k=1)
         assert hit["uri"] == (tmp_path / "shop" / "3.png").as_uri()
         detail = problem(served, "GET", "/v1/collections/other")[2]
         assert str(tmp_path) in detail

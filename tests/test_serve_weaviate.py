@@ -14,7 +14,7 @@ import pytest
 from imgsearch.ingest import ingest
 from imgsearch.stores import open_store
 from tests.fakes import ColorEncoder
-from tests.serving import filled, picture, serving
+from tests.serving import filled, image_bytes, serving
 from tools.weaviate import Cluster
 
 pytestmark = pytest.mark.weaviate
@@ -40,7 +40,7 @@ def test_searches_return_503_during_an_outage_and_succeed_afterwards(
 
             def search() -> None:
                 while not ended.is_set():
-                    files = {"image": picture(3)}
+                    files = {"image": image_bytes(3)}
                     responses.append(served.client.post(SEARCH, files=files, data={"k": 1}))
                     ended.wait(0.05)  # else the clients take the processor from the server
 
@@ -52,7 +52,7 @@ def test_searches_return_503_during_an_outage_and_succeed_afterwards(
                 cluster.nodes[0].kill()
                 wait_for(responses, 503)
                 assert served.client.get("/healthz").status_code == 200
-                response = served.client.post("/upload/", files={"file": picture(90)})
+                response = served.client.post("/upload/", files={"file": image_bytes(90)})
                 assert response.status_code == 503
                 cluster.nodes[0].start()
                 wait_for(responses, 200)
@@ -67,7 +67,7 @@ def test_searches_return_503_during_an_outage_and_succeed_afterwards(
                     assert cluster.url not in response.text
                 else:
                     assert response.json()["hits"][0]["metadata"]["number"] == 3
-            response = served.client.post("/upload/", files={"file": picture(90)})
+            response = served.client.post("/upload/", files={"file": image_bytes(90)})
             assert response.status_code == 200
             assert served.client.get("/v1/collections/images").json()["images"] == 9
 

@@ -25,7 +25,7 @@ from imgsearch.types import ImageRecord, Stamp
 from imgsearch.uris import path_to_uri, record_id, uri_to_path
 from tests.conftest import Cli
 from tests.fakes import ColorEncoder
-from tests.serving import picture, serving
+from tests.serving import image_bytes, serving
 from tests.test_weaviate_store import unique_name
 
 PRUNE = IngestOptions(prune=True)
@@ -65,7 +65,7 @@ class Machine:
         for path in self.folder.iterdir():
             path.unlink()
         for file, seed in files:
-            (self.folder / file).write_bytes(picture(seed))
+            (self.folder / file).write_bytes(image_bytes(seed))
             os.utime(self.folder / file, (1_700_000_000 + seed, 1_700_000_000 + seed))
         return self
 
@@ -225,8 +225,8 @@ def test_an_image_of_another_machine_is_shown_as_such_and_never_opened_here(
             answer = served.client.get(f"{place}/{kind}")
             assert answer.status_code == 404
             assert "not on this machine" in answer.json()["detail"]
-        uploaded = served.client.post("/upload/", files={"file": picture(9)}).json()
-        assert served.client.get(uploaded["image"]).content == picture(9)
+        uploaded = served.client.post("/upload/", files={"file": image_bytes(9)}).json()
+        assert served.client.get(uploaded["image"]).content == image_bytes(9)
         record = served.client.get(f"/v1/collections/{two.name}/records/{uploaded['id']}").json()
         assert record["uri"].startswith("file://two/")
     shown = cli("info", "--store", one.url, "--json").json["collections"]
@@ -244,7 +244,7 @@ def test_a_job_of_a_site_that_is_not_the_home_indexes_what_was_uploaded(
     two.enter()
     settings = Settings(two.url, two.name, data=tmp_path / "data")
     with serving(settings, ColorEncoder()) as served:
-        files = {"files": ("x.png", picture(7))}
+        files = {"files": ("x.png", image_bytes(7))}
         form = {"description": "a hat"}
         answer = served.client.post(f"/v1/collections/{two.name}/uploads", files=files, data=form)
         place = answer.headers["location"]
