@@ -64,9 +64,11 @@ def kinds(group: DuplicateGroup) -> dict[str, str]:
     return {os.path.basename(each.record.path): each.kind for each in group.members}
 
 
+@pytest.mark.parametrize("exact", [400, 0])
 def test_near_duplicates_are_found_and_similar_images_are_not(
-    index: ImageIndex, tmp_path: Path
+    index: ImageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exact: int
 ) -> None:
+    monkeypatch.setattr(find, "EXACT_CONTENTS", exact)
     original = photo(1)
     save(original, tmp_path / "original.png")
     save(original, tmp_path / "poor.jpg", 50)

@@ -5,9 +5,11 @@ import threading
 import numpy as np
 import pytest
 
-from imgsearch.analysis import neighbors
+from imgsearch.analysis import neighbors, partitions
 from imgsearch.analysis.contents import read_contents
 from imgsearch.analysis.neighbors import nearest
+from imgsearch.analysis.partitions import likely_nearest
+from imgsearch.encoders.base import normalized
 from imgsearch.events import Counted, Event, Outcome, Stage
 from imgsearch.filters import parse_where
 from imgsearch.stores import VectorStore
@@ -24,7 +26,7 @@ def collection(store: VectorStore) -> Collection:
 def test_every_image_gets_its_nearest_others(
     collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(neighbors, "_BLOCK", 16)
+    monkeypatch.setattr(neighbors, "BLOCK", 16)
     written = write(collection, [record(number, kind="shoe") for number in range(75)])
     by_id = {record(number).id: number for number in range(75)}
     with read_contents(collection) as contents:
@@ -37,6 +39,27 @@ def test_every_image_gets_its_nearest_others(
     best = np.argsort(-products, axis=1)[:, :5]
     assert found.numbers.tolist() == best.tolist()
     assert found.scores == pytest.approx(np.take_along_axis(products, best, 1), abs=1e-6)
+
+
+def test_partitions_find_near_duplicates_and_no_pair_twice(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions, "BLOCK", 16)
+    draw = np.random.default_rng(3)
+    originals = draw.standard_normal((200, STAMP.dimension)).astype(np.float32)
+    near = originals + 0.1 * draw.standard_normal(originals.shape).astype(np.float32)
+    written = normalized(np.concatenate([originals, near]))
+    collection.upsert([record(number) for number in range(400)], written)
+    by_id = {record(number).id: number for number in range(400)}
+    with read_contents(collection) as contents:
+        found = likely_nearest(contents, 3, min_score=0.5)
+        order = np.array([by_id[each] for each in contents.record_ids(range(400))])
+    for row, numbers in enumerate(found.numbers):
+        others = order[numbers[numbers >= 0]].tolist()
+        assert len(set(others)) == len(others)
+        assert (order[row] + 200) % 400 in others
+        scores = written[order[row]] @ written[others].T
+        assert found.scores[row, : len(others)] == pytest.approx(scores, abs=1e-6)
 
 
 def test_exact_copies_are_one_content(collection: Collection) -> None:
