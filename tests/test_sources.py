@@ -3,6 +3,7 @@
 import io
 import os
 import socket
+import sqlite3
 import sys
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from imgsearch.sources import (
     resolve,
     scan,
 )
+from imgsearch.sources.globs import FileGlob
+from imgsearch.sources.seen import SeenPaths
 
 JPEG = b"\xff\xd8\xff\xe0 as far as the first bytes tell"
 
@@ -309,6 +312,7 @@ def test_globs(tree: Path) -> None:
     assert set(found(tree / "**" / "*.jpg")) == set(
         below(tree, "a.jpg", "x/c.jpg", "x/y/d.jpg", "shoes/e.jpg")
     )
+    assert found(tree / "**" / "x" / "**" / "*.jpg") == below(tree, "x/c.jpg", "x/y/d.jpg")
     # A folder that matches is walked; a file that is not an image is not rejected.
     assert found(tree / "**" / "shoes") == below(tree, "shoes/e.jpg", "x/shoes/f.png")
     for everything in ("*", "**", "**/*"):
@@ -330,11 +334,74 @@ def test_names_with_brackets_and_stars_are_literal_if_they_exist(tree: Path) -> 
     assert found(tree / "[b].jpg") == below(tree, "[b].jpg")
 
 
-@pytest.mark.parametrize("pattern", ["*.gif", "nowhere/*", "[x]", "a**.jpg"])
+@pytest.mark.parametrize("pattern", ["*.gif", "nowhere/*", "[x]", "**/*.gif"])
 def test_a_glob_without_a_match_is_an_error(tree: Path, pattern: str) -> None:
     put(tree, "a.jpg")
     with pytest.raises(SourceError, match="nothing was done"):
         found(tree / pattern)
+
+
+def test_the_matches_of_a_glob_are_found_folder_by_folder(tree: Path) -> None:
+    put(tree, "b/2.jpg", "b/1.jpg", "a/x/3.jpg", "a/4.jpg", "5.jpg", "a/notes.txt")
+    assert found(tree / "**" / "*.jpg") == below(
+        tree, "5.jpg", "a/4.jpg", "a/x/3.jpg", "b/1.jpg", "b/2.jpg"
+    )
+
+
+def test_the_matches_of_a_glob_are_not_listed_ahead(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tree, *(f"{number}/a.jpg" for number in range(9)))
+    sources = resolve([str(tree / "*" / "*.jpg")])
+    listed: list[str] = []
+    real = os.scandir
+
+    def note(path: str) -> "os._ScandirIterator[str]":
+        listed.append(path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", note)
+    assert next(scan(sources, ScanLog())).path == str(tree / "0" / "a.jpg")
+    assert listed == [str(tree), str(tree / "0")]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["*", "*.jpg", "**/*.jpg", "*/*", "**/x/*", "x/**/*.jpg", "**/x/**/[ab].*", "*/x/?.jpg"],
+)
+def test_a_glob_finds_what_pathlib_finds_and_knows_each_match(tree: Path, pattern: str) -> None:
+    put(tree, "a.jpg", "x/a.jpg", "x/x/b.jpg", "y/x/a.jpg", "y/z/x/b.png", "x/y/c.jpg", "jpg/a")
+    glob = FileGlob(str(tree), tuple(pattern.split("/")))
+    expected = sorted(map(str, tree.glob(pattern)))
+    with_entries = [each.path for each in glob.walk(os.scandir)]
+    assert sorted(with_entries) == expected
+    everything = map(str, tree.rglob("*"))
+    assert sorted(path for path in everything if glob.matches(path)) == expected
+
+
+@posix
+def test_a_file_that_a_glob_reaches_through_links_is_found_once(tree: Path) -> None:
+    put(tree, "a/1.jpg", "z/2.jpg")
+    put(tree.parent / "elsewhere", "3.jpg", "b/4.jpg")
+    (tree / "first").symlink_to(tree.parent / "elsewhere")
+    (tree / "second").symlink_to(tree.parent / "elsewhere")
+    (tree / "b").symlink_to(tree / "z")
+    (tree / "up").symlink_to(tree)
+    linked = str(tree.parent / "elsewhere/3.jpg")
+    assert sorted(found(tree / "*" / "*.jpg")) == sorted(
+        [*below(tree, "a/1.jpg", "z/2.jpg"), linked]
+    )
+    assert found(tree / "first" / ".." / "elsewhere" / "*.jpg") == [linked]
+
+
+def test_files_that_a_glob_has_found_are_not_found_again(tree: Path) -> None:
+    put(tree, "a/1.jpg", "a/2.png", "b/3.jpg", "b/note.jpg.txt")
+    globs = [tree / "*" / "*.jpg", tree / "**" / "[12].*", tree / "b" / "*.txt"]
+    again = tuple(below(tree, "a/1.jpg", "b", "a", "a/1.jpg", "b/note.jpg.txt"))
+    put(tree, "b/note.jpg.txt", content=b"no image")
+    assert found(*globs, "-", stdin=again) == below(
+        tree, "a/1.jpg", "b/3.jpg", "a/2.png", "b/note.jpg.txt"
+    )
 
 
 def test_relative_globs_and_names(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,6 +413,18 @@ def test_relative_globs_and_names(tree: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 # Lists
+
+
+def test_a_long_list_is_remembered_on_disk(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = sys.modules[SeenPaths.__module__]
+    monkeypatch.setattr(module, "_IN_MEMORY", 2)
+    names = [f"{number}.jpg" for number in range(6)]
+    put(tree, *names)
+    listed = tuple(below(tree, *names, *names[::-1]))
+    assert found("-", stdin=listed) == below(tree, *names)
+    monkeypatch.setattr(module, "_temporary_table", lambda: sqlite3.connect(":memory:"))
+    with pytest.raises(SourceError, match="long list cannot be kept"):
+        found("-", stdin=listed)
 
 
 def test_the_output_of_find_is_walked_once(tree: Path) -> None:

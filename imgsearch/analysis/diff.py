@@ -256,7 +256,7 @@ class Diff:
             for result in search_images(
                 collection,
                 lambda: self._open_encoder(collection),
-                Sources((), (), (), stdin=True),
+                Sources((), stdin=True),
                 request,
                 BulkOptions(workers=config.default_workers()),
                 stdin=paths,

@@ -23,7 +23,7 @@ def reconcile(successor: Collection, current: Collection, sources: Sources) -> i
     the run would only add it again. Returns the number of deleted records.
     """
     deleted = 0
-    named = {*sources.files, *sources.matches}
+    named = set(sources.files)
     folders = tuple(os.path.join(folder, "") for folder in sources.folders)
     for records in successor.scan():
         known = current.lookup([record.id for record in records])
@@ -33,7 +33,11 @@ def reconcile(successor: Collection, current: Collection, sources: Sources) -> i
             if (
                 known[record.id].sha256 != record.sha256
                 if record.id in known
-                else not (record.path.startswith(folders) or record.path in named)
+                else not (
+                    record.path.startswith(folders)
+                    or record.path in named
+                    or any(pattern.matches(record.path) for pattern in sources.globs)
+                )
                 or not _is_unchanged(record)
             )
         ]

@@ -33,7 +33,7 @@ def open_tables(
     for folder in sources.folders:
         if file := find_for(folder):
             try:
-                examples = _examples(Sources((folder,), (), ()))
+                examples = _examples(Sources((folder,)))
                 table = MetadataTable(file, folder, places, examples)
                 tables.append(cleanup.enter_context(table))
                 listener(Note(f"metadata: {file}, joined by its column {table.column}"))
@@ -45,7 +45,7 @@ def open_tables(
 
 def _examples(sources: Sources) -> Iterator[str]:
     """Yield the paths of some images of every source."""
-    each = [Sources((folder,), (), ()) for folder in sources.folders]
+    each = [Sources((folder,)) for folder in sources.folders]
     each += [replace(sources, folders=(), stdin=False)]
     for source in each:
         found = islice(scan(source, ScanLog()), MAX_EXAMPLES // len(each))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from imgsearch.errors import NothingFoundError
 from imgsearch.sites import HERE, Sites
+from imgsearch.sources.globs import FileGlob
 from imgsearch.types import FieldType, Metadata
 from imgsearch.uris import MemberUrl, ObjectUrl, path_digest, record_id
 
@@ -22,16 +23,17 @@ class Sources:
     """Resolved sources: folders to walk, files to take, and whether to read a list."""
 
     folders: tuple[str, ...]
-    files: tuple[str, ...]
-    matches: tuple[str, ...]
-    """Files that a glob matched: taken only if they are images."""
+    """Those that a glob matched, too."""
+    files: tuple[str, ...] = ()
+    globs: tuple[FileGlob, ...] = ()
+    """Globs of files, of which the images are taken."""
     stdin: bool = False
     object_globs: tuple[ObjectUrl, ...] = ()
     """Globs of objects, of which the images are taken."""
 
     @property
     def may_have_objects(self) -> bool:
-        names = (*self.folders, *self.files, *self.matches)
+        names = (*self.folders, *self.files)
         named = any(ObjectUrl.parse(name) or MemberUrl.parse(name) for name in names)
         return named or bool(self.object_globs) or self.stdin
 
@@ -138,8 +140,8 @@ class ScanLog:
 
 def nothing_found(sources: Sources, log: ScanLog) -> NothingFoundError:
     """Return the error to raise for sources without an image, after a scan."""
-    globs = map(str, sources.object_globs)
-    places = ", ".join((*sources.folders, *sources.files, *sources.matches, *globs)) or "the list"
+    globs = map(str, (*sources.globs, *sources.object_globs))
+    places = ", ".join((*sources.folders, *sources.files, *globs)) or "the list"
     others = f" ({log.other_files:,} other files)" if log.other_files else ""
     if log.shards:
         others += f"; {unread_shards(log)}"

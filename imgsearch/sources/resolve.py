@@ -3,26 +3,26 @@
 import contextlib
 import glob
 import os
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Container, Iterable, Iterator
 
 from imgsearch import objects
 from imgsearch.errors import SourceError
 from imgsearch.sources.base import STDIN, Sources
-from imgsearch.sources.names import is_hidden_name
+from imgsearch.sources.globs import FileGlob
 from imgsearch.uris import MemberUrl, ObjectUrl, canonical_path
 
 
 def resolve(names: Iterable[str]) -> Sources:
     """Resolve folders, files, globs, URLs of objects and `-`, before any work is done.
 
-    A name that exists is taken literally, even with `*` in it; any other is a glob, `**` included.
+    A name that exists is taken literally, even with `*` in it; any other is a glob, `**` included,
+    which is walked for the folders that it matches. The scan finds its files.
     A URL names an object, all objects below it, or objects by a glob, whose matches the scan finds.
     Raises SourceError if one does not exist, cannot be read, or matches nothing.
     """
     folders: dict[str, None] = {}
     files: dict[str, None] = {}
-    matches: dict[str, None] = {}
+    globs: dict[FileGlob, None] = {}
     object_globs: dict[ObjectUrl, None] = {}
     stdin = False
     for name in names:
@@ -49,41 +49,44 @@ def resolve(names: Iterable[str]) -> Sources:
         elif os.path.lexists(expanded):
             files[canonical_path(expanded)] = None
         elif glob.has_magic(expanded):
-            for match in _matches(name, expanded):
-                if os.path.isdir(match):
-                    folders[os.path.realpath(match)] = None
-                else:
-                    matches[canonical_path(match)] = None
+            pattern = FileGlob.parse(expanded)
+            if isinstance(pattern, FileGlob):
+                folders |= dict.fromkeys(sorted(_folders(name, pattern)))
+                globs[pattern] = None
+            else:
+                folders[pattern] = None
         else:
             raise SourceError(f"{name or repr(name)}: no such file or folder; nothing was done")
-    return Sources(tuple(folders), tuple(files), tuple(matches), stdin, tuple(object_globs))
+    return Sources(tuple(folders), tuple(files), tuple(globs), stdin, tuple(object_globs))
 
 
-def _matches(name: str, pattern: str) -> list[str]:
-    """Return the sorted matches of a glob. Like a walk, it skips hidden and system folders."""
-    # Leading folders that exist are taken literally, even with `[` in their names.
-    literal, rest = pattern, ""
-    while literal and not os.path.isdir(literal):
-        literal, last = os.path.split(literal)
-        rest = os.path.join(last, rest)
-    parts = Path(rest).parts
-    while parts and parts[-1] == "**":  # everything in a folder is the folder
-        parts = parts[:-1]
-    if not parts:
-        return [literal or os.curdir]
-    try:
-        # pathlib's `**` does not follow links, which may form loops; the glob module's does.
-        paths = [str(path) for path in Path(literal).glob(os.path.join(*parts))]
-    except (ValueError, NotImplementedError) as error:
-        raise SourceError(f"{name}: {error}; nothing was done") from error
-    if not any(part.startswith(".") for part in parts):
-        known = {*parts, *Path(literal).parts}
-        paths = [
-            path for path in paths if not any(map(is_hidden_name, set(Path(path).parts) - known))
-        ]
-    if not paths:
+def _folders(name: str, pattern: FileGlob) -> Iterator[str]:
+    """Yield the folders that match a glob, without those in them.
+
+    Raises SourceError if nothing matches.
+    """
+    nothing = True
+    above = set[str]()
+    for match in pattern.walk(_entries):
+        nothing = False
+        if match.is_folder and (pattern.finds_hidden or not _is_below(match.path, above)):
+            above.add(match.path)
+            yield os.path.realpath(match.path)
+    if nothing:
         raise SourceError(f"{name}: nothing matches; nothing was done")
-    return sorted(paths)
+
+
+def _is_below(path: str, folders: Container[str]) -> bool:
+    while (folder := os.path.dirname(path)) != path:
+        if folder in folders:
+            return True
+        path = folder
+    return False
+
+
+def _entries(folder: str) -> Iterator["os.DirEntry[str]"]:
+    with contextlib.suppress(OSError), os.scandir(folder) as listing:  # the scan reports it
+        yield from listing
 
 
 def _is_object(url: ObjectUrl) -> bool:

@@ -12,14 +12,15 @@ from imgsearch.images import looks_like_an_image
 from imgsearch.objects import ObjectInfo, describe, list_objects
 from imgsearch.shards import Member, Shard, open_shard, version_of_member
 from imgsearch.sources.base import Candidate, OwnFields, ScanLog, Sources, Unusable
+from imgsearch.sources.globs import FileGlob, is_folder
 from imgsearch.sources.names import has_image_extension, is_hidden_name, is_left_out
+from imgsearch.sources.seen import SeenPaths
 from imgsearch.types import mtime_of
 from imgsearch.uris import (
     MemberUrl,
     ObjectUrl,
     canonical_path,
     is_shard,
-    path_digest,
     path_to_uri,
     readable_path,
     uri_to_path,
@@ -38,9 +39,9 @@ def scan(
     by name. Of a folder with more than `_SORTED_ENTRIES` entries so many are sorted at a time, as
     the file system lists them. A linked folder is walked once, at its real path, so that loops end.
 
-    Memory holds so many entries and the names of one folder's subfolders. It grows with the files
-    that are named one by one or match a glob: by a digest of each, 75 bytes, and for a glob by the
-    path as well. Without the digests a file that is named twice would be yielded twice.
+    Memory holds so many entries, the paths of the folders, and a digest of files that are listed
+    one by one, or that a glob reaches through a link (`SeenPaths`): a file that is listed twice
+    must not be yielded twice.
     """
     walk = _Walk(log, stopped)
     for folder in sources.folders:
@@ -48,10 +49,10 @@ def scan(
             yield from walk.objects(url)
         else:
             yield from walk.folder(folder)
-    for pattern in sources.object_globs:
-        yield from walk.object_matches(pattern)
-    for path in sources.matches:
-        yield from walk.file(path, named=False)
+    for url_pattern in sources.object_globs:
+        yield from walk.object_matches(url_pattern)
+    for pattern in sources.globs:
+        yield from walk.matches(pattern)
     for path in sources.files:
         yield from walk.file(path, named=True)
     for line in stdin:
@@ -76,8 +77,10 @@ class _Walk:
         self._log = log
         self._stopped = stopped
         self._entered: set[str] = set()
-        self._named: set[bytes] = set()
-        self._prefixes: list[str] = []  # of the folders of objects
+        self._seen = SeenPaths()
+        self._globs: list[FileGlob] = []  # all of whose matches have been found
+        self._folders: list[ObjectUrl] = []  # of objects, all of which have been found
+        self._object_globs: list[_ObjectGlob] = []
 
     def folder(self, root: str) -> Iterator[Candidate | Unusable]:
         waiting = [root]
@@ -93,16 +96,31 @@ class _Walk:
                     return
                 if is_left_out(entry):
                     self._log.left_out += 1
-                elif _is_folder(entry):
+                elif is_folder(entry):
                     if entry.is_symlink():
                         linked.append((entry.path, os.path.realpath(entry.path)))
                     else:
                         subfolders.append(entry.path)
-                elif not self._was_named(entry.path):
+                elif not self._was_matched(entry.path) and entry.path not in self._seen:
                     yield from self._check(entry.path, named=False)
             # Popped from the end: first the real folders by name, then the targets of links.
             targets = [target for _, target in sorted(linked)]
             waiting.extend(reversed(sorted(subfolders) + targets))
+
+    def matches(self, pattern: FileGlob) -> Iterator[Candidate | Unusable]:
+        """Yield the images that match a glob and are not in folders that were walked."""
+        for match in pattern.walk(self._entries):
+            if self._stopped():
+                return
+            path = match.path
+            if match.is_folder or self._was_walked(path) or self._was_matched(path):
+                continue
+            if match.linked:
+                if pattern.matches(path) or path in self._seen:
+                    continue
+                self._seen.add(path)
+            yield from self._file_or_shard(path, named=False)
+        self._globs.append(pattern)
 
     def objects(self, root: ObjectUrl) -> Iterator[Candidate | Unusable]:
         """Yield the images below a URL in the order of their keys.
@@ -115,20 +133,19 @@ class _Walk:
             if listed is not None:
                 listed.add(str(each.url))
             yield from self._object(each, root)
-        self._prefixes.append(_prefix(root))
+        self._folders.append(root)
 
     def object_matches(self, pattern: ObjectUrl) -> Iterator[Candidate | Unusable]:
         """Yield the images that match a glob, in the order of their keys."""
-        parts = pattern.key.split("/")
-        literal = takewhile(lambda part: not glob.has_magic(part), parts)
-        root = replace(pattern, key="/".join(literal))
-        for each in self._listed(root):
-            if _matches(each.url.key.split("/"), parts):
-                if is_shard(str(each.url)):
-                    yield from self.file(str(each.url), named=True)
-                    continue
-                yield from self._object(each, root)
-                self._named.add(path_digest(str(each.url)))
+        objects = _ObjectGlob(pattern)
+        for each in self._listed(objects.root):
+            if not objects.matches(each.url):
+                continue
+            if is_shard(str(each.url)):
+                yield from self.file(str(each.url), named=True)
+            else:
+                yield from self._object(each, objects.root)
+        self._object_globs.append(objects)
 
     def _listed(self, root: ObjectUrl) -> Iterator[ObjectInfo]:
         """Yield objects; if they are listed to the end, the log says so."""
@@ -145,14 +162,13 @@ class _Walk:
 
     def _object(self, info: ObjectInfo, root: ObjectUrl) -> Iterator[Candidate | Unusable]:
         path = str(info.url)
-        if path.startswith(tuple(self._prefixes)) or self._was_named(path):
+        if self._was_listed(info.url) or path in self._seen:
             return
-        parts = info.url.key.removeprefix(root.key).strip("/").split("/")
-        if any(map(is_hidden_name, parts)):
+        if _is_hidden(info.url, root):
             self._log.left_out += 1
         elif is_shard(path):
             self._log.shards += 1
-        elif info.size and may_be_image(parts[-1]):
+        elif info.size and may_be_image(info.url.key.rpartition("/")[2]):
             yield Candidate(path, info.size, info.mtime_ns)
         else:
             self._log.other_files += 1
@@ -168,9 +184,12 @@ class _Walk:
 
     def file(self, path: str, *, named: bool) -> Iterator[Candidate | Unusable]:
         """Yield a single file. If it is not an image, it is Unusable if `named`, else ignored."""
-        if self._was_named(path) or self._was_walked(path):
+        if path in self._seen or self._was_found(path):
             return
-        self._named.add(path_digest(path))
+        self._seen.add(path)
+        yield from self._file_or_shard(path, named=named)
+
+    def _file_or_shard(self, path: str, *, named: bool) -> Iterator[Candidate | Unusable]:
         if is_shard(path):
             if self._was_passed(path):
                 self._log.shards -= 1
@@ -214,25 +233,33 @@ class _Walk:
         else:
             self._log.other_files += 1
 
-    def _was_named(self, path: str) -> bool:
-        return bool(self._named) and path_digest(path) in self._named
+    def _was_found(self, path: str) -> bool:
+        """Return whether a walk or a glob has yielded the file, and not counted it as another."""
+        if url := ObjectUrl.parse(path):
+            return self._was_listed(url) and may_be_image(path.rpartition("/")[2])
+        matched = self._was_matched(path) and (is_shard(path) or _may_be_taken(path))
+        return matched or self._was_walked(path)
 
     def _was_passed(self, path: str) -> bool:
         """Return whether a walk has counted the shard as one that is not read."""
-        return os.path.dirname(path) in self._entered or path.startswith(tuple(self._prefixes))
+        if url := ObjectUrl.parse(path):
+            return any(_is_below(url, root) for root in self._folders)
+        return os.path.dirname(path) in self._entered
 
     def _was_walked(self, path: str) -> bool:
-        """Return whether a walk has yielded the file, and not counted it as another file."""
-        if ObjectUrl.parse(path):
-            walked = path.startswith(tuple(self._prefixes))
-            return walked and may_be_image(path.rpartition("/")[2])
         folder, name = os.path.split(path)
-        if folder not in self._entered or is_hidden_name(name):
-            return False
-        try:
-            return (os.path.isfile(path) or os.path.islink(path)) and _is_image(path)
-        except OSError:  # `_check` reports it
-            return False
+        return folder in self._entered and not is_hidden_name(name) and _may_be_taken(path)
+
+    def _was_matched(self, path: str) -> bool:
+        return any(pattern.matches(path) for pattern in self._globs)
+
+    def _was_listed(self, url: ObjectUrl) -> bool:
+        return any(
+            _is_below(url, root) and not _is_hidden(url, root) for root in self._folders
+        ) or any(
+            pattern.matches(url) and not _is_hidden(url, pattern.root)
+            for pattern in self._object_globs
+        )
 
     def _check(self, path: str, *, named: bool) -> Iterator[Candidate | Unusable]:
         if url := ObjectUrl.parse(path):
@@ -287,8 +314,26 @@ def _described(url: ObjectUrl | MemberUrl) -> Candidate | Unusable:
     return Candidate(str(url), info.size, info.mtime_ns)
 
 
-def _prefix(folder: ObjectUrl) -> str:
-    return f"{folder}/"
+class _ObjectGlob:
+    def __init__(self, pattern: ObjectUrl) -> None:
+        self._parts = pattern.key.split("/")
+        literal = takewhile(lambda part: not glob.has_magic(part), self._parts)
+        self.root = replace(pattern, key="/".join(literal))
+        """What all objects that match are below."""
+
+    def matches(self, url: ObjectUrl) -> bool:
+        return _is_below(url, self.root) and _matches(url.key.split("/"), self._parts)
+
+
+def _is_below(url: ObjectUrl, root: ObjectUrl) -> bool:
+    """Return whether an object is below a folder, or in a bucket."""
+    inside = f"{root.key}/" if root.key else ""
+    return (url.scheme, url.bucket) == (root.scheme, root.bucket) and url.key.startswith(inside)
+
+
+def _is_hidden(url: ObjectUrl, root: ObjectUrl) -> bool:
+    """Return whether an object has a hidden name, or is in a hidden folder, below `root`."""
+    return any(map(is_hidden_name, url.key.removeprefix(root.key).strip("/").split("/")))
 
 
 def may_be_image(name: str) -> bool:
@@ -309,10 +354,11 @@ def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     )
 
 
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
+def _may_be_taken(path: str) -> bool:
+    """Return whether a file that was come across has been taken as an image."""
     try:
-        return entry.is_dir()
-    except OSError:  # a link to itself, or to a place without access
+        return (os.path.isfile(path) or os.path.islink(path)) and _is_image(path)
+    except OSError:  # `_check` reports it
         return False
 
 

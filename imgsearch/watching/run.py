@@ -90,7 +90,7 @@ def watch(
     first ingest raises.
     """
     sources = resolve(folders)
-    others = sources.files or sources.matches or sources.may_have_objects
+    others = sources.files or sources.globs or sources.may_have_objects
     if others or not sources.folders:
         raise SourceError("only folders can be watched")
     watcher = _Watcher(index, sources.folders, options or WatchOptions(), listener, reported, stop)
@@ -235,7 +235,7 @@ class _Watcher:
         elif os.path.isdir(path):
             # What was in it before it was watched has no events.
             if is_wanted(path, folder):
-                for found in scan(Sources((path,), (), ()), ScanLog(), stopped=self._stop.is_set):
+                for found in scan(Sources((path,)), ScanLog(), stopped=self._stop.is_set):
                     if isinstance(found, Candidate):
                         self._pending.add(found.path)
         elif is_wanted(path, folder):
