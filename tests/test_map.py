@@ -23,6 +23,7 @@ from pyarrow import parquet
 
 from imgsearch import ImageIndex
 from imgsearch.errors import MissingLibraryError, NothingFoundError, SourceError, UsageError
+from imgsearch.events import Event, Outcome, Stage
 from imgsearch.map import saved
 from imgsearch.map.clusters import find_clusters
 from imgsearch.map.records import Column, Records
@@ -205,6 +206,23 @@ def test_a_stopped_run_writes_nothing(index: ImageIndex, tmp_path: Path) -> None
     stop = threading.Event()
     stop.set()
     assert index.map(tmp_path / "map.html", stop=stop) is None
+    assert not list(tmp_path.glob("*.html"))
+
+
+def test_a_stop_ends_the_layout(index: ImageIndex, tmp_path: Path) -> None:
+    stop = threading.Event()
+    placed = 0
+
+    def listen(event: Event) -> None:
+        nonlocal placed
+        if isinstance(event, Stage):
+            placed = 0
+            if event.text.startswith("placing"):
+                stop.set()
+        placed += isinstance(event, Outcome)
+
+    assert index.map(tmp_path / "map.html", listener=listen, stop=stop) is None
+    assert placed <= 1
     assert not list(tmp_path.glob("*.html"))
 
 

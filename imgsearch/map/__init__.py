@@ -5,6 +5,7 @@ images, `saved` keeps the places and `placement` adds new images to them, `clust
 `sprites` makes thumbnails, `document` writes the file, and `picture` draws one for papers.
 """
 
+from imgsearch.map.records import fingerprint
 from imgsearch.map.run import MapOptions, MapReport, make_map
 
-__all__ = ["MapOptions", "MapReport", "make_map"]
+__all__ = ["MapOptions", "MapReport", "fingerprint", "make_map"]

@@ -8,6 +8,7 @@ import base64
 import gzip
 import hashlib
 import json
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -42,6 +43,9 @@ class Content:
     scores: NDArray[np.float32]
     color_by: int
     groups: Sequence[Cluster] = ()
+    paths: bool = True
+    ids: bool = False
+    """Instead of links to the images; see `MapOptions`."""
 
 
 class Page:
@@ -56,14 +60,19 @@ class Page:
             "scores": _packed(_rounded(content.scores)),
             "contents": _packed(records.content.astype("<u4")),
             "firsts": _packed(records.first.astype("<u4")),
-            "paths": _packed_json(records.paths),
-            "links": _packed_json(records.links),
         }
+        if content.paths:
+            self._blocks["paths"] = _packed_json(records.paths)
+        if content.ids:
+            self._blocks["ids"] = _packed(b"".join(uuid.UUID(each).bytes for each in records.ids))
+        else:
+            self._blocks["links"] = _packed_json(records.links)
         for number, column in enumerate(records.columns):
             kind = "<f8" if column.values is None else "<i4"
             self._blocks[f"field-{number}"] = _packed(np.asarray(column.data).astype(kind))
         self._meta: dict[str, Any] = {
             "title": content.title,
+            "count": len(records),
             "neighbors": int(content.numbers.shape[1]),
             "fields": [
                 {"name": column.name, "values": column.values} for column in records.columns

@@ -5,6 +5,7 @@ openTSNE, and not UMAP or PaCMAP: it takes neighbors that are known already, bri
 """
 
 import math
+import threading
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,13 +40,15 @@ def lay_out(
     scores: NDArray[np.float32],
     start: Places,
     listener: Listener = ignore,
+    stop: threading.Event | None = None,
 ) -> Places:
     """Return a place for each content: float32 of shape (contents, 2), centered at (0, 0).
 
     `numbers` and `scores` are the nearest neighbors of each content and their cosine similarities,
     both of shape (contents, k), without gaps. `start` of shape (contents, 2) are first places, such
     as principal components, which decide where groups lie among each other (Kobak and Berens,
-    2019). The result is the same for the same input.
+    2019). The result is the same for the same input. Setting `stop` ends early, with places that
+    mean nothing.
     """
     count, k = numbers.shape
     if count < _FEW:
@@ -76,13 +79,14 @@ def lay_out(
     listener(Counted(count))
     reported = 0
 
-    def report(step: int, *_: object) -> None:
-        """Report as many images as correspond to the share of the steps."""
+    def report(step: int, *_: object) -> bool:
+        """Report as many images as correspond to the share of the steps; return whether to end."""
         nonlocal reported
         due = (before + step) * count // (_EARLY_STEPS + _STEPS)
         for _image in range(due - reported):
             listener(Outcome("", "answered"))
         reported = due
+        return stop is not None and stop.is_set()
 
     before = 0
     options = {
@@ -94,6 +98,8 @@ def lay_out(
     exaggeration = 12 if count >= _MANY else 1
     embedding.optimize(_EARLY_STEPS, exaggeration=exaggeration, momentum=0.5, **options)
     before = _EARLY_STEPS
+    if stop and stop.is_set():
+        return start
     embedding.optimize(_STEPS, momentum=0.8, **options)
     places: NDArray[np.float64] = np.array(embedding)
     # Contents that are neighbors of each other alone may share a place: a little of the average

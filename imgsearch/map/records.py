@@ -1,5 +1,6 @@
 """What a map holds of each record: kept small, as all records are in memory together."""
 
+import hashlib
 import threading
 from array import array
 from collections.abc import Mapping, Sequence
@@ -99,6 +100,22 @@ def read_records(
     records.content = np.frombuffer(content, np.int32) if content else records.content
     records.first = np.frombuffer(first, np.int32) if first else records.first
     return records
+
+
+def fingerprint(collection: Collection, stop: threading.Event | None = None) -> str:
+    """Return a digest of what a map shows of all records, whatever their order.
+
+    Setting `stop` ends it early, with a digest that means nothing.
+    """
+    total = 0
+    for batch in collection.scan():
+        if stop and stop.is_set():
+            break
+        for record in batch:
+            shown = repr((record.id, record.sha256, record.uri, sorted(record.metadata.items())))
+            digest = hashlib.blake2b(shown.encode("utf-8", "surrogatepass"), digest_size=16)
+            total += int.from_bytes(digest.digest(), "big")
+    return f"{total % 2**128:032x}"
 
 
 def _column(name: str, kind: FieldType) -> Column:

@@ -52,6 +52,10 @@ class MapOptions:
     file with the places, which are kept if it exists. `color_by` is the field whose colors are
     shown first, None for the groups that the map finds. At most `thumbnails` images have a
     thumbnail, None for as many as fit: the file takes at most about `max_bytes`.
+
+    Without `paths`, it names no file and no folder. With `ids`, it has the ids of the records, and
+    a page around it is asked to search with one; the images are at `records/ID/image`, relative to
+    the document.
     """
 
     output: str | None = None
@@ -61,6 +65,8 @@ class MapOptions:
     thumbnails: int | None = None
     max_bytes: int = DEFAULT_MAX_BYTES
     max_pixels: int = config.DEFAULT_MAX_PIXELS
+    paths: bool = True
+    ids: bool = False
 
 
 @dataclass(slots=True)
@@ -187,7 +193,7 @@ def _plan(
         start = principal_components(contents)
         order = _order(contents, records)
     with report.timing("layout"):
-        places = layout.lay_out(found.numbers, found.scores, start, listener)
+        places = layout.lay_out(found.numbers, found.scores, start, listener, stop)
     return _translated(places, found.numbers, found.scores, order, records)
 
 
@@ -273,6 +279,8 @@ def _write(
         scores=plan.scores,
         color_by=color_by,
         groups=found.groups,
+        paths=options.paths,
+        ids=options.ids,
     )
     document = Page(content)
     with scratch.folder([target.parent]) as folder:

@@ -5,7 +5,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imgsearch import __version__
-from imgsearch.server.api import collections, compat, docs, health, jobs, search
+from imgsearch.server.api import collections, compat, docs, health, jobs, maps, search
 from imgsearch.server.errors import add_error_handlers
 from imgsearch.server.middleware.access import AccessMiddleware
 from imgsearch.server.middleware.limits import LimitMiddleware
@@ -13,7 +13,14 @@ from imgsearch.server.middleware.responses import ResponseMiddleware
 from imgsearch.server.service import Service
 
 _PAGE_PATH = "/ui"
-_ROUTERS = (compat.router, search.router, jobs.router, collections.router, health.router)
+_ROUTERS = (
+    compat.router,
+    search.router,
+    jobs.router,
+    maps.router,
+    collections.router,
+    health.router,
+)
 
 
 def create_app(service: Service) -> FastAPI:

@@ -20,6 +20,7 @@ from imgsearch.errors import (
     ImgsearchError,
     MetadataError,
     MissingEncoderError,
+    MissingLibraryError,
     RecordNotFoundError,
     SourceError,
     StoreBusyError,
@@ -51,6 +52,7 @@ _CORE_ERRORS: tuple[tuple[type[ImgsearchError], int, str], ...] = (
     (StoreError, 503, "store-unavailable"),
     (MissingEncoderError, 409, "no-encoder"),
     (EncoderError, 503, "model-unavailable"),
+    (MissingLibraryError, 501, "missing-library"),
     (ImgsearchError, 500, "failed"),
 )
 

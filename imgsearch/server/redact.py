@@ -44,6 +44,8 @@ _REMEDIES = {
     Remedy.COPY: "copy it with `imgsearch copy --as NAME`",
     Remedy.REMOVE: "take images out with `imgsearch remove`",
     Remedy.SEARCH_BY_RECORD: "search with an image of the collection by its record",
+    Remedy.INSTALL_MAP: "install it where the service runs, with "
+    "`pip install 'imgsearch-cli[map]'`",
 }
 _SERVER_FAILED = "the store has failed; the service's log has the details"
 _SCRATCH_FAILED = "temporary files cannot be written; the service's log has the details"

@@ -30,9 +30,11 @@ from imgsearch.server.capacity import MemoryBudget, Pools, RequestLoad, run
 from imgsearch.server.errors import ApiError
 from imgsearch.server.indexes import Indexes
 from imgsearch.server.jobs.job import Job, SearchOptions
+from imgsearch.server.jobs.map import MapRunner
 from imgsearch.server.jobs.queue import JobQueue
 from imgsearch.server.jobs.run import JobRunner
 from imgsearch.server.jobs.search import SearchRunner
+from imgsearch.server.maps import Maps
 from imgsearch.server.media import ImageFile, open_image, read_image
 from imgsearch.server.metrics import Metrics
 from imgsearch.server.models import Models
@@ -110,10 +112,17 @@ class Service:
             settings.show_paths,
         )
 
+        runners = {
+            "ingest": runner,
+            "search": searcher,
+            "map": MapRunner(self._indexes, settings),
+        }
+
         def run_job(job: Job, folder: Path, stop: threading.Event) -> None:
-            (searcher if job.search else runner)(job, folder, stop)
+            runners[job.kind](job, folder, stop)
 
         self.jobs = JobQueue(settings.jobs, run_job, settings.archives, self.redact)
+        self.maps = Maps(settings, self._indexes, self.jobs, self._pools)
         self.metrics.set_gauges(lambda: self.in_flight, lambda: self._models.queue_size)
 
     # Life cycle.
@@ -343,5 +352,6 @@ class Service:
                 self._indexes.forget(collection)
                 self._indexes.store.drop(collection)
                 self.storage.delete_all(collection)
+                self.maps.delete(collection)
 
         await run(self._pools.write, drop)

@@ -17,21 +17,23 @@
     return new Response(stream.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
   };
   const json = async (name) => JSON.parse(new TextDecoder().decode(await unpacked(name)));
+  const optional = (name, read) => ($(name) ? read(name) : null);
 
   const meta = await json("data-meta");
   $("title").textContent = document.title = meta.title;
   $("subtitle").textContent = meta.subtitle;
-  const [places, nearest, scores, contents, firsts, thumbs, paths, links] = await Promise.all([
+  const [places, nearest, scores, contents, firsts, thumbs, paths, links, ids] = await Promise.all([
     unpacked("data-positions").then((raw) => new Float32Array(raw)),
     unpacked("data-nearest").then((raw) => new Int32Array(raw)),
     unpacked("data-scores").then((raw) => new Uint16Array(raw)),
     unpacked("data-contents").then((raw) => new Uint32Array(raw)),
     unpacked("data-firsts").then((raw) => new Uint32Array(raw)),
     unpacked("data-thumbnails").then((raw) => new Int32Array(raw)),
-    json("data-paths"),
-    json("data-links"),
+    optional("data-paths", json),
+    optional("data-links", json),
+    optional("data-ids", unpacked)?.then((raw) => new Uint8Array(raw)),
   ]);
-  const count = paths.length;
+  const count = meta.count;
   const fields = await Promise.all(
     meta.fields.map(async (field, number) => {
       const raw = await unpacked(`data-field-${number}`);
@@ -280,7 +282,7 @@
     canvas.width = canvas.height = meta.side;
     canvas.style.width = canvas.style.height = `${width}px`;
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", baseName(paths[at]));
+    canvas.setAttribute("aria-label", nameOf(at));
     canvas.dataset.drawn = "no";
     const attempt = () => {
       const onto = canvas.getContext("2d");
@@ -476,6 +478,22 @@
   // What is shown of an image.
 
   const baseName = (path) => path.split(/[/\\]/).pop() || path;
+  const texts = fields.filter((field) => field.values && field !== groupField);
+  // The description of an image that has no path here, or its longest text.
+  const described = (at) => {
+    const found = texts.filter((field) => known(field, at));
+    const named = found.find((field) => field.name === "description");
+    const longest = found.map((field) => valueOf(field, at)).sort((a, b) => b.length - a.length)[0];
+    return (named ? valueOf(named, at) : longest) || "an image without a description";
+  };
+  const nameOf = (at) => (paths ? baseName(paths[at]) : described(at));
+  const idOf = (at) =>
+    Array.from(ids.subarray(16 * at, 16 * at + 16), (byte) => byte.toString(16).padStart(2, "0"))
+      .join("").replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
+  const linkOf = (at) => (ids ? `records/${idOf(at)}/image` : links[at]);
+  // What lists of images, and files with such lists, name them by.
+  const keyOf = (at) => (paths ? paths[at] : idOf(at));
+  const keys = paths ? "paths" : "ids";
   // Marks of writing direction and control characters can make one name look like another.
   const DECEPTIVE = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]/g;
   const safe = (text) =>
@@ -512,7 +530,7 @@
     if (at !== tipped) {
       tip.replaceChildren();
       if (hasImage(at)) tip.append(picture(at, Math.max(128, meta.side)));
-      tip.append(element("b", baseName(paths[at])), table(at, 6));
+      tip.append(element("b", nameOf(at)), table(at, 6));
       tipped = at;
     }
     tip.hidden = false;
@@ -551,15 +569,25 @@
     setLassoed([]);
     const found = neighborsOf(at);
     near = found.map((each) => each.at);
-    content.replaceChildren(element("h2", baseName(paths[at])));
+    content.replaceChildren(element("h2", nameOf(at)));
     if (hasImage(at)) content.append(picture(at, Math.max(160, meta.side)));
     const path = element("p", undefined, { className: "path" });
+    const [link, text] = [linkOf(at), paths ? paths[at] : "Open the image"];
     path.append(
-      links[at]
-        ? element("a", paths[at], { href: links[at], target: "_blank", rel: "noreferrer" })
-        : element("span", paths[at]),
+      link
+        ? element("a", text, { href: link, target: "_blank", rel: "noreferrer" })
+        : element("span", text),
     );
-    content.append(path, table(at));
+    content.append(path);
+    if (ids && parent !== window) {
+      const search = element("button", "Search with this image", { type: "button", id: "search" });
+      // To any origin, as this one is unknown to a sandboxed frame: a policy says whose frame it is.
+      search.addEventListener("click", () => parent.postMessage({ imgsearch: "search", record: idOf(at) }, "*"));
+      const actions = element("div", undefined, { className: "actions" });
+      actions.append(search);
+      content.append(actions);
+    }
+    content.append(table(at));
     const copies = [];
     for (let other = 0; other < count; other++)
       if (other !== at && contents[other] === contents[at]) copies.push(other);
@@ -570,8 +598,8 @@
     content.append(element("h3", "Most similar images"));
     const list = element("ol", undefined, { id: "near" });
     for (const { at: other, score } of found) {
-      const name = baseName(paths[other]);
-      const button = element("button", undefined, { type: "button", title: safe(paths[other]) });
+      const name = nameOf(other);
+      const button = element("button", undefined, { type: "button", title: safe(paths ? paths[other] : name) });
       if (hasImage(other)) button.append(picture(other, 64));
       else button.append(element("span", name));
       button.append(element("div", score.toFixed(3)));
@@ -597,7 +625,7 @@
   const listed = (found) => {
     const list = element("ol", undefined, { className: "paths" });
     for (const at of found.slice(0, MOST_LISTED)) {
-      const button = element("button", paths[at], { type: "button" });
+      const button = element("button", paths ? paths[at] : nameOf(at), { type: "button" });
       button.addEventListener("click", () => visit(at));
       const item = element("li");
       item.append(button);
@@ -612,8 +640,8 @@
     const number = found.length.toLocaleString("en-US");
     content.replaceChildren(element("h2", `${number} image${found.length === 1 ? "" : "s"} ${title}`));
     const actions = element("div", undefined, { className: "actions" });
-    const text = () => found.map((at) => paths[at] + "\n").join("");
-    const copy = element("button", "Copy paths", { type: "button", id: "copy" });
+    const text = () => found.map((at) => keyOf(at) + "\n").join("");
+    const copy = element("button", `Copy ${keys}`, { type: "button", id: "copy" });
     copy.addEventListener("click", async () => {
       try {
         await navigator.clipboard.writeText(text());
@@ -627,11 +655,11 @@
       }
       copy.textContent = "Copied";
     });
-    const save = element("button", "Save paths", { type: "button", id: "save" });
+    const save = element("button", `Save ${keys}`, { type: "button", id: "save" });
     save.addEventListener("click", () => {
       const link = element("a", undefined, {
         href: URL.createObjectURL(new Blob([text()], { type: "text/plain" })),
-        download: "paths.txt",
+        download: `${keys}.txt`,
       });
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 10000);
@@ -875,7 +903,7 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawSoon);
   // For tests and the curious.
   globalThis.imgsearchMap = {
-    count, paths, toScreen, visible, images, go, view: () => view, draw: () => made.redraw("test"),
+    count, paths, nameOf, toScreen, visible, images, go, view: () => view, draw: () => made.redraw("test"),
   };
 })().catch((error) => {
   const status = document.getElementById("status");

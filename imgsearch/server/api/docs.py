@@ -29,6 +29,7 @@ _ERRORS = {
     422: "The request, or an image in it, is unusable.",
     429: "Too many requests are in progress; `Retry-After` says when to retry.",
     500: "An internal error, or the data directory is not writable.",
+    501: "The service lacks a library that this needs.",
     503: "The store or the model is unavailable; `Retry-After` says when to retry.",
     507: "The disk is full.",
 }

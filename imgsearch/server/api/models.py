@@ -1,12 +1,12 @@
 """The response models of /v1."""
 
 from datetime import UTC, datetime
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from imgsearch.errors import ImgsearchError
-from imgsearch.server.jobs.job import Job, State
+from imgsearch.server.jobs.job import Job, Kind, State
 from imgsearch.server.searches import ManyResults, Query, SearchResult
 from imgsearch.server.service import Service
 from imgsearch.types import CollectionInfo, FieldType, Hit, ImageRecord, Value
@@ -166,10 +166,14 @@ class Collection(BaseModel):
 
 class JobStatus(BaseModel):
     id: str
-    kind: Literal["ingest", "search"] = Field(description="What it does with the files.")
+    kind: Kind = Field(description="Whether it ingests files, searches with them, or draws a map.")
     collection: str = Field(examples=["images"])
     state: State
     created: datetime
+    step: str | None = Field(
+        description="What the drawing of a map does at present; the next two are of this step.",
+        examples=[None],
+    )
     found: int = Field(description="Files to ingest or to search with.", examples=[12])
     finished: int = Field(description="Files that have an outcome.", examples=[12])
     rejected: int = Field(description="Finished files that are unusable.", examples=[1])
@@ -177,14 +181,16 @@ class JobStatus(BaseModel):
     error: str | None = Field(description="Why the job failed.", examples=[None])
     report: str | None = Field(description="Path of the outcomes of all files, of an ingest.")
     result: str | None = Field(
-        description="Path of the hits, once a search is done.", examples=["/v1/jobs/.../result"]
+        description="Path of the hits or of the map, once it is done.",
+        examples=["/v1/jobs/.../result"],
     )
 
     @classmethod
     def from_job(cls, job: Job, service: Service) -> Self:
         return cls(
             id=job.id,
-            kind="search" if job.search else "ingest",
+            kind=job.kind,
+            step=job.step or None,
             collection=job.collection,
             state=job.state,
             created=datetime.fromtimestamp(job.created, UTC),
@@ -193,6 +199,13 @@ class JobStatus(BaseModel):
             rejected=job.rejected,
             skipped=job.skipped,
             error=service.redact_text(job.error) if job.error else None,
-            report=None if job.search else f"/v1/jobs/{job.id}/report",
-            result=f"/v1/jobs/{job.id}/result" if job.search and job.state == "done" else None,
+            report=f"/v1/jobs/{job.id}/report" if job.kind == "ingest" else None,
+            result=_result(job) if job.state == "done" else None,
         )
+
+
+def _result(job: Job) -> str | None:
+    """Return the path of what a job has made."""
+    if job.kind == "map":
+        return f"/v1/collections/{job.collection}/map"
+    return f"/v1/jobs/{job.id}/result" if job.kind == "search" else None

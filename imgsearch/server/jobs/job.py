@@ -12,6 +12,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from imgsearch.system import atomic
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
+Kind = Literal["ingest", "search", "map"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 
 STATE = "job.json"
@@ -36,18 +37,26 @@ class SearchOptions:
     format: ResultFormat = "jsonl"
 
 
+@dataclass(frozen=True, slots=True)
+class MapJob:
+    """What a job draws: the map of its collection, with `new_layout` one with new places."""
+
+    new_layout: bool = False
+
+
 @dataclass
 class Job:
-    """An ingest of uploads, or a search with them.
+    """An ingest of uploads, a search with them, or the drawing of a map.
 
-    `found` counts images, `finished` those that have an outcome.
+    `found` counts images, `finished` those that have an outcome; of a map, in its present `step`.
     """
 
     id: str
     collection: str
     description: str = ""
     search: SearchOptions | None = None
-    """None for an ingest."""
+    drawing: MapJob | None = None
+    step: str = ""
     state: State = "queued"
     created: float = field(default_factory=time.time)
     """In seconds since the epoch."""
@@ -62,6 +71,12 @@ class Job:
     crashes: int = 0
     """Consecutive runs during which the service was killed, including the present run."""
 
+    @property
+    def kind(self) -> Kind:
+        if self.drawing:
+            return "map"
+        return "search" if self.search else "ingest"
+
 
 def load_job(folder: Path) -> Job | None:
     """Return the job of a folder as it was saved last; None if it cannot be read."""
@@ -70,6 +85,8 @@ def load_job(folder: Path) -> Job | None:
         if search := saved.get("search"):
             lists = {name: tuple(search[name]) for name in ("where", "show")}
             saved["search"] = SearchOptions(**{**search, **lists})
+        if drawing := saved.get("drawing"):
+            saved["drawing"] = MapJob(**drawing)
         return Job(**saved)
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return None

@@ -26,6 +26,7 @@ from imgsearch.server.jobs.job import (
     REPORT,
     STATE,
     Job,
+    MapJob,
     SearchOptions,
     acquire_lock,
     delete_lock,
@@ -132,10 +133,12 @@ class JobQueue:
         description: str,
         collection: str,
         search: SearchOptions | None = None,
+        drawing: MapJob | None = None,
     ) -> Job:
         """Create a job for files (names and contents), which are images or zips of images.
 
-        With `search`, it searches with the images; otherwise it ingests them.
+        With `search`, it searches with the images; with `drawing`, it draws a map, and needs none;
+        otherwise it ingests them.
 
         Raises ApiError if the queue or the disk is full, or a zip is unusable, and UsageError for
         an invalid collection name.
@@ -149,7 +152,7 @@ class JobQueue:
                 raise overloaded(detail, retry_after=_RETRY_SECONDS)
             self._arriving += 1
         try:
-            job = Job(uuid.uuid4().hex, collection, description, search)
+            job = Job(uuid.uuid4().hex, collection, description, search, drawing)
             self._enqueue(self._write(job, files))
         finally:
             with self._lock:
@@ -178,7 +181,7 @@ class JobQueue:
         own, others = self._jobs()
         active = (job for job in (*own, *others) if job.state not in ENDED)
         if busy := [
-            job.id for job in active if job.collection == collection and job.search is None
+            job.id for job in active if job.collection == collection and job.kind == "ingest"
         ]:
             raise conflict(
                 "collection-busy",

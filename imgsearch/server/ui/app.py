@@ -19,6 +19,7 @@ from imgsearch.server.ui.adding import Adding
 from imgsearch.server.ui.endpoint import search_endpoint
 from imgsearch.server.ui.gradio_files import GradioFiles
 from imgsearch.server.ui.layout import build_blocks
+from imgsearch.server.ui.mapping import Mapping
 from imgsearch.server.ui.views import Views
 from imgsearch.server.ui.visitor_files import FileLimits
 from imgsearch.system import scratch
@@ -38,6 +39,7 @@ _POLICY = "; ".join(
         "media-src 'self' blob:",
         "font-src 'self' data:",
         "connect-src 'self'",
+        "frame-src 'self'",
         "manifest-src 'self'",
         "base-uri 'self'",
         "form-action 'self'",
@@ -56,7 +58,9 @@ _STATIC = files("imgsearch.server.ui") / "static"
 
 async def page_app(service: Service) -> "PageApp":
     """Return the page's app."""
-    layout = build_blocks(Views(service), Adding(service), search_endpoint(service))
+    layout = build_blocks(
+        Views(service), Adding(service), Mapping(service), search_endpoint(service)
+    )
     body = service.settings.limits.body
     cleanup = contextlib.ExitStack()
     folder = cleanup.enter_context(scratch.folder([service.settings.data], anywhere=True))

@@ -20,6 +20,7 @@ from imgsearch.errors import UsageError
 from imgsearch.server.jobs.job import Job
 from imgsearch.server.ui.adding import Adding
 from imgsearch.server.ui.fields import Filter, settings
+from imgsearch.server.ui.mapping import Mapping, MapView
 from imgsearch.server.ui.rendering import plain_text, render
 from imgsearch.server.ui.state import DEFAULT_K, MAX_K, SearchState
 from imgsearch.server.ui.views import View, Views
@@ -46,7 +47,9 @@ input.onchange = async () => {
 _SCRIPT: Any = {**_PRIVATE, "queue": False, "show_progress": "hidden"}
 
 
-def build_blocks(views: Views, adding: Adding, search: Callable[..., Any]) -> gr.Blocks:
+def build_blocks(
+    views: Views, adding: Adding, mapping: Mapping, search: Callable[..., Any]
+) -> gr.Blocks:
     """Return the page; `search` is its endpoint for programs.
 
     For a running event loop: else Gradio makes some, and closes none of them.
@@ -59,6 +62,8 @@ def build_blocks(views: Views, adding: Adding, search: Callable[..., Any]) -> gr
         with gr.Tabs():
             with gr.Tab("Search"):
                 _search_tab(blocks, views)
+            with gr.Tab("Map") as tab:
+                _map_tab(tab, mapping)
             with gr.Tab("Add images"):
                 _add_tab(adding)
         api(search, api_name="search", concurrency_limit=_MAX_CALLS)
@@ -252,6 +257,41 @@ def _offer(retry: gr.Button, event: Dependency) -> None:
     show = "() => ({ __type__: 'update', visible: %s })"
     event.success(None, None, retry, js=show % "false", **_SCRIPT)
     event.failure(None, None, retry, js=show % "true", **_SCRIPT)
+
+
+def _map_tab(tab: gr.Tab, mapping: Mapping) -> None:
+    with gr.Column(elem_id="mapping"):
+        status = gr.HTML(elem_id="map-status", apply_default_css=False, js_on_load=None)
+        with gr.Row():
+            draw_button = gr.Button(visible=False, variant="primary")
+            cancel_button = gr.Button("Cancel", visible=False)
+        shown = gr.HTML(elem_id="map", apply_default_css=False, js_on_load=None)
+    job = gr.Textbox(visible=False)
+
+    async def values(views: AsyncIterator[MapView]) -> AsyncIterator[list[Any]]:
+        last = None
+        async for view in views:
+            button = gr.Button(view.button, visible=bool(view.button))
+            # The same map is not loaded again.
+            changed = gr.skip() if last and last.map == view.map else view.map
+            yield [view.status, changed, button, gr.Button(visible=bool(view.job)), view.job]
+            last = view
+
+    async def show() -> AsyncIterator[list[Any]]:
+        """Show the map, and the progress of the job that draws it."""
+        async for each in values(mapping.show()):
+            yield each
+
+    async def draw() -> AsyncIterator[list[Any]]:
+        """Draw the map, and show it."""
+        async for each in values(mapping.draw()):
+            yield each
+
+    outputs = [status, shown, draw_button, cancel_button, job]
+    options: Any = {**_PRIVATE, "show_progress": "hidden", "concurrency_limit": _MAX_CALLS}
+    tab.select(show, None, outputs, **options)
+    draw_button.click(draw, None, outputs, **options)
+    cancel_button.click(mapping.cancel, job, None, queue=False, **_PRIVATE)
 
 
 def _add_tab(adding: Adding) -> None:

@@ -39,6 +39,13 @@ window.imgsearch = (() => {
     if (!isLate) wanted = null;
     return `${heading.textContent} ↓`;
   }
+  // The map asks to search with an image; it has an origin of its own, so that only its window tells.
+  addEventListener("message", ({ source, data }) => {
+    const isMap = source && source === find("#map iframe")?.contentWindow;
+    if (!isMap || data?.imgsearch !== "search" || !/^[0-9a-f-]{36}$/.test(data.record)) return;
+    find("[role=tab]").click();
+    visit(`?id=${data.record}`);
+  });
   // A region is drawn on the image of `query.html`, or entered below it.
   function setRegion(edges) {
     const given = new URLSearchParams(location.search);
