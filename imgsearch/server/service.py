@@ -29,7 +29,7 @@ from imgsearch.index import ImageIndex
 from imgsearch.server.capacity import MemoryBudget, Pools, RequestLoad, run
 from imgsearch.server.errors import ApiError
 from imgsearch.server.indexes import Indexes
-from imgsearch.server.jobs.job import Job, SearchOptions
+from imgsearch.server.jobs.job import Job, Kind, SearchOptions
 from imgsearch.server.jobs.map import MapRunner
 from imgsearch.server.jobs.queue import JobQueue
 from imgsearch.server.jobs.run import JobRunner
@@ -112,7 +112,7 @@ class Service:
             settings.show_paths,
         )
 
-        runners = {
+        runners: Mapping[Kind, Callable[[Job, Path, threading.Event], None]] = {
             "ingest": runner,
             "search": searcher,
             "map": MapRunner(self._indexes, settings),
