@@ -18,7 +18,7 @@ __all__ = ["browser"]  # a fixture
 
 @pytest.mark.slow
 def test_the_map_is_drawn_and_leads_to_a_search(tmp_path: Path, browser: Browser) -> None:
-    with serving(filled(tmp_path, pictures=9), ColorEncoder(), with_page=True) as served:
+    with serving(filled(tmp_path, images=9), ColorEncoder(), with_page=True) as served:
         page = browser.new_page(viewport=DESKTOP)
         troubles: list[str] = []
         page.on("pageerror", lambda error: troubles.append(str(error)))
@@ -58,7 +58,7 @@ def test_the_page_says_what_the_map_needs(
     tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openTSNE", None)
-    with serving(filled(tmp_path, pictures=3), ColorEncoder(), with_page=True) as served:
+    with serving(filled(tmp_path, images=3), ColorEncoder(), with_page=True) as served:
         page = browser.new_page(viewport=DESKTOP)
         expect.set_options(timeout=PATIENCE)
         page.goto(served.page)

@@ -12,7 +12,7 @@ import pytest
 from imgsearch.server import maps
 from imgsearch.server.jobs import map as map_job
 from tests.fakes import ColorEncoder
-from tests.serving import Served, filled, id_of, picture, serving
+from tests.serving import Served, filled, id_of, image_bytes, serving
 from tests.test_map import Document
 from tests.test_serve_jobs import ended
 
@@ -24,7 +24,7 @@ MAP = f"{IMAGES}/map"
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(filled(tmp_path, pictures=9), ColorEncoder()) as served:
+    with serving(filled(tmp_path, images=9), ColorEncoder()) as served:
         yield served
 
 
@@ -74,7 +74,7 @@ def test_it_is_drawn_again_only_after_a_change(served: Served, tmp_path: Path) -
     ended(served, draw(served))
     assert served.client.head(MAP).headers["etag"] == first.headers["etag"]
     served.client.delete(f"{IMAGES}/records/{id_of(tmp_path / 'shop/3.png')}")
-    files = {"files": ("new.png", picture(40))}
+    files = {"files": ("new.png", image_bytes(40))}
     ended(served, served.client.post(f"{IMAGES}/uploads", files=files).json())
     ended(served, draw(served))
     before, after = shown(first, tmp_path), shown(served.client.get(MAP), tmp_path)
