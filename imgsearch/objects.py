@@ -8,7 +8,6 @@ errors and resets with backoff. What it does not read, `~/.aws`, is read here.
 import configparser
 import contextlib
 import hashlib
-import io
 import os
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 _PAGE = 1000
 _CHUNK_BYTES = 1 << 20
-_BUFFER = 8 << 20
 _RETRIES = 6
 _RETRY_FOR = timedelta(minutes=2)
 _MILLISECOND = 10**6
@@ -37,6 +35,10 @@ class ObjectError(OSError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(0, reason)
+
+
+class AwayError(ObjectError):
+    """An object store does not answer, or not with what was asked for. No retry helped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +123,6 @@ def version_of(file: BinaryIO) -> tuple[int, int] | None:
     return file.version if isinstance(file, Content) else None
 
 
-def open_reader(url: ObjectUrl) -> BinaryIO:
-    """Return an object to read from any place, in requests of 8 MB. Raises OSError."""
-    import obstore
-
-    with _translated():
-        reader = obstore.open_reader(_store(url.scheme, url.bucket), url.key, buffer_size=_BUFFER)
-    return cast(BinaryIO, _Reader(reader))
-
-
 def read_range(info: ObjectInfo, start: int, stop: int) -> Iterator[bytes]:
     """Yield the bytes of an object from `start` up to `stop`.
 
@@ -152,35 +145,6 @@ def read_range(info: ObjectInfo, start: int, stop: int) -> Iterator[bytes]:
             raise ObjectChangedError()
         for chunk in result.stream(_CHUNK_BYTES):
             yield bytes(chunk)
-
-
-class _Reader(io.RawIOBase):
-    """An object as a seekable file, with the errors of this module."""
-
-    def __init__(self, reader: Any) -> None:
-        self._reader = reader
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        with _translated():
-            return bytes(self._reader.read(None if size is None or size < 0 else size))
-
-    def readinto(self, buffer: Any, /) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        with _translated():
-            return int(self._reader.seek(offset, whence))
-
-    def tell(self) -> int:
-        return int(self._reader.tell())
 
 
 def _info(url: ObjectUrl, meta: Any) -> ObjectInfo:
@@ -300,7 +264,7 @@ def _translated() -> Iterator[None]:
         reason = _reason(error)
         if any(f"code: {code}" in reason for code in (401, 403)):
             raise ObjectError(f"access denied: {reason}") from error
-        raise ObjectError(reason) from error
+        raise AwayError(reason) from error
     except ValueError as error:  # a key with an empty part, which the library rejects
         raise ObjectError(_reason(error)) from error
 

@@ -16,6 +16,7 @@ import pytest
 from obstore.store import S3Store
 
 from imgsearch import objects
+from imgsearch.analysis.diff import Diff
 from imgsearch.errors import SourceError
 from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.server.settings import Settings
@@ -26,6 +27,7 @@ from tests.conftest import SAMPLES, Cli, Painter
 from tests.fakes import ColorEncoder
 from tests.faulty_http import Fault, FaultyProxy, proxy_of
 from tests.serving import serving
+from tests.shards import tar_of
 from tools import s3
 
 _FOLDERS = count()
@@ -309,6 +311,51 @@ def test_a_fault_that_stays_rejects_the_object_with_its_reason(
     assert (report.indexed, report.rejected) == (1, 1)
     assert report.problems[0].uri.endswith("/1.png")
     assert "access denied" in report.problems[0].reason
+
+
+def test_a_store_that_stays_away_ends_the_run_and_the_next_one_continues(
+    bucket: str,
+    put: Put,
+    photo: Photo,
+    run: Run,
+    proxy: FaultyProxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(objects, "_RETRIES", 0)
+    monkeypatch.setattr("imgsearch.ingest.limits.AWAY_READS", 5)
+    for seed in range(12):
+        put(f"shop/{seed:02}.png", photo(seed))
+    run(f"s3://{bucket}/shop/00.png")
+    proxy.choose = lambda _, path: "503" if ".png" in path else None
+    with pytest.raises(SourceError, match="Is the object store away"):
+        run(f"s3://{bucket}/shop")
+    proxy.choose = lambda *_: None
+    report = run(f"s3://{bucket}/shop")
+    assert (report.skipped, report.indexed) == (1, 11)
+
+
+def test_diff_compares_a_url_with_a_collection_and_asks_for_no_object(
+    bucket: str, put: Put, photo: Photo, run: Run, store: VectorStore, proxy: FaultyProxy
+) -> None:
+    for seed in range(3):
+        put(f"shop/{seed}.png", photo(seed))
+    put("y.tar", tar_of([("1.png", photo(8).read_bytes()), ("2.png", photo(9).read_bytes())]))
+    run(f"s3://{bucket}/shop", f"s3://{bucket}/y.tar")
+    delete(bucket, "shop/1.png")
+    put("shop/new.png", photo(5))
+    put("y.tar", tar_of([("1.png", photo(8).read_bytes())]))
+
+    def differences(of: str) -> set[tuple[str, str]]:
+        def opened(_: object) -> ColorEncoder:
+            return ColorEncoder()
+
+        found = Diff(store.open("images"), f"s3://{bucket}/{of}", opened, near=False)
+        return {(each.kind, each.path.removeprefix(f"s3://{bucket}/")) for each in found}
+
+    proxy.requests.clear()
+    assert differences("shop") == {("removed", "shop/1.png"), ("added", "shop/new.png")}
+    assert [path for method, path in proxy.requests if method == "HEAD" and "1.png" in path] == []
+    assert differences("y.tar") == {("removed", "y.tar#2.png")}
 
 
 def test_reads_overlap(bucket: str, put: Put, photo: Photo, run: Run, proxy: FaultyProxy) -> None:

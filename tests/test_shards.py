@@ -362,12 +362,20 @@ def test_the_index_of_a_shard_that_is_lost_is_made_again(
 def test_the_oldest_indexes_are_removed_beyond_a_size(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard, "_MAX_INDEXES_BYTES", 30_000)
-    for number in range(4):
+    def index_of(number: int) -> set[Path]:
+        before = set((home / "shards").glob("*.sqlite"))
         shards.open_shard(path_to_uri(str(write_shard(tmp_path / f"{number}.tar", []))))
-        for index in (home / "shards").iterdir():
-            os.utime(index, (number, number)) if index.stat().st_mtime > 10 else None
-    assert len(list((home / "shards").iterdir())) == 1
+        made = set((home / "shards").iterdir()) - before
+        for path in made:
+            os.utime(path, (number, number))
+        return made
+
+    first, second = index_of(1), index_of(2)
+    size = sum(path.stat().st_size for path in second)
+    monkeypatch.setattr(shard, "_MAX_INDEXES_BYTES", 2 * size)
+    third = index_of(3)
+    assert first
+    assert set((home / "shards").iterdir()) == second | third
 
 
 def test_rows_of_a_table_name_members(run: Runner, tmp_path: Path, photo: Photo) -> None:

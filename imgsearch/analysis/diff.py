@@ -21,9 +21,9 @@ from imgsearch.bulk import BulkOptions, search_images
 from imgsearch.encoders.base import Encoder
 from imgsearch.errors import EncoderError, ImageError, ScratchError
 from imgsearch.events import Listener, Note, Stage, ignore
-from imgsearch.ingest.prune import is_deleted
+from imgsearch.ingest.prune import is_missing
 from imgsearch.search import SearchRequest
-from imgsearch.sources import Candidate, ScanLog, Sources, Unusable, resolve, scan
+from imgsearch.sources import Candidate, ListedObjects, ScanLog, Sources, Unusable, resolve, scan
 from imgsearch.stores.base import Collection, VectorQuery, batched
 from imgsearch.system import scratch
 from imgsearch.types import ImageRecord
@@ -161,7 +161,8 @@ class Diff:
         self, folder: str, collection: Collection, lone: "_Lone", side: int
     ) -> Iterator[Difference]:
         """Compare the files in a folder, which is on this side, with the records below it."""
-        sources, log = resolve([folder]), ScanLog()
+        sources, listed = resolve([folder]), ListedObjects()
+        log = ScanLog(objects=listed)
         found = scan(sources, log, stopped=self._stop.is_set)
         with ThreadPoolExecutor(_READERS, "imgsearch-read") as pool:
             while some := list(islice(found, _BATCH)):
@@ -169,9 +170,12 @@ class Diff:
         for path, reason in log.unreadable:
             yield Difference("unreadable", path, reason=reason)
         prefixes = [_below(collection, each) for each in sources.folders]
+        prefixes += [f"{collection.sites.qualified(shard)}#" for shard in listed.shards]
+        if not prefixes:  # a shard that could not be read
+            return
         for records in self._batches(collection, *prefixes):
             for record in records:
-                if is_deleted(record):
+                if record.site is None and is_missing(record.path, listed):
                     lone.add(1 - side, record.path, record.sha256, record.id)
 
     def _files(

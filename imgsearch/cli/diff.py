@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 def diff(
     first: Annotated[
-        str, typer.Argument(metavar="A", help="A collection, or a folder.", show_default=False)
+        str,
+        typer.Argument(metavar="A", help="A collection, a folder or a URL.", show_default=False),
     ],
     second: Annotated[
         str,

@@ -22,7 +22,8 @@ def ingest(
         typer.Argument(
             metavar="SOURCE...",
             help="Folders (recursively), files, quoted globs, URLs such as s3://bucket/photos, "
-            "tar and zip files, or - for a list of paths on stdin, separated by newlines or NUL.",
+            "tar, zip and Parquet files, or - for a list of paths on stdin, separated by newlines "
+            "or NUL.",
             show_default=False,
         ),
     ],

@@ -18,3 +18,5 @@ MAX_IN_FLIGHT = 64
 """Maximum number of batches that are encoded at the same time."""
 OBJECT_READS = 64
 """Objects that are read at the same time: with a latency of 50 ms, up to 1,280 a second."""
+AWAY_READS = 128
+"""Objects in a row that a store may fail to give: twice as many as are read at once."""

@@ -136,12 +136,21 @@ class Pruner:
         return found
 
     def _is_missing(self, path: str) -> bool:
-        if member := MemberUrl.parse(path):
-            if member.shard in self._listed.shards:
-                return path not in self._listed
-            path = member.shard_path
-        listed = any(path.startswith(f"{folder}/") for folder in self._listed.folders)
-        return path not in self._listed if listed else _is_missing(path)
+        return is_missing(path, self._listed)
+
+
+def is_missing(path: str, listed: ListedObjects) -> bool:
+    """Return whether a file, an object or a member is clearly not there.
+
+    What was listed to the end is not asked for.
+    """
+    if member := MemberUrl.parse(path):
+        if member.shard in listed.shards:
+            return path not in listed
+        path = member.shard_path
+    if any(path.startswith(f"{folder}/") for folder in listed.folders):
+        return path not in listed
+    return _is_missing(path)
 
 
 def survey(

@@ -19,7 +19,7 @@ def fitted(
     """
     values: dict[str, Value] = {}
     for name, value in own.values.items():
-        if not is_storable(name) or unstorable_reason(value):
+        if name not in own.types or not is_storable(name) or unstorable_reason(value):
             continue
         want = field_type(name, own, fields)
         if (fit := _as(value, want)) is None:

@@ -1,9 +1,10 @@
 """Read shards where they are: on a local disk or in an object store."""
 
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from imgsearch import objects
 from imgsearch.objects import ObjectChangedError, ObjectInfo
@@ -12,6 +13,7 @@ from imgsearch.types import mtime_of
 from imgsearch.uris import ObjectUrl, uri_to_path
 
 _CHUNK_BYTES = 1 << 20
+_BUFFER_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,14 @@ def _local_state(status: os.stat_result) -> State:
     return State(status.st_size, mtime_of(status))
 
 
-def open_reader(shard: str, most: int) -> BinaryIO:
-    """Return a shard to read from any place, at most `most` bytes at once. Raises OSError."""
-    if url := ObjectUrl.parse(shard):
-        return _Bounded(objects.open_reader(url), most)  # type: ignore[return-value]
+def open_reader(shard: str, state: State, most: int) -> BinaryIO:
+    """Return a version of a shard to read from any place, at most `most` bytes at once.
+
+    Raises OSError, also later ShardChangedError for a shard in an object store.
+    """
+    if state.info:
+        remote = io.BufferedReader(_Remote(shard, state), _BUFFER_BYTES)
+        return _Bounded(remote, most)  # type: ignore[return-value]
     path = uri_to_path(shard)
     if not os.path.isfile(path):
         raise ShardError("not a regular file")
@@ -84,6 +90,38 @@ def _chunks(shard: str, state: State, start: int, stop: int) -> Iterator[bytes]:
             yield chunk
         if _local_state(os.fstat(file.fileno())) != state:
             raise ShardChangedError()
+
+
+class _Remote(io.RawIOBase):
+    """A shard in an object store as a file, of which each read is a request."""
+
+    def __init__(self, shard: str, state: State) -> None:
+        self._shard = shard
+        self._state = state
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        length = max(0, min(len(buffer), self._state.size - self._at))
+        at = 0
+        for chunk in read(self._shard, self._state, self._at, length):
+            buffer[at : at + len(chunk)] = chunk
+            at += len(chunk)
+        self._at += length
+        return length
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        start = {0: 0, 1: self._at, 2: self._state.size}[whence]
+        self._at = start + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
 
 
 class _Bounded:

@@ -7,10 +7,10 @@ import secrets
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from imgsearch import config
 from imgsearch.shards import access, sidecars, tars, zips
@@ -19,7 +19,12 @@ from imgsearch.shards.base import Described, Member, ShardError
 from imgsearch.types import FieldType, Metadata
 from imgsearch.uris import MemberUrl
 
+if TYPE_CHECKING:
+    from imgsearch.shards.parquet import Rows
+
 _FORMAT = 1
+MAX_FIELDS = 256
+"""Further fields of a shard are left out: its JSON has keys that are values, such as ids."""
 _MAX_INDEXES_BYTES = 4 << 30
 _COLUMNS = "name, offset, length, size, method, head, crc, problem, fields"
 SUPERSEDED = "a later member of the shard has the same name, and counts"
@@ -33,9 +38,10 @@ class Shard:
     """
 
     def __init__(self, uri: str, state: State, database: sqlite3.Connection) -> None:
+        self._database = database
+        self._parquet: Rows | None = None
         self.uri = uri
         self.state = state
-        self._database = database
         self._lock = threading.Lock()
         stored = dict(database.execute("SELECT key, value FROM about"))
         self.problem: str = stored["problem"]
@@ -85,11 +91,21 @@ class Shard:
             length = max(0, min(length, self.state.size - start))
             return access.read(self.uri, self.state, start, length)
 
+        if member.method == "row":
+            return iter((self._images().content(member.offset),))
         if member.method == "plain":
             if member.offset + member.length > self.state.size:
                 raise ShardError("the shard is cut off within the member")
             return read(member.offset, member.length)
         return zips.unpack(member, read)
+
+    def _images(self) -> "Rows":
+        from imgsearch.shards.parquet import Rows
+
+        with self._lock:
+            if self._parquet is None:
+                self._parquet = Rows(_reader(self.uri, self.state))
+            return self._parquet
 
     def version_of(self, member: Member) -> tuple[int, int]:
         """Return size and `mtime_ns` as a record of the member has them."""
@@ -101,6 +117,8 @@ class Shard:
 
     def __del__(self) -> None:
         self._database.close()
+        if self._parquet is not None:
+            self._parquet.close()
 
 
 def indexed(uri: str, state: State) -> Shard:
@@ -189,9 +207,9 @@ def _write(path: Path, uri: str, state: State) -> None:
         database.execute("CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT)")
         database.execute("BEGIN")
         builder, problem = _Builder(database), ""
-        with _reader(uri) as file:
+        with _reader(uri, state) as file:
             try:
-                builder.add(_members(uri)(file))
+                builder.add(_members(uri, file, builder.remarks.append))
             except ShardError as error:
                 problem = error.strerror or str(error)
         if access.state_of(uri) != state:
@@ -199,7 +217,7 @@ def _write(path: Path, uri: str, state: State) -> None:
         about = {
             "problem": problem,
             "types": json.dumps(builder.types),
-            "remarks": json.dumps(builder.remarks()),
+            "remarks": json.dumps(builder.all_remarks()),
         }
         database.executemany("INSERT INTO about VALUES (?, ?)", about.items())
         database.execute("CREATE INDEX by_name ON member (name)")
@@ -213,16 +231,23 @@ def _write(path: Path, uri: str, state: State) -> None:
         database.close()
 
 
-def _reader(uri: str) -> Any:
-    return access.open_reader(uri, zips.MAX_DIRECTORY if _is_zip(uri) else tars.MAX_HEADER)
+def _reader(uri: str, state: State) -> BinaryIO:
+    most = tars.MAX_HEADER if _kind(uri) == "tar" else zips.MAX_DIRECTORY
+    return access.open_reader(uri, state, most)
 
 
-def _members(uri: str) -> Any:
-    return zips.members if _is_zip(uri) else tars.members
+def _members(
+    uri: str, file: BinaryIO, remark: Callable[[str], None]
+) -> Iterator[Member | Described]:
+    if _kind(uri) == "parquet":
+        from imgsearch.shards import parquet
+
+        return parquet.members(file, remark)
+    return zips.members(file) if _kind(uri) == "zip" else tars.members(file)
 
 
-def _is_zip(uri: str) -> bool:
-    return uri.lower().endswith(".zip")
+def _kind(uri: str) -> str:
+    return uri.rpartition(".")[2].lower()
 
 
 class _Builder:
@@ -231,6 +256,8 @@ class _Builder:
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
         self.types: dict[str, FieldType] = {}
+        self.remarks: list[str] = []
+        self._too_many = False
         self._unread = 0
         self._example = ""
 
@@ -260,14 +287,19 @@ class _Builder:
 
     def _add_types(self, fields: Metadata) -> None:
         for name, value in fields.items():
+            if name not in self.types and len(self.types) == MAX_FIELDS:
+                if not self._too_many:
+                    self.remarks.append(f"more than {MAX_FIELDS} fields: {name!r} is left out")
+                self._too_many = True
+                continue
             mine = sidecars.type_of(value)
             self.types[name] = sidecars.common_type(self.types.get(name, mine), mine)
 
-    def remarks(self) -> list[str]:
+    def all_remarks(self) -> list[str]:
         if not self._unread:
-            return []
+            return self.remarks
         what = f"{self._unread:,} .json or .txt members are no JSON objects or texts in UTF-8"
-        return [f"{what}, such as {self._example!r}: they describe no image"]
+        return [*self.remarks, f"{what}, such as {self._example!r}: they describe no image"]
 
 
 def _key(name: str) -> str:

@@ -48,8 +48,10 @@ def fields_of(name: str, content: bytes) -> dict[str, Value] | None:
 def value_of(found: Any) -> Value | None:
     """Return a value as records have it; lists and objects become JSON."""
     match found:
-        case bool() | str():
+        case bool():
             return found
+        case str():
+            return found.replace("\0", "") or None
         case int():
             return found if found in _INT64 else str(found)
         case float():

@@ -1,5 +1,6 @@
 """Read files once: their fingerprint, and their bytes while memory allows."""
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -7,10 +8,12 @@ from dataclasses import replace
 from typing import Any, Self
 
 from imgsearch import images
+from imgsearch.errors import SourceError
 from imgsearch.images import Fingerprint
 from imgsearch.ingest import limits
 from imgsearch.ingest.items import Item, rejection_reason
 from imgsearch.ingest.stopwatch import Stopwatch
+from imgsearch.objects import AwayError
 from imgsearch.sources import Sources
 from imgsearch.system import memory
 from imgsearch.uris import MemberUrl, ObjectUrl
@@ -35,12 +38,41 @@ class ReadAhead:
             item.fingerprint = replace(item.fingerprint, data=None)
 
 
+class Outage:
+    """Ends a run whose object store is away, rather than to reject what is there.
+
+    That is the case once `limits.AWAY_READS` reads of objects in a row have failed for want of an
+    answer, each after its retries.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._failed = 0
+
+    def succeeded(self) -> None:
+        self._failed = 0
+
+    def failed(self, path: str, error: Exception) -> None:
+        """Count a failure. Raises SourceError if it is one too many."""
+        if not isinstance(error.__cause__, AwayError):
+            return
+        with self._lock:
+            self._failed += 1
+            count = self._failed
+        if count >= limits.AWAY_READS:
+            raise SourceError(
+                f"{path}: {error}; the last {count:,} images could not be read either. Is the "
+                "object store away? What was indexed is kept, and the next run continues"
+            )
+
+
 class Read:
     """Reads and fingerprints a file. Threads may call it at the same time."""
 
     def __init__(self, read_ahead: ReadAhead, stopwatch: Stopwatch) -> None:
         self._read_ahead = read_ahead
         self._stopwatch = stopwatch
+        self._outage = Outage()
 
     def __call__(self, item: Item) -> Item:
         if not item.finished:
@@ -48,7 +80,9 @@ class Read:
                 try:
                     fingerprint = images.fingerprint(item.candidate.path)
                     item.fingerprint = self._read_ahead.limit(fingerprint)
+                    self._outage.succeeded()
                 except Exception as error:
+                    self._outage.failed(item.candidate.path, error)
                     item.reject(rejection_reason(error))
         return item
 
