@@ -896,6 +896,28 @@ class StoreContract:
         assert len(scanned("")) == len(names)
         assert len(everything(collection, "")) == len(names) + 300
 
+    def test_a_scan_under_conditions_yields_the_records_that_meet_them(
+        self, collection: Collection
+    ) -> None:
+        collection.add_fields({"year": "int", "kind": "str"})
+        records = [
+            record(number, year=number % 40, kind="a" if number % 2 else "b")
+            for number in range(400)
+        ] + [record(number) for number in range(400, 420)]
+        write(collection, records)
+
+        def scanned(*prefixes: str, **fields: Value) -> list[ImageRecord]:
+            where = [Condition(field, "=", value) for field, value in fields.items()]
+            found = [each for batch in collection.scan(*prefixes, where=where) for each in batch]
+            return sorted(found, key=lambda each: each.sha256)
+
+        assert scanned(year=7) == records[7:400:40]
+        assert scanned(kind="a") == records[1:400:2]
+        assert scanned(year=7, kind="b") == []
+        prefix = records[47].uri[:-1]
+        within = [each for each in records[7:400:40] if each.uri.startswith(prefix)]
+        assert scanned(prefix, year=7) == within != []
+
     def test_dropping_a_collection_drops_its_replacement(
         self, store: VectorStore, collection: Collection, name: str
     ) -> None:

@@ -151,13 +151,12 @@ def _scan(
     """Return the ids (n, 16) and digests (n,) of the records that meet the conditions."""
     listener(Stage("listing the records"))
     ids, digests = bytearray(), bytearray()
-    for records in collection.scan():
+    for records in collection.scan(where=where):
         if stop.is_set():
             break
         for record in records:
-            if all(condition.holds(record.metadata) for condition in where):
-                ids += uuid.UUID(record.id).bytes
-                digests += bytes.fromhex(record.sha256)[16:]
+            ids += uuid.UUID(record.id).bytes
+            digests += bytes.fromhex(record.sha256)[16:]
     return np.frombuffer(ids, np.uint8).reshape(-1, 16), np.frombuffer(digests, np.dtype("V16"))
 
 

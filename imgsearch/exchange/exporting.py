@@ -98,8 +98,7 @@ def _batches(
     collection: Collection, where: Sequence[Condition], stop: threading.Event
 ) -> Iterator[tuple[list[ImageRecord], Vectors]]:
     """Yield records with their vectors, of shape (n, dimension)."""
-    found = _pages(collection, where) if where else collection.scan()
-    for batch in found:
+    for batch in collection.scan(where=where):
         for records in batched(batch, BATCH):
             if stop.is_set():
                 return
@@ -108,10 +107,3 @@ def _batches(
             present = [record for record in records if record.id in vectors]
             if present:
                 yield present, np.stack([vectors[record.id] for record in present])
-
-
-def _pages(collection: Collection, where: Sequence[Condition]) -> Iterator[list[ImageRecord]]:
-    after = ""
-    while page := collection.page(BATCH, after, where):
-        yield page
-        after = page[-1].id

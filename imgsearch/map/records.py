@@ -82,12 +82,10 @@ def read_records(
     listener(Stage("reading the records"))
     records = Records([_column(name, kind) for name, kind in fields.items()])
     content, first = array("i"), array("i")
-    for batch in collection.scan():
+    for batch in collection.scan(where=where):
         if stop and stop.is_set():
             break
         for record in batch:
-            if not all(condition.holds(record.metadata) for condition in where):
-                continue
             number = records.digests.setdefault(bytes.fromhex(record.sha256), len(first))
             if number == len(first):
                 first.append(len(records.ids))

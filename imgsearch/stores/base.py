@@ -192,16 +192,19 @@ class Collection(Protocol):
         """Delete records; return how many existed."""
         ...
 
-    def scan(self, *uri_prefixes: str) -> Iterator[list[ImageRecord]]:
+    def scan(
+        self, *uri_prefixes: str, where: Sequence[Condition] = ()
+    ) -> Iterator[list[ImageRecord]]:
         """Yield batches of the records whose URI begins with one of the prefixes, or of all.
 
-        The store itself selects them. A store with versions yields them as of the start of the
-        scan; others yield each record that exists throughout exactly once.
+        Only records that meet all conditions. The store itself selects them. A store with versions
+        yields them as of the start of the scan; others yield each record that exists throughout
+        exactly once.
         """
         ...
 
     def uris(self, *uri_prefixes: str) -> Iterator[list[str]]:
-        """Yield batches of the URIs of the records that `scan` yields, which is much quicker."""
+        """Yield batches of the URIs of records by prefix as `scan` does, which is much quicker."""
         ...
 
     def page(

@@ -261,9 +261,13 @@ class LanceCollection:
             self._maintenance.commit("cannot be written to", write)
         return len(stored)
 
-    def scan(self, *uri_prefixes: str) -> Iterator[list[ImageRecord]]:
+    def scan(
+        self, *uri_prefixes: str, where: Sequence[Condition] = ()
+    ) -> Iterator[list[ImageRecord]]:
         columns = self._dataset.refresh()
-        condition = filters.starts_with_any("uri", uri_prefixes)
+        condition = filters.all_of(
+            self.condition(where), filters.starts_with_any("uri", uri_prefixes)
+        )
         for batch in self._dataset.batches(
             columns.of_records, condition, work=Work.SCAN, batch_size=_PAGE
         ):

@@ -329,11 +329,22 @@ class WeaviateCollection:
                 )
         return deleted
 
-    def scan(self, *uri_prefixes: str) -> Iterator[list[ImageRecord]]:
+    def scan(
+        self, *uri_prefixes: str, where: Sequence[Condition] = ()
+    ) -> Iterator[list[ImageRecord]]:
         beginnings = uri_prefixes or ("",)
-        for page in self._reader.with_prefix(beginnings, has_folders=self._schema.has_folders):
+        for page in self._reader.with_prefix(
+            beginnings,
+            has_folders=self._schema.has_folders,
+            within=self._filter(where) if where else None,
+        ):
             records = [self._record(each) for each in page]
-            if chosen := [each for each in records if each.uri.startswith(beginnings)]:
+            if chosen := [
+                each
+                for each in records
+                if each.uri.startswith(beginnings)
+                and all(condition.holds(each.metadata) for condition in where)
+            ]:
                 yield chosen
 
     def uris(self, *uri_prefixes: str) -> Iterator[list[str]]:

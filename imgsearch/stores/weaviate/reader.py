@@ -124,19 +124,29 @@ class Reader:
             last = str(page[-1].uuid)
 
     def with_prefix(
-        self, prefixes: Sequence[str], *, has_folders: bool, only: Sequence[str] | None = None
+        self,
+        prefixes: Sequence[str],
+        *,
+        has_folders: bool,
+        within: Any = None,
+        only: Sequence[str] | None = None,
     ) -> Iterator[Sequence[Any]]:
-        """Yield objects whose URI has one of the prefixes, and perhaps a few others.
+        """Yield objects whose URI has one of the prefixes and that are within a condition.
+
+        Yields others as well, even all, where that is quicker.
 
         A folder is a word of the class's own property if `has_folders`. Another prefix is a
         pattern, whose wildcards cannot be escaped, and match more than themselves. `only` are the
         properties to read.
         """
-        if "" in prefixes or len(prefixes) > _MOST_PREFIXES:
+        by_word, condition = True, within
+        if "" not in prefixes and len(prefixes) <= _MOST_PREFIXES:
+            by_word = self._finds_by_word(prefixes, has_folders)
+            places = _in_folders(prefixes) if by_word else _like(prefixes)
+            condition = places if within is None else places & within
+        if condition is None:
             yield from self.pages(only=only)
             return
-        by_word = self._finds_by_word(prefixes, has_folders)
-        condition = _in_folders(prefixes) if by_word else _like(prefixes)
         matching, total = self.count(condition), self.count()
         if matching * _WORTH > total or (not by_word and matching**2 > _PATTERN_WORTH * total):
             yield from self.pages(only=only)
