@@ -8,7 +8,7 @@ import re
 import shlex
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,8 @@ COMMANDS = [
     Command("models --json"),
     Command("bench {shop} --store {store} --seconds 0.05 --model {model} --json", same=False),
 ]
+# Commands that change no store.
+READING = {"query", "duplicates", "map", "eval", "info", "export", "diff", "models"}
 # They change neither what is asked of a store nor what it answers, or have tests of their own.
 OTHER_OPTIONS = {
     *("--model", "--weights", "--device", "--precision", "--batch-size", "--workers"),
@@ -202,24 +204,52 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@contextmanager
+def filled_stores(template: Path, folder: Path, server: str) -> Iterator[list[tuple[str, str]]]:
+    """The URL and the collection of one of each store, each filled with the same records."""
+    with ExitStack() as stack:
+        found = []
+        for url in (str(folder / "store"), server):
+            name = unique_name()
+            with open_store(str(template / "store")) as full, open_store(url) as store:
+                copy(full, store, "full", name)
+            stack.callback(forget, url, name, f"{name}-b")
+            found.append((url, name))
+        yield found
+
+
+@pytest.fixture(scope="module")
+def read_stores(
+    template: Path, tmp_path_factory: pytest.TempPathFactory, one_node: str
+) -> Iterator[list[tuple[str, str]]]:
+    """Stores for commands that only read."""
+    with filled_stores(template, tmp_path_factory.mktemp("read"), one_node) as filled:
+        yield filled
+
+
 @pytest.fixture
-def places(template: Path, tmp_path: Path, one_node: str) -> Iterator[list[Places]]:
-    """One of each store, each filled with the same records."""
+def stores(command: Command, request: pytest.FixtureRequest) -> Iterator[list[tuple[str, str]]]:
+    """Stores that commands share, or new ones for a command that writes."""
+    if command.words.split()[0] in READING:
+        yield request.getfixturevalue("read_stores")
+        return
+    template, folder, server = map(request.getfixturevalue, ("template", "tmp_path", "one_node"))
+    with filled_stores(template, folder, server) as filled:
+        yield filled
+
+
+@pytest.fixture
+def places(stores: list[tuple[str, str]], template: Path, tmp_path: Path) -> list[Places]:
+    """Where the command runs, once on each store."""
     values = {key: str(template / key) for key in ("shop", "new", "bad")}
     values |= {"full": str(template / "store"), "vectors": str(template / "vectors.npy")}
     values |= {"record": id_of(template / "shop/men/0.png")}
     values |= {"image": str(template / "shop/men/0.png"), "prices": str(template / "prices.csv")}
     found = []
-    with ExitStack() as stack:
-        for number, url in enumerate([str(tmp_path / "store"), one_node]):
-            name = unique_name()
-            other = str(tmp_path / f"other-{number}")
-            own = {"out": str(tmp_path / f"out-{number}"), "other": other}
-            with open_store(str(template / "store")) as full, open_store(url) as store:
-                copy(full, store, "full", name)
-            stack.callback(forget, url, name, f"{name}-b")
-            found.append(Places(url, name, values | own))
-        yield found
+    for number, (url, name) in enumerate(stores):
+        own = {"out": str(tmp_path / f"out-{number}"), "other": str(tmp_path / f"other-{number}")}
+        found.append(Places(url, name, values | own))
+    return found
 
 
 def forget(url: str, *names: str) -> None:
