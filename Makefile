@@ -24,6 +24,11 @@ DEMO := .demo
 # The installer; everything else is pinned in constraints.txt.
 UV_VERSION := 0.13.9
 
+# With bytecode even where the environment switches it off: else every worker compiles every test
+# with its assertions, and every process that a test starts compiles imgsearch. `make setup`
+# compiles the tests once, by collecting them.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
+
 .PHONY: setup demo test test-slow check docs lock clean browser screenshots map-viewer weaviate weaviate-cluster weaviate-binary test-compose test-lowest
 
 setup: $(READY)
@@ -36,6 +41,7 @@ $(READY): pyproject.toml constraints.txt
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode \
 		-c constraints.txt -e '.[dev,docs,heic,map,raw]'
 	$(BIN)/python -m compileall -q imgsearch
+	-$(PYTEST) --collect-only -q >/dev/null
 	@touch $@
 
 demo: $(READY)
@@ -44,13 +50,13 @@ demo: $(READY)
 		--exclude-self --gallery $(DEMO)/gallery.html
 
 # In the order of tests/conftest.py, which starts the longest files first.
-PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
 test: $(READY)
-	$(PYTEST) -m "not slow"
+	$(PYTEST) $(PARALLEL) -m "not slow"
 
 test-slow: $(READY)
-	$(PYTEST) -m slow
+	$(PYTEST) $(PARALLEL) -m slow
 
 check: $(READY)
 	$(BIN)/ruff check .

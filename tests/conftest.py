@@ -55,6 +55,7 @@ _GROUP = dict.fromkeys(_WITH_TORCH, "torch") | dict.fromkeys(_WITH_GRADIO, "the 
 # The files that take longest, so that no worker is left with one of them at the end.
 _LONGEST_FILES = (
     *_GROUP,
+    "test_readme.py",
     "test_commands_on_stores.py",
     "test_weaviate_faults.py",
     "test_weaviate_store.py",
@@ -68,7 +69,6 @@ _LONGEST_FILES = (
     "test_sites.py",
     "test_bench.py",
     "test_serve_middleware.py",
-    "test_readme.py",
     "test_weaviate_server.py",
     "test_tables.py",
     "test_memory.py",

@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ from tests.conftest import Cli, Painter
 from tests.fakes import ColorEncoder
 from tests.test_weaviate_store import unique_name
 
-pytest.importorskip("openTSNE")
+# Not by an import, which would take each worker two seconds.
+pytestmark = pytest.mark.skipif(find_spec("openTSNE") is None, reason="needs openTSNE")
 
 ATTACK = "</script><script>alert(1)</script>\"' onerror=alert(2) x='"
 

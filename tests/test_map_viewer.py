@@ -4,6 +4,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,8 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwr
 from imgsearch import ImageIndex
 from tools import browser as browsers
 
-pytest.importorskip("openTSNE")
+# Not by an import, which would take each worker two seconds.
+pytestmark = pytest.mark.skipif(find_spec("openTSNE") is None, reason="needs openTSNE")
 
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 360, "height": 740}

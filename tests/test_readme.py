@@ -102,7 +102,8 @@ def test_every_command_shown_works(cli: Cli) -> None:
     assert cli("ingest", "./fashion-dataset").code == 0
     run = set()
     for page in PAGES:
-        for line in _commands(page):
+        for shown in _commands(page):
+            line = re.sub(r"--seconds [\d.]+", "--seconds 0.02", shown)
             if _elsewhere(line) or "weaviate://" in line or line.startswith("curl") or line in run:
                 continue
             run.add(line)
