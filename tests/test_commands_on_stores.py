@@ -101,12 +101,8 @@ COMMANDS = [
     Command("duplicates {at} --exact-only --output {out}.parquet --gallery {out}.html"),
     Command("duplicates {new} {bad} {at} --json --min-score 0.9"),
     Command(
-        "map {at} --output {out}.html --png {out}.png --layout {out}.parquet --json",
-        {"images": 7, "thumbnails": 6},
-        needs=MAP,
-    ),
-    Command(
-        "map {at} --output {out}.html --where kind=Hats --color-by year --thumbnails 2 --json",
+        "map {at} --output {out}.html --png {out}.png --layout {out}.parquet "
+        "--where kind=Hats --color-by year --thumbnails 2 --json",
         {"images": 3, "thumbnails": 2, "color_by": "year"},
         needs=MAP,
     ),

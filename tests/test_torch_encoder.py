@@ -167,18 +167,18 @@ def test_pixels_for_lite0_are_those_of_the_tensorflow_original(size: tuple[int, 
     np.testing.assert_array_equal(ours, tensorflow_pixels(image))
 
 
-def test_resnet50_vectors_are_those_of_a_plain_torchvision_script(
-    resnet50: TorchEncoder, seeded: Seeded
-) -> None:
-    model = torchvision.models.resnet50()
-    model.load_state_dict(torch.load(seeded("resnet50").path, weights_only=True))
+@pytest.mark.parametrize("name", ["resnet18", pytest.param("resnet50", marks=pytest.mark.slow)])
+def test_resnet_vectors_are_those_of_a_plain_torchvision_script(name: str, seeded: Seeded) -> None:
+    resnet = on_cpu(torchvision_models.describe(name), seeded(name))
+    model = torchvision.models.get_model(name)
+    model.load_state_dict(torch.load(seeded(name).path, weights_only=True))
     model.fc = nn.Identity()
     model.eval()
     photos = [photo(size, seed) for seed, size in enumerate(FEW_SIZES)]
-    transforms = torchvision_preset("resnet50")
+    transforms = torchvision_preset(name)
     with torch.inference_mode():
         theirs = nn.functional.normalize(model(torch.stack([transforms(each) for each in photos])))
-    assert cosines(encoded(resnet50, photos), theirs.numpy()).min() >= 0.99999
+    assert cosines(encoded(resnet, photos), theirs.numpy()).min() >= 0.99999
 
 
 def test_lite0_vectors_are_those_of_a_plain_script_of_the_tensorflow_original(
