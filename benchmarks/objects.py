@@ -1,9 +1,10 @@
-"""An ingest from S3 against one from a folder, of the same images.
+"""An ingest from S3 and from shards against one from a folder, of the same images.
 
-    python -m benchmarks.objects FOLDER [--count 1000] [--latency 50] [--rounds 2]
+    python -m benchmarks.objects FOLDER [--count 1000] [--latency 50] [--rounds 2] [--shards]
 
 A real S3 server on loopback; `--latency` adds so many milliseconds to each of its answers, by a
-proxy. The model is efficientnet-lite0, prepared beforehand. The sides take turns, the best counts.
+proxy. `--shards` adds tar, zip and Parquet files, local and in S3, whose index is made each time.
+The model is efficientnet-lite0, prepared beforehand. The sides take turns, the best counts.
 Then reading alone, without a model: 64 objects at a time, and one at a time.
 """
 
@@ -20,13 +21,16 @@ from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
+import pyarrow as pa
 from obstore.store import S3Store
+from pyarrow import parquet
 
 from benchmarks.common import bench_home, machine
-from imgsearch import images, objects
+from imgsearch import config, images, objects
 from imgsearch.ingest.limits import OBJECT_READS
 from imgsearch.uris import ObjectUrl
 from tests.faulty_http import proxy_of
+from tests.shards import write_shard
 from tools import s3
 
 
@@ -34,11 +38,25 @@ def ingest(source: str, place: Path) -> float:
     """Return the images per second of an ingest into a new store."""
     store = place / "store"
     shutil.rmtree(store, ignore_errors=True)
+    shutil.rmtree(config.home() / "shards", ignore_errors=True)
     command = [sys.executable, "-m", "imgsearch", "ingest", source, "--store", str(store)]
     command += ["--model", "efficientnet-lite0", "--json", "--quiet"]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     report = json.loads(done.stdout)
     return float(report["indexed"] / (report["seconds"] - report["preparing"]))
+
+
+def write_shards(folder: Path, place: Path, bucket: S3Store) -> list[str]:
+    """Write the images of a folder as shards, also into a bucket. Returns the shards' names."""
+    files = [(path.name, path.read_bytes()) for path in sorted(folder.iterdir())]
+    for name in ("images.tar", "images.zip"):
+        write_shard(place / name, files)
+    column = [{"bytes": content, "path": name} for name, content in files]
+    parquet.write_table(pa.table({"image": column}), place / "images.parquet", row_group_size=100)
+    names = ["images.tar", "images.zip", "images.parquet"]
+    for name in names:
+        bucket.put(name, (place / name).read_bytes())
+    return names
 
 
 def read(urls: list[str], threads: int) -> float:
@@ -55,6 +73,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--latency", type=float, default=50)
+    parser.add_argument("--shards", action="store_true")
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as cleanup:
@@ -74,6 +93,10 @@ def main() -> None:
         sides = {"folder": (str(local), endpoint)}
         sides["S3"] = ("s3://bench/images", endpoint)
         sides[f"S3 + {options.latency:g} ms"] = ("s3://bench/images", slow.url)
+        if options.shards:
+            for name in write_shards(local, place, bucket):
+                sides[name] = (str(place / name), endpoint)
+                sides[f"S3 {name}"] = (f"s3://bench/{name}", endpoint)
         rates = dict.fromkeys(sides, 0.0)
         for _ in range(options.rounds):
             for name, (source, url) in sides.items():

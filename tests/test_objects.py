@@ -17,7 +17,7 @@ from obstore.store import S3Store
 
 from imgsearch import objects
 from imgsearch.analysis.diff import Diff
-from imgsearch.errors import SourceError
+from imgsearch.errors import NothingFoundError, SourceError
 from imgsearch.ingest import IngestOptions, IngestReport, ingest
 from imgsearch.server.settings import Settings
 from imgsearch.sources import Candidate, ScanLog, resolve, scan
@@ -27,7 +27,7 @@ from tests.conftest import SAMPLES, Cli, Painter
 from tests.fakes import ColorEncoder
 from tests.faulty_http import Fault, FaultyProxy, proxy_of
 from tests.serving import serving
-from tests.shards import tar_of
+from tests.shards import tar_of, write_shard
 from tools import s3
 
 _FOLDERS = count()
@@ -332,6 +332,27 @@ def test_a_store_that_stays_away_ends_the_run_and_the_next_one_continues(
     proxy.choose = lambda *_: None
     report = run(f"s3://{bucket}/shop")
     assert (report.skipped, report.indexed) == (1, 11)
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_a_failure_to_read_a_shard_is_not_taken_for_damage(
+    bucket: str,
+    put: Put,
+    photo: Photo,
+    run: Run,
+    proxy: FaultyProxy,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    monkeypatch.setattr(objects, "_RETRIES", 0)
+    shard = write_shard(tmp_path / f"x.{kind}", [("1.png", photo(1).read_bytes())])
+    put(shard.name, shard)
+    proxy.choose = lambda method, path: "503" if method == "GET" and "/x." in path else None
+    with pytest.raises(NothingFoundError, match=shard.name):
+        run(f"s3://{bucket}/{shard.name}")
+    proxy.choose = lambda *_: None
+    assert run(f"s3://{bucket}/{shard.name}").indexed == 1
 
 
 def test_diff_compares_a_url_with_a_collection_and_asks_for_no_object(

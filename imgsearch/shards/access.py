@@ -45,18 +45,18 @@ def _local_state(status: os.stat_result) -> State:
     return State(status.st_size, mtime_of(status))
 
 
-def open_reader(shard: str, state: State, most: int) -> BinaryIO:
+def open_reader(shard: str, state: State, most: int) -> "Reader":
     """Return a version of a shard to read from any place, at most `most` bytes at once.
 
     Raises OSError, also later ShardChangedError for a shard in an object store.
     """
     if state.info:
         remote = io.BufferedReader(_Remote(shard, state), _BUFFER_BYTES)
-        return _Bounded(remote, most)  # type: ignore[return-value]
+        return Reader(remote, most)
     path = uri_to_path(shard)
     if not os.path.isfile(path):
         raise ShardError("not a regular file")
-    return _Bounded(open(path, "rb"), most)  # type: ignore[return-value]
+    return Reader(open(path, "rb"), most)
 
 
 def read(shard: str, state: State, start: int, length: int) -> Iterator[bytes]:
@@ -124,18 +124,20 @@ class _Remote(io.RawIOBase):
         return self._at
 
 
-class _Bounded:
+class Reader:
     """A file of which nobody reads more than so many bytes at once.
 
-    The libraries read headers and directories whole, however large they claim to be.
+    The libraries read headers and directories whole, however large they claim to be. `failure` is
+    the error of a read, which some of them take for damage.
     """
 
-    def __init__(self, file: BinaryIO, most: int) -> None:
+    def __init__(self, file: BinaryIO | io.BufferedReader, most: int) -> None:
         self._file = file
         self._most = most
         self.closed = False
+        self.failure: OSError | None = None
 
-    def __enter__(self) -> "_Bounded":
+    def __enter__(self) -> "Reader":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -147,11 +149,18 @@ class _Bounded:
 
     def read(self, size: int = -1) -> bytes:
         if size is None or size < 0 or size > self._most:
-            data = self._file.read(self._most + 1)
+            data = self._read(self._most + 1)
             if len(data) > self._most:
                 raise ShardError(f"a header or directory of more than {self._most:,} bytes")
             return data
-        return self._file.read(size)
+        return self._read(size)
+
+    def _read(self, size: int) -> bytes:
+        try:
+            return self._file.read(size)
+        except OSError as error:
+            self.failure = error
+            raise
 
     def seek(self, offset: int, whence: int = 0) -> int:
         return self._file.seek(offset, whence)

@@ -104,7 +104,7 @@ class Shard:
 
         with self._lock:
             if self._parquet is None:
-                self._parquet = Rows(_reader(self.uri, self.state))
+                self._parquet = Rows(cast(BinaryIO, _reader(self.uri, self.state)))
             return self._parquet
 
     def version_of(self, member: Member) -> tuple[int, int]:
@@ -209,8 +209,10 @@ def _write(path: Path, uri: str, state: State) -> None:
         builder, problem = _Builder(database), ""
         with _reader(uri, state) as file:
             try:
-                builder.add(_members(uri, file, builder.remarks.append))
+                builder.add(_members(uri, cast(BinaryIO, file), builder.remarks.append))
             except ShardError as error:
+                if file.failure:
+                    raise file.failure from error
                 problem = error.strerror or str(error)
         if access.state_of(uri) != state:
             raise ShardError("the shard changed while it was read; the next run reads it again")
@@ -231,7 +233,7 @@ def _write(path: Path, uri: str, state: State) -> None:
         database.close()
 
 
-def _reader(uri: str, state: State) -> BinaryIO:
+def _reader(uri: str, state: State) -> access.Reader:
     most = tars.MAX_HEADER if _kind(uri) == "tar" else zips.MAX_DIRECTORY
     return access.open_reader(uri, state, most)
 
