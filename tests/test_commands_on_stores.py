@@ -107,7 +107,7 @@ COMMANDS = [
         needs=MAP,
     ),
     Command("eval --label kind {at} --json", {"labelled": 5, "recall": 1.0}),
-    Command("eval --label kind {at} --all", {}),
+    Command("eval --label kind {at} --all --by-score", {}),
     Command("eval --label year {at} --sample 2 --json", {"queries": 2, "filtered_recall": 1.0}),
     Command("info --store {store}"),
     Command("info --store {store} --json"),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from imgsearch.analysis import evaluate as evaluation
 from imgsearch.analysis.evaluate import DEFAULT_SAMPLE, QUERIES_PER_PASS, evaluate
 from imgsearch.encoders.base import normalized
 from imgsearch.errors import MetadataError
@@ -49,6 +50,20 @@ def test_a_wrong_first_hit_lowers_precision(tmp_path: Path) -> None:
     # Both hats find the shoe first and a hat second; the shoe has no match.
     assert report.index.p1 == 0.0
     assert report.index.map10 == pytest.approx((0.5 + 0.5 + 0.0) / 3)
+
+
+def test_precision_is_measured_by_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "_FEWEST_HITS", 4)
+    # Each hat is 1 degree from the other hat, and each shoe from the other shoe; both far away.
+    images = [(0, "hat", 0), (1, "hat", 1), (60, "shoe", 2), (61, "shoe", 3)]
+    report = evaluate(filled(tmp_path, images), "kind")
+    near, middle, far = report.scores
+    assert (near.hits, near.precision) == (4, 1.0)
+    assert near.score == pytest.approx(np.cos(np.radians(1)), abs=1e-6)
+    assert (middle.hits + far.hits, middle.precision, far.precision) == (8, 0.0, 0.0)
+    assert far.score == pytest.approx(np.cos(np.radians(61)), abs=1e-6)
+    assert near.percentile is None  # too few images to calibrate
+    assert report.to_dict()["scores"][0]["precision"] == 1.0
 
 
 def test_copies_of_the_query_are_ignored(tmp_path: Path) -> None:

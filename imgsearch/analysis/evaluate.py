@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from imgsearch import calibration
+from imgsearch.calibration import Calibration
 from imgsearch.encoders.base import Vectors
 from imgsearch.errors import MetadataError
 from imgsearch.events import Counted, Listener, Outcome, Stage, ignore
@@ -24,6 +26,9 @@ DEFAULT_SAMPLE = 500
 # Queries per exact search, each of which reads the whole collection. The default sample needs one.
 QUERIES_PER_PASS = 512
 _FEW_COPIES = 100
+# Hits are divided into so many ranges of scores at most, with so many hits at least.
+_RANGES = 10
+_FEWEST_HITS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +45,31 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoreRange:
+    """The hits with at least `score` that no higher range has.
+
+    `precision` is the share of these `hits` with the label of the query. `percentile` is the
+    percentage of all pairs of images that are less similar than `score`, None if the collection is
+    not calibrated.
+    """
+
+    score: float
+    percentile: float | None
+    hits: int
+    precision: float
+
+
+@dataclass(frozen=True, slots=True)
 class EvalReport:
     """The quality of a collection.
 
     `index` is the quality of normal searches, `exact` that of searches that compare all vectors.
     `recall` is the share of the first ten exact hits that the index finds, `filtered_recall` the
-    same with a filter on the label; hits with equal scores are interchangeable. Of the `images` in
-    the collection, `labelled` have the field, and `queries` were searched with. `vector_index` says
-    how the store's index is tuned, as `imgsearch info` does; it is None without such an index.
+    same with a filter on the label; hits with equal scores are interchangeable. `scores` divides
+    the exact hits by their score, the highest first, into ranges of about equally many hits. Of the
+    `images` in the collection, `labelled` have the field, and `queries` were searched with.
+    `vector_index` says how the store's index is tuned, as `imgsearch info` does; it is None without
+    such an index.
     """
 
     collection: str
@@ -60,6 +82,7 @@ class EvalReport:
     exact: Quality
     recall: float
     filtered_recall: float
+    scores: tuple[ScoreRange, ...] = ()
     vector_index: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,6 +125,7 @@ def evaluate(
         raise MetadataError(f"fewer than two images have the field {label!r}")
     listener(Counted(len(queries)))
     rows = []
+    judged: list[tuple[float, bool]] = []
     for start in range(0, len(queries), QUERIES_PER_PASS):
         block = _queries(collection, label, queries[start : start + QUERIES_PER_PASS])
         listener(Stage(f"comparing {len(block):,} images with all others"))
@@ -116,6 +140,11 @@ def evaluate(
         answers = zip(exact[::2], exact[1::2], strict=True)
         for query, (unfiltered, filtered) in zip(block, answers, strict=True):
             rows.append(_measure(collection, label, labels, query, unfiltered, filtered))
+            value = query.record.metadata[label]
+            judged += (
+                (hit.score, hit.record.metadata.get(label) == value)
+                for hit in _without_copies(unfiltered, query.record)
+            )
             listener(Outcome(query.record.uri, "skipped"))
     means = np.mean(rows, axis=0).tolist()
     return EvalReport(
@@ -129,6 +158,7 @@ def evaluate(
         exact=Quality(*means[3:6]),
         recall=means[6],
         filtered_recall=means[7],
+        scores=_by_score(judged, calibration.stored(collection)),
         vector_index=collection.info().details.get(VECTOR_INDEX),
     )
 
@@ -215,6 +245,27 @@ def _quality(relevant: Sequence[bool], possible: int) -> tuple[float, float, flo
     ]
     average = sum(precisions) / possible if possible else 0.0
     return float(any(relevant[:1])), sum(relevant) / K, average
+
+
+def _by_score(
+    judged: Sequence[tuple[float, bool]], known: Calibration | None
+) -> tuple[ScoreRange, ...]:
+    """Return the precision by score of hits, which are given as their score and whether right."""
+    if not judged:
+        return ()
+    scores = np.array([score for score, _ in judged])
+    right = np.array([each for _, each in judged])
+    count = max(1, min(_RANGES, len(judged) // _FEWEST_HITS))
+    # Hits with equal scores are in one range.
+    least = np.unique(np.sort(scores)[np.arange(count) * len(scores) // count])
+    number = np.searchsorted(least, scores, side="right") - 1
+    hits, correct = np.bincount(number), np.bincount(number, right)
+    return tuple(
+        ScoreRange(
+            score, known.percentile(score) if known else None, int(many), float(those / many)
+        )
+        for score, many, those in reversed(list(zip(least.tolist(), hits, correct, strict=True)))
+    )
 
 
 def recall(found: Sequence[Scored], exact: Sequence[Scored]) -> float:

@@ -25,6 +25,9 @@ def evaluate(
         int, typer.Option(metavar="N", min=1, help="Number of sample queries (fixed seed).")
     ] = 500,
     everything: Annotated[bool, typer.Option("--all", help="Query with every image.")] = False,
+    by_score: Annotated[
+        bool, typer.Option("--by-score", help="Also show the precision of hits by their score.")
+    ] = False,
     store: options.Store = None,
     collection: options.Collection = config.DEFAULT_COLLECTION,
     as_json: options.Json = False,
@@ -34,7 +37,8 @@ def evaluate(
     Each query is an image of the collection, which is excluded from its own hits. Precision (P@1,
     P@10) is the share of the first 1 or 10 hits that have the query's label; mAP@10 also depends on
     their ranks. Recall is the share of the exact hits that the index finds, without a filter and
-    with one on the label.
+    with one on the label. --by-score shows what a score is worth: the precision of the hits with
+    the highest scores, of the next ones, and so on; --json always has it.
     """
     from imgsearch.analysis.evaluate import evaluate as run
     from imgsearch.stores import open_store
@@ -45,6 +49,8 @@ def evaluate(
         print_json(report.to_dict())
     else:
         _print(report)
+        if by_score:
+            _print_scores(report)
 
 
 def _print(report: "EvalReport") -> None:
@@ -70,3 +76,18 @@ def _print(report: "EvalReport") -> None:
             "vector index: "
             + ", ".join(f"{name} {value}" for name, value in report.vector_index.items())
         )
+
+
+def _print_scores(report: "EvalReport") -> None:
+    from rich import box
+    from rich.table import Table
+
+    from imgsearch.calibration import percentile_text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("score from", "closer than", "hits", "precision"):
+        table.add_column(column, justify="right")
+    for each in report.scores:
+        rarity = "" if each.percentile is None else percentile_text(each.percentile)
+        table.add_row(f"{each.score:.4f}", rarity, f"{each.hits:,}", f"{each.precision:.4f}")
+    stdout().print(table)
