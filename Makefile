@@ -39,7 +39,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode \
-		-c constraints.txt -e '.[dev,docs,heic,map,raw]'
+		-c constraints.txt -e '.[dev,docs,heic,map,raw,ray]'
 	$(BIN)/python -m compileall -q imgsearch
 	-$(PYTEST) --collect-only -q >/dev/null
 	@touch $@

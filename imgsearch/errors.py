@@ -18,6 +18,7 @@ ImgsearchError                      exit code 1
 │   └── MissingTorchError           torch is required, and is not installed
 ├── MissingLibraryError             a library of an extra is required, and is not installed
 ├── ScratchError                    temporary files cannot be written
+├── ClusterError                    the cluster cannot be reached, or its nodes cannot do their part
 ├── ServeError                      the service cannot listen on its address
 └── StoreError
     ├── CollectionNotFoundError     there is no collection of this name
@@ -82,6 +83,8 @@ class Remedy(Enum):
     NAME_THE_FOLDER_OF_IMAGES = "name-the-folder-of-images"
     INSTALL_MAP = "install-map"
     """Install the libraries of the map, which are an extra."""
+    INSTALL_RAY = "install-ray"
+    """Install Ray, which is an extra."""
 
 
 def first_line(error: BaseException) -> str:
@@ -166,6 +169,10 @@ class MissingLibraryError(ImgsearchError):
 
 class ScratchError(ImgsearchError):
     """Temporary files cannot be written: the disk is full, or the folder is read-only or gone."""
+
+
+class ClusterError(ImgsearchError):
+    """The cluster cannot be reached, or its nodes cannot do their part of an ingest."""
 
 
 class ServeError(ImgsearchError):

@@ -151,7 +151,7 @@ OTHER_OPTIONS = {
     *("--model", "--weights", "--device", "--precision", "--batch-size", "--workers"),
     *("--vector-dtype", "--vector-column"),
     *("--max-pixels", "--store-timeout", "--quiet", "--prepare", "--all", "--limit", "--paths"),
-    *("--max-size",),
+    *("--max-size", "--on"),
     *("--text", "--k", "--null", "--yes"),
 }
 

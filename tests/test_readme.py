@@ -37,6 +37,7 @@ RUN_ELSEWHERE = {
     r"imgsearch serve$": "tests/test_serve_command.py",
     r"imgsearch watch ": "tests/test_watch.py, as it does not end",
     r"imgsearch ingest .* --precision int8": "tests/test_int8.py, as it takes a minute",
+    r"imgsearch ingest .* --on ": "tests/test_ray.py, as it needs a cluster",
     r"imgsearch map ": "tests/test_map.py, as it needs an extra",
     r"(uv tool|pipx|pip) install ": "tests/test_packaging.py, from the wheel",
 }

@@ -94,6 +94,15 @@ def ingest(
             show_default=False,
         ),
     ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ray|HOST:PORT|local",
+            help="Read, decode and encode on a Ray cluster: ray is that of RAY_ADDRESS or this "
+            "machine, local starts one here for the run. --workers is then the cores of a worker.",
+            show_default=False,
+        ),
+    ] = None,
     store_timeout: options.StoreTimeout = config.DEFAULT_STORE_TIMEOUT,
     as_json: options.Json = False,
     quiet: Annotated[
@@ -138,6 +147,7 @@ def ingest(
             prune_missing=prune_missing,
             replace=replace,
             count_ahead=display.shows_bar,
+            on=on,
             stdin=read_list(sys.stdin.buffer) if "-" in sources else (),
             listener=listener,
             stop=stop,
@@ -174,6 +184,13 @@ def _print_summary(result: "IngestReport", report: str | None) -> None:
         busy = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.busy.items())
         limit = f"the limit was {result.limit}" if result.limit else "no stage was the limit"
         print_line(f"at work: {busy}; {limit}")
+    if result.cluster and result.cluster.nodes:
+        nodes = ", ".join(f"{name} {images:,}" for name, images in result.cluster.nodes.items())
+        lost = f"; {result.cluster.lost:,} chunks were lost and done again"
+        print_line(
+            f"cluster: {result.cluster.workers:,} workers; images by node: {nodes}"
+            + lost * bool(result.cluster.lost)
+        )
     print_line(f"store {result.store}")
     for table in result.metadata:
         print_line(

@@ -37,6 +37,7 @@ _WORDS = {
     Remedy.NAME_THE_VECTOR_COLUMN: "name it with --vector-column",
     Remedy.NAME_THE_FOLDER_OF_IMAGES: "name the folder of the images with --images",
     Remedy.INSTALL_MAP: "install it with `pip install 'imgsearch-cli[map]'`",
+    Remedy.INSTALL_RAY: "install it with `pip install 'imgsearch-cli[ray]'`",
 }
 
 

@@ -1,9 +1,11 @@
 """Add, change and remove records."""
 
 import copy
+import dataclasses
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from imgsearch import config
@@ -36,6 +38,7 @@ class Changing(IndexCore):
         prune_missing: bool = False,
         replace: bool = False,
         count_ahead: bool = False,
+        on: str | None = None,
         stdin: Iterable[str] = (),
         progress: bool = False,
         listener: Listener | None = None,
@@ -57,6 +60,8 @@ class Changing(IndexCore):
                 `vector_dtype`. Another model or precision embeds all images again.
             count_ahead: Count the files while they are processed, and report the total to the
                 listener.
+            on: `"ray"`, `"HOST:PORT"` of a Ray cluster or `"local"`: read, decode and encode there,
+                with `workers` cores for each worker; by default, in this process.
             stdin: Paths of files, for the source `"-"`.
             progress: Show progress bars, in a terminal or a notebook.
             listener: Receives events, instead of the index's own listener.
@@ -73,6 +78,8 @@ class Changing(IndexCore):
             CollectionMismatchError: The collection was made with another model, precision or
                 number format.
             StoreError: The store fails. Images written before stay.
+            ClusterError: The cluster cannot be used, or its workers die one after the other.
+            MissingLibraryError: The extra `ray` is not installed.
         """
         from imgsearch.ingest import IngestOptions, ingest  # not needed by searches
 
@@ -88,17 +95,37 @@ class Changing(IndexCore):
             max_pixels=self._max_pixels,
             count_ahead=count_ahead or progress,
         )
-        with self._reporting(listener, progress) as reporting:
+        names = [os.fspath(source) for source in sources]
+        with self._reporting(listener, progress) as reporting, ExitStack() as cleanup:
+            request, elsewhere = self._request, None
+            if on:
+                from imgsearch.cluster import open_cluster
+
+                elsewhere = cleanup.enter_context(
+                    open_cluster(
+                        on,
+                        self._encoder_opener,
+                        request,
+                        cores=workers,
+                        folders=[os.path.realpath(name) for name in names if os.path.isdir(name)],
+                        batch_size=batch_size,
+                        max_pixels=self._max_pixels,
+                        listener=reporting,
+                    )
+                )
+                # Here the model is only prepared, on a machine that may have no GPU.
+                request = dataclasses.replace(request, device="cpu")
             return ingest(
-                [os.fspath(source) for source in sources],
+                names,
                 self.store,
                 self._name,
-                self._request,
+                request,
                 options,
                 stdin=stdin,
                 listener=reporting,
                 stop=stop,
                 encoder_opener=self._encoder_opener,
+                elsewhere=elsewhere,
             )
 
     def watch(

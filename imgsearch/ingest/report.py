@@ -13,6 +13,34 @@ AFTER = "index"
 _MOST = 0.6
 
 
+@dataclass(frozen=True, slots=True)
+class ClusterReport:
+    """What the machines of a cluster did."""
+
+    workers: int
+    """Processes that encoded images."""
+    nodes: dict[str, int]
+    """Images that each node read, by its name."""
+    seconds: float
+    """Duration of the run without preparing the model."""
+    lost: int = 0
+    """Chunks that were lost with their worker or node, and done again."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the object that `ingest --json` prints."""
+        return {
+            "workers": self.workers,
+            "lost_chunks": self.lost,
+            "nodes": {
+                name: {
+                    "images": images,
+                    "images_per_second": round(images / max(self.seconds, 1e-9), 2),
+                }
+                for name, images in self.nodes.items()
+            },
+        }
+
+
 @dataclass
 class IngestReport:
     """What a run did: always found = indexed + reused + skipped + rejected.
@@ -60,6 +88,8 @@ class IngestReport:
     metadata: list[MetadataReport] = field(default_factory=list)
     problems: list[Outcome] = field(default_factory=list)
     """The first rejections, for a summary. The listener receives all of them."""
+    cluster: ClusterReport | None = None
+    """What the machines of the cluster did, if the images were encoded on one."""
 
     @property
     def limit(self) -> str | None:
@@ -107,4 +137,5 @@ class IngestReport:
             "left_out": self.left_out,
             "other_files": self.other_files,
             "metadata": [table.to_dict() for table in self.metadata],
+            "cluster": self.cluster.to_dict() if self.cluster else None,
         }

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.request import EncoderRequest, check_device
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.ingest import replacement
+from imgsearch.ingest.elsewhere import Elsewhere, EncoderInfo
 from imgsearch.ingest.items import Item
 from imgsearch.ingest.options import IngestOptions
 from imgsearch.ingest.progress import Progress
@@ -74,11 +75,13 @@ def ingest(
     listener: Listener = ignore,
     stop: threading.Event | None = None,
     encoder_opener: Callable[..., Encoder] = open_encoder,
+    elsewhere: Elsewhere | None = None,
 ) -> IngestReport:
     """Add images to a collection, which is created if it does not exist.
 
     `names` are folders, files, globs, or `-` for the paths in `stdin`. Setting `stop` ends the run
-    early, after the images in flight are written. Raises SourceError (NothingFoundError if there is
+    early, after the images in flight are written. `elsewhere` reads, decodes and encodes the images
+    instead of this process. Raises SourceError (NothingFoundError if there is
     no image at all), MetadataError, EncoderError or StoreError; what was written before stays, and
     the next run continues from there.
     """
@@ -110,7 +113,7 @@ def ingest(
         tables = open_tables(sources, first, options.metadata, places, listener, cleanup)
         strict = options.metadata is not None
         target.add_fields(resolve_fields(tables, target.fields, listener, strict=strict))
-        run = _Run(target, tables, options, listener, stop, started)
+        run = _Run(target, tables, options, listener, stop, started, elsewhere)
         return run.over(sources, stdin)
 
 
@@ -144,9 +147,11 @@ class _Run:
         listener: Listener,
         stop: threading.Event,
         started: float,
+        elsewhere: Elsewhere | None,
     ) -> None:
         """`started` is the time (`time.monotonic`) before the encoder could be opened."""
         self._started = started
+        self._elsewhere = elsewhere
         self._target = target
         self._tables = tables
         self._options = options
@@ -164,14 +169,8 @@ class _Run:
     def over(self, sources: Sources, stdin: Iterable[str]) -> IngestReport:
         if self._options.count_ahead:
             count_ahead(sources, self._listener, self._is_ending, limit=self._options.limit)
-        encode = Encode(self._target, self._stopwatch, self._listener)
-        with (
-            ThreadPoolExecutor(self._options.workers, "imgsearch-read") as pool,
-            ReadPool(pool) as reading,
-        ):
-            decoded = self._decoded(sources, stdin, reading, pool)
-            batches = prefetch(encode.batches(decoded), depth=1)
-            encoded = prefetch(encode(batches), depth=2)
+        with ExitStack() as cleanup:
+            encoded = self._encoded(sources, stdin, cleanup)
             try:
                 self._write(encoded)
             except StoppedError:  # while the encoder was opened: nothing has been processed
@@ -179,9 +178,6 @@ class _Run:
             except BaseException:
                 self._failed.set()
                 raise
-            finally:
-                encoded.close()
-                batches.close()
         if self._progress.found == 0 and not self._stop.is_set():
             raise nothing_found(sources, self._log)
         self._report_shards()
@@ -199,20 +195,44 @@ class _Run:
     def _is_ending(self) -> bool:
         return self._stop.is_set() or self._failed.is_set()
 
+    def _encoded(
+        self, sources: Sources, stdin: Iterable[str], cleanup: ExitStack
+    ) -> Iterator[list[Item] | Flush]:
+        """Run the stages before writing, until `cleanup` is closed."""
+        if self._elsewhere:
+            found = self._looked_up(sources, stdin)
+            encoded = self._elsewhere(
+                found, self._target, self._progress, self._stopwatch, self._is_ending
+            )
+            return cleanup.enter_context(closing(prefetch(encoded, depth=2)))
+        pool = cleanup.enter_context(ThreadPoolExecutor(self._options.workers, "imgsearch-read"))
+        reading = cleanup.enter_context(ReadPool(pool))
+        encode = Encode(self._target, self._stopwatch, self._listener)
+        decoded = self._decoded(sources, stdin, reading, pool)
+        batches = cleanup.enter_context(closing(prefetch(encode.batches(decoded), depth=1)))
+        return cleanup.enter_context(closing(prefetch(encode(batches), depth=2)))
+
+    def _looked_up(self, sources: Sources, stdin: Iterable[str]) -> Iterator[Item | Flush]:
+        """Find the files, and look them up."""
+        look_up = Lookup(
+            self._target, self._tables, self._progress, self._stopwatch, self._is_ending
+        )
+        found = scan(sources, self._log, stdin, self._is_ending)
+        return look_up(islice(found, self._options.limit))
+
     def _decoded(
         self, sources: Sources, stdin: Iterable[str], reading: Executor, decoding: Executor
     ) -> Iterator[Item | Flush]:
         """Run the stages before encoding."""
         target, stopwatch, read_ahead = self._target, self._stopwatch, ReadAhead()
-        look_up = Lookup(target, self._tables, self._progress, stopwatch, self._is_ending)
         read = Read(read_ahead, stopwatch)
         reuse = Reuse(target, read_ahead, stopwatch)
         decode = Decode(
             lambda: target.encoder().preprocessing, self._options.max_pixels, read_ahead, stopwatch
         )
         ahead = target.batch_size + self._options.workers
-        entries = islice(scan(sources, self._log, stdin, self._is_ending), self._options.limit)
-        found = map_ahead(reading, read, look_up(entries), reads_ahead(sources, ahead))
+        items = self._looked_up(sources, stdin)
+        found = map_ahead(reading, read, items, reads_ahead(sources, ahead))
         for item in map_ahead(decoding, decode, reuse(found), ahead):
             if item is not FLUSH and item.image and self._stop.is_set():
                 self._progress.found -= 1  # as if it was not found: the next run processes it
@@ -288,8 +308,12 @@ class _Run:
     def _report(self, seconds: float, removed: int, verified: bool) -> IngestReport:
         self._progress.check()
         counts, target = self._progress.counts, self._target
-        stamp, encoder = target.stamp, target.opened_encoder
+        stamp = target.stamp
+        encoder: EncoderInfo | None = target.opened_encoder
         threads = dict.fromkeys(_POOLED, self._options.workers) | {"encode": target.concurrency}
+        if self._elsewhere:
+            encoder = self._elsewhere.encoder
+            threads = dict.fromkeys((*_POOLED, "encode"), max(1, self._elsewhere.workers))
         return IngestReport(
             collection=target.name,
             store=target.store.url,
@@ -316,6 +340,7 @@ class _Run:
             other_files=self._log.other_files,
             metadata=self._table_reports(),
             problems=self._progress.problems,
+            cluster=self._elsewhere.report(seconds - target.preparing) if self._elsewhere else None,
         )
 
     def _table_reports(self) -> list[MetadataReport]:
