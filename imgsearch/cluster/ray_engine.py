@@ -49,6 +49,7 @@ class RayEngine:
         """The arguments are those of `open_cluster`; `device` decides whether GPUs are used."""
         # In a list, as Ray would send it to every task otherwise.
         self._model: list[Any] = []
+        self._task = _task()
         self._owns_connection = not ray.is_initialized()
         if self._owns_connection:
             _connect(on)
@@ -97,7 +98,7 @@ class RayEngine:
 
     def submit(self, job: Job, candidates: Sequence[Candidate]) -> Hashable:
         payload = ray.cloudpickle.dumps((job, candidates, self._cores))
-        task = _task().options(
+        task = self._task.options(
             num_cpus=self._cores, num_gpus=1 if self._uses_gpus else 0, scheduling_strategy="SPREAD"
         )
         return cast(Hashable, task.remote(__version__, payload, self._model))
@@ -133,6 +134,8 @@ class RayEngine:
             for node in nodes
             if self._slots_of(node)
         }
+        if not waiting:  # a cluster that starts nodes when there is work
+            return
         done, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=_PROBE_SECONDS)
         for handle in done:
             try:

@@ -121,7 +121,10 @@ class ClusterStages:
     ) -> None:
         if not waiting or is_ending():
             return
-        room = max(1, self._engine.slots) * _PER_SLOT - len(in_flight)
+        slots = self._engine.slots
+        if not slots:
+            self._say("waiting: no node of the cluster has room for a worker")
+        room = max(1, slots) * _PER_SLOT - len(in_flight)
         job = self._job or self._begin(target)
         while waiting and room > 0:
             chunk = waiting.popleft()
