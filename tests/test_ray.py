@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,9 @@ from imgsearch.stores.base import VectorStore
 from tests.clusters import Opener
 from tests.conftest import Painter
 
-pytest.importorskip("ray", reason="Ray, of the extra ray, is not installed")
-
 # Ray leaves sockets to the garbage collector.
 pytestmark = [
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray, of the extra ray, is not installed"),
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
