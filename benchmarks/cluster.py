@@ -39,22 +39,26 @@ def open_sleeping(*_: object) -> ColorEncoder:
     return Sleeping()
 
 
-def overhead(folder: str, limit: int, model: str) -> None:
+def overhead(folder: str, limit: int, model: str, weights: str | None, repeat: int) -> None:
     rates: dict[str, list[float]] = {"here": [], "on Ray": []}
-    with tempfile.TemporaryDirectory() as place, ImageIndex(model=model, store=place) as index:
+    with tempfile.TemporaryDirectory() as place, _index(place, model, weights) as index:
         index.add(folder, limit=1)  # which prepares the model
-    for _ in range(2):
+    for _ in range(repeat):
         for where, on in (("here", None), ("on Ray", "local")):
             with tempfile.TemporaryDirectory() as place:
-                report = _ingest(folder, place, limit, model, on)
+                report = _ingest(folder, _index(place, model, weights), limit, on)
                 rates[where].append(report.images_per_second)
                 print(f"{where}: {report.indexed} in {report.seconds:.1f} s, {report.busy}")
     here, there = (max(rates[where]) for where in ("here", "on Ray"))
     print(f"{model}: {here:.1f} images/s here, {there:.1f} on Ray: {there / here:.2f}")
 
 
-def _ingest(folder: str, place: str, limit: int, model: str, on: str | None) -> IngestReport:
-    with ImageIndex(model=model, store=place) as index:
+def _index(place: str, model: str, weights: str | None) -> ImageIndex:
+    return ImageIndex(model=model, weights=weights, device="cpu", store=place)
+
+
+def _ingest(folder: str, index: ImageIndex, limit: int, on: str | None) -> IngestReport:
+    with index:
         return index.add(folder, limit=limit, on=on, workers=1 if on else None)
 
 
@@ -115,11 +119,13 @@ def main() -> None:
     one.add_argument("folder")
     one.add_argument("--limit", type=int, default=600)
     one.add_argument("--model", default="resnet50")
+    one.add_argument("--weights")
+    one.add_argument("--repeat", type=int, default=2)
     two = commands.add_parser("scaling")
     two.add_argument("--most", type=int, default=8)
     given = parser.parse_args()
     if given.command == "overhead":
-        overhead(given.folder, given.limit, given.model)
+        overhead(given.folder, given.limit, given.model, given.weights, given.repeat)
     else:
         scaling(given.most)
 

@@ -200,6 +200,12 @@ def test_a_worker_that_would_make_other_vectors_is_refused(
         run(lance, photos, EngineHere(), opener=open_another)
 
 
+def test_workers_on_cpus_do_not_need_the_file_of_weights() -> None:
+    request = EncoderRequest("resnet50", weights="/only/here.pth", device="cpu")
+    stages = ClusterStages(EngineHere(), Opener(), request, None, 1, ignore)
+    assert stages.worker_request == EncoderRequest("resnet50", device="cpu", checked=True)
+
+
 def test_a_lost_chunk_is_divided_until_one_image_is_left() -> None:
     chunk = Chunk([Item(Candidate(f"/{number}.png", 1, 1)) for number in range(10)])
     assert chunk.after_loss("") == [chunk]

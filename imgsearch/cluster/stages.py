@@ -42,7 +42,11 @@ class ClusterStages:
     ) -> None:
         self._engine = engine
         self._opener = encoder_opener
-        self._request = replace(request, device=engine.device, sample=None, checked=True)
+        # On a CPU the model comes from the driver, which has read the weights.
+        weights = None if engine.device == "cpu" else request.weights
+        self.worker_request = replace(
+            request, weights=weights, device=engine.device, sample=None, checked=True
+        )
         self._batch_size = batch_size
         self._max_pixels = max_pixels
         self._listener = listener
@@ -137,7 +141,9 @@ class ClusterStages:
         stamp = target.encoder().stamp
         if self._engine.device == "cpu" and (model := transfer.pack(stamp)):
             self._engine.offer_model(model)
-        self._job = Job(self._opener, self._request, stamp, self._batch_size, self._max_pixels)
+        self._job = Job(
+            self._opener, self.worker_request, stamp, self._batch_size, self._max_pixels
+        )
         return self._job
 
     def _collected(
