@@ -48,7 +48,7 @@ def imported(folder: Path) -> Iterator[tuple[Path, str]]:
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
-    [("imgsearch", {"heic", "map", "raw", "ray"}), ("tests", {"dev"}), ("tools", {"dev"})],
+    [("imgsearch", {"heic", "map", "raw", "ray"}), ("tests", {"dev", "ray"}), ("tools", {"dev"})],
 )
 def test_all_imports_are_declared(folder: str, extras: set[str]) -> None:
     declared = names(PROJECT["dependencies"])
