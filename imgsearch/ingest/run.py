@@ -81,9 +81,9 @@ def ingest(
 
     `names` are folders, files, globs, or `-` for the paths in `stdin`. Setting `stop` ends the run
     early, after the images in flight are written. `elsewhere` reads, decodes and encodes the images
-    instead of this process. Raises SourceError (NothingFoundError if there is
-    no image at all), MetadataError, EncoderError or StoreError; what was written before stays, and
-    the next run continues from there.
+    instead of this process. Raises SourceError (NothingFoundError if there is no image at all),
+    MetadataError, EncoderError or StoreError; what was written before stays, and the next run
+    continues from there.
     """
     request = request or EncoderRequest()
     check_device(request)
