@@ -25,7 +25,7 @@ from pyarrow import parquet
 from imgsearch import ImageIndex
 from imgsearch.errors import MissingLibraryError, NothingFoundError, SourceError, UsageError
 from imgsearch.events import Event, Outcome, Stage
-from imgsearch.map import saved
+from imgsearch.map import run, saved
 from imgsearch.map.clusters import find_clusters
 from imgsearch.map.records import Column, Records
 from tests.conftest import Cli, Painter
@@ -267,6 +267,18 @@ def test_similar_images_are_close(tmp_path: Path) -> None:
     apart = np.linalg.norm(places[:, None] - places[None], axis=2)
     np.fill_diagonal(apart, np.inf)
     assert (group[apart.argmin(axis=1)] == group).mean() > 0.95
+
+
+def test_missing_neighbors_do_not_matter(
+    index: ImageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As in a large collection, of which not all pairs are compared.
+    monkeypatch.setattr(run, "EXACT_CONTENTS", 0)
+    report = index.map(tmp_path / "map.html")
+    assert report is not None
+    assert report.images == 13
+    document = Document(tmp_path / "map.html")
+    assert np.isfinite(np.frombuffer(document.raw("positions"), np.float32)).all()
 
 
 class TestLayout:

@@ -3,7 +3,7 @@
     python -m tools.screenshots [--out DIR]    # docs/ by default
 
 A temporary folder gets a store with sample_data, by efficientnet-lite0. `imgsearch serve` shows it,
-and Chromium takes the page on a desktop, on a phone and in dark mode, and a gallery.
+and Chromium takes the page on a desktop, on a phone and in dark mode, a gallery, and a map.
 """
 
 import argparse
@@ -32,6 +32,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "sample_data"
 TIMEOUT_MS = 120_000
 HITS = 10
+# The map needs WebGL, which works without a graphics card.
+_OPTIONS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,10 @@ def main() -> None:
         query = ["query", "sample_data/images/10101.jpg", "--k", "4", "--exclude-self"]
         _imgsearch(environment, *query, "--gallery", str(gallery))
         _take_gallery(browser, gallery, out / "gallery.webp")
+        document = folder / "map.html"
+        options = ("--where", "year >= 2000", "--color-by", "subCategory", "--json")
+        _imgsearch(environment, "map", "--output", str(document), *options)
+        _take_map(browser, document, out / "map.webp")
         with _page(environment) as address:
             for shot in shots(_record_id(environment)):
                 _take_page(browser, address, shot, out / shot.file)
@@ -97,7 +103,7 @@ def _browser() -> Iterator[Browser]:
         raise SystemExit(str(error)) from error
     with sync_playwright() as playwright:
         # The sandbox does not work as root in a container; only local pages are opened.
-        launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        launched = playwright.chromium.launch(executable_path=path, args=_OPTIONS)
         yield launched
         launched.close()
 
@@ -174,6 +180,25 @@ def _take_gallery(browser: Browser, gallery: Path, file: Path) -> None:
     context = browser.new_context(viewport={"width": 860, "height": 570})
     page = context.new_page()
     page.goto(gallery.as_uri())
+    _save(page, file)
+    context.close()
+
+
+def _take_map(browser: Browser, document: Path, file: Path) -> None:
+    """Take a map with the pointer on an image. Its policy forbids functions to wait for."""
+    context = browser.new_context(
+        viewport={"width": 1000, "height": 640}, reduced_motion="reduce", color_scheme="light"
+    )
+    context.set_default_timeout(TIMEOUT_MS)
+    page = context.new_page()
+    page.goto(document.as_uri())
+    page.locator("html[data-ready]").wait_for(state="attached")
+    page.wait_for_timeout(2000)
+    x, y = page.evaluate(
+        "imgsearchMap.toScreen(imgsearchMap.paths.findIndex((path) => path.endsWith('10101.jpg')))"
+    )
+    page.mouse.move(x, y)
+    page.locator("#tip canvas[data-drawn=yes]").wait_for()
     _save(page, file)
     context.close()
 

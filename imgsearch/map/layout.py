@@ -45,10 +45,10 @@ def lay_out(
     """Return a place for each content: float32 of shape (contents, 2), centered at (0, 0).
 
     `numbers` and `scores` are the nearest neighbors of each content and their cosine similarities,
-    both of shape (contents, k), without gaps. `start` of shape (contents, 2) are first places, such
-    as principal components, which decide where groups lie among each other (Kobak and Berens,
-    2019). The result is the same for the same input. Setting `stop` ends early, with places that
-    mean nothing.
+    both of shape (contents, k); where there are fewer, numbers are -1. `start` of shape (contents,
+    2) are first places, such as principal components, which decide where groups lie among each
+    other (Kobak and Berens, 2019). The result is the same for the same input. Setting `stop` ends
+    early, with places that mean nothing.
     """
     count, k = numbers.shape
     if count < _FEW:
@@ -60,7 +60,7 @@ def lay_out(
 
     # Among few contents, where each is a neighbor of most others, nothing would hold groups apart.
     k = max(2, min(k, count // 4))
-    numbers, scores = numbers[:, :k], scores[:, :k]
+    numbers, scores = _filled(numbers[:, :k], scores[:, :k])
     distances = np.sqrt(np.maximum(0, 2 - 2 * scores))
     known = PrecomputedNeighbors(numbers, distances)
     affinities = Uniform(knn_index=known, k_neighbors=k, verbose=False)
@@ -108,3 +108,18 @@ def lay_out(
     places += np.random.default_rng(1).normal(scale=spacing / 40, size=places.shape)
     centered: Places = (places - places.mean(axis=0)).astype(np.float32)
     return centered
+
+
+def _filled(
+    numbers: NDArray[np.int32], scores: NDArray[np.float32]
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Return neighbors in which the contents that follow take the place of missing ones.
+
+    openTSNE takes as many for each. Only a content in partitions of few others lacks some.
+    """
+    rows, gaps = np.nonzero(numbers < 0)
+    if len(rows):
+        numbers, scores = numbers.copy(), scores.copy()
+        numbers[rows, gaps] = (rows + gaps + 1) % len(numbers)
+        scores[rows, gaps] = 0
+    return numbers, scores

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from imgsearch import config
 from imgsearch.analysis.contents import Contents, read_contents
 from imgsearch.analysis.neighbors import nearest
+from imgsearch.analysis.partitions import likely_nearest
 from imgsearch.errors import NothingFoundError, UsageError
 from imgsearch.events import Listener, Note, Stage, ignore
 from imgsearch.map import layout, picture, placement, saved
@@ -31,6 +32,9 @@ from imgsearch.types import Condition
 
 NEIGHBORS = 15
 """Neighbors of each image: for its place, and shown where it is selected."""
+
+EXACT_CONTENTS = 100_000
+"""Up to so many contents, all pairs are compared: beyond that those that share a partition."""
 
 DEFAULT_MAX_BYTES = 50_000_000
 
@@ -187,7 +191,8 @@ def _plan(
         read_contents(collection, where, listener=listener, stop=stop) as contents,
     ):
         k = max(1, min(NEIGHBORS, len(contents) - 1))
-        found = nearest(contents, k, listener=listener, stop=stop)
+        search = nearest if len(contents) <= EXACT_CONTENTS else likely_nearest
+        found = search(contents, k, listener=listener, stop=stop)
         if stop.is_set():
             return None
         start = principal_components(contents)
