@@ -1,5 +1,6 @@
 """Records, stamps, conditions and hits: immutable values that all packages share."""
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -40,6 +41,13 @@ def unread_digest(uri: str) -> str:
     equal.
     """
     return _UNREAD + record_id(uri)
+
+
+def digest_bytes(sha256: str) -> bytes:
+    """Return the `sha256` of a record as 32 bytes, also if its file was never read."""
+    if sha256.startswith(_UNREAD):
+        return hashlib.sha256(sha256.encode()).digest()
+    return bytes.fromhex(sha256)
 
 
 @dataclass(frozen=True, slots=True)

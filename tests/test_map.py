@@ -28,6 +28,8 @@ from imgsearch.events import Event, Outcome, Stage
 from imgsearch.map import run, saved
 from imgsearch.map.clusters import find_clusters
 from imgsearch.map.records import Column, Records
+from imgsearch.stores import open_store
+from imgsearch.types import ImageRecord, Stamp, unread_digest
 from tests.conftest import Cli, Painter
 from tests.fakes import ColorEncoder
 from tests.test_weaviate_store import unique_name
@@ -267,6 +269,18 @@ def test_similar_images_are_close(tmp_path: Path) -> None:
     apart = np.linalg.norm(places[:, None] - places[None], axis=2)
     np.fill_diagonal(apart, np.inf)
     assert (group[apart.argmin(axis=1)] == group).mean() > 0.95
+
+
+def test_images_that_were_never_read_have_a_place(tmp_path: Path) -> None:
+    uris = [f"https://example.com/{number}.jpg" for number in range(12)]
+    records = [ImageRecord(uri, unread_digest(uri), 0, 0, 0, 0, {}) for uri in uris]
+    with open_store(str(tmp_path / "store")) as store:
+        made = store.create("images", Stamp("elsewhere", "0" * 64, "none", 12))
+        made.upsert(records, np.eye(12, dtype=np.float32))
+    with ImageIndex(store=tmp_path / "store") as index:
+        report = index.map(tmp_path / "map.html")
+    assert report is not None
+    assert (report.images, report.unreadable) == (12, 12)
 
 
 def test_missing_neighbors_do_not_matter(

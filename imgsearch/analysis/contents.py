@@ -17,7 +17,7 @@ from imgsearch.errors import ScratchError
 from imgsearch.events import Counted, Listener, Outcome, Stage, ignore
 from imgsearch.stores.base import Collection, Vectors
 from imgsearch.system import scratch
-from imgsearch.types import Condition
+from imgsearch.types import Condition, digest_bytes
 
 _BATCH = 4096
 
@@ -156,7 +156,7 @@ def _scan(
             break
         for record in records:
             ids += uuid.UUID(record.id).bytes
-            digests += bytes.fromhex(record.sha256)[16:]
+            digests += digest_bytes(record.sha256)[16:]
     return np.frombuffer(ids, np.uint8).reshape(-1, 16), np.frombuffer(digests, np.dtype("V16"))
 
 

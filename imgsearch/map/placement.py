@@ -9,7 +9,7 @@ from imgsearch.events import Counted, Listener, Note, Outcome, Stage, ignore
 from imgsearch.map.records import Records
 from imgsearch.map.saved import Saved
 from imgsearch.stores.base import Collection, VectorQuery
-from imgsearch.types import Condition
+from imgsearch.types import Condition, digest_bytes
 
 _BLOCK = 1024
 # Copies take places of neighbors.
@@ -53,7 +53,7 @@ def extend(
             own = part[at][0]
             found: dict[int, float] = {}
             for scored in answer:
-                digest = bytes.fromhex(scored.record.sha256)
+                digest = digest_bytes(scored.record.sha256)
                 if digest != own and digest in rows:
                     found.setdefault(rows[digest], scored.score)
             for other, score in list(found.items())[:k]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from imgsearch.events import Listener, Stage, ignore
 from imgsearch.stores.base import Collection
-from imgsearch.types import Condition, FieldType, ImageRecord, Value
+from imgsearch.types import Condition, FieldType, ImageRecord, Value, digest_bytes
 from imgsearch.uris import path_to_uri
 
 
@@ -86,7 +86,7 @@ def read_records(
         if stop and stop.is_set():
             break
         for record in batch:
-            number = records.digests.setdefault(bytes.fromhex(record.sha256), len(first))
+            number = records.digests.setdefault(digest_bytes(record.sha256), len(first))
             if number == len(first):
                 first.append(len(records.ids))
             content.append(number)
