@@ -59,7 +59,10 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
+    from imgsearch.cluster import ray_engine
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_engine, "CHUNK", 16)  # so that every worker is busy throughout
         # Else it listens on all interfaces.
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -112,7 +115,9 @@ def test_the_nodes_share_the_images(store: VectorStore, nodes: Nodes, photos: Pa
     check_complete(store, nodes, photos)
 
 
-def test_a_node_that_dies_costs_no_image(store: VectorStore, nodes: Nodes, photos: Path) -> None:
+def test_a_node_that_dies_costs_no_image(
+    store: VectorStore, nodes: Nodes, photos: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     outcomes: dict[str, int] = {}
 
     def listen(event: Event) -> None:
@@ -129,6 +134,7 @@ def test_a_node_that_dies_costs_no_image(store: VectorStore, nodes: Nodes, photo
     assert set(outcomes.values()) == {1}
     assert report.cluster
     assert report.cluster.lost >= 1
+    assert capfd.readouterr().out == ""  # Ray prints much about it
     check_complete(store, nodes, photos)
 
 

@@ -153,6 +153,7 @@ class RayEngine:
 
 def _connect(on: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    _silence()
     # A file is a task's argument: no working directory, which may be large, goes to the nodes.
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     address = os.environ.get(_ADDRESS, "auto") if on == RAY else on
@@ -185,6 +186,16 @@ def _connect(on: str) -> None:
     finally:
         if in_main:
             signal.signal(signal.SIGTERM, before)
+
+
+def _silence() -> None:
+    """Keep Ray from printing the logs of a lost node to stdout, where the JSON goes.
+
+    It has no setting for that: `log_to_driver` is about the output of workers.
+    """
+    printer = "print_to_stdstream"
+    if hasattr(ray._private.worker, printer):
+        setattr(ray._private.worker, printer, lambda *_, **__: None)
 
 
 def _check_reachable(address: str) -> None:
