@@ -414,6 +414,8 @@ REQUESTS = [
     Request("delete", "/v1/jobs/{job}"),
     Request("delete", "/v1/collections/{other}", 204),
     Request("delete", "/v1/collections/{other}", 404),
+    Request("get", "/v1/collections/{name}/map", 404),  # that of a drawn map: test_serve_maps.py
+    Request("post", "/v1/collections/{other}/map", 404),
 ]
 
 

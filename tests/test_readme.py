@@ -15,7 +15,7 @@ import pytest
 
 from imgsearch import config
 from tests.conftest import ROOT, SAMPLES, Cli
-from tests.serving import serving
+from tests.serving import Served, serving
 from tests.test_cli import COMMANDS
 from tests.test_weaviate_store import unique_name
 
@@ -174,6 +174,17 @@ def test_every_call_of_the_api_shown_works(shop: Path, cli: Cli) -> None:
             address = line.replace("http://127.0.0.1:8888", served.url)
             done = _run(address.replace("curl ", "curl -sS --fail-with-body --noproxy '*' ", 1))
             assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+            if " -X POST " in line:
+                wait_for_jobs(served)
+
+
+def wait_for_jobs(served: Served) -> None:
+    deadline = time.monotonic() + 90
+    while any(
+        job["state"] in ("queued", "running") for job in served.client.get("/v1/jobs").json()
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.weaviate

@@ -29,7 +29,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 def draw(served: Served, **fields: Any) -> dict[str, Any]:
-    response = served.client.post(MAP, data=fields)
+    response = served.client.post(MAP, params=fields)
     assert response.status_code == 202, response.text
     job: dict[str, Any] = response.json()
     assert response.headers["location"] == f"/v1/jobs/{job['id']}"

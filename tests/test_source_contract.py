@@ -206,11 +206,10 @@ def test_a_source_keeps_its_promises(
     assert remove_paths(store.open("images"), [source]) == 2
 
 
+@pytest.mark.parametrize("kind", [Tar, Zip, Parquet], indirect=True)
 def test_an_unchanged_shard_is_not_read(
     kind: Kind, run: Run, pictures: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if isinstance(kind, Folder):
-        pytest.skip("no shard")
     source = kind.write(pictures)
     run(source)
     monkeypatch.setattr(opening, "_open", opening._open.__class__())
@@ -223,16 +222,14 @@ def test_an_unchanged_shard_is_not_read(
     assert run(source).skipped == 3
 
 
+@pytest.mark.parametrize(("place", "kind"), [("s3", Tar)], indirect=True)
 def test_a_member_is_read_by_its_range(
     kind: Kind,
-    place: Place,
     run: Run,
     store: VectorStore,
     monkeypatch: pytest.MonkeyPatch,
     paint: Painter,
 ) -> None:
-    if not isinstance(kind, Tar) or not place.url.startswith("s3://"):
-        pytest.skip("another kind")
     content = {f"{seed}.png": bytes([seed]) * 10_000 for seed in range(5)}
     content["5.png"] = paint("5.png", 5).read_bytes()
     run(kind.write(content))

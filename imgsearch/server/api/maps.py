@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Form, Request
+from fastapi import Query, Request
 from fastapi.responses import HTMLResponse, Response
 
 from imgsearch.server.api.models import JobStatus
@@ -51,7 +51,7 @@ async def draw(
     response: Response,
     collection: CollectionName,
     new_layout: Annotated[
-        bool, Form(description="Give all images new places, instead of placing new ones only.")
+        bool, Query(description="Give all images new places, instead of placing new ones only.")
     ] = False,
 ) -> JobStatus:
     """Draw the map of a collection in a background job; `Location` is the path of its progress.
