@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from imgsearch import images, shards
+from imgsearch.cli.console import short_path
 from imgsearch.errors import ImageError, NothingFoundError
 from imgsearch.events import Event, Note, Outcome
 from imgsearch.ingest import IngestOptions, IngestReport, ingest
@@ -413,3 +414,29 @@ def test_a_list_names_shards_and_members(tmp_path: Path, photo: Photo) -> None:
     assert [each.reason for each in found if isinstance(each, Unusable)] == [
         "no such member in the shard"
     ]
+
+
+def test_a_member_is_queried_served_and_compared_like_a_file(
+    store: VectorStore, tmp_path: Path, photo: Photo
+) -> None:
+    from imgsearch.index import ImageIndex
+    from imgsearch.server.settings import Settings
+    from tests.serving import serving
+
+    files = [("a/1.png", photo(1)), ("a/ü.png", photo(2)), ("copy.png", photo(1))]
+    place = write_shard(tmp_path / "set.tar", files)
+    with ImageIndex("images", store=store, encoder_opener=ColorEncoder().open) as index:
+        index.add(place)
+        hit, *_ = index.search(f"{place}#a/ü.png")
+        assert short_path(hit.record.path) == f"{place}#a/ü.png"
+        assert all(each.hits[0].score > 0.999 for each in index.search_many(place, k=1))
+        (group,) = index.duplicates(exact_only=True)
+        assert {MemberUrl.parse(each.record.path).name for each in group.members} <= {  # type: ignore[union-attr]
+            "a/1.png",
+            "copy.png",
+        }
+    settings = Settings(store.url, "images", data=tmp_path / "data")
+    with serving(settings, ColorEncoder()) as served:
+        address = f"/v1/collections/images/records/{hit.record.id}"
+        assert served.client.get(f"{address}/image").content == photo(2)
+        assert served.client.get(f"{address}/thumbnail").headers["content-type"] == "image/webp"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from imgsearch.events import Counted, Event, Listener, Note, Outcome, Stage, Transfer, both
+from imgsearch.uris import MemberUrl, readable_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,9 +59,14 @@ def printable(text: str) -> str:
 
 
 def short_path(path: str) -> str:
-    """Return a path relative to the current directory if it is inside it."""
-    here = os.path.join(os.getcwd(), "")
-    return path.removeprefix(here)
+    """Return a path relative to the current directory if it is inside it.
+
+    An image in a shard is `SHARD#NAME`, as it can be given to commands.
+    """
+    member = MemberUrl.parse(path)
+    if member and not member.is_remote:
+        path = readable_path(path)
+    return path.removeprefix(os.path.join(os.getcwd(), ""))
 
 
 def print_line(text: str = "", style: str = "", console: "Console | None" = None) -> None:

@@ -78,7 +78,7 @@ def open_file(path: str) -> BinaryIO:
     """
     if url := ObjectUrl.parse(path):
         return objects.open_object(url, KEEP_BYTES)
-    if member := MemberUrl.parse(path):
+    if member := MemberUrl.named(path):
         return shards.open_member(member, KEEP_BYTES)
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ImageError("not a regular file")
@@ -97,7 +97,7 @@ def version_at(path: str) -> Version:
         if url := ObjectUrl.parse(path):
             info = objects.describe(url)
             return Version(info.size, info.mtime_ns)
-        if member := MemberUrl.parse(path):
+        if member := MemberUrl.named(path):
             return Version(*shards.version_of_member(member))
         status = os.stat(path)
     except OSError as error:

@@ -194,12 +194,16 @@ class Changing(IndexCore):
                 lambda collection: set_metadata(collection, record_id, changes)
             )
 
-    def remove(self, ids: Sequence[str]) -> int:
-        """Remove records, but not their files. Returns how many existed."""
+    def remove(self, ids: str | Sequence[str]) -> int:
+        """Remove the records with these ids, or this id, but not their files.
+
+        Returns how many existed. See `remove_paths` for those of files.
+        """
+        ids = [ids] if isinstance(ids, str) else ids
         with self.store.write_lock(self._name, self._listener):
             return self._handles.use(lambda collection: collection.delete(ids))
 
-    def remove_paths(self, paths: Sequence[str | os.PathLike[str]]) -> int:
+    def remove_paths(self, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> int:
         """Remove the records of files, and of all files in folders, but not the files.
 
         The files need not exist any more. Returns the number of removed records. Raises
@@ -207,6 +211,7 @@ class Changing(IndexCore):
         """
         from imgsearch.removal import remove_paths  # not needed by searches
 
+        paths = [paths] if isinstance(paths, str | os.PathLike) else paths
         with self.store.write_lock(self._name, self._listener):
             return self._handles.use(lambda collection: remove_paths(collection, paths))
 
