@@ -37,7 +37,7 @@ def _fill(place: str, records: int) -> str:
             ]
             collection.upsert(part, random_vectors(len(part), _DIMENSION, start))
         collection.optimize()
-        return str(collection.path)
+        return collection.folder.url
 
 
 def _median_ms(call: Callable[[], object], times: int) -> float:

@@ -1,4 +1,4 @@
-"""Objects in S3, Google Cloud Storage and Azure, by URL: list, describe and read them.
+"""Objects in S3, Google Cloud Storage and Azure, by URL: list, describe, read and write them.
 
 `obstore` does the requests. It reads the same environment variables as Lance, such as AWS_REGION,
 AWS_ENDPOINT_URL and AWS_ACCESS_KEY_ID, asks the instance for a role, and retries throttling, server
@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -145,6 +145,94 @@ def read_range(info: ObjectInfo, start: int, stop: int) -> Iterator[bytes]:
             raise ObjectChangedError()
         for chunk in result.stream(_CHUNK_BYTES):
             yield bytes(chunk)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A version of an object that is written on a condition."""
+
+    tags: tuple[tuple[str, str], ...]
+    """ETag and, where the server has one, version."""
+
+
+def read_text(url: ObjectUrl) -> tuple[str, Written, datetime] | None:
+    """Return an object's text in UTF-8, its version, and when it was written by the server's clock.
+
+    None if there is no such object. Raises ObjectError.
+    """
+    import obstore
+
+    try:
+        with _translated():
+            result = obstore.get(_store(url.scheme, url.bucket), url.key)
+            text = bytes(result.bytes()).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return None
+    return text, _written(result.meta), result.meta["last_modified"]
+
+
+def write_text(url: ObjectUrl, text: str) -> None:
+    """Write an object, which appears whole or not at all. Raises ObjectError."""
+    import obstore
+
+    with _translated():
+        obstore.put(_store(url.scheme, url.bucket), url.key, text.encode())
+
+
+def replace_text(url: ObjectUrl, text: str, before: Written | None) -> Written:
+    """Write an object if it is still of the version `before`; None stands for no object.
+
+    Raises ObjectChangedError if it is not, also where it was this call that changed it, and a
+    request had to be repeated. Raises ObjectError.
+    """
+    import obstore
+    from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+    mode: Any = dict(before.tags) if before else "create"
+    store = _store(url.scheme, url.bucket)
+    with _translated():
+        try:
+            return _written(obstore.put(store, url.key, text.encode(), mode=mode))
+        except (AlreadyExistsError, PreconditionError) as error:
+            raise ObjectChangedError() from error
+
+
+def _written(meta: Any) -> Written:
+    tags = {name: meta.get(name) for name in ("e_tag", "version")}
+    return Written(tuple((name, tag) for name, tag in tags.items() if tag))
+
+
+def list_folders(url: ObjectUrl) -> list[str]:
+    """Return the names right below a URL that have objects below them. Raises ObjectError."""
+    import obstore
+
+    with _translated():
+        found = obstore.list_with_delimiter(_store(url.scheme, url.bucket), url.key or None)
+    return [each.rstrip("/").rpartition("/")[2] for each in found["common_prefixes"]]
+
+
+def delete_objects(urls: Sequence[ObjectUrl]) -> None:
+    """Delete objects of one bucket; those that do not exist are ignored. Raises ObjectError."""
+    import obstore
+
+    for start in range(0, len(urls), _PAGE):
+        part = urls[start : start + _PAGE]
+        with contextlib.suppress(FileNotFoundError), _translated():
+            obstore.delete(_store(part[0].scheme, part[0].bucket), [each.key for each in part])
+
+
+def lance_options(url: ObjectUrl) -> dict[str, str]:
+    """Return the settings for Lance's own requests to the bucket of a URL.
+
+    It reads the same environment variables; this adds what they do not hold. They contain secrets.
+    """
+    options = {
+        "client_max_retries": str(_RETRIES),
+        "client_retry_timeout": str(round(_RETRY_FOR.total_seconds())),
+    }
+    if url.scheme == "s3" and "AWS_ACCESS_KEY_ID" not in os.environ:
+        options |= _profile_settings()
+    return options
 
 
 def _info(url: ObjectUrl, meta: Any) -> ObjectInfo:

@@ -19,11 +19,13 @@ from filelock import FileLock
 from PIL import Image
 from xdist.scheduler import LoadFileScheduling
 
+from imgsearch import objects
 from imgsearch.cli import main
 from imgsearch.encoders.factory import open_encoder
 from imgsearch.encoders.request import EncoderRequest
 from imgsearch.ingest import ingest
 from imgsearch.stores import VectorStore, open_store
+from tools import s3
 from tools import weaviate as servers
 
 # How long an example takes says nothing on a machine that does other things, too.
@@ -258,6 +260,24 @@ def three_nodes() -> Iterator[str]:
     _available()
     with servers.running(nodes=3) as cluster:
         yield f"{cluster.url}&replication=3&consistency=ALL"
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The URL of an S3 server, whose bucket `tests` exists."""
+    if reason := s3.available():
+        pytest.skip(reason)
+    with s3.serving() as url:
+        s3.make_bucket(url, "tests")
+        yield url
+
+
+@pytest.fixture
+def s3_settings(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment has the settings of the S3 server, and few retries wait for it."""
+    for name, value in s3.environment(s3_endpoint).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(objects, "_RETRIES", 2)
 
 
 @pytest.fixture

@@ -25,9 +25,10 @@ from imgsearch.events import Event, Note, Stage
 from imgsearch.search import SearchRequest, search_vector
 from imgsearch.stores import check_name, open_store
 from imgsearch.stores.base import VectorStore
-from imgsearch.stores.lance import filters, maintenance, scalar_indexes, vector_index
+from imgsearch.stores.lance import filters, local, maintenance, scalar_indexes, vector_index
 from imgsearch.stores.lance.collection import LanceCollection
 from imgsearch.stores.lance.dataset import Dataset
+from imgsearch.stores.lance.folders import DatasetFolder
 from imgsearch.stores.lance.segments import count_to_merge
 from imgsearch.stores.lance.store import LanceStore
 from imgsearch.types import Condition, FieldType, Stamp, VectorDtype
@@ -51,9 +52,13 @@ class TestLanceStore(StoreContract):
 
 class _HalfStore(LanceStore):
     def _create(
-        self, path: Path, stamp: Stamp, fields: Mapping[str, FieldType], vector_dtype: VectorDtype
+        self,
+        folder: DatasetFolder,
+        stamp: Stamp,
+        fields: Mapping[str, FieldType],
+        vector_dtype: VectorDtype,
     ) -> None:
-        super()._create(path, stamp, fields, "float16")
+        super()._create(folder, stamp, fields, "float16")
 
 
 class TestLanceStoreInFloat16(StoreContract):
@@ -282,7 +287,7 @@ def test_edits_of_single_records_leave_few_files_whoever_makes_them(
 ) -> None:
     monkeypatch.setattr(maintenance, "_VERSIONS_BETWEEN_CLEANUPS", 16)
     monkeypatch.setattr(maintenance, "_TINY_FRAGMENTS", 8)
-    monkeypatch.setattr(maintenance, "_AGE_AT_REST", datetime.timedelta(0))
+    monkeypatch.setattr(local, "AGE_AT_REST", datetime.timedelta(0))
     made = LanceStore(tmp_path).create("images", STAMP)
     made.add_fields({"year": "int"})
     write(made, [record(number) for number in range(40)])

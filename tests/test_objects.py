@@ -33,26 +33,11 @@ from tools import s3
 _FOLDERS = count()
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    if reason := s3.available():
-        pytest.skip(reason)
-    with s3.serving() as url:
-        yield url
-
-
-@pytest.fixture
-def settings(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in s3.environment(endpoint).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(objects, "_RETRIES", 2)
-
-
 Put = Callable[[str, bytes | Path], None]
 
 
 @pytest.fixture
-def bucket(settings: None) -> str:
+def bucket(s3_settings: None) -> str:
     """A bucket with a folder that is new: `BUCKET/FOLDER`."""
     return f"tests/{next(_FOLDERS)}"
 
@@ -68,8 +53,8 @@ def put(bucket: str) -> Put:
 
 
 @pytest.fixture
-def proxy(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    with proxy_of(endpoint) as running:
+def proxy(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    with proxy_of(s3_endpoint) as running:
         monkeypatch.setenv("AWS_ENDPOINT_URL", running.url)
         yield running
 
@@ -444,7 +429,6 @@ def test_a_service_serves_objects_and_their_thumbnails(
 
 
 def test_keys_of_a_profile_are_used(
-    endpoint: str,
     bucket: str,
     put: Put,
     photo: Photo,

@@ -9,9 +9,10 @@ from pathlib import Path
 import lance
 import pytest
 
-from imgsearch.stores.lance import maintenance, readers
+from imgsearch.stores.lance import local, maintenance, readers
 from imgsearch.stores.lance.collection import LanceCollection
-from imgsearch.stores.lance.readers import Work, at_work, is_at_work
+from imgsearch.stores.lance.folders import Work
+from imgsearch.stores.lance.readers import at_work, is_at_work
 from imgsearch.stores.lance.store import LanceStore
 from tests.store_contract import STAMP, everything, record, write
 
@@ -20,7 +21,7 @@ COUNT = 6000  # more than a batch of a scan
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maintenance, "_AGE_AT_REST", datetime.timedelta(0))
+    monkeypatch.setattr(local, "AGE_AT_REST", datetime.timedelta(0))
 
 
 @pytest.fixture
@@ -33,12 +34,16 @@ def collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LanceCollecti
     return collection
 
 
+def _path(collection: LanceCollection) -> Path:
+    return Path(collection.folder.url)
+
+
 def versions(collection: LanceCollection) -> int:
-    return len(lance.dataset(str(collection.path)).versions())
+    return len(lance.dataset(str(_path(collection))).versions())
 
 
 def data_files(collection: LanceCollection) -> int:
-    return sum(1 for each in (collection.path / "data").iterdir())
+    return sum(1 for each in (_path(collection) / "data").iterdir())
 
 
 def test_nothing_old_is_left_at_rest(collection: LanceCollection) -> None:
@@ -50,7 +55,7 @@ def test_nothing_old_is_left_at_rest(collection: LanceCollection) -> None:
 
 
 def test_a_scan_keeps_its_version_until_it_ends(collection: LanceCollection) -> None:
-    scan = LanceStore(collection.path.parent).open("images").scan()
+    scan = LanceStore(_path(collection).parent).open("images").scan()
     seen = [each.id for each in next(scan)]
     collection.delete([record(number).id for number in range(100)])
     collection.optimize()
@@ -73,7 +78,7 @@ def test_a_scan_of_the_writer_itself_keeps_its_version(collection: LanceCollecti
 def test_an_abandoned_scan_keeps_nothing(collection: LanceCollection) -> None:
     scan = collection.scan()
     next(scan)
-    assert is_at_work(collection.path, Work.SCAN)
+    assert is_at_work(_path(collection), Work.SCAN)
     del scan
     collection.optimize()
     assert versions(collection) == 1
@@ -86,7 +91,7 @@ def test_a_killed_reader_keeps_nothing(collection: LanceCollection) -> None:
         "next(scan); print('scanning', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code, str(collection.path.parent)],
+        [sys.executable, "-c", code, str(_path(collection).parent)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -101,14 +106,14 @@ def test_a_killed_reader_keeps_nothing(collection: LanceCollection) -> None:
 
 
 def test_how_long_versions_are_kept_follows_from_who_reads(tmp_path: Path) -> None:
-    kept = LanceStore(tmp_path).create("images", STAMP)._maintenance._age_to_keep
+    kept = LanceStore(tmp_path).create("images", STAMP).folder.age_to_keep
     kept()  # makes the locks
-    assert kept() == maintenance._AGE_AT_REST
+    assert kept() == local.AGE_AT_REST
     with at_work(tmp_path / "images.lance", Work.READ):
-        assert kept() == maintenance._AGE_WHILE_READ
+        assert kept() == local.AGE_WHILE_READ
         with at_work(tmp_path / "images.lance", Work.SCAN):
-            assert kept() == maintenance._AGE_WHILE_SCANNED
-    assert kept() == maintenance._AGE_AT_REST
+            assert kept() == local.AGE_WHILE_SCANNED
+    assert kept() == local.AGE_AT_REST
 
 
 def test_versions_stay_an_hour_where_there_are_no_locks(
@@ -116,12 +121,12 @@ def test_versions_stay_an_hour_where_there_are_no_locks(
 ) -> None:
     collection = LanceStore(tmp_path).create("images", STAMP)
     monkeypatch.setattr(readers, "fcntl", None)
-    assert collection._maintenance._age_to_keep() == datetime.timedelta(hours=1)
+    assert collection.folder.age_to_keep() == datetime.timedelta(hours=1)
     assert collection.count() == 0
 
 
 def test_searches_go_on_while_versions_are_removed(collection: LanceCollection) -> None:
-    reader = LanceStore(collection.path.parent).open("images")
+    reader = LanceStore(_path(collection).parent).open("images")
     query = next(iter(collection.vectors_by_id([record(1).id]).values()))
     done, failures = threading.Event(), list[BaseException]()
 

@@ -10,6 +10,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
 
 ACCESS_KEY, SECRET_KEY = "test", "secret-key"
 _DEADLINE = 60.0
@@ -73,13 +77,16 @@ def _free_ports() -> Iterator[dict[str, int]]:
     yield ports
 
 
-def _wait(server: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
-    """Return once the server stores an object: it answers before that."""
-    from obstore.exceptions import BaseError
+def make_bucket(endpoint: str, name: str) -> None:
+    """Make a bucket, by writing an object to it."""
+    _client(endpoint, name).put("made", b"")
+
+
+def _client(endpoint: str, bucket: str) -> "S3Store":
     from obstore.store import S3Store
 
-    store = S3Store(
-        "ready",
+    return S3Store(
+        bucket,
         endpoint=endpoint,
         access_key_id=ACCESS_KEY,
         secret_access_key=SECRET_KEY,
@@ -87,6 +94,13 @@ def _wait(server: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
         client_options={"allow_http": True},
         retry_config={"max_retries": 0},
     )
+
+
+def _wait(server: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
+    """Return once the server stores an object: it answers before that."""
+    from obstore.exceptions import BaseError
+
+    store = _client(endpoint, "ready")
     deadline = time.monotonic() + _DEADLINE
     while True:
         try:

@@ -20,7 +20,8 @@ Store = Annotated[
     typer.Option(
         metavar="URL",
         envvar=config.ENV_STORE,
-        help="Where collections are stored: a folder, or weaviate://HOST[:PORT]. Default: a folder "
+        help="Where collections are stored: a folder, s3://BUCKET/PATH (or gs://, az://), or "
+        "weaviate://HOST[:PORT]. Default: a folder "
         "in IMGSEARCH_HOME.",
         show_default=False,
     ),

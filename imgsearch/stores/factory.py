@@ -9,13 +9,13 @@ from imgsearch.errors import UsageError
 from imgsearch.events import Listener, ignore
 from imgsearch.stores.base import VectorStore
 from imgsearch.stores.weaviate.address import is_address
-
-is_server = is_address
+from imgsearch.uris import ObjectUrl
 
 # As in a URL; one letter is a drive. A path with a separator before the colon has none.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 # The surrogates stand for bytes that are not UTF-8.
 _NO_STORE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9._/-]*")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
 
 
@@ -26,17 +26,27 @@ def open_store(
 ) -> VectorStore:
     """Open the store at a URL, or the default one.
 
-    `lance:FOLDER`, or just the folder, is the embedded store, `weaviate://HOST` a server. Nothing
-    is created before the first write. `timeout` is how many seconds to wait for a server that is
+    `lance:FOLDER`, or just the folder, is the embedded store, and so is `s3://BUCKET/PATH` (also
+    `gs` and `az`), in object storage; `weaviate://HOST` is a server. Nothing is created before the
+    first write. `timeout` is how many seconds to wait for a server that is
     away, or for another writer; the listener is notified of the wait. Raises UsageError for a URL
     of an unknown kind, StoreError if a server is not reached.
     """
     url = url or config.default_store()
-    if is_server(url):
+    if is_address(url):
         from imgsearch.stores.weaviate.store import WeaviateStore
 
         return WeaviateStore(url, timeout, listener)
+    if objects := _object_url(url):
+        from imgsearch.stores.lance.store import LanceStore
+
+        return LanceStore(str(objects), timeout)
     return _open_lance(_folder(url), timeout)
+
+
+def is_server(url: str) -> bool:
+    """Return whether a store is reached by the network: a server, or objects in storage."""
+    return is_address(url) or ObjectUrl.parse(_without_kind(url)) is not None
 
 
 def places(url: str) -> tuple[str, ...]:
@@ -45,15 +55,32 @@ def places(url: str) -> tuple[str, ...]:
     The store need not exist; this does not connect to it.
     """
     try:
-        if is_server(url):
+        if is_address(url):
             from imgsearch.stores.weaviate.address import names_of
 
             return (url, *names_of(url))
+        if objects := _object_url(url):
+            return (url, str(objects))
         given = _folder(url)
     except UsageError:
         return (url,)
     folder = Path(given).expanduser().absolute()
     return (str(folder), os.path.abspath(folder), os.path.realpath(folder))
+
+
+def _without_kind(url: str) -> str:
+    return url.removeprefix("lance:")
+
+
+def _object_url(url: str) -> ObjectUrl | None:
+    """Return where in object storage a store is, None if it is not there. Raises UsageError."""
+    parsed = ObjectUrl.parse(_without_kind(url))
+    if parsed and _PLAIN_KEY.fullmatch(parsed.key) is None:
+        raise UsageError(
+            f"{url}: this path in a bucket cannot hold a store; use letters, digits, '.', '_', "
+            "'-' and '/'"
+        )
+    return parsed
 
 
 def _folder(url: str) -> str:
@@ -65,7 +92,7 @@ def _folder(url: str) -> str:
         return url[scheme.end() :].removeprefix("//")
     raise UsageError(
         f"{url}: this kind of store is not known; use a folder (./NAME if its name holds a colon), "
-        "lance:FOLDER, or weaviate://HOST[:PORT]"
+        "lance:FOLDER, s3://BUCKET/PATH (or gs, az), or weaviate://HOST[:PORT]"
     )
 
 

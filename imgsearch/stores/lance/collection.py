@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,8 +25,8 @@ from imgsearch.stores.lance import filters, many, vector_index
 from imgsearch.stores.lance.arrow import MatchQuery, lance, pa, pc
 from imgsearch.stores.lance.dataset import Dataset
 from imgsearch.stores.lance.errors import translate_errors
+from imgsearch.stores.lance.folders import DatasetFolder, Work
 from imgsearch.stores.lance.maintenance import Maintenance
-from imgsearch.stores.lance.readers import Work
 from imgsearch.stores.lance.schema import (
     VECTOR,
     WORDS,
@@ -36,7 +35,6 @@ from imgsearch.stores.lance.schema import (
     origins_column,
     to_numpy,
 )
-from imgsearch.system.atomic import write_text
 from imgsearch.types import (
     CollectionInfo,
     Condition,
@@ -68,10 +66,10 @@ _ROUNDING_MARGIN = 16
 class LanceCollection:
     """One dataset. Each reading call sees the newest version."""
 
-    def __init__(self, name: str, path: Path) -> None:
+    def __init__(self, name: str, folder: DatasetFolder) -> None:
         self._name = name
-        self.path = path
-        self._dataset = Dataset(path)
+        self.folder = folder
+        self._dataset = Dataset(folder)
         self._maintenance = Maintenance(self._dataset)
         self._index = self._maintenance.vector_index
 
@@ -219,7 +217,10 @@ class LanceCollection:
         if any(record.origins is not None for record in records):
             self._add_origins()
         table = self._dataset.columns.to_table(records, vectors)
-        replaces = bool(self.file_stats([record.uri for record in records]))
+        # Two writers may find nothing to replace at the same time, where locks can end early.
+        replaces = self.folder.writers_may_overlap or bool(
+            self.file_stats([record.uri for record in records])
+        )
 
         def write() -> None:
             dataset = self._dataset.writable()
@@ -423,7 +424,7 @@ class LanceCollection:
         exclude_digests: Sequence[str] = (),
     ) -> list[Scored]:
         if not self._dataset.columns.has_words:
-            raise CollectionMismatchError(f"{self.path}: {NO_WORDS}", Remedy.COPY)
+            raise CollectionMismatchError(f"{self.folder.url}: {NO_WORDS}", Remedy.COPY)
         if k < 1 or not words:
             return []
         query = MatchQuery(" ".join(words), WORDS)
@@ -461,26 +462,19 @@ class LanceCollection:
         return [] if best is None else list(best.to_pylist())
 
     def attachment(self, name: str) -> str | None:
-        with translate_errors(f"{self.path}: cannot be read"):
-            try:
-                return attachment_file(self.path, name).read_text(encoding="utf-8")
-            except FileNotFoundError:
-                return None
+        with translate_errors(f"{self.folder.url}: cannot be read"):
+            return self.folder.read_attachment(name)
 
     def attach(self, name: str, text: str | None) -> None:
-        file = attachment_file(self.path, name)
-        with translate_errors(f"{file}: cannot be written"):
-            if text is None:
-                file.unlink(missing_ok=True)
-            else:
-                write_text(file, text)
+        with translate_errors(f"{self.folder.url}: {name} cannot be attached"):
+            self.folder.write_attachment(name, text)
 
     def optimize(self, listener: Listener = ignore) -> None:
         self._maintenance.optimize(listener)
 
     def info(self) -> CollectionInfo:
-        with translate_errors(f"{self.path}: cannot be read"):
-            size = sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+        with translate_errors(f"{self.folder.url}: cannot be read"):
+            size = self.folder.size()
         count = self.count()
         with self._dataset.reading():
             probing = self._index.probing()
@@ -506,11 +500,6 @@ class LanceCollection:
             filters.meets_all(where, columns.by_field),
             filters.is_none_of("sha256", exclude_digests),
         )
-
-
-def attachment_file(folder: Path, name: str) -> Path:
-    """Return the file in a dataset's folder that holds an attachment; `*` matches all."""
-    return folder / f"_attached_{name}.json"
 
 
 def _ranges(uris: Sequence[str]) -> list[tuple[str, str]]:

@@ -3,13 +3,12 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from imgsearch.errors import StaleCollectionError, StoreError
-from imgsearch.stores.lance import readers
 from imgsearch.stores.lance.arrow import lance, pa
 from imgsearch.stores.lance.errors import translate_errors
+from imgsearch.stores.lance.folders import DatasetFolder, Work
 from imgsearch.stores.lance.schema import Columns, read_stamp
 
 # Lance's own bound is a gigabyte, which the files of old versions fill in the end.
@@ -21,11 +20,16 @@ _MAX_COUNTS = 64
 class Dataset:
     """A dataset that others may write to. Several threads may read."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with translate_errors(f"{path}: cannot be opened"):
-            self.handle = lance.dataset(str(path), metadata_cache_size_bytes=_METADATA_CACHE)
-        self.stamp = read_stamp(path, self.handle.schema)
+    def __init__(self, folder: DatasetFolder) -> None:
+        self.folder = folder
+        self.url = folder.url
+        with translate_errors(f"{self.url}: cannot be opened"):
+            self.handle = lance.dataset(
+                folder.url,
+                metadata_cache_size_bytes=_METADATA_CACHE,
+                storage_options=folder.options,
+            )
+        self.stamp = read_stamp(self.url, self.handle.schema)
         self.columns = Columns.of(self.handle.schema)
         # By condition, of one version: a page and its total, or page after page, need the same.
         self._counts: tuple[int, dict[str | None, int]] = (0, {})
@@ -36,9 +40,9 @@ class Dataset:
         version = dataset.latest_version
         if version != dataset.version:
             dataset = dataset.checkout_version(version)
-            if read_stamp(self.path, dataset.schema) != self.stamp:
+            if read_stamp(self.url, dataset.schema) != self.stamp:
                 raise StaleCollectionError(
-                    f"{self.path}: the collection has been replaced by one of another model: "
+                    f"{self.url}: the collection has been replaced by one of another model: "
                     "open it again"
                 )
             self.handle = dataset
@@ -50,11 +54,11 @@ class Dataset:
         return self.newest().checkout_version(self.handle.version)
 
     @contextlib.contextmanager
-    def reading(self, work: readers.Work = readers.Work.READ) -> Iterator[lance.LanceDataset]:
+    def reading(self, work: Work = Work.READ) -> Iterator[lance.LanceDataset]:
         """Return a handle of the newest version, whose files stay until the end of the context."""
         with (
-            translate_errors(f"{self.path}: cannot be read"),
-            readers.at_work(self.path, work),
+            translate_errors(f"{self.url}: cannot be read"),
+            self.folder.reading(work),
         ):
             yield self.newest()
 
@@ -80,7 +84,7 @@ class Dataset:
         columns: list[str],
         condition: str | None,
         version: lance.LanceDataset | None = None,
-        work: readers.Work = readers.Work.READ,
+        work: Work = Work.READ,
         **options: Any,
     ) -> Iterator[pa.RecordBatch]:
         """Yield the rows that meet a condition, of a version, by default the newest."""
@@ -100,7 +104,8 @@ class Dataset:
             return known
 
     def add_columns(self, columns: list[pa.Field]) -> None:
-        with translate_errors(f"{self.path}: no column can be added"):
+        with translate_errors(f"{self.url}: no column can be added"):
+            self.folder.check_lock()
             self.writable().add_columns(columns)
             self.newest()
 
@@ -111,7 +116,8 @@ class Dataset:
         """
         for attempt in range(_ATTEMPTS):
             try:
-                with translate_errors(f"{self.path}: {problem}"):
+                with translate_errors(f"{self.url}: {problem}"):
+                    self.folder.check_lock()
                     write()
                     self.newest()
                 return

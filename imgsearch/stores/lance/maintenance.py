@@ -7,22 +7,20 @@ version is kept
 - for a day at most while a reader scans all records, as a copy of a large collection does;
 - for a minute while a reader searches or looks something up, which takes seconds;
 - for two seconds otherwise;
-- for an hour where it is not known whether there are readers: on Windows, and on file systems
-  without locks.
+- for an hour where it is not known whether there are readers: on Windows, on file systems without
+  locks, and in object storage.
 
-A process that is killed is no reader any more (see `readers`). The removal follows compaction,
-`optimize`, and every sixty-fourth version.
+A process that is killed is no reader any more (see `local` and `readers`). The removal follows
+compaction, `optimize`, and every sixty-fourth version.
 """
 
 import contextlib
-import datetime
 from collections.abc import Callable
 
 from imgsearch.errors import StoreError
 from imgsearch.events import Listener, Stage
 from imgsearch.stores.lance import vector_index
 from imgsearch.stores.lance.dataset import Dataset
-from imgsearch.stores.lance.readers import Work, is_at_work
 from imgsearch.stores.lance.scalar_indexes import ScalarIndexes
 
 # A search that compares all takes a third of the time where fragments are of two thousand rows, not
@@ -41,10 +39,6 @@ _UPSERTS_BETWEEN_INDEXING = 16
 _VERSIONS_BETWEEN_CLEANUPS = 64
 _TINY_FRAGMENT = 256
 _TINY_FRAGMENTS = 32
-_AGE_WHILE_SCANNED = datetime.timedelta(days=1)
-_AGE_WHILE_READ = datetime.timedelta(minutes=1)
-_AGE_AT_REST = datetime.timedelta(seconds=2)
-_AGE_IF_UNKNOWN = datetime.timedelta(hours=1)
 
 
 class Maintenance:
@@ -113,16 +107,7 @@ class Maintenance:
     def _remove_old_versions(self) -> None:
         dataset = self._dataset.writable()
         # After that: a reader that begins now reads this version, or a newer one.
-        dataset.cleanup_old_versions(older_than=self._age_to_keep())
-
-    def _age_to_keep(self) -> datetime.timedelta:
-        scanned = is_at_work(self._dataset.path, Work.SCAN)
-        read = is_at_work(self._dataset.path, Work.READ)
-        if scanned:
-            return _AGE_WHILE_SCANNED
-        if scanned is None or read is None:
-            return _AGE_IF_UNKNOWN
-        return _AGE_WHILE_READ if read else _AGE_AT_REST
+        dataset.cleanup_old_versions(older_than=self._dataset.folder.age_to_keep())
 
     def _compact(self, rows_per_fragment: int) -> None:
         def compact() -> None:

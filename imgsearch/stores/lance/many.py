@@ -13,7 +13,7 @@ from imgsearch.stores.comparing import rank
 from imgsearch.stores.lance import filters
 from imgsearch.stores.lance.arrow import lance
 from imgsearch.stores.lance.dataset import Dataset
-from imgsearch.stores.lance.readers import Work
+from imgsearch.stores.lance.folders import Work
 from imgsearch.stores.lance.schema import VECTOR, to_numpy
 from imgsearch.stores.lance.vector_index import VectorIndex
 from imgsearch.types import Condition, ImageRecord, Scored

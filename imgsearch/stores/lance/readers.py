@@ -7,24 +7,16 @@ dataset's folder. Readers never wait: the writer only tries the lock, and lets i
 import contextlib
 import os
 from collections.abc import Iterator
-from enum import Enum
 from pathlib import Path
 from types import ModuleType
+
+from imgsearch.stores.lance.folders import Work
 
 fcntl: ModuleType | None
 try:
     import fcntl
 except ImportError:  # Windows, whose locks are not shared
     fcntl = None
-
-
-class Work(Enum):
-    """What a reader does; the value is the name of the lock's file."""
-
-    READ = "_reads.lock"
-    """One answer, which takes seconds at most."""
-    SCAN = "_scans.lock"
-    """All records, batch by batch, for as long as the caller takes."""
 
 
 @contextlib.contextmanager

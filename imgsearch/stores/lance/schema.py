@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ VECTOR = "vector"
 
 _ORIGINS = "origins"
 _RECORD_COLUMNS = ("uri", "sha256", "size", "mtime_ns", "width", "height")
+_PRIMARY_KEY = {b"lance-schema:unenforced-primary-key": b"true"}
 _STAMP_KEY = b"imgsearch:stamp"
 _FIELD_NAME_KEY = b"imgsearch:field"
 _FIELD_TYPES = {arrow: kind for kind, arrow in ARROW_TYPES.items()}
@@ -33,14 +33,24 @@ _VECTOR_DTYPES = {arrow: dtype for dtype, arrow in _VECTOR_TYPES.items()}
 
 
 def collection_schema(
-    stamp: Stamp, fields: Mapping[str, FieldType], vector_dtype: VectorDtype
+    stamp: Stamp,
+    fields: Mapping[str, FieldType],
+    vector_dtype: VectorDtype,
+    *,
+    primary_key: bool = False,
 ) -> pa.Schema:
-    """Return the Arrow schema of a new collection."""
+    """Return the Arrow schema of a new collection.
+
+    With a primary key, of two concurrent upserts of the same new ids one fails as a conflict.
+    Without it each adds rows of its own.
+    """
     texts = ("id", "uri", "sha256")
     columns = [
         pa.field(name, pa.string() if name in texts else pa.int64(), nullable=False)
         for name in ("id", *_RECORD_COLUMNS)
     ]
+    if primary_key:
+        columns[0] = columns[0].with_metadata(_PRIMARY_KEY)
     columns += [pa.field(WORDS, pa.string()), origins_column()]
     vectors = pa.list_(_VECTOR_TYPES[vector_dtype], stamp.dimension)
     columns.append(pa.field(VECTOR, vectors, nullable=False))
@@ -48,13 +58,13 @@ def collection_schema(
     return pa.schema(columns, metadata={_STAMP_KEY: stamp.to_json().encode()})
 
 
-def read_stamp(path: Path, schema: pa.Schema) -> Stamp:
+def read_stamp(url: str, schema: pa.Schema) -> Stamp:
     """Return the stamp that a schema holds. Raises CollectionMismatchError if it holds none."""
     try:
         return Stamp.from_json((schema.metadata or {})[_STAMP_KEY].decode())
     except (KeyError, ValueError, TypeError) as error:
         raise CollectionMismatchError(
-            f"{path}: this is no collection of this version of imgsearch's"
+            f"{url}: this is no collection of this version of imgsearch's"
         ) from error
 
 

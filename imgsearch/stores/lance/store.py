@@ -1,44 +1,38 @@
-"""The embedded store: a folder with one Lance dataset a collection.
+"""The embedded store: one Lance dataset a collection, in a folder or in object storage.
 
 Every write is a new version that appears whole or not at all, so that a killed writer leaves a
-store that opens, and readers never wait. Only one process writes at a time, under a lock of the
-operating system that ends with the process.
+store that opens, and readers never wait. Only one process writes at a time: in a folder under a
+lock of the operating system that ends with the process, in object storage under a lease.
 """
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from imgsearch import config
 from imgsearch.errors import CollectionNotFoundError, Remedy, StoreBusyError, StoreError
 from imgsearch.events import Listener, Note, ignore
 from imgsearch.stores.base import NO_FIELDS, check_dtype, check_stamp
 from imgsearch.stores.lance.arrow import lance, pa
-from imgsearch.stores.lance.collection import LanceCollection, attachment_file
+from imgsearch.stores.lance.collection import LanceCollection
 from imgsearch.stores.lance.errors import translate_errors
+from imgsearch.stores.lance.folders import REPLACEMENT, DatasetFolder, open_folder
 from imgsearch.stores.lance.schema import collection_schema
-from imgsearch.system import scratch
 from imgsearch.types import VECTOR_DTYPES, FieldType, Stamp, VectorDtype
-
-_SUFFIX = ".lance"
-# No collection's name has a "~".
-_REPLACEMENT = "~next"
 
 
 class LanceStore:
-    """A folder of collections, created by the first write."""
+    """A folder of collections, created by the first write; or all objects below a URL."""
 
     def __init__(
-        self, folder: str | os.PathLike[str], lock_timeout: float = config.DEFAULT_STORE_TIMEOUT
+        self, place: str | os.PathLike[str], lock_timeout: float = config.DEFAULT_STORE_TIMEOUT
     ) -> None:
-        self._folder = Path(folder).expanduser().absolute()
+        self._folder = open_folder(place)
         self._lock_timeout = lock_timeout
 
     @property
     def url(self) -> str:
-        return str(self._folder)
+        return self._folder.url
 
     @property
     def vector_dtypes(self) -> Sequence[VectorDtype]:
@@ -54,12 +48,8 @@ class LanceStore:
         """Do nothing: no file stays open between calls."""
 
     def names(self) -> list[str]:
-        with translate_errors(f"{self._folder}: cannot be listed"):
-            if not self._folder.is_dir():
-                return []
-            found = (entry for entry in self._folder.iterdir() if entry.suffix == _SUFFIX)
-            stems = (entry.stem for entry in found if _is_dataset(entry))
-            return sorted(stem for stem in stems if not stem.endswith(_REPLACEMENT))
+        with translate_errors(f"{self.url}: cannot be listed"):
+            return sorted(n for n in self._folder.names() if not n.endswith(REPLACEMENT))
 
     def create(
         self,
@@ -68,13 +58,13 @@ class LanceStore:
         fields: Mapping[str, FieldType] = NO_FIELDS,
         vector_dtype: VectorDtype = "float32",
     ) -> LanceCollection:
-        if name in self.names():
+        if self._has(name):
             raise StoreError(f"{self.url}: there is a collection {name} already")
-        path = self._path(name)
-        with translate_errors(f"{path}: cannot be created"):
+        folder = self._folder.dataset(name)
+        with translate_errors(f"{folder.url}: cannot be created"):
             # Left of a collection that another program, or an earlier version, deleted.
-            _remove(self._path(name + _REPLACEMENT))
-        self._create(path, stamp, fields, vector_dtype)
+            self._folder.dataset(name + REPLACEMENT).remove()
+        self._create(folder, stamp, fields, vector_dtype)
         return self.open(name)
 
     def open_or_create(
@@ -85,7 +75,7 @@ class LanceStore:
         vector_dtype: VectorDtype | None = None,
     ) -> LanceCollection:
         """Open or create a collection; the write lock keeps others from doing so meanwhile."""
-        if name not in self.names():
+        if not self._has(name):
             return self.create(name, stamp, fields, vector_dtype or "float32")
         collection = self.open(name)
         check_stamp(collection, stamp)
@@ -93,39 +83,40 @@ class LanceStore:
         collection.add_fields(fields)
         return collection
 
+    def _has(self, name: str) -> bool:
+        with translate_errors(f"{self.url}: cannot be listed"):
+            return self._folder.dataset(name).has_versions()
+
     def _create(
         self,
-        path: Path,
+        folder: DatasetFolder,
         stamp: Stamp,
         fields: Mapping[str, FieldType],
         vector_dtype: VectorDtype,
     ) -> None:
-        schema = collection_schema(stamp, fields, vector_dtype)
-        with translate_errors(f"{path}: cannot be created"):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            lance.write_dataset(schema.empty_table(), str(path), mode="create")
+        schema = collection_schema(
+            stamp, fields, vector_dtype, primary_key=folder.writers_may_overlap
+        )
+        with translate_errors(f"{folder.url}: cannot be created"):
+            self._folder.make()
+            folder.check_lock()
+            lance.write_dataset(
+                schema.empty_table(), folder.url, mode="create", storage_options=folder.options
+            )
 
     def open(self, name: str) -> LanceCollection:
-        if name not in self.names():
+        if not self._has(name):
             known = ", ".join(self.names()) or "none"
             raise CollectionNotFoundError(
                 f"{self.url}: no collection {name} here (there is {known})", Remedy.INGEST
             )
-        return LanceCollection(name, self._path(name))
+        return LanceCollection(name, self._folder.dataset(name))
 
     def drop(self, name: str) -> None:
-        path = self.open(name).path
-        replacement = self._path(name + _REPLACEMENT)
-        # Renamed first, so that a reader sees all of it or nothing.
-        with (
-            self.write_lock(name),
-            scratch.folder([self._folder]) as doomed,
-            translate_errors(f"{path}: cannot be deleted"),
-        ):
-            # First: a later collection of this name would resume it.
-            if replacement.exists():
-                replacement.rename(doomed / replacement.name)
-            path.rename(doomed / path.name)
+        folder = self.open(name).folder
+        with self.write_lock(name), translate_errors(f"{folder.url}: cannot be deleted"):
+            # The replacement first: a later collection of this name would resume it.
+            self._folder.drop([name + REPLACEMENT, name])
 
     def replacement(
         self,
@@ -134,16 +125,16 @@ class LanceStore:
         fields: Mapping[str, FieldType] = NO_FIELDS,
         vector_dtype: VectorDtype | None = None,
     ) -> LanceCollection:
-        path = self._path(name + _REPLACEMENT)
-        if _is_dataset(path):
-            begun = LanceCollection(name, path)
+        folder = self._folder.dataset(name + REPLACEMENT)
+        if self._has(name + REPLACEMENT):
+            begun = LanceCollection(name, folder)
             if begun.stamp == stamp and vector_dtype in (None, begun.vector_dtype):
                 begun.add_fields(fields)
                 return begun
-        with translate_errors(f"{path}: cannot be replaced"):
-            _remove(path)
-        self._create(path, stamp, fields, vector_dtype or "float32")
-        return LanceCollection(name, path)
+        with translate_errors(f"{folder.url}: cannot be replaced"):
+            folder.remove()
+        self._create(folder, stamp, fields, vector_dtype or "float32")
+        return LanceCollection(name, folder)
 
     def promote(self, name: str, stamp: Stamp) -> None:
         """Write it as a new version of the same dataset: the only step that is atomic everywhere.
@@ -151,63 +142,36 @@ class LanceStore:
         This copies the data once more, at the speed of the disk; `optimize` builds the indexes
         again. Readers at work keep the files of the older version.
         """
-        new = self.replacement(name, stamp)
-        with translate_errors(f"{new.path}: cannot take the place of collection {name}"):
-            dataset = lance.dataset(str(new.path))
+        new, old = self.replacement(name, stamp).folder, self._folder.dataset(name)
+        with translate_errors(f"{new.url}: cannot take the place of collection {name}"):
+            dataset = lance.dataset(new.url, storage_options=new.options)
             reader = pa.RecordBatchReader.from_batches(
                 dataset.schema, dataset.scanner().to_batches()
             )
-            lance.write_dataset(reader, str(self._path(name)), mode="overwrite")
-            every = attachment_file(self._path(name), "*")
-            for outdated in every.parent.glob(every.name):
-                outdated.unlink(missing_ok=True)
-            shutil.rmtree(new.path)
+            old.check_lock()
+            lance.write_dataset(reader, old.url, mode="overwrite", storage_options=old.options)
+            old.remove_attachments()
+            new.remove()
 
     @contextlib.contextmanager
     def write_lock(self, name: str, listener: Listener = ignore) -> Iterator[None]:
-        from filelock import FileLock, Timeout  # here, as readers need not wait for it to load
-
-        with translate_errors(f"{self._folder}: cannot be written to"):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self._folder / f".{name}.lock")
+        with translate_errors(f"{self.url}: cannot be written to"):
+            self._folder.make()
+            lock = self._folder.lock(name)
             try:
                 lock.acquire(timeout=0)
-            except Timeout:
+            except TimeoutError:
                 listener(Note(f"another process is writing to collection {name}: waiting for it"))
                 try:
                     lock.acquire(timeout=self._lock_timeout)
-                except Timeout:
+                except TimeoutError:
                     raise StoreBusyError(
                         f"{self.url}: another process has been writing to collection {name} for "
                         f"{self._lock_timeout:.0f} s; try again when it has finished"
                     ) from None
         try:
-            self._clean(name)
+            with translate_errors(f"{self.url}: cannot be written to"):
+                self._folder.clean(name)
             yield
         finally:
             lock.release()
-
-    def _clean(self, name: str) -> None:
-        """Remove what killed processes left; under the lock no other one drops this collection."""
-        scratch.clean(self._folder)
-        for left in self._folder.glob(f".{name}-dropped-*"):  # of earlier versions
-            if left.name.rpartition("-")[2].isdigit():
-                shutil.rmtree(left, ignore_errors=True)
-
-    def _path(self, name: str) -> Path:
-        return self._folder / (name + _SUFFIX)
-
-
-def _is_dataset(path: Path) -> bool:
-    """Return whether a version was written: a process killed earlier leaves empty folders."""
-    try:
-        with os.scandir(path / "_versions") as entries:
-            return any(entry.name.endswith(".manifest") for entry in entries)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
-def _remove(path: Path) -> None:
-    """Delete a folder if it exists."""
-    if path.exists():
-        shutil.rmtree(path)
