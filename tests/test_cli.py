@@ -434,7 +434,7 @@ def test_the_embedded_store_does_not_import_it(tmp_path: Path, name: str) -> Non
 
 
 def test_only_adapters_import_torch() -> None:
-    adapters = {"export", "__main__"}
+    adapters = {"export", "__main__", "ray_engine"}
     modules = [
         path.relative_to(SAMPLES.parent).with_suffix("").as_posix().replace("/", ".")
         for path in sorted((SAMPLES.parent / "imgsearch").rglob("*.py"))

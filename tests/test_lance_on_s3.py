@@ -31,6 +31,7 @@ def url(s3_settings: None) -> str:
     return f"s3://tests/stores/{next(_STORES)}"
 
 
+@pytest.mark.slow
 class TestLanceStoreOnS3(StoreContract):
     @pytest.fixture
     def store(self, url: str) -> Iterator[VectorStore]:

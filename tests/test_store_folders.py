@@ -45,7 +45,7 @@ def test_a_path_is_a_path_whatever_it_holds(
     assert cli("remove", SHIRT, *to).code == 0
 
 
-@pytest.mark.parametrize("name", ["s3://bucket/x", "a1:b", "http://localhost:8080"])
+@pytest.mark.parametrize("name", ["ftp://host/x", "a1:b", "http://localhost:8080"])
 def test_another_kind_of_store_is_rejected_with_the_way_to_name_a_folder(
     name: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

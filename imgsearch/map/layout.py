@@ -6,6 +6,7 @@ openTSNE, and not UMAP or PaCMAP: it takes neighbors that are known already, bri
 
 import math
 import threading
+from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,16 @@ _MANY = 100
 _PARALLEL = 5000
 
 
+def check_installed() -> None:
+    """Raise MissingLibraryError if openTSNE is not installed. It is not imported."""
+    if find_spec("openTSNE") is None:
+        raise MissingLibraryError(
+            "a map needs openTSNE, which is not installed", Remedy.INSTALL_MAP
+        )
+
+
 def require() -> None:
-    """Raise MissingLibraryError if openTSNE is not installed."""
+    """Raise MissingLibraryError if openTSNE cannot be imported, which takes seconds."""
     try:
         import openTSNE  # noqa: F401
     except ImportError as error:

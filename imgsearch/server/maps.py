@@ -11,7 +11,7 @@ from typing import Self
 
 from imgsearch import config
 from imgsearch.errors import UsageError
-from imgsearch.map.layout import require
+from imgsearch.map.layout import check_installed
 from imgsearch.server.capacity import Pools, run
 from imgsearch.server.errors import not_found
 from imgsearch.server.indexes import Indexes
@@ -107,7 +107,7 @@ class Maps:
         """
 
         def check() -> None:
-            require()
+            check_installed()
             images = self._indexes.get(collection).count()
             if images > MOST_IMAGES:
                 raise UsageError(
