@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -12,7 +13,7 @@ from jinja2 import Environment, PackageLoader
 
 from imgsearch import images
 from imgsearch.calibration import percentile_text
-from imgsearch.config import DEFAULT_MAX_PIXELS
+from imgsearch.config import DEFAULT_MAX_PIXELS, default_workers
 from imgsearch.errors import ImageError, ScratchError
 from imgsearch.system import scratch
 from imgsearch.system.atomic import publish
@@ -82,8 +83,8 @@ class HtmlFile:
 class SectionFile:
     """An HTML file of many sections, which wait on the disk until all are there.
 
-    The first sections are shown, until they have `max_bytes`. Use it as a context manager: without
-    `finish`, no file is written.
+    The first sections are shown, until they have `max_bytes`. `pool` has threads that make their
+    thumbnails. Use it as a context manager: without `finish`, no file is written.
     """
 
     def __init__(self, file: str, template: str, max_bytes: int = MAX_BYTES) -> None:
@@ -105,6 +106,9 @@ class SectionFile:
             with self._html.writing():
                 path = self._html.folder / "sections"
                 self._sections = stack.enter_context(path.open("w+", encoding="utf-8", newline=""))
+            self.pool = stack.enter_context(
+                ThreadPoolExecutor(default_workers(), "imgsearch-thumbnail")
+            )
             self._cleanup = stack.pop_all()
         return self
 

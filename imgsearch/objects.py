@@ -212,7 +212,7 @@ def list_folders(url: ObjectUrl) -> list[str]:
 
 
 def delete_objects(urls: Sequence[ObjectUrl]) -> None:
-    """Delete objects of one bucket; those that do not exist are ignored. Raises ObjectError."""
+    """Delete objects of one bucket. Ignores missing ones. Raises ObjectError."""
     import obstore
 
     for start in range(0, len(urls), _PAGE):

@@ -2,8 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -56,20 +54,14 @@ class GalleryFile:
         # By record. They are in the rows too, so that `max_bytes` limits them.
         self._thumbnails: dict[str, str | None] = {}
         self._rejected: list[tuple[str, str]] = []
-        self._cleanup = ExitStack()
 
     def __enter__(self) -> Self:
         """Raises SourceError if the file cannot be written."""
-        with ExitStack() as stack:
-            stack.enter_context(self._sections)
-            self._pool = stack.enter_context(
-                ThreadPoolExecutor(config.default_workers(), "imgsearch-thumbnail")
-            )
-            self._cleanup = stack.pop_all()
+        self._sections.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._cleanup.close()
+        self._sections.__exit__()
 
     def add(self, result: QueryResult) -> None:
         """Append a result. Raises SourceError if the disk is full."""
@@ -101,8 +93,8 @@ class GalleryFile:
 
     def _row(self, result: QueryResult) -> dict[str, Any]:
         shown = result.hits[:_MAX_HITS]
-        query = self._pool.submit(thumbnail, result.path, _SIDE, self._max_pixels)
-        cards = [*self._pool.map(self._card, shown)]
+        query = self._sections.pool.submit(thumbnail, result.path, _SIDE, self._max_pixels)
+        cards = [*self._sections.pool.map(self._card, shown)]
         return {
             "path": result.path,
             "name": os.path.basename(result.path),

@@ -10,7 +10,7 @@ _held: list[FileLock] = []
 
 
 def claim(count: int, folder: Path | None = None) -> None:
-    """Pin this thread, and those that it starts, to `count` cores that no other worker has.
+    """Pin this thread, and threads that it starts, to `count` cores that no other worker has.
 
     Where all cores are taken, to some that another worker has, so that the number of threads is
     right. Does nothing on a system without affinity, or if there are no more than `count` cores.

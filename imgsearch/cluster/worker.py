@@ -79,7 +79,7 @@ class Result:
     encoder: UsedEncoder
     notes: list[str]
     node: str = ""
-    """The name of the node, and what tells its worker from others."""
+    """The name of the node, and an identifier of its worker."""
     worker: str = ""
 
 
@@ -149,7 +149,7 @@ def process(
             notes.append(event.text)
 
     source, stopwatch, read_ahead = _Source(job, listen, fetch), Stopwatch(STAGES), ReadAhead()
-    source.encoder()  # in this thread, before those that decode need it
+    source.encoder()  # in this thread, before the decoding threads need it
     decode = Decode(lambda: source.encoder().preprocessing, job.max_pixels, read_ahead, stopwatch)
     encode = Encode(source, stopwatch, listen)
     threads = min(core_count, config.default_workers())

@@ -2,7 +2,7 @@
 
 1. Records with the same SHA-256 digest are exact copies, and one content from here on.
 2. The nearest neighbors of each content, by its vector, are candidates. Up to `EXACT_CONTENTS`, all
-   pairs are compared, beyond that those that share a partition (`analysis.partitions`).
+   pairs are compared; with more, only pairs within a partition (`analysis.partitions`).
 3. Candidates are verified by fingerprints of their files (`verify`), which no model makes.
 4. The contents are taken in the order of the rule that says what to keep. Each that is in no group
    begins one, and takes in the remaining contents that are verified duplicates of itself.

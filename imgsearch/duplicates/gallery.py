@@ -1,7 +1,5 @@
 """Write groups of duplicates to one HTML file of bounded size, their images side by side."""
 
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -15,7 +13,7 @@ _SIDE = 240
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
+class _Image:
     """An image of a group. `label` is its kind, or empty for the image to keep."""
 
     record: ImageRecord
@@ -44,20 +42,14 @@ class GroupGallery:
         """Raises UsageError if the file exists and is not HTML."""
         self._sections = SectionFile(file, "gallery/group.html", max_bytes)
         self._max_pixels = max_pixels
-        self._cleanup = ExitStack()
 
     def __enter__(self) -> Self:
         """Raises SourceError if the file cannot be written."""
-        with ExitStack() as stack:
-            stack.enter_context(self._sections)
-            self._pool = stack.enter_context(
-                ThreadPoolExecutor(config.default_workers(), "imgsearch-thumbnail")
-            )
-            self._cleanup = stack.pop_all()
+        self._sections.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._cleanup.close()
+        self._sections.__exit__()
 
     def add(self, group: DuplicateGroup) -> None:
         """Append a group. Raises SourceError if the disk is full."""
@@ -75,11 +67,11 @@ class GroupGallery:
         members = group.members[:_MAX_MEMBERS]
         entries = [(group.keep, "", 1.0), *((m.record, m.kind, m.score) for m in members)]
         return {
-            "pictures": list(self._pool.map(self._picture, entries)),
+            "images": list(self._sections.pool.map(self._image, entries)),
             "more": len(group.members) - len(members),
         }
 
-    def _picture(self, entry: tuple[ImageRecord, str, float]) -> _Picture:
+    def _image(self, entry: tuple[ImageRecord, str, float]) -> _Image:
         record, label, score = entry
         shown = thumbnail(record, _SIDE, self._max_pixels)
-        return _Picture(record, label, score, name_of(record), link_of(record), shown)
+        return _Image(record, label, score, name_of(record), link_of(record), shown)

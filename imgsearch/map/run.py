@@ -34,7 +34,8 @@ NEIGHBORS = 15
 """Neighbors of each image: for its place, and shown where it is selected."""
 
 EXACT_CONTENTS = 100_000
-"""Up to so many contents, all pairs are compared: beyond that those that share a partition."""
+"""The maximum number of contents of which all pairs are compared; with more, only contents that
+share a partition are."""
 
 DEFAULT_MAX_BYTES = 50_000_000
 

@@ -33,7 +33,7 @@ class Member:
     """A member of a shard.
 
     Its content takes `length` bytes from `offset`; unpacked, it has `size` bytes. `problem` says
-    why it cannot be read, if so. `fields` are those that the shard has for it.
+    why it cannot be read, if so. `fields` is the shard's metadata for it.
     """
 
     name: str

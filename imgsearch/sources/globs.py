@@ -117,7 +117,7 @@ class FileGlob:
         return self._closed([0])
 
     def _closed(self, states: Iterable[int]) -> _States:
-        """Return states with those that they can go on to because `**` may match no folder."""
+        """Return states and their successors, as `**` may match no folder."""
         closed = set[int]()
         for state in states:
             closed.add(state)

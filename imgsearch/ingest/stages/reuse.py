@@ -44,7 +44,7 @@ class Reuse:
                     item.status, item.reason = "reused", "same content as a stored image"
                     self._read_ahead.release(item)
                 if not item.finished:
-                    # Open the encoder in this one thread, before those that decode need it.
+                    # Open the encoder in this one thread, before the decoding threads need it.
                     self._target.encoder()
                 yield item
 

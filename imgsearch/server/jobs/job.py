@@ -48,7 +48,7 @@ class MapJob:
 class Job:
     """An ingest of uploads, a search with them, or the drawing of a map.
 
-    `found` counts images, `finished` those that have an outcome; of a map, in its present `step`.
+    `found` counts images, and `finished` images with an outcome; for a map, of its current `step`.
     """
 
     id: str
